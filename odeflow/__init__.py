@@ -1,0 +1,75 @@
+"""odeflow: a plugin-based modelling framework for neural differential equations on PyTorch Lightning."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from odeflow.data import DataModule as DataModule
+    from odeflow.data import Trajectories as Trajectories
+    from odeflow.dynamics import Dynamics as Dynamics
+    from odeflow.errors import CheckpointError as CheckpointError
+    from odeflow.errors import DataError as DataError
+    from odeflow.errors import GradientError as GradientError
+    from odeflow.errors import OdeflowError as OdeflowError
+    from odeflow.errors import PluginError as PluginError
+    from odeflow.errors import RecipeError as RecipeError
+    from odeflow.errors import SettingError as SettingError
+    from odeflow.errors import SolveError as SolveError
+    from odeflow.errors import StateError as StateError
+    from odeflow.errors import TableauError as TableauError
+    from odeflow.flow import Flow as Flow
+    from odeflow.flow import solve as solve
+    from odeflow.gradient import Adjoint as Adjoint
+    from odeflow.gradient import Backprop as Backprop
+    from odeflow.gradient import Checkpointed as Checkpointed
+    from odeflow.gradient import Gradient as Gradient
+    from odeflow.plugin import Plugin as Plugin
+    from odeflow.runge_kutta import AdaptiveRungeKutta as AdaptiveRungeKutta
+    from odeflow.runge_kutta import RungeKutta as RungeKutta
+    from odeflow.solver import Solution as Solution
+    from odeflow.solver import Solver as Solver
+    from odeflow.solver import Stats as Stats
+    from odeflow.tableau import Tableau as Tableau
+    from odeflow.task import Task as Task
+    from odeflow.checkpoint import load as load
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "checkpoint": ("load",),
+    "data": ("DataModule", "Trajectories"),
+    "dynamics": ("Dynamics",),
+    "errors": (
+        "CheckpointError",
+        "DataError",
+        "GradientError",
+        "OdeflowError",
+        "PluginError",
+        "RecipeError",
+        "SettingError",
+        "SolveError",
+        "StateError",
+        "TableauError",
+    ),
+    "flow": ("Flow", "solve"),
+    "gradient": ("Adjoint", "Backprop", "Checkpointed", "Gradient"),
+    "plugin": ("Plugin",),
+    "runge_kutta": ("AdaptiveRungeKutta", "RungeKutta"),
+    "solver": ("Solution", "Solver", "Stats"),
+    "tableau": ("Tableau",),
+    "task": ("Task",),
+}
+_HOME_OF = {name: f"odeflow.{home}" for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted([*_HOME_OF, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used, so that `import odeflow` alone costs nothing."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'odeflow' has no attribute {name!r}; public names: {', '.join(_HOME_OF)}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

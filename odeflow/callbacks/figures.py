@@ -1,0 +1,47 @@
+"""Figures: the task's pictures at the start, midway and at the end of training."""
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from odeflow.callbacks.run_folder import run_folder
+from odeflow.task import Task
+
+
+class Figures(Callback):
+    """Draws `Task.figures` of the first validation batch into `figures/*.png`, and into W&B where it logs.
+
+    Names end with the moment: `…_1_start.png`, `…_2_midway.png`, `…_3_end.png`.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._draw(trainer, pl_module, "1_start")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if trainer.global_step == int(trainer.estimated_stepping_batches / 2):
+            self._draw(trainer, pl_module, "2_midway")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._draw(trainer, pl_module, "3_end")
+
+    @rank_zero_only
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, moment: str) -> None:
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(pl_module, Task) or data is None:
+            return
+        batch = trainer.strategy.batch_to_device(next(iter(data.val_dataloader())))
+        training = pl_module.training
+        pl_module.eval()
+        with torch.no_grad():
+            figures = pl_module.figures(batch)
+        pl_module.train(training)
+        folder = run_folder(trainer) / "figures"
+        for name, figure in figures.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            figure.savefig(folder / f"{name}_{moment}.png", dpi=110)
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.log_image(f"figures/{name}", [str(folder / f"{name}_{moment}.png")])

@@ -1,0 +1,28 @@
+"""Predictions: keeps what `odeflow predict` computes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from odeflow.callbacks.run_folder import run_folder
+
+
+class Predictions(BasePredictionWriter):
+    """Writes the predictions of each batch, in order, to `predictions.pt`; with several processes one file each.
+
+    `torch.load("predictions.pt")` gives the list.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="epoch")
+
+    def write_on_epoch_end(
+        self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
+    ) -> None:
+        name = "predictions.pt" if trainer.world_size == 1 else f"predictions_{trainer.global_rank}.pt"
+        folder = run_folder(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(list(predictions), folder / name)

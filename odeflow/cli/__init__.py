@@ -1,0 +1,1 @@
+"""The command line: `odeflow fit | validate | test | predict | recipes | plugins`."""

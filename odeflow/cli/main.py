@@ -1,0 +1,66 @@
+"""The entry point: sends each command to its module, and turns errors into a line and an exit status."""
+
+import sys
+from collections.abc import Sequence
+
+from odeflow import __version__
+from odeflow.errors import OdeflowError
+
+HELP = """\
+usage: odeflow COMMAND …
+
+  fit       train:     odeflow fit -c mnist/ode_net --model.solver RK4 --model.solver.num_steps 4
+  validate  evaluate on the validation part
+  test      evaluate on the test part:  odeflow test --ckpt_path best.ckpt --model.solver.rtol 1e-8
+  predict   write predictions
+  recipes   list | show NAME | copy NAME FILE
+  plugins   list [KIND] | show NAME
+
+  odeflow COMMAND --help tells more; odeflow fit --model.help Classification lists a plugin's options.
+  --plugins FILE|FOLDER|MODULE, with any command, adds plugins that are not installed.
+"""
+RUNS = ("fit", "validate", "test", "predict")
+COMMANDS = (*RUNS, "recipes", "plugins")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: The words after `odeflow`; by default those of this process.
+
+    Returns:
+        The exit status: 0, 1 if a run failed, 2 if what was asked for cannot be understood.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except OdeflowError as problem:
+        print(f"error: {problem}", file=sys.stderr)  # noqa: T201
+        return 1 if getattr(problem, "while_running", False) else 2
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")  # noqa: T201
+        return 0
+    if words[0] == "--version":
+        print(f"odeflow {__version__}")  # noqa: T201
+        return 0
+    command, rest = words[0], words[1:]
+    if command in RUNS:
+        from odeflow.cli.run import run
+
+        run(command, rest)
+        return 0
+    if command == "recipes":
+        from odeflow.cli.recipes import recipes
+
+        return recipes(rest)
+    if command == "plugins":
+        from odeflow.cli.plugins import plugins
+
+        return plugins(rest)
+    from odeflow.registry import unknown
+
+    raise OdeflowError(unknown("command", command, COMMANDS))

@@ -1,0 +1,64 @@
+"""`odeflow plugins list | show`."""
+
+import argparse
+import inspect
+
+from rich.console import Console
+from rich.table import Table
+
+from odeflow import registry
+from odeflow.errors import PluginError
+from odeflow.plugin import Plugin, import_path
+
+
+def plugins(words: list[str]) -> int:
+    """Runs the command.
+
+    Raises:
+        PluginError: A kind or a plugin is unknown.
+    """
+    parser = argparse.ArgumentParser("odeflow plugins", description="The plugins that are installed.")
+    parser.add_argument("--plugins", action="append", default=[], metavar="FILE", help="add plugins, repeatable")
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("list", help="name all plugins").add_argument("kind", nargs="?", help="of this kind only")
+    actions.add_parser("show", help="tell a plugin's meaning and options").add_argument("name")
+    given = parser.parse_args(words)
+    registry.discover(given.plugins)
+    if given.action == "list":
+        _list(given.kind)
+    else:
+        _show(given.name)
+    return 0
+
+
+def _list(kind: str | None) -> None:
+    table = Table("kind", "plugin", "what it is", box=None, pad_edge=False)
+    for each in [kind] if kind else registry.CONTRACTS:
+        for name, cls in registry.plugins(each).items():
+            table.add_row(each, name, _summary(cls))
+    console = Console()
+    console.print(table)
+    for package, reason in registry.failures().items():
+        console.print(f"[red]{package} could not be imported[/red]: {reason}", highlight=False)
+
+
+def _show(name: str) -> None:
+    named = {cls: kind for kind in registry.CONTRACTS for each, cls in registry.plugins(kind).items() if each == name}
+    if not named:
+        every = [each for kind in registry.CONTRACTS for each in registry.plugins(kind)]
+        raise PluginError(registry.unknown("plugin", name, every))
+    console = Console()
+    for cls, kind in named.items():
+        console.print(f"[bold]{name}[/bold], a {kind} plugin: {import_path(cls)}\n", highlight=False)
+        console.print(inspect.cleandoc(cls.__doc__ or ""), highlight=False, markup=False)
+        options = Table("option", "type", "default", box=None, pad_edge=False)
+        for option in list(inspect.signature(cls.__init__).parameters.values())[1:]:
+            default = "required" if option.default is option.empty else repr(option.default)
+            options.add_row(option.name, inspect.formatannotation(option.annotation), default)
+        if options.row_count:
+            console.print()
+            console.print(options, markup=False)
+
+
+def _summary(cls: type[Plugin]) -> str:
+    return inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]

@@ -1,0 +1,43 @@
+"""`odeflow recipes list | show | copy`. Imports no torch, so that it answers at once."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+
+from odeflow import recipes as shelf
+from odeflow.errors import RecipeError
+
+
+def recipes(words: list[str]) -> int:
+    """Runs the command.
+
+    Raises:
+        RecipeError: A recipe is unknown, or the file to copy to exists.
+    """
+    parser = argparse.ArgumentParser("odeflow recipes", description="The experiments that come with odeflow.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("list", help="name all recipes")
+    actions.add_parser("show", help="print a recipe").add_argument("name")
+    copy = actions.add_parser("copy", help="copy a recipe, to change it")
+    copy.add_argument("name")
+    copy.add_argument("file")
+    given = parser.parse_args(words)
+    console = Console()
+    if given.action == "list":
+        table = Table("recipe", "what it is", box=None, pad_edge=False)
+        for name, file in shelf.available().items():
+            table.add_row(name, shelf.headline(file))
+        console.print(table)
+    elif given.action == "show":
+        text = shelf.find(given.name).read_text()
+        console.print(Syntax(text, "yaml", background_color="default") if console.is_terminal else text, soft_wrap=True)
+    else:
+        target = Path(given.file)
+        if target.exists():
+            raise RecipeError(f"{target} exists already; name another file")
+        target.write_text(shelf.find(given.name).read_text())
+        console.print(f"copied to {target}: run it by odeflow fit -c {target}")
+    return 0

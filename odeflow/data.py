@@ -1,0 +1,40 @@
+"""DataModule: the base of data plugins."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from odeflow.plugin import Plugin
+
+
+class DataModule(Plugin, LightningDataModule, ABC):
+    """Data for training, validation and test, whose sizes are known before they are read.
+
+    A subclass announces its sizes as attributes set in `__init__`; the command line passes them on to the task:
+    `dim` (length of a vector), `channels` and `num_classes`, as far as they make sense.
+    """
+
+    kind = "data"
+
+    @abstractmethod
+    def train_dataloader(self) -> DataLoader[object]:
+        """Batches to train on."""
+
+    @abstractmethod
+    def val_dataloader(self) -> DataLoader[object]:
+        """Batches to validate on."""
+
+
+class Trajectories(NamedTuple):
+    """A batch of trajectories observed at common times.
+
+    Attributes:
+        t: (T,), the times.
+        y: (T, B, d), the states.
+    """
+
+    t: Tensor
+    y: Tensor

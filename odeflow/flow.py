@@ -1,0 +1,170 @@
+"""solve() and Flow: how people integrate."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from odeflow.errors import GradientError, SettingError, StateError
+from odeflow.gradient import Checkpointed, Gradient
+from odeflow.solver import Solution, Solver, Stats
+from odeflow.state import Packing, State, check_dtype
+
+
+def solve(
+    field: Callable[[Tensor, Any], Any],
+    y0: State,
+    t: Tensor | Sequence[float],
+    *,
+    solver: Solver,
+    gradient: Gradient | None = None,
+    params: Iterable[Tensor] | None = None,
+) -> Solution:
+    """Solves dy/dt = field(t, y) from y(t[0]) = y0.
+
+    Args:
+        field: The vector field, a module or a function; t comes as a Tensor of shape ().
+        y0: (B, *state) or a tuple of such tensors, which the field then takes and returns too.
+        t: (T,), at least two times, strictly increasing or strictly decreasing. A Tensor may carry a gradient.
+        solver: Integrates.
+        gradient: How to differentiate; `Checkpointed()` by default.
+        params: What gradients are wanted for besides y0 and t. By default the parameters of the field, a module;
+            `Backprop` finds all that the field uses by itself.
+
+    Returns:
+        Solution with y of shape (T, B, *state), or a tuple of such tensors.
+
+    Raises:
+        StateError: The state, or what the field made of it, has a wrong shape or dtype.
+        SettingError: The times are not strictly monotone.
+        GradientError: The field is a function and the gradient must be told its parameters.
+        SolveError: The integration could not go on.
+    """
+    gradient = Checkpointed() if gradient is None else gradient
+    times = _checked_times(t)
+    if isinstance(y0, tuple):
+        packing = Packing.of(y0)
+        solution = _solve(packing.field(field), packing.pack(y0), times, field, solver, gradient, params)
+        assert isinstance(solution.y, Tensor)
+        return replace(solution, y=packing.unpack(solution.y))
+    return _solve(field, y0.contiguous(), times, field, solver, gradient, params)
+
+
+def _solve(
+    packed: Callable[[Tensor, Tensor], Tensor],
+    y0: Tensor,
+    t: Tensor,
+    field: object,
+    solver: Solver,
+    gradient: Gradient,
+    params: Iterable[Tensor] | None,
+) -> Solution:
+    check_dtype(y0)
+    if not torch.is_grad_enabled():
+        return replace(solver.integrate(packed, y0, t.detach()), t=t)
+    if params is None:
+        if isinstance(field, nn.Module):
+            params = field.parameters()
+        elif gradient.needs_params:
+            name = type(gradient).__name__
+            raise GradientError(
+                f"the field is a {type(field).__name__}, so {name} cannot know which tensors inside it want gradients. "
+                "Pass params=(…), which may be empty, make the field an nn.Module, or use gradient=Backprop()"
+            )
+    wanted = tuple(param for param in params or () if param.requires_grad)
+    if gradient.needs_params and not (wanted or y0.requires_grad or t.requires_grad):
+        with torch.no_grad():
+            return solver.integrate(packed, y0, t)
+    return gradient.solve(solver, packed, y0, t, wanted)
+
+
+def _checked_times(t: Tensor | Sequence[float]) -> Tensor:
+    times = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+    if times.dim() != 1 or len(times) < 2:
+        raise SettingError(f"t must hold at least two times, (T,); its shape is {tuple(times.shape)}")
+    if not times.is_floating_point():
+        times = times.double()
+    steps = times.detach().diff()
+    if not (bool((steps > 0).all()) or bool((steps < 0).all())):
+        raise SettingError(
+            "t must be strictly increasing or strictly decreasing, and finite; "
+            f"it goes {', '.join(f'{time:g}' for time in times.tolist()[:6])}{' …' if len(times) > 6 else ''}"
+        )
+    return times
+
+
+class Flow(nn.Module):
+    """A layer that carries a state along a vector field: y(t₀) ↦ y(t₁).
+
+    Args:
+        dynamics: The vector field, a module taking (t, y).
+        solver: Integrates.
+        gradient: How to differentiate; `Checkpointed()` by default.
+        t0: First time.
+        t1: Last time; may lie before t0.
+        augment: Number of zeros that are appended to the state along dimension 1 (features or channels) before it
+            is solved (Dupont et al. 2019). The dynamics and the results have the augmented size.
+
+    Attributes:
+        stats: What the last solve took; None before the first.
+    """
+
+    stats: Stats | None
+
+    def __init__(
+        self,
+        dynamics: nn.Module,
+        solver: Solver,
+        gradient: Gradient | None = None,
+        t0: float = 0.0,
+        t1: float = 1.0,
+        augment: int = 0,
+    ) -> None:
+        super().__init__()
+        if t0 == t1:
+            raise SettingError(f"a flow needs two different times; t0 and t1 are both {t0}")
+        if augment < 0:
+            raise SettingError(f"augment must not be negative; got {augment}")
+        self.dynamics, self.solver = dynamics, solver
+        self.gradient = Checkpointed() if gradient is None else gradient
+        self.t0, self.t1, self.augment = t0, t1, augment
+        self.stats = None
+
+    def forward(self, y0: State) -> State:
+        """The state at t₁.
+
+        Args:
+            y0: (B, d, …) at t₀, or a tuple of such tensors.
+
+        Returns:
+            (B, d + augment, …), or a tuple as y0.
+        """
+        y = self.trajectory(y0, (self.t0, self.t1)).y
+        return y[-1] if isinstance(y, Tensor) else tuple(leaf[-1] for leaf in y)
+
+    def trajectory(self, y0: State, t: Tensor | Sequence[float]) -> Solution:
+        """The states at all the times t, of which the first is that of y0.
+
+        Args:
+            y0: (B, d, …), or a tuple of such tensors.
+            t: (T,), strictly monotone.
+
+        Returns:
+            Solution with y of shape (T, B, d + augment, …).
+        """
+        solution = solve(self.dynamics, self._augmented(y0), t, solver=self.solver, gradient=self.gradient)
+        self.stats = solution.stats
+        return solution
+
+    def _augmented(self, y0: State) -> State:
+        if not self.augment:
+            return y0
+        if isinstance(y0, tuple) or y0.dim() < 2:
+            raise StateError("augment needs a state of shape (B, d, …); got a tuple or fewer dimensions")
+        return torch.cat([y0, y0.new_zeros(y0.shape[0], self.augment, *y0.shape[2:])], dim=1)
+
+    def extra_repr(self) -> str:
+        """Times and augmentation, for `print`."""
+        return f"t0={self.t0}, t1={self.t1}, augment={self.augment}"

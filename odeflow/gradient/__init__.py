@@ -1,0 +1,8 @@
+"""The ways to differentiate through a solve, one file each."""
+
+from odeflow.gradient.adjoint import Adjoint
+from odeflow.gradient.backprop import Backprop
+from odeflow.gradient.base import Gradient
+from odeflow.gradient.checkpointed import Checkpointed
+
+__all__ = ["Adjoint", "Backprop", "Checkpointed", "Gradient"]

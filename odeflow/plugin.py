@@ -1,0 +1,94 @@
+"""Plugin: an object that remembers, as plain data, how it was built."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from odeflow.errors import PluginError
+
+PLAIN = (str, int, float, bool, type(None))
+
+
+class _Unstorable:
+    """Stands in a remembered spec for a value that plain data cannot express."""
+
+    def __init__(self, value: object) -> None:
+        self.text = repr(value)[:80]
+
+
+def import_path(cls: type) -> str:
+    """The name by which a class can be imported: `module.Class`."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _plain(value: object) -> Any:
+    """`value` as plain data; a plugin becomes its spec, anything else a marker that `spec` refuses."""
+    if isinstance(value, Plugin):
+        return value.remembered_spec
+    if isinstance(value, PLAIN):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, Sequence):
+        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return _Unstorable(value)
+
+
+def _require_plain(value: object, owner: str, path: str) -> None:
+    if isinstance(value, _Unstorable):
+        raise PluginError(
+            f"{owner} cannot be stored: its argument {path} is {value.text}, neither plain data nor a plugin. "
+            "Give a str, number, bool, list, dict or Plugin."
+        )
+    children: list[tuple[Any, Any]] = []
+    if isinstance(value, dict):
+        children = list(value.items())  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    elif isinstance(value, list):
+        children = list(enumerate(value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    for key, item in children:
+        _require_plain(item, owner, f"{path}.{key}" if path else str(key))
+
+
+def _arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What `cls(*args, **kwargs)` gives to each parameter by name, defaults included."""
+    signature = inspect.signature(cls.__init__)
+    try:
+        bound = signature.bind_partial(None, *args, **kwargs)
+    except TypeError:  # the call is wrong, and __init__ is about to say so better
+        return {}
+    bound.apply_defaults()
+    arguments: dict[str, Any] = {}
+    for name, value in list(bound.arguments.items())[1:]:
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            arguments |= value
+        elif kind is not inspect.Parameter.VAR_POSITIONAL or value:
+            arguments[name] = value
+    return arguments
+
+
+class Plugin:
+    """Base of everything that the registry offers: solvers, dynamics, gradients, tasks and data.
+
+    A plugin keeps the arguments that it was built with as plain data, with plugins inside them nested, so that it
+    can be stored in a checkpoint or a configuration and built again. Nothing has to be done for this in a subclass.
+    """
+
+    kind: ClassVar[str]
+    remembered_spec: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        spec = {"class_path": import_path(cls), "init_args": _plain(_arguments(cls, args, kwargs))}
+        object.__setattr__(self, "remembered_spec", spec)
+        return self
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """`{"class_path": "package.module.Class", "init_args": {…}}`, nested, of str, numbers, bool, list and dict.
+
+        Raises:
+            PluginError: An argument was neither plain data nor a plugin.
+        """
+        _require_plain(self.remembered_spec, type(self).__name__, "")
+        return self.remembered_spec

@@ -1,0 +1,102 @@
+"""Recipes: one YAML file an experiment, found by name, and what happens when several are merged."""
+
+import re
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from odeflow.errors import RecipeError
+from odeflow.registry import GROUP, unknown
+
+HERE = Path(__file__).parent
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers may be written 1e-3, as in YAML 1.2; PyYAML alone takes that for a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _roots() -> Iterator[tuple[str, Path]]:
+    """(prefix of the names, folder): odeflow's own recipes, then those of plugin packages."""
+    shipped = HERE / "recipes"
+    yield "", shipped if shipped.is_dir() else HERE.parent / "recipes"
+    for entry in entry_points(group=GROUP):
+        package = find_spec(entry.value.partition(".")[0])  # finds it without importing it
+        for folder in (package.submodule_search_locations or ()) if package else ():
+            if (Path(folder) / "recipes").is_dir():
+                yield f"{entry.name}/", Path(folder) / "recipes"
+
+
+def available() -> dict[str, Path]:
+    """All recipes by name, sorted: "spiral", "mnist/ode_net", …; those of a package begin with its entry's name."""
+    found = {
+        prefix + file.relative_to(folder).with_suffix("").as_posix(): file
+        for prefix, folder in _roots()
+        for file in folder.rglob("*.yaml")
+    }
+    return dict(sorted(found.items()))
+
+
+def find(name: str) -> Path:
+    """The file of a recipe, by its name or its path.
+
+    Raises:
+        RecipeError: There is no such recipe or file.
+    """
+    recipes = available()
+    if name in recipes:
+        return recipes[name]
+    if Path(name).is_file():
+        return Path(name)
+    raise RecipeError(unknown("recipe or file", name, recipes))
+
+
+def read(name: str) -> dict[str, Any]:
+    """A recipe's contents.
+
+    Raises:
+        RecipeError: There is no such recipe, or it is not YAML with keys at the top.
+    """
+    file = find(name)
+    try:
+        contents = yaml.load(file.read_text(), _Loader)
+    except yaml.YAMLError as problem:
+        raise RecipeError(f"{file} is not valid YAML: {problem}") from problem
+    if not isinstance(contents, dict):
+        raise RecipeError(f"{file} must hold keys such as model, data and trainer; it holds {contents!r}")
+    return contents
+
+
+def headline(file: Path) -> str:
+    """The first comment line of a recipe: what it is."""
+    first = file.read_text().partition("\n")[0]
+    return first.lstrip("# ") if first.startswith("#") else ""
+
+
+def merge(base: Any, over: Any) -> Any:
+    """`over` laid onto `base`, mapping by mapping; lists and values replace.
+
+    Where `over` names another class, nothing of the old class's options survives: two classes' options of one name
+    need not mean the same.
+    """
+    if not (isinstance(base, dict) and isinstance(over, dict)):
+        return over
+    if "class_path" in base and "class_path" in over and not same_class(base["class_path"], over["class_path"]):
+        return over
+    both = base.keys() & over.keys()
+    return {**base, **over, **{key: merge(base[key], over[key]) for key in both}}
+
+
+def same_class(one: str, other: str) -> bool:
+    """Whether two class paths, of which one may be a bare name, mean the same class."""
+    if "." in one and "." in other:
+        return one == other
+    return one.rpartition(".")[2] == other.rpartition(".")[2]

@@ -1,0 +1,137 @@
+"""RungeKutta and AdaptiveRungeKutta: a tableau is all that a method adds."""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from odeflow.errors import SettingError
+from odeflow.solver import Jump, Quadrature, Segment, Solution, Solver, Stats
+from odeflow.state import Field
+from odeflow.stepping import ErrorControl, FixedSteps, StepControl, run
+from odeflow.tableau import Tableau
+
+
+class _Required:
+    """A class attribute that concrete subclasses must set; ABCMeta reads the flag, as it does of abstract methods."""
+
+    __isabstractmethod__ = True
+
+
+def _required() -> Any:
+    return _Required()
+
+
+class RungeKutta(Solver):
+    """An explicit Runge–Kutta method with equal steps. Subclasses set `tableau`, and that is all.
+
+    Args:
+        step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
+            not larger.
+        num_steps: Number of steps between the first and the last time; the other way to say it.
+
+    Raises:
+        SettingError: Neither or both were given, or not positive.
+    """
+
+    tableau: ClassVar[Tableau] = _required()
+
+    def __init__(self, step_size: float | None = None, num_steps: int | None = None) -> None:
+        if (step_size is None) == (num_steps is None):
+            given = "neither" if step_size is None else "both"
+            raise SettingError(f"{type(self).__name__} needs either step_size or num_steps; {given} was given")
+        for name, value in {"step_size": step_size, "num_steps": num_steps}.items():
+            if value is not None and not value > 0:
+                raise SettingError(f"{type(self).__name__}: {name} must be positive; got {value}")
+        self.step_size, self.num_steps = step_size, num_steps
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if isinstance(cls.tableau, Tableau):
+            cls.order = cls.tableau.order
+
+    def integrate(
+        self,
+        field: Field,
+        y0: Tensor,
+        t: Tensor,
+        *,
+        tape: list[Segment] | None = None,
+        quadrature: Quadrature | None = None,
+        jump: Jump | None = None,
+    ) -> Solution:
+        times, stats = t.tolist(), Stats()
+        span = abs(times[-1] - times[0])
+        count = self.num_steps or max(1, math.ceil(span / (self.step_size or span) - 1e-6))
+        control = FixedSteps(times[0], times[-1], count)
+        y = run(self.tableau, control, field, y0, t, stats, tape=tape, quadrature=quadrature, jump=jump)
+        return Solution(t, y, stats)
+
+
+class AdaptiveRungeKutta(Solver):
+    """An explicit Runge–Kutta pair with error control. Subclasses set `tableau`, with embedded weights.
+
+    Args:
+        rtol: Relative tolerance of one step's error.
+        atol: Absolute tolerance, in the state's unit.
+        first_step: Size of the first step, in the field's time; chosen from the field by default.
+        min_step: Smallest step; below it the solve fails. 0: as small as the time's floating point allows.
+        max_step: Largest step; unbounded by default.
+        max_steps: Largest number of attempted steps.
+
+    Raises:
+        SettingError: A value is out of range.
+    """
+
+    tableau: ClassVar[Tableau] = _required()
+
+    def __init__(
+        self,
+        rtol: float = 1e-5,
+        atol: float = 1e-6,
+        first_step: float | None = None,
+        min_step: float = 0.0,
+        max_step: float | None = None,
+        max_steps: int = 10_000,
+    ) -> None:
+        name = type(self).__name__
+        if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
+            raise SettingError(f"{name}: rtol and atol must not be negative, nor both 0; got {rtol} and {atol}")
+        for option, value in {"first_step": first_step, "max_step": max_step, "max_steps": max_steps}.items():
+            if value is not None and not value > 0:
+                raise SettingError(f"{name}: {option} must be positive; got {value}")
+        if not 0 <= min_step <= (max_step or math.inf):
+            raise SettingError(f"{name}: min_step must lie between 0 and max_step; got {min_step}")
+        self.rtol, self.atol = rtol, atol
+        self.first_step, self.min_step, self.max_step, self.max_steps = first_step, min_step, max_step, max_steps
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if isinstance(cls.tableau, Tableau):
+            cls.order = cls.tableau.order
+            if cls.tableau.embedded_order is None:
+                raise SettingError(f"{cls.__name__} adapts its steps, so its tableau needs b_embedded and embedded_order")
+
+    def integrate(
+        self,
+        field: Field,
+        y0: Tensor,
+        t: Tensor,
+        *,
+        tape: list[Segment] | None = None,
+        quadrature: Quadrature | None = None,
+        jump: Jump | None = None,
+    ) -> Solution:
+        stats = Stats()
+        control = ErrorControl(
+            rtol=self.rtol,
+            atol=self.atol,
+            order=self.tableau.embedded_order or 0,
+            first_step=self.first_step,
+            min_step=self.min_step,
+            max_step=self.max_step or math.inf,
+            max_steps=self.max_steps,
+        )
+        y = run(self.tableau, control, field, y0, t, stats, tape=tape, quadrature=quadrature, jump=jump)
+        return Solution(t, y, stats)

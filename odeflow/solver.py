@@ -1,0 +1,143 @@
+"""Solver: the contract of everything that integrates an equation, and what it gives back."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from odeflow.plugin import Plugin
+from odeflow.state import Field
+
+
+@dataclass
+class Stats:
+    """What a solve took. The backward figures are filled in when the backward pass runs.
+
+    Attributes:
+        nfe_forward: Evaluations of the field in the forward pass.
+        nfe_backward: Evaluations of the field in the backward pass.
+        accepted: Accepted steps of the forward pass.
+        rejected: Rejected steps of the forward pass.
+        smallest_step: Size of the smallest accepted step, in the field's time; inf before the first.
+        largest_step: Size of the largest accepted step.
+    """
+
+    nfe_forward: int = 0
+    nfe_backward: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    smallest_step: float = float("inf")
+    largest_step: float = 0.0
+
+    def count_step(self, size: float) -> None:
+        """Counts an accepted step of this size."""
+        self.accepted += 1
+        self.smallest_step = min(self.smallest_step, size)
+        self.largest_step = max(self.largest_step, size)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The solution of an initial value problem at the times that were asked for.
+
+    Attributes:
+        t: (T,), the times.
+        y: (T, *state), or a tuple of such tensors where the state is a tuple.
+        stats: What it took.
+    """
+
+    t: Tensor
+    y: Tensor | tuple[Tensor, ...]
+    stats: Stats = field(default_factory=Stats)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a solve that can be run again, with autograd, from the state at its start.
+
+    Attributes:
+        start: (*state), the state where it starts.
+        rerun: (field, start) ↦ (state at the end, rows inside or None): pure, so that it gives the same values again.
+        rows: Which rows of the solution lie strictly inside.
+        end_row: The row of the solution that is the state at its end, if there is one.
+    """
+
+    start: Tensor
+    rerun: Callable[[Field, Tensor], tuple[Tensor, Tensor | None]]
+    rows: slice
+    end_row: int | None
+
+
+class Quadrature:
+    """Integrals along a solution of what its field computes on the side, with the solver's own weights.
+
+    The field leaves its side results in `integrand` at every call. They take no part in the solver's error control.
+
+    Args:
+        size: Number of side results.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.integrand: Sequence[Tensor | None] = (None,) * size
+        self.total: list[Tensor | None] = [None] * size
+
+    def add(self, weight: float, integrand: Sequence[Tensor | None]) -> None:
+        """Adds `weight` times the integrand, one term of the quadrature rule. An integrand of None is zero."""
+        old: list[Tensor] = []
+        new: list[Tensor] = []
+        for number, value in enumerate(integrand):
+            if value is None:
+                continue
+            total = self.total[number]
+            if total is None:
+                self.total[number] = value * weight
+            else:
+                old.append(total)
+                new.append(value)
+        if old:
+            torch._foreach_add_(old, new, alpha=weight)  # pyright: ignore[reportPrivateUsage]
+
+
+Jump = Callable[[int, Tensor], Tensor]
+"""(number of the output time, state there) ↦ the state to go on from."""
+
+
+class Solver(Plugin, ABC):
+    """Integrates dy/dt = f(t, y) from an initial value. To add a Runge–Kutta method, subclass `RungeKutta` instead."""
+
+    kind = "solver"
+    order: ClassVar[int]
+    """Order p: the global error falls as step size to the power p."""
+
+    @abstractmethod
+    def integrate(
+        self,
+        field: Field,
+        y0: Tensor,
+        t: Tensor,
+        *,
+        tape: list[Segment] | None = None,
+        quadrature: Quadrature | None = None,
+        jump: Jump | None = None,
+    ) -> Solution:
+        """The solution at the times t. Under `torch.no_grad` or not: autograd sees through it if it is enabled.
+
+        Most people call `odeflow.solve` or `odeflow.Flow`, which check what they are given and choose a gradient.
+
+        Args:
+            field: dy/dt = field(t, y), with t of shape () and y and the result of the shape of y0.
+            y0: (*state), contiguous: the state at t[0].
+            t: (T,), strictly increasing or strictly decreasing. No gradient flows to it from here.
+            tape: Takes the segments that the solve consists of, for gradients that run them again.
+            quadrature: Takes integrals of the field's side results.
+            jump: Replaces the state at each of the times t[1:], so that a step must end there.
+
+        Returns:
+            Solution with y of shape (T, *state).
+
+        Raises:
+            SolveError: The integration could not go on.
+        """

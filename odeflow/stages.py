@@ -1,0 +1,225 @@
+"""The stages of one explicit Runge–Kutta step, in two forms: for values only, and for autograd."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from odeflow.solver import Quadrature
+from odeflow.state import Field, check_shape
+from odeflow.tableau import Tableau
+
+
+@lru_cache(maxsize=256)
+def _vectors(rows: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    with torch.inference_mode(False):
+        return [torch.tensor(row, dtype=dtype, device=device) for row in rows]
+
+
+class Stages(ABC):
+    """What one step of a method is made of: the slopes k of its stages, and what is combined from them.
+
+    A step asks for `step`, then for `error` and `dense` as needed, and `advance` makes the slope at its end, if that
+    was evaluated, the first of the next step. So a method whose last stage lies at the step's end ("first same as
+    last") evaluates it once, and every other method evaluates it only where error or dense output ask for it.
+
+    Args:
+        tableau: The method.
+        field: The vector field.
+        quadrature: Takes the integrals of the field's side results, if there are any.
+    """
+
+    def __init__(self, tableau: Tableau, field: Field, quadrature: Quadrature | None = None) -> None:
+        self.tableau, self.field, self.quadrature = tableau, field, quadrature
+        self.evaluations = 0
+        self.count = tableau.stages - tableau.fsal  # stages before the one at the step's end
+        self.sides: list[Sequence[Tensor | None]] = [()] * (self.count + 1)
+        self.has_first = False
+        self.has_last = False
+
+    def evaluate(self, t: float, y: Tensor) -> Tensor:
+        """dy/dt, counted and checked.
+
+        Raises:
+            StateError: The field's value has another shape than y.
+        """
+        self.evaluations += 1
+        slope = self.field(y.new_full((), t), y)
+        if slope.shape != y.shape:
+            check_shape(slope, y.shape)
+        return slope
+
+    def add_quadrature(self, h: float) -> None:
+        """Adds an accepted step of size h to the quadrature, if there is one."""
+        if self.quadrature is not None:
+            for weight, side in zip(self.tableau.b, self.sides, strict=False):
+                if weight:
+                    self.quadrature.add(h * weight, side)
+
+    def _note_side(self, number: int) -> None:
+        if self.quadrature is not None:
+            self.sides[number] = self.quadrature.integrand
+
+    @abstractmethod
+    def first_slope(self, t: float, y: Tensor) -> Tensor:
+        """k₁ = f(t, y), evaluated unless the previous step left it."""
+
+    @abstractmethod
+    def step(self, t: float, h: float, y: Tensor) -> Tensor:
+        """y₁, the state at t + h."""
+
+    @abstractmethod
+    def error(self) -> Tensor:
+        """(n,), the estimate of the step's error divided by its size h; fresh, so that it may be overwritten."""
+
+    @abstractmethod
+    def dense(self, theta: Sequence[float]) -> Tensor:
+        """(m, *state), the states at the m places θ of the step, each between 0 and 1."""
+
+    @abstractmethod
+    def advance(self) -> None:
+        """Goes on to the next step."""
+
+    def forget_slope(self) -> None:
+        """The state was replaced, so that its slope is no longer known."""
+        self.has_first = False
+
+    def dense_weights(self, theta: Sequence[float]) -> list[list[float]]:
+        """(m, count + 1): weights w with y(t + θh) = y + h Σ w k, where the last k is the slope at the step's end."""
+        tableau, count = self.tableau, self.count
+        rows: list[list[float]] = []
+        for place in theta:
+            if tableau.dense is not None:
+                row = [sum(x * place ** (power + 1) for power, x in enumerate(poly)) for poly in tableau.dense]
+                row += [0.0] * (count + 1 - len(row))
+            else:  # cubic Hermite: y + (3θ² − 2θ³)(y₁ − y) + h(θ − 2θ² + θ³) k₁ + h(θ³ − θ²) f(t₁, y₁)
+                blend = place * place * (3 - 2 * place)
+                row = [blend * weight for weight in tableau.b[:count]] + [place * place * (place - 1)]
+                row[0] += place * (1 - place) ** 2
+            rows.append(row)
+        return rows
+
+
+class ValueStages(Stages):
+    """Stages without autograd: the slopes are rows of one matrix, so that every combination is one product.
+
+    Args:
+        tableau: The method.
+        field: The vector field.
+        like: A state; gives shape, dtype and device.
+        quadrature: Takes the integrals of the field's side results, if there are any.
+    """
+
+    def __init__(self, tableau: Tableau, field: Field, like: Tensor, quadrature: Quadrature | None = None) -> None:
+        super().__init__(tableau, field, quadrature)
+        self.shape = like.shape
+        slopes = like.new_empty((self.count + 1, *like.shape))
+        self.rows = slopes.unbind()
+        self.slopes = slopes.view(self.count + 1, -1)
+        self.columns = [self.slopes[:number].t() for number in range(self.count + 2)]
+        self.a = _vectors(tableau.a, like.dtype, like.device)
+        self.b = _vectors((tableau.b[: self.count],), like.dtype, like.device)[0]
+        self.t1, self.y1 = 0.0, like
+
+    def _evaluate_into(self, number: int, t: float, y: Tensor) -> None:
+        self.rows[number].copy_(self.evaluate(t, y))
+        self._note_side(number)
+
+    def first_slope(self, t: float, y: Tensor) -> Tensor:
+        if not self.has_first:
+            self._evaluate_into(0, t, y)
+            self.has_first = True
+        return self.rows[0]
+
+    def step(self, t: float, h: float, y: Tensor) -> Tensor:
+        self.first_slope(t, y)
+        self.has_last = False
+        flat, shape, c = y.view(-1), self.shape, self.tableau.c
+        for number in range(1, self.count):
+            stage = torch.addmv(flat, self.columns[number], self.a[number], alpha=h)
+            self._evaluate_into(number, t + c[number] * h, stage.view(shape))
+        self.t, self.h, self.y = t, h, y
+        self.t1, self.y1 = t + h, torch.addmv(flat, self.columns[self.count], self.b, alpha=h).view(shape)
+        return self.y1
+
+    def _last_slope(self) -> None:
+        if not self.has_last:
+            self._evaluate_into(self.count, self.t1, self.y1)
+            self.has_last = True
+
+    def error(self) -> Tensor:
+        self._last_slope()
+        weights = self.tableau.error_weights or ()
+        vector = _vectors((weights,), self.slopes.dtype, self.slopes.device)[0]
+        return torch.mv(self.columns[len(weights)], vector)
+
+    def dense(self, theta: Sequence[float]) -> Tensor:
+        self._last_slope()
+        weights = self.slopes.new_tensor(self.dense_weights(theta))
+        rows = torch.addmm(self.y.view(1, -1), weights, self.slopes, alpha=self.h)
+        return rows.view(-1, *self.shape)
+
+    def advance(self) -> None:
+        self.has_first = self.has_last
+        if self.has_first:
+            self.rows[0].copy_(self.rows[self.count])
+            self.sides[0] = self.sides[self.count]
+
+
+class TracedStages(Stages):
+    """Stages that autograd sees: every combination is a chain of in-place additions, which keep nothing alive."""
+
+    def __init__(self, tableau: Tableau, field: Field) -> None:
+        super().__init__(tableau, field)
+        self.slopes: list[Tensor] = []
+
+    def first_slope(self, t: float, y: Tensor) -> Tensor:
+        if not self.has_first:
+            self.slopes = [self.evaluate(t, y)]
+            self.has_first = True
+        return self.slopes[0]
+
+    def step(self, t: float, h: float, y: Tensor) -> Tensor:
+        slopes = self.slopes = [self.first_slope(t, y)]
+        self.has_last = False
+        tableau = self.tableau
+        for number in range(1, self.count):
+            stage = self._combine(y, tableau.a[number], h)
+            slopes.append(self.evaluate(t + tableau.c[number] * h, stage))
+        self.t, self.h, self.y = t, h, y
+        self.t1, self.y1 = t + h, self._combine(y, tableau.b[: self.count], h)
+        return self.y1
+
+    def _combine(self, y: Tensor, weights: Sequence[float], h: float) -> Tensor:
+        """y + h Σ w k."""
+        total = None
+        for weight, slope in zip(weights, self.slopes, strict=False):
+            if weight:
+                total = y.add(slope, alpha=h * weight) if total is None else total.add_(slope, alpha=h * weight)
+        return y.clone() if total is None else total
+
+    def _last_slope(self) -> None:
+        if not self.has_last:
+            self.slopes.append(self.evaluate(self.t1, self.y1))
+            self.has_last = True
+
+    def error(self) -> Tensor:
+        self._last_slope()
+        weights = self.tableau.error_weights or ()
+        with torch.no_grad():
+            slopes = torch.stack(self.slopes[: len(weights)]).view(len(weights), -1)
+            return torch.mv(slopes.t(), slopes.new_tensor(weights))
+
+    def dense(self, theta: Sequence[float]) -> Tensor:
+        self._last_slope()
+        slopes = torch.stack(self.slopes)
+        weights = slopes.new_tensor(self.dense_weights(theta))
+        rows = torch.addmm(self.y.reshape(1, -1), weights, slopes.view(len(self.slopes), -1), alpha=self.h)
+        return rows.view(-1, *self.y.shape)
+
+    def advance(self) -> None:
+        self.has_first = self.has_last
+        if self.has_first:
+            self.slopes = [self.slopes[self.count]]

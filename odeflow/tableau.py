@@ -1,0 +1,168 @@
+"""Tableau: the coefficients of an explicit Runge–Kutta method, which verify themselves when they are made."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations_with_replacement
+
+from odeflow.errors import TableauError
+
+TOLERANCE = 1e-10
+HIGHEST_CHECKED_ORDER = 5
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A rooted tree: one order condition of a Runge–Kutta method (Hairer, Nørsett & Wanner, II.2).
+
+    The condition of tree τ is Σᵢ bᵢ Φᵢ(τ) = 1/γ(τ), where the weight Φᵢ of a tree is the product over its branches
+    of cᵢ for a single node and of Σⱼ aᵢⱼ Φⱼ for a larger branch, and the density γ is the product of the sizes of
+    the tree and of all its subtrees.
+    """
+
+    branches: tuple["Tree", ...] = ()
+
+    @cached_property
+    def order(self) -> int:
+        """The number of nodes."""
+        return 1 + sum(branch.order for branch in self.branches)
+
+    @cached_property
+    def density(self) -> int:
+        """γ, the inverse of what Σ b Φ must be."""
+        value = self.order
+        for branch in self.branches:
+            value *= branch.density
+        return value
+
+    @cached_property
+    def formula(self) -> str:
+        """Φ in matrix notation, a power of c standing for a vector: `cAc²`."""
+        leaves = sum(not branch.branches for branch in self.branches)
+        text = {0: "", 1: "c"}.get(leaves, "c" + "⁰¹²³⁴⁵"[min(leaves, 5)])
+        for branch in self.branches:
+            if branch.branches:
+                inner = branch.formula
+                text += f"A{inner}" if len(branch.branches) == 1 or not inner.count("A") else f"A({inner})"
+        return text
+
+    def weights(self, a: tuple[tuple[float, ...], ...], c: tuple[float, ...]) -> list[float]:
+        """Φᵢ for every stage i."""
+        product = [1.0] * len(c)
+        for branch in self.branches:
+            if branch.branches:
+                inner = branch.weights(a, c)
+                factor = [sum(x * y for x, y in zip(row, inner, strict=False)) for row in a]
+            else:
+                factor = list(c)
+            product = [x * y for x, y in zip(product, factor, strict=True)]
+        return product
+
+
+def trees(order: int) -> Iterator[Tree]:
+    """All rooted trees with `order` nodes, each once: 1, 1, 2, 4, 9 of them for orders 1 to 5."""
+
+    def forests(nodes: int, largest: int) -> Iterator[tuple[Tree, ...]]:
+        if nodes == 0:
+            yield ()
+        for size in range(min(nodes, largest), 0, -1):
+            same = list(trees(size))
+            for count in range(1, nodes // size + 1):
+                for chosen in combinations_with_replacement(same, count):
+                    for rest in forests(nodes - size * count, size - 1):
+                        yield chosen + rest
+
+    for branches in forests(order - 1, order - 1):
+        yield Tree(branches)
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """The Butcher tableau of an explicit Runge–Kutta method with s stages.
+
+        kᵢ = f(t + cᵢ h, y + h Σⱼ aᵢⱼ kⱼ),        y₁ = y + h Σᵢ bᵢ kᵢ
+
+    Everything that can be checked is checked when the tableau is made: lengths, row sums cᵢ = Σⱼ aᵢⱼ, and the order
+    conditions of b and of `b_embedded` up to order 5.
+
+    Args:
+        order: Order p of the solution with weights b.
+        c: Nodes, s of them.
+        a: Row i holds the i coefficients to the left of the diagonal: `((), (1/2,), (0, 1/2))`.
+        b: Weights, s of them.
+        b_embedded: Weights of the embedded solution, whose difference from b estimates the error.
+        embedded_order: Order of the embedded solution.
+        dense: Dense output, row i being the coefficients of θ, θ², … of bᵢ(θ) in y(t + θh) = y + h Σᵢ bᵢ(θ) kᵢ.
+            Without it, cubic Hermite interpolation is used.
+
+    Raises:
+        TableauError: A length, a row sum or an order condition is wrong; the message names it.
+    """
+
+    order: int
+    c: tuple[float, ...]
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+    b_embedded: tuple[float, ...] | None = None
+    embedded_order: int | None = None
+    dense: tuple[tuple[float, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        self._check_lengths()
+        for number, (node, row) in enumerate(zip(self.c, self.a, strict=True)):
+            if abs(sum(row) - node) > TOLERANCE:
+                raise TableauError(
+                    f"row {number} of a must sum to its node c[{number}] = {node:g}; it sums to {sum(row):g}. "
+                    "A node that does not match its row costs the order on fields that depend on t"
+                )
+        self._check_order(self.b, self.order, "")
+        if self.b_embedded is not None and self.embedded_order is not None:
+            self._check_order(self.b_embedded, self.embedded_order, " of the embedded weights")
+        for weight, row in zip(self.b, self.dense or (), strict=False):
+            if abs(sum(row) - weight) > TOLERANCE:
+                raise TableauError(f"dense output must reach y₁ at θ = 1: a row sums to {sum(row):g}, its b is {weight:g}")
+
+    @property
+    def stages(self) -> int:
+        """Number of stages s."""
+        return len(self.c)
+
+    @cached_property
+    def fsal(self) -> bool:
+        """Whether the last stage is taken at the step's end, so that it is the next step's first."""
+        return self.stages > 1 and self.c[-1] == 1 and self.a[-1] == self.b[:-1] and self.b[-1] == 0
+
+    @cached_property
+    def error_weights(self) -> tuple[float, ...] | None:
+        """b − b_embedded, if there are embedded weights."""
+        if self.b_embedded is None:
+            return None
+        return tuple(x - y for x, y in zip(self.b, self.b_embedded, strict=True))
+
+    def _check_lengths(self) -> None:
+        stages = len(self.c)
+        lengths = {"a": len(self.a), "b": len(self.b), "b_embedded": stages, "dense": stages}
+        if self.b_embedded is not None:
+            lengths["b_embedded"] = len(self.b_embedded)
+        if self.dense is not None:
+            lengths["dense"] = len(self.dense)
+        for name, length in lengths.items():
+            if length != stages:
+                raise TableauError(f"{name} must have one entry a stage, {stages} as c has; it has {length}")
+        for number, row in enumerate(self.a):
+            if len(row) != number:
+                raise TableauError(
+                    f"row {number} of a must have {number} entries (an explicit method); it has {len(row)}"
+                )
+        if (self.b_embedded is None) != (self.embedded_order is None):
+            raise TableauError("b_embedded and embedded_order go together; one of them is missing")
+
+    def _check_order(self, weights: tuple[float, ...], order: int, whose: str) -> None:
+        for checked in range(1, min(order, HIGHEST_CHECKED_ORDER) + 1):
+            for tree in trees(checked):
+                value = sum(x * y for x, y in zip(weights, tree.weights(self.a, self.c), strict=True))
+                if abs(value - 1 / tree.density) > TOLERANCE:
+                    raise TableauError(
+                        f"order {checked}{whose} needs Σb{tree.formula} = {1 / tree.density:.6g}; "
+                        f"this tableau gives {value:.6g}"
+                    )

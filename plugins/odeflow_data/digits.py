@@ -1,0 +1,42 @@
+"""Digits: scikit-learn's small images of handwritten digits, which come with it."""
+
+import torch
+from sklearn.datasets import load_digits
+from torch.utils.data import DataLoader, TensorDataset, random_split
+
+import odeflow as of
+
+
+class Digits(of.DataModule):
+    """1,797 images of 8×8 pixels in ten classes, scaled to [0, 1]: 1,197 to train, 300 to validate, 300 to test.
+
+    Source: Alpaydin & Kaynak (1998), "Optical Recognition of Handwritten Digits", UCI, by way of scikit-learn.
+
+    Args:
+        batch_size: Number of images in a batch.
+        seed: Of the split.
+    """
+
+    def __init__(self, batch_size: int = 64, seed: int = 0) -> None:
+        super().__init__()
+        self.channels, self.dim, self.num_classes = 1, 64, 10
+        self.batch_size, self.seed = batch_size, seed
+
+    def setup(self, stage: str) -> None:
+        digits = load_digits()
+        images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16  # pyright: ignore[reportAttributeAccessIssue]
+        labels = torch.tensor(digits.target)  # pyright: ignore[reportAttributeAccessIssue]
+        generator = torch.Generator().manual_seed(self.seed)
+        self.train, self.val, self.test = random_split(TensorDataset(images, labels), [1197, 300, 300], generator)
+
+    def train_dataloader(self) -> DataLoader[object]:
+        return DataLoader(self.train, batch_size=self.batch_size, shuffle=True, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[object]:
+        return DataLoader(self.val, batch_size=300)
+
+    def test_dataloader(self) -> DataLoader[object]:
+        return DataLoader(self.test, batch_size=300)
+
+    def predict_dataloader(self) -> DataLoader[object]:
+        return self.test_dataloader()

@@ -1,0 +1,87 @@
+"""Spiral: one long trajectory of a cubic field, cut into short pieces."""
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+import odeflow as of
+
+MATRIX = ((-0.1, 2.0), (-2.0, -0.1))
+
+
+class Spiral(of.DataModule):
+    """The spiral dy/dt = y³A, A = [[−0.1, 2], [−2, −0.1]], from y(0) = (2, 0) to t = 25.
+
+    Training takes random pieces of `batch_time` observations; validation and test the whole trajectory.
+
+    Source: Chen et al. (2018), as released in torchdiffeq's `ode_demo`.
+
+    Args:
+        observations: Number of equidistant observations on [0, t1].
+        batch_time: Number of observations in a piece.
+        batch_size: Number of pieces in a batch.
+        steps: Number of batches in an epoch.
+        t1: Last time.
+        noise: Standard deviation of the noise that is added to the training pieces.
+    """
+
+    def __init__(
+        self,
+        observations: int = 1000,
+        batch_time: int = 10,
+        batch_size: int = 20,
+        steps: int = 100,
+        t1: float = 25.0,
+        noise: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 2 <= batch_time <= observations:
+            raise of.SettingError(f"batch_time must lie between 2 and observations = {observations}; got {batch_time}")
+        self.dim = 2
+        self.batch_time, self.batch_size, self.steps, self.noise = batch_time, batch_size, steps, noise
+        self.t = torch.linspace(0, t1, observations)
+
+    def setup(self, stage: str) -> None:
+        from odeflow_solvers import Dopri5
+
+        start = torch.tensor([[2.0, 0.0]], dtype=torch.float64)
+        with torch.no_grad():
+            solution = of.solve(_spiral, start, self.t.double(), solver=Dopri5(1e-10, 1e-12))
+        assert isinstance(solution.y, Tensor)
+        self.y = solution.y.float()  # (observations, 1, 2)
+
+    def train_dataloader(self) -> DataLoader[object]:
+        pieces = _Pieces(self.t, self.y, self.batch_time, self.batch_size, self.steps, self.noise)
+        return DataLoader(pieces, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[object]:
+        return DataLoader([of.Trajectories(self.t, self.y)], batch_size=None)  # pyright: ignore[reportArgumentType]
+
+    def test_dataloader(self) -> DataLoader[object]:
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[object]:
+        return self.val_dataloader()
+
+
+class _Pieces(Dataset[of.Trajectories]):
+    """Random batches of pieces; each item is a whole batch."""
+
+    def __init__(self, t: Tensor, y: Tensor, length: int, batch_size: int, steps: int, noise: float) -> None:
+        self.t, self.y, self.length = t, y, length
+        self.batch_size, self.steps, self.noise = batch_size, steps, noise
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, index: int) -> of.Trajectories:
+        if index >= self.steps:
+            raise IndexError(index)
+        starts = torch.randint(len(self.t) - self.length + 1, (self.batch_size,))
+        rows = torch.arange(self.length)[:, None] + starts
+        y = self.y[rows, 0]
+        return of.Trajectories(self.t[: self.length], y + self.noise * torch.randn_like(y))
+
+
+def _spiral(t: Tensor, y: Tensor) -> Tensor:
+    return y**3 @ y.new_tensor(MATRIX)

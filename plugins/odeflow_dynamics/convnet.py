@@ -1,0 +1,40 @@
+"""ConvNet: the convolutional vector field of the ODE-Net."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+import odeflow as of
+
+
+class ConvNet(of.Dynamics):
+    """Norm–ReLU–conv twice, then norm, the time being one more input channel of each 3×3 convolution.
+
+    Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 3, as released in torchdiffeq's
+    `odenet_mnist`. With 64 channels it has 75,392 parameters.
+
+    Args:
+        channels: Number of channels C of the state.
+        groups: Groups of each GroupNorm, reduced to the largest number that also divides C.
+    """
+
+    def __init__(self, channels: int = 64, groups: int = 32) -> None:
+        super().__init__()
+        self.width = channels
+        groups = math.gcd(groups, channels)
+        self.norm1, self.norm2, self.norm3 = (nn.GroupNorm(groups, channels) for _ in range(3))
+        self.conv1, self.conv2 = (nn.Conv2d(channels + 1, channels, 3, padding=1) for _ in range(2))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """(B, C, H, W) ↦ (B, C, H, W).
+
+        Raises:
+            StateError: The state is no batch of images with C channels.
+        """
+        if y.dim() != 4 or y.shape[1] != self.width:
+            raise of.StateError(f"ConvNet takes images (B, {self.width}, H, W); got {tuple(y.shape)}")
+        time = t.expand(y.shape[0], 1, *y.shape[2:])
+        y = self.conv1(torch.cat([time, self.norm1(y).relu()], dim=1))
+        y = self.conv2(torch.cat([time, self.norm2(y).relu()], dim=1))
+        return self.norm3(y)

@@ -1,0 +1,12 @@
+"""Euler's method: follow the slope at the start of the step."""
+
+import odeflow as of
+
+
+class Euler(of.RungeKutta):
+    """Explicit Euler, order 1: y₁ = y + h f(t, y). With a parameter set a step it is a ResNet.
+
+    Source: Euler (1768), Institutionum calculi integralis I, §650.
+    """
+
+    tableau = of.Tableau(order=1, c=(0,), a=((),), b=(1,))

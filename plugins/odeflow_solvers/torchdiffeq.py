@@ -1,0 +1,129 @@
+"""TorchDiffEq: the solvers of the torchdiffeq package behind odeflow's contract."""
+
+from functools import partial
+from typing import Any
+
+import torch
+import torchdiffeq
+from torch import Tensor
+
+import odeflow as of
+from odeflow.solver import Jump, Quadrature, Segment
+from odeflow.state import Field
+
+ORDERS = {
+    "euler": 1,
+    "midpoint": 2,
+    "heun2": 2,
+    "heun3": 3,
+    "rk4": 4,
+    "explicit_adams": 4,
+    "implicit_adams": 4,
+    "fixed_adams": 4,
+    "adaptive_heun": 2,
+    "fehlberg2": 2,
+    "bosh3": 3,
+    "dopri5": 5,
+    "dopri8": 8,
+    "scipy_solver": 5,
+}
+
+
+FIXED = {"euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams", "fixed_adams"}
+
+
+class TorchDiffEq(of.Solver):
+    """Runs `torchdiffeq.odeint`, with any of its methods.
+
+    It does not show its steps, so that `Checkpointed` runs it again as a whole and the statistics hold evaluations
+    only.
+
+    Args:
+        method: A method of torchdiffeq: "dopri5", "rk4", "implicit_adams", …
+        rtol: Relative tolerance, of adaptive methods.
+        atol: Absolute tolerance, of adaptive methods.
+        options: torchdiffeq's own options of the method, such as `{"step_size": 0.1}`.
+
+    Raises:
+        SettingError: torchdiffeq has no such method.
+
+    Source: Chen (2018), https://github.com/rtqichen/torchdiffeq.
+    """
+
+    order = 5
+
+    def __init__(
+        self,
+        method: str = "dopri5",
+        rtol: float = 1e-7,
+        atol: float = 1e-9,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        if method not in ORDERS:
+            raise of.SettingError(f"torchdiffeq has no method {method!r}; it has {', '.join(ORDERS)}")
+        self.method, self.rtol, self.atol, self.options = method, rtol, atol, options
+        self.order = ORDERS[method]
+
+    def integrate(
+        self,
+        field: Field,
+        y0: Tensor,
+        t: Tensor,
+        *,
+        tape: list[Segment] | None = None,
+        quadrature: Quadrature | None = None,
+        jump: Jump | None = None,
+    ) -> of.Solution:
+        stats = of.Stats()
+
+        def counted(time: Tensor, y: Tensor) -> Tensor:
+            stats.nfe_forward += 1
+            return field(time, y)
+
+        if jump is not None or quadrature is not None:
+            return of.Solution(t, self._piecewise(counted, y0, t, quadrature, jump), stats)
+        y = self._odeint(counted, y0, t)
+        if tape is not None:
+            tape.append(Segment(y0, partial(self._rerun, t), slice(1, len(t)), None))
+        return of.Solution(t, y, stats)
+
+    def _odeint(self, field: Any, y0: Any, t: Tensor, **options: Any) -> Any:
+        own = {**(self.options or {}), **options}
+        times = t.to(y0[0] if isinstance(y0, tuple) else y0)
+        return torchdiffeq.odeint(
+            field, y0, times, method=self.method, rtol=self.rtol, atol=self.atol, options=own or None
+        )
+
+    def _rerun(self, t: Tensor, field: Field, y0: Tensor) -> tuple[Tensor, Tensor | None]:
+        y = self._odeint(field, y0, t)
+        return y[-1], y[1:]
+
+    def _piecewise(
+        self, field: Field, y0: Tensor, t: Tensor, quadrature: Quadrature | None, jump: Jump | None
+    ) -> Tensor:
+        """The solution interval by interval; the side results are integrated as further, uncontrolled states."""
+        rows, y = [y0], y0
+        for number in range(1, len(t)):
+            y = self._interval(field, y, t[number - 1 : number + 1], quadrature)
+            rows.append(y)
+            y = jump(number, y) if jump else y
+        return torch.stack(rows)
+
+    def _interval(self, field: Field, y0: Tensor, t: Tensor, quadrature: Quadrature | None) -> Tensor:
+        if quadrature is None:
+            return self._odeint(field, y0, t)[-1]
+        field(t[0].to(y0), y0)  # shows which side results there are, and their shapes
+        present = [number for number, value in enumerate(quadrature.integrand) if value is not None]
+        zeros = [torch.zeros_like(quadrature.integrand[number]) for number in present]  # pyright: ignore[reportArgumentType]
+
+        def with_sides(time: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            slope = field(time, state[0])
+            return slope, *(quadrature.integrand[number] for number in present)  # pyright: ignore[reportReturnType]
+
+        norm = {} if self.method in FIXED else {"norm": lambda state: state[0].abs().pow(2).mean().sqrt()}
+        y, *sides = self._odeint(with_sides, (y0, *zeros), t, **norm)
+        total: list[Tensor | None] = [None] * len(quadrature.integrand)
+        for number, side in zip(present, sides, strict=True):
+            total[number] = side[-1]
+        quadrature.add(1.0, total)
+        return y[-1]
