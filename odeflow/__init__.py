@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from odeflow.checkpoint import load as load
     from odeflow.data import DataModule as DataModule
     from odeflow.data import Trajectories as Trajectories
     from odeflow.dynamics import Dynamics as Dynamics
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from odeflow.solver import Stats as Stats
     from odeflow.tableau import Tableau as Tableau
     from odeflow.task import Task as Task
-    from odeflow.checkpoint import load as load
 
 __version__ = "0.1.0"
 

@@ -8,6 +8,7 @@ import torch
 
 from odeflow import registry
 from odeflow.errors import CheckpointError, PluginError
+from odeflow.plain import mapping
 from odeflow.task import KEY, Task
 
 
@@ -31,8 +32,8 @@ def specs(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It holds none.
     """
-    stored = read(path).get(KEY)
-    if not isinstance(stored, dict) or "model" not in stored:
+    stored = mapping(read(path).get(KEY))
+    if stored is None or "model" not in stored:
         raise CheckpointError(
             f"{path} does not say how its model was built: it was not written by an odeflow Task, "
             "or the task's arguments were not plain data"

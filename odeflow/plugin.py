@@ -1,10 +1,10 @@
 """Plugin: an object that remembers, as plain data, how it was built."""
 
 import inspect
-from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from odeflow.errors import PluginError
+from odeflow.plain import mapping, sequence
 
 PLAIN = (str, int, float, bool, type(None))
 
@@ -27,10 +27,11 @@ def _plain(value: object) -> Any:
         return value.remembered_spec
     if isinstance(value, PLAIN):
         return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if isinstance(value, Sequence):
-        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    items, entries = sequence(value), mapping(value)
+    if items is not None:
+        return [_plain(item) for item in items]
+    if entries is not None:
+        return {str(key): _plain(item) for key, item in entries.items()}
     return _Unstorable(value)
 
 
@@ -38,14 +39,10 @@ def _require_plain(value: object, owner: str, path: str) -> None:
     if isinstance(value, _Unstorable):
         raise PluginError(
             f"{owner} cannot be stored: its argument {path} is {value.text}, neither plain data nor a plugin. "
-            "Give a str, number, bool, list, dict or Plugin."
+            "Give a str, number, bool, list, dict or Plugin"
         )
-    children: list[tuple[Any, Any]] = []
-    if isinstance(value, dict):
-        children = list(value.items())  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    elif isinstance(value, list):
-        children = list(enumerate(value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    for key, item in children:
+    entries = mapping(value) or dict(enumerate(sequence(value) or ()))
+    for key, item in entries.items():
         _require_plain(item, owner, f"{path}.{key}" if path else str(key))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from odeflow.errors import RecipeError
+from odeflow.plain import mapping
 from odeflow.registry import GROUP, unknown
 
 HERE = Path(__file__).parent
@@ -70,9 +71,10 @@ def read(name: str) -> dict[str, Any]:
         contents = yaml.load(file.read_text(), _Loader)
     except yaml.YAMLError as problem:
         raise RecipeError(f"{file} is not valid YAML: {problem}") from problem
-    if not isinstance(contents, dict):
+    keys = mapping(contents)
+    if keys is None:
         raise RecipeError(f"{file} must hold keys such as model, data and trainer; it holds {contents!r}")
-    return contents
+    return keys
 
 
 def headline(file: Path) -> str:
@@ -87,12 +89,13 @@ def merge(base: Any, over: Any) -> Any:
     Where `over` names another class, nothing of the old class's options survives: two classes' options of one name
     need not mean the same.
     """
-    if not (isinstance(base, dict) and isinstance(over, dict)):
+    below, above = mapping(base), mapping(over)
+    if below is None or above is None:
         return over
-    if "class_path" in base and "class_path" in over and not same_class(base["class_path"], over["class_path"]):
+    if "class_path" in below and "class_path" in above and not same_class(below["class_path"], above["class_path"]):
         return over
-    both = base.keys() & over.keys()
-    return {**base, **over, **{key: merge(base[key], over[key]) for key in both}}
+    both = below.keys() & above.keys()
+    return {**below, **above, **{key: merge(below[key], above[key]) for key in both}}
 
 
 def same_class(one: str, other: str) -> bool:

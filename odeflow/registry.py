@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from odeflow.errors import PluginError
+from odeflow.plain import class_spec, mapping, sequence
 from odeflow.plugin import Plugin, import_path
 
 GROUP = "odeflow.plugins"
@@ -173,13 +174,12 @@ def build(spec: dict[str, Any]) -> Any:
 
 
 def _built(value: Any) -> Any:
-    if isinstance(value, dict):
-        if value.keys() <= {"class_path", "init_args"} and "class_path" in value:
-            return build(value)
-        return {key: _built(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_built(item) for item in value]
-    return value
+    if class_spec(value) is not None:
+        return build(value)
+    items, entries = sequence(value), mapping(value)
+    if entries is not None:
+        return {key: _built(item) for key, item in entries.items()}
+    return value if items is None else [_built(item) for item in items]
 
 
 def _class_of(path: str) -> type[Plugin]:

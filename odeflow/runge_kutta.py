@@ -3,13 +3,12 @@
 import math
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from odeflow.errors import SettingError
 from odeflow.solver import Jump, Quadrature, Segment, Solution, Solver, Stats
 from odeflow.state import Field
-from odeflow.stepping import ErrorControl, FixedSteps, StepControl, run
+from odeflow.stepping import ErrorControl, FixedSteps, run
 from odeflow.tableau import Tableau
 
 
@@ -48,7 +47,7 @@ class RungeKutta(Solver):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if isinstance(cls.tableau, Tableau):
+        if "tableau" in vars(cls):
             cls.order = cls.tableau.order
 
     def integrate(
@@ -108,10 +107,12 @@ class AdaptiveRungeKutta(Solver):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if isinstance(cls.tableau, Tableau):
+        if "tableau" in vars(cls):
             cls.order = cls.tableau.order
             if cls.tableau.embedded_order is None:
-                raise SettingError(f"{cls.__name__} adapts its steps, so its tableau needs b_embedded and embedded_order")
+                raise SettingError(
+                    f"{cls.__name__} adapts its steps, so its tableau needs b_embedded and embedded_order"
+                )
 
     def integrate(
         self,

@@ -3,13 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from odeflow.plugin import Plugin
-from odeflow.state import Field
+from odeflow.state import Field, accumulate
 
 
 @dataclass
@@ -86,19 +84,7 @@ class Quadrature:
 
     def add(self, weight: float, integrand: Sequence[Tensor | None]) -> None:
         """Adds `weight` times the integrand, one term of the quadrature rule. An integrand of None is zero."""
-        old: list[Tensor] = []
-        new: list[Tensor] = []
-        for number, value in enumerate(integrand):
-            if value is None:
-                continue
-            total = self.total[number]
-            if total is None:
-                self.total[number] = value * weight
-            else:
-                old.append(total)
-                new.append(value)
-        if old:
-            torch._foreach_add_(old, new, alpha=weight)  # pyright: ignore[reportPrivateUsage]
+        accumulate(self.total, integrand, weight)
 
 
 Jump = Callable[[int, Tensor], Tensor]
@@ -109,7 +95,7 @@ class Solver(Plugin, ABC):
     """Integrates dy/dt = f(t, y) from an initial value. To add a Runge–Kutta method, subclass `RungeKutta` instead."""
 
     kind = "solver"
-    order: ClassVar[int]
+    order: int
     """Order p: the global error falls as step size to the power p."""
 
     @abstractmethod

@@ -1,6 +1,6 @@
 """The state of an equation: one Tensor, or a tuple of Tensors that is packed into one at the boundary."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +63,23 @@ class Packing:
             return self.pack(tuple(value))
 
         return packed_field
+
+
+def accumulate(totals: list[Tensor | None], values: Sequence[Tensor | None], weight: float = 1.0) -> None:
+    """Totals += weight · values, in place, tensor by tensor; None is zero."""
+    old: list[Tensor] = []
+    new: list[Tensor] = []
+    for number, value in enumerate(values):
+        if value is None:
+            continue
+        total = totals[number]
+        if total is None:
+            totals[number] = value * weight
+        else:
+            old.append(total)
+            new.append(value)
+    if old:
+        torch._foreach_add_(old, new, alpha=weight)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
 
 
 def check_shape(value: Tensor, shape: torch.Size, where: str = "") -> None:

@@ -120,7 +120,9 @@ class Tableau:
             self._check_order(self.b_embedded, self.embedded_order, " of the embedded weights")
         for weight, row in zip(self.b, self.dense or (), strict=False):
             if abs(sum(row) - weight) > TOLERANCE:
-                raise TableauError(f"dense output must reach y₁ at θ = 1: a row sums to {sum(row):g}, its b is {weight:g}")
+                raise TableauError(
+                    f"dense output must reach y₁ at θ = 1: a row sums to {sum(row):g}, its b is {weight:g}"
+                )
 
     @property
     def stages(self) -> int:
@@ -134,7 +136,7 @@ class Tableau:
 
     @cached_property
     def error_weights(self) -> tuple[float, ...] | None:
-        """b − b_embedded, if there are embedded weights."""
+        """B − b_embedded, if there are embedded weights."""
         if self.b_embedded is None:
             return None
         return tuple(x - y for x, y in zip(self.b, self.b_embedded, strict=True))

@@ -49,27 +49,20 @@ class Task(Plugin, LightningModule, ABC):
         return len(first)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return self._logged_loss(batch, "train")
+        loss = self.loss(batch, "train")
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, batch_size=self.batch_size(batch))
+        return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._logged_loss(batch, "val")
+        self._log_evaluation(batch, "val")
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        self._logged_loss(batch, "test")
+        self._log_evaluation(batch, "test")
 
-    def _logged_loss(self, batch: Any, stage: str) -> Tensor:
+    def _log_evaluation(self, batch: Any, stage: str) -> None:
         loss = self.loss(batch, stage)
-        training = stage == "train"
-        self.log(
-            f"{stage}/loss",
-            loss,
-            prog_bar=True,
-            on_step=training,
-            on_epoch=True,
-            batch_size=self.batch_size(batch),
-            sync_dist=not training,
-        )
-        return loss
+        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=self.batch_size(batch), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.parameters(), lr=1e-3)

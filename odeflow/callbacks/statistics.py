@@ -11,9 +11,9 @@ from odeflow.solver import Stats
 class SolverStatistics(Callback):
     """Logs the sums over all flows of a task of their last solves.
 
-    In training, each step and as means over the epoch: `nfe/forward`, `nfe/backward`, `steps/accepted`,
-    `steps/rejected`, and `step_size/min` and `step_size/max` where the solver shows its steps. In validation and
-    test: `val/nfe`, `test/nfe`.
+    In training, each step and (with `_epoch` appended) as means over the epoch: `nfe/forward`, `nfe/backward`,
+    `steps/accepted`, `steps/rejected`, and `step_size/min` and `step_size/max` where the solver shows its steps. In
+    validation and test: `val/nfe`, `test/nfe`.
     """
 
     def on_train_batch_end(
@@ -22,14 +22,18 @@ class SolverStatistics(Callback):
         stats = self._stats(pl_module)
         if not stats:
             return
-        options: dict[str, Any] = {"on_step": True, "on_epoch": True, "batch_size": 1}
-        pl_module.log("nfe/forward", float(sum(one.nfe_forward for one in stats)), prog_bar=True, **options)
-        pl_module.log("nfe/backward", float(sum(one.nfe_backward for one in stats)), **options)
-        pl_module.log("steps/accepted", float(sum(one.accepted for one in stats)), **options)
-        pl_module.log("steps/rejected", float(sum(one.rejected for one in stats)), **options)
+        values: dict[str, float] = {
+            "nfe/forward": sum(one.nfe_forward for one in stats),
+            "nfe/backward": sum(one.nfe_backward for one in stats),
+            "steps/accepted": sum(one.accepted for one in stats),
+            "steps/rejected": sum(one.rejected for one in stats),
+        }
         if any(one.accepted for one in stats):
-            pl_module.log("step_size/min", min(one.smallest_step for one in stats), **options)
-            pl_module.log("step_size/max", max(one.largest_step for one in stats), **options)
+            values["step_size/min"] = min(one.smallest_step for one in stats)
+            values["step_size/max"] = max(one.largest_step for one in stats)
+        for name, value in values.items():
+            pl_module.log(name, float(value), prog_bar=name == "nfe/forward")
+            pl_module.log(f"{name}_epoch", float(value), on_step=False, on_epoch=True, batch_size=1)
 
     def on_validation_batch_end(
         self,

@@ -7,8 +7,13 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
 from odeflow import registry
 from odeflow.errors import PluginError
+from odeflow.plain import mapping
 from odeflow.plugin import Plugin, import_path
 
 STRUCTURE = {"class_path", "init_args", "dict_kwargs"}
@@ -26,33 +31,54 @@ def check(config: Mapping[str, Any]) -> None:
     for key, kind in (("model", "task"), ("data", "data")):
         if config.get(key) is not None:
             _check_plugin(key, config[key], kind)
+    for key, contract in (("optimizer", Optimizer), ("lr_scheduler", LRScheduler)):
+        if config.get(key) is not None:
+            _check_class(key, config[key], contract)
 
 
 def _check_plugin(place: str, node: Any, kind: str) -> None:
-    if isinstance(node, str):
-        node = {"class_path": node}
-    if not isinstance(node, Mapping):
+    spec: dict[str, Any] | None = {"class_path": node} if isinstance(node, str) else mapping(node)
+    if spec is None:
         raise PluginError(f"{place}: a {kind} plugin is wanted, by name; got {node!r}")
-    if "class_path" not in node:
+    if "class_path" not in spec:
         raise PluginError(f"{place}: which {kind}? Give class_path: one of {', '.join(registry.plugins(kind))}")
-    path = str(node["class_path"])
+    path = str(spec["class_path"])
     name = path.rpartition(".")[2]
-    stray = [str(key) for key in node if key not in STRUCTURE]
+    stray = [key for key in spec if key not in STRUCTURE]
     if stray:
         raise PluginError(
             f"{place}: the options of {name} go under init_args: write "
             f"{{class_path: {name}, init_args: {{{', '.join(f'{key}: …' for key in stray)}}}}}"
         )
     cls = _find(place, path, kind)
-    options = node.get("init_args") or {}
-    parameters = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        for option in options:
-            if option not in parameters:
-                raise PluginError(f"{place}: {no_option(cls.__name__, option, list(parameters))}")
+    options = mapping(spec.get("init_args")) or {}
+    _check_options(place, cls, options)
     for option, nested in _plugin_options(cls).items():
         if options.get(option) is not None:
             _check_plugin(f"{place}.{option}", options[option], nested)
+
+
+def _check_class(place: str, node: Any, contract: type) -> None:
+    """Checks an optimizer or a schedule of torch's; one with a path of its own is left to the parser."""
+    spec: dict[str, Any] = {"class_path": node} if isinstance(node, str) else mapping(node) or {}
+    path = str(spec.get("class_path", ""))
+    if not path or ("." in path and not path.startswith("torch.optim.")):
+        return
+    module = torch.optim if contract is Optimizer else torch.optim.lr_scheduler
+    known = {name: cls for name, cls in vars(module).items() if isinstance(cls, type) and issubclass(cls, contract)}
+    name = path.rpartition(".")[2]
+    if name not in known:
+        raise PluginError(f"{place}: {registry.unknown(place, name, known)}")
+    _check_options(place, known[name], mapping(spec.get("init_args")) or {})
+
+
+def _check_options(place: str, cls: type, options: Mapping[str, Any]) -> None:
+    parameters = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for option in options:
+        if option not in parameters:
+            raise PluginError(f"{place}: {no_option(cls.__name__, option, list(parameters))}")
 
 
 def _find(place: str, path: str, kind: str) -> type[Plugin]:
@@ -98,5 +124,10 @@ def shortened(message: str, known: Sequence[str]) -> str:
         near = get_close_matches(option, known, n=1)
         hint = f" Did you mean --{near[0]}?" if near else ""
         return f"there is no option {word.partition('=')[0]}.{hint}"
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-    return "\n  ".join(lines[:1] + lines[-2:] if len(lines) > 4 else lines)
+    reasons = [reason for reason in re.findall(r"^\s*- (.+)$", message, re.MULTILINE) if "NoneType" not in reason]
+    if reasons:
+        key, given = re.search(r'key "([^"]+)"', message), re.search(r"Given value: (.{1,60})$", message, re.MULTILINE)
+        place = f"{key[1]}: " if key else ""
+        return place + "; ".join(dict.fromkeys(reasons)) + (f", got {given[1]}" if given else "")
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return "\n  ".join(lines[:4])

@@ -30,14 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after `odeflow`; by default those of this process.
 
     Returns:
-        The exit status: 0, 1 if a run failed, 2 if what was asked for cannot be understood.
+        The exit status: 0, or 2 if an error of odeflow's ended the command.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(words)
     except OdeflowError as problem:
         print(f"error: {problem}", file=sys.stderr)  # noqa: T201
-        return 1 if getattr(problem, "while_running", False) else 2
+        return 2
 
 
 def _dispatch(words: list[str]) -> int:

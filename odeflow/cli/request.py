@@ -3,6 +3,7 @@
 import copy
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 
 from odeflow import recipes
 from odeflow.errors import CheckpointError, OdeflowError, RecipeError
+from odeflow.plain import class_spec, mapping
 
 CLASS_NAME = re.compile(r"(?!(?:true|false|null|none)$)[A-Za-z_][\w.]*$", re.IGNORECASE)
 KEYWORDS = ("best", "last", "hpc", "registry")  # checkpoints that Lightning finds by itself
@@ -29,11 +31,11 @@ class Request:
         help: Whether help is asked for.
     """
 
-    configs: list[str] = field(default_factory=list)
-    plugins: list[str] = field(default_factory=list)
+    configs: list[str] = field(default_factory=list[str])
+    plugins: list[str] = field(default_factory=list[str])
     ckpt_path: str | None = None
-    options: list[tuple[str, str | None]] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
+    options: list[tuple[str, str | None]] = field(default_factory=list[tuple[str, str | None]])
+    words: list[str] = field(default_factory=list[str])
     help: bool = False
 
     @classmethod
@@ -112,38 +114,36 @@ class Request:
         """The configuration with the typed options in it, their values read as YAML."""
         config = copy.deepcopy(config)
         for name, value in self.options:
-            container, key = _locate(config, name, create=True)
+            container, key = _locate(config, name)
             container[key] = yaml.safe_load(value) if value is not None else None
         return config
 
 
-def _locate(config: dict[str, Any], name: str, create: bool = False) -> tuple[dict[str, Any], str]:
-    """(the mapping, its key) that an option's dotted name means, by way of `init_args` where a class is on the way."""
-    container = config
+def _locate(config: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    """(the mapping, its key) that an option's dotted name means, by way of `init_args` where a class is on the way.
+
+    What is missing on the way is made.
+    """
     parts = [part for part in name.split(".") if part not in INSIDE]
-    for part in parts[:-1]:
-        inside = container.get(part)
-        if isinstance(inside, str):
-            inside = {"class_path": inside}
-        if not isinstance(inside, dict):
-            inside = {}
-        if create:
+    container = config
+    for part, following in pairwise(parts):
+        present = container.get(part)
+        inside: dict[str, Any] = {"class_path": present} if isinstance(present, str) else mapping(present) or {}
+        container[part] = inside
+        if "class_path" in inside and following != "class_path":
+            container, part = inside, "init_args"
+            inside = mapping(container.get(part)) or {}
             container[part] = inside
-        classy = "class_path" in inside and part != parts[-1]
-        if classy and parts[-1] != "class_path" or (classy and part != parts[-2]):
-            options = inside.get("init_args") or {}
-            if create:
-                inside["init_args"] = options
-            inside = options
         container = inside
     return container, parts[-1]
 
 
 def _change_class(config: dict[str, Any], name: str, value: str | None) -> None:
     """Drops a class's options where the user types another class."""
-    container, key = _locate(config, name.removesuffix(".class_path"))
-    present = container.get(key)
-    if not isinstance(present, dict) or "class_path" not in present or value is None or not CLASS_NAME.match(value):
+    container, key = _locate(copy.deepcopy(config), name.removesuffix(".class_path"))
+    present = class_spec(container.get(key))
+    if present is None or value is None or not CLASS_NAME.match(value):
         return
     if not recipes.same_class(present["class_path"], value):
+        container, key = _locate(config, name.removesuffix(".class_path"))
         container[key] = {"class_path": value}

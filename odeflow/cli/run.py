@@ -15,10 +15,22 @@ from odeflow.callbacks import Figures, Predictions, SolverStatistics, run_folder
 from odeflow.cli import explain
 from odeflow.cli.request import Request
 from odeflow.data import DataModule
+from odeflow.errors import OdeflowError
+from odeflow.plain import class_spec, mapping
 from odeflow.task import Task
 
 LINKS = ("num_classes", "channels", "dim")
 """Sizes that data announce and tasks take."""
+
+
+CHATTER = (
+    ".*does not have many workers.*",  # the data sets that need workers can ask for them
+    ".*configure_optimizers` will be overridden.*",  # that is what the recipe's optimizer is for
+    ".*callbacks used to create the checkpoint need to be provided.*",  # not to evaluate it
+    ".*isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own affair
+    ".*Couldn't infer the batch indices.*",  # data that make their own batches have none
+)
+"""Warnings that tell the user of a recipe nothing."""
 
 
 class Parser(LightningArgumentParser):
@@ -49,15 +61,13 @@ class RunConfig(SaveConfigCallback):
 class Command(LightningCLI):
     """LightningCLI whose model is a Task and whose data are a DataModule, both chosen by name."""
 
-    running = False
-
     def __init__(self, words: list[str]) -> None:
         super().__init__(
             Task,
             DataModule,
             args=words,
             parser_class=Parser,
-            parser_kwargs={"prog": "odeflow"},
+            parser_kwargs={"prog": "odeflow", "allow_abbrev": False},
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=RunConfig,
@@ -75,8 +85,16 @@ class Command(LightningCLI):
         """As LightningCLI, which would warn that words are given; they are, since plugins are taken out of them."""
         self.config = parser.parse_args(args)
 
-    def after_instantiate_classes(self) -> None:
-        self.running = True
+    def instantiate_classes(self) -> None:
+        """As LightningCLI; what a plugin's constructor refuses is passed on without the parser's sixty lines.
+
+        Raises:
+            OdeflowError: A plugin could not be made of its options.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as problem:
+            raise OdeflowError(explain.shortened(str(problem), [])) from problem
 
 
 def run(command: str, words: list[str]) -> None:
@@ -87,7 +105,7 @@ def run(command: str, words: list[str]) -> None:
         words: What follows it.
 
     Raises:
-        OdeflowError: The request cannot be understood, or the run failed; `while_running` tells them apart.
+        OdeflowError: The request cannot be understood, or the run failed in a way that odeflow foresaw.
     """
     request = Request.of(words)
     registry.discover(request.plugins)
@@ -98,7 +116,8 @@ def run(command: str, words: list[str]) -> None:
     explain.check(request.effective(config))
     _name_logger(config, request.label or command)
     _drop_linked_sizes(config)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for message in CHATTER:
+        warnings.filterwarnings("ignore", message=message)
     Command([command, "--config", json.dumps(config), *request.words])
 
 
@@ -108,15 +127,14 @@ def _name_logger(config: dict[str, Any], label: str) -> None:
     logger = trainer.get("logger")
     if logger is None or logger is True:
         trainer["logger"] = {"class_path": "CSVLogger", "init_args": {"save_dir": "runs", "name": label}}
-    elif isinstance(logger, dict) and recipes.same_class(logger["class_path"], "WandbLogger"):
+    elif (spec := class_spec(logger)) and recipes.same_class(spec["class_path"], "WandbLogger"):
         Path("runs").mkdir(exist_ok=True)
-        named = {"project": "odeflow", "name": label, "save_dir": "runs"}
-        logger["init_args"] = {**named, **logger.get("init_args", {})}
+        spec["init_args"] = {"project": "odeflow", "name": label, "save_dir": "runs", **(spec.get("init_args") or {})}
 
 
 def _drop_linked_sizes(config: dict[str, Any]) -> None:
     """What the data announce is not to be said twice; a checkpoint's spec does."""
-    model = config.get("model")
-    if isinstance(model, dict) and "data" in config:
+    model = mapping(config.get("model"))
+    if model is not None and "data" in config:
         for size in LINKS:
             model.get("init_args", {}).pop(size, None)

@@ -42,7 +42,14 @@ class Adjoint(Gradient):
 class _BackwardInTime(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, solver: Solver, backward_solver: Solver, field: Field, stats: Stats, y0: Tensor, t: Tensor, *params: Tensor
+        ctx: Any,
+        solver: Solver,
+        backward_solver: Solver,
+        field: Field,
+        stats: Stats,
+        y0: Tensor,
+        t: Tensor,
+        *params: Tensor,
     ) -> Tensor:
         solution = solver.integrate(field, y0, t.detach())
         vars(stats).update(vars(solution.stats))
@@ -53,7 +60,10 @@ class _BackwardInTime(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        (grad_y,) = grad_outputs
         field: Field = ctx.field
         params: tuple[Tensor, ...] = ctx.params
         t, y = ctx.saved_tensors
@@ -69,7 +79,8 @@ class _BackwardInTime(torch.autograd.Function):
                     return torch.stack((slope, torch.zeros_like(slope)))
                 change, *integrand = torch.autograd.grad(slope, (state, *params), -pair[1], allow_unused=True)
             quadrature.integrand = integrand
-            return torch.stack((slope.detach(), torch.zeros_like(slope) if change is None else change))
+            absent = change is None  # pyright: ignore[reportUnnecessaryComparison]
+            return torch.stack((slope.detach(), torch.zeros_like(slope) if absent else change))
 
         def jump(number: int, pair: Tensor) -> Tensor:
             """Adds the loss's own part at the output time that was reached, and sets the state to the stored one."""

@@ -1,6 +1,5 @@
 """Checkpointed: the exact gradient of the solve, at the memory of its states."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from odeflow.gradient.base import Gradient
 from odeflow.gradient.times import move_rows, on_fixed_clock
 from odeflow.solver import Segment, Solution, Solver, Stats
-from odeflow.state import Field
+from odeflow.state import Field, accumulate
 
 
 class Checkpointed(Gradient):
@@ -49,7 +48,10 @@ class _Replay(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        (grad_y,) = grad_outputs
         params: tuple[Tensor, ...] = ctx.params
         evaluations = 0
 
@@ -71,21 +73,6 @@ class _Replay(torch.autograd.Function):
                 results.append(rows)
                 weights.append(grad_y[segment.rows])
             adjoint, *steps = torch.autograd.grad(results, (start, *params), weights, allow_unused=True)
-            _accumulate(grads, steps)
+            accumulate(grads, steps)
         ctx.stats.nfe_backward += evaluations
         return None, None, None, None, adjoint + grad_y[0], *grads
-
-
-def _accumulate(totals: list[Tensor | None], values: Sequence[Tensor | None]) -> None:
-    """totals += values, in place; None is zero."""
-    old: list[Tensor] = []
-    new: list[Tensor] = []
-    for number, value in enumerate(values):
-        total = totals[number]
-        if total is None:
-            totals[number] = value
-        elif value is not None:
-            old.append(total)
-            new.append(value)
-    if old:
-        torch._foreach_add_(old, new)  # pyright: ignore[reportPrivateUsage]

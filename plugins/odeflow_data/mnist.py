@@ -101,7 +101,9 @@ class MNIST(of.DataModule):
         return random_affine(images), labels
 
 
-def random_affine(images: Tensor, degrees: float = 10, shift: float = 2, scale: float = 0.1, shear: float = 5) -> Tensor:
+def random_affine(
+    images: Tensor, degrees: float = 10, shift: float = 2, scale: float = 0.1, shear: float = 5
+) -> Tensor:
     """Each image rotated, shifted, scaled and sheared at random, bilinearly; what comes in from outside is dark.
 
     Args:

@@ -1,5 +1,6 @@
 """MLP: a perceptron as vector field."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -47,7 +48,7 @@ class MLP(of.Dynamics):
         self.width, self.time, self.power = dim, time, power
         sizes = [dim + (time == "concat"), *hidden]
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(sizes):
             layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], dim))
 

@@ -120,10 +120,15 @@ class TorchDiffEq(of.Solver):
             slope = field(time, state[0])
             return slope, *(quadrature.integrand[number] for number in present)  # pyright: ignore[reportReturnType]
 
-        norm = {} if self.method in FIXED else {"norm": lambda state: state[0].abs().pow(2).mean().sqrt()}
+        norm = {} if self.method in FIXED else {"norm": _norm_of_state}
         y, *sides = self._odeint(with_sides, (y0, *zeros), t, **norm)
         total: list[Tensor | None] = [None] * len(quadrature.integrand)
         for number, side in zip(present, sides, strict=True):
             total[number] = side[-1]
         quadrature.add(1.0, total)
         return y[-1]
+
+
+def _norm_of_state(state: tuple[Tensor, ...]) -> Tensor:
+    """The root mean square of the state itself, its side results left out."""
+    return state[0].square().mean().sqrt()

@@ -46,9 +46,13 @@ class Classification(of.Task):
         width = dynamics.width - augment
         if width < 1:
             raise of.SettingError(f"augment={augment} leaves nothing of the dynamics' width {dynamics.width}")
-        self.stem = _conv_stem(channels, width, downsample) if stem == "conv" else _flat_stem(dim, width)
+        if stem == "conv":
+            self.stem, self.head = _conv_stem(channels, width, downsample), _conv_head(dynamics.width, num_classes)
+        elif stem == "flat":
+            self.stem, self.head = _flat_stem(dim, width), nn.Linear(dynamics.width, num_classes)
+        else:
+            raise of.SettingError(f"Classification: stem must be 'conv' or 'flat'; got {stem!r}")
         self.flow = of.Flow(dynamics, solver, gradient, t1=t1, augment=augment)
-        self.head = _conv_head(dynamics.width, num_classes) if stem == "conv" else _flat_head(dynamics.width, num_classes)
         self.accuracy = nn.ModuleDict(
             {stage: MulticlassAccuracy(num_classes, average="micro") for stage in ("train_", "val_", "test_")}
         )
@@ -70,7 +74,7 @@ class Classification(of.Task):
         logits = self(x)
         accuracy = self.accuracy[f"{stage}_"]
         accuracy(logits, labels)
-        options = {"batch_size": len(labels), "on_step": False, "on_epoch": True}
+        options: dict[str, Any] = {"batch_size": len(labels), "on_step": False, "on_epoch": True}
         self.log(f"{stage}/accuracy", accuracy, prog_bar=True, **options)  # pyright: ignore[reportArgumentType]
         if stage == "test":
             wrong = (logits.argmax(1) != labels).float().mean()
@@ -103,7 +107,3 @@ def _flat_stem(dim: int | None, width: int) -> nn.Module:
     if dim is None:
         raise of.SettingError("the flat stem needs dim, the number of values of an input, e.g. 784 for MNIST")
     return nn.Sequential(nn.Flatten(), nn.Linear(dim, width))
-
-
-def _flat_head(width: int, num_classes: int) -> nn.Module:
-    return nn.Linear(width, num_classes)

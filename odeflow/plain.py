@@ -1,0 +1,19 @@
+"""Plain data: what YAML, JSON and checkpoints can hold."""
+
+from typing import Any, cast
+
+
+def mapping(value: object) -> dict[str, Any] | None:
+    """The value if it is a mapping, else None."""
+    return cast(dict[str, Any], value) if isinstance(value, dict) else None
+
+
+def sequence(value: object) -> list[Any] | None:
+    """The value as a list if it is a list or tuple, else None."""
+    return list(cast(list[Any], value)) if isinstance(value, (list, tuple)) else None
+
+
+def class_spec(value: object) -> dict[str, Any] | None:
+    """The value if it names a class, as `{"class_path": …, "init_args": …}`, else None."""
+    found = mapping(value)
+    return found if found is not None and "class_path" in found else None
