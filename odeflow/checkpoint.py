@@ -21,9 +21,13 @@ def read(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise CheckpointError(f"there is no checkpoint {path}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as problem:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {problem}") from problem
+        contents = mapping(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as problem:  # torch raises as many kinds as there are ways to be damaged
+        reason = str(problem).strip().partition("\n")[0].partition(" In PyTorch 2.6")[0]
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {type(problem).__name__}: {reason}") from problem
+    if contents is None:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: it holds no keys")
+    return contents
 
 
 def specs(path: str | Path) -> dict[str, Any]:
@@ -36,7 +40,7 @@ def specs(path: str | Path) -> dict[str, Any]:
     if stored is None or "model" not in stored:
         raise CheckpointError(
             f"{path} does not say how its model was built: it was not written by an odeflow Task, "
-            "or the task's arguments were not plain data"
+            "or the task's arguments were not plain data. On the command line, a recipe given by -c can say it"
         )
     return {key: stored[key] for key in ("model", "data") if key in stored}
 
@@ -62,5 +66,12 @@ def load(path: str | Path, plugins: Iterable[str] = ()) -> Task:
     try:
         task.load_state_dict(read(path)["state_dict"])
     except RuntimeError as problem:
-        raise CheckpointError(f"the weights of {path} do not fit the model that it describes: {problem}") from problem
+        raise misfit(path, problem) from problem
     return task.eval()
+
+
+def misfit(path: str | Path, problem: RuntimeError) -> CheckpointError:
+    """The error for weights of other names or shapes than the model's, with torch's first two reasons."""
+    reasons = [line.strip()[:200] for line in str(problem).splitlines()[1:]]
+    more = f"; and {len(reasons) - 2} more" if len(reasons) > 2 else ""
+    return CheckpointError(f"the weights of {path} do not fit the model: {'; '.join(reasons[:2])}{more}")

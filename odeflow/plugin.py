@@ -1,6 +1,7 @@
 """Plugin: an object that remembers, as plain data, how it was built."""
 
 import inspect
+from pathlib import PurePath
 from typing import Any, ClassVar, Self
 
 from odeflow.errors import PluginError
@@ -27,6 +28,8 @@ def _plain(value: object) -> Any:
         return value.remembered_spec
     if isinstance(value, PLAIN):
         return value
+    if isinstance(value, PurePath):
+        return str(value)
     items, entries = sequence(value), mapping(value)
     if items is not None:
         return [_plain(item) for item in items]

@@ -69,8 +69,12 @@ def read(name: str) -> dict[str, Any]:
     file = find(name)
     try:
         contents = yaml.load(file.read_text(), _Loader)
-    except yaml.YAMLError as problem:
-        raise RecipeError(f"{file} is not valid YAML: {problem}") from problem
+    except yaml.MarkedYAMLError as problem:
+        mark = problem.problem_mark or problem.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise RecipeError(f"{file}{where}: this is not valid YAML: {problem.problem}") from problem
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise RecipeError(f"{file} is not YAML: {str(problem).partition(chr(10))[0]}") from problem
     keys = mapping(contents)
     if keys is None:
         raise RecipeError(f"{file} must hold keys such as model, data and trainer; it holds {contents!r}")

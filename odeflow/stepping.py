@@ -17,6 +17,7 @@ from odeflow.tableau import Tableau
 SAFETY = 0.9
 LARGEST_GROWTH = 10.0
 LARGEST_SHRINKAGE = 0.2
+SMALLEST_STEP = 8  # in spacings of floating-point numbers at the present time
 SAME_STEP = 1e-6  # a step whose end is this part of itself from a time ends there
 
 
@@ -141,7 +142,7 @@ class ErrorControl(StepControl):
                 "problem is stiff"
             )
         self.attempts += 1
-        if abs(self.h) < self.min_step or t + self.h == t:
+        if abs(self.h) < max(self.min_step, SMALLEST_STEP * math.ulp(t)):
             raise SolveError(
                 f"the step size fell to {abs(self.h):.3g} at t = {t:g}: near there the field jumps, varies too fast "
                 "for the tolerances, or is not finite. Loosen rtol and atol, lower min_step, or look at the field there"

@@ -33,7 +33,7 @@ class SolverStatistics(Callback):
             values["step_size/max"] = max(one.largest_step for one in stats)
         for name, value in values.items():
             pl_module.log(name, float(value), prog_bar=name == "nfe/forward")
-            pl_module.log(f"{name}_epoch", float(value), on_step=False, on_epoch=True, batch_size=1)
+            pl_module.log(f"{name}_epoch", float(value), on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def on_validation_batch_end(
         self,

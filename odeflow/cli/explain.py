@@ -3,20 +3,23 @@
 import inspect
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from odeflow import registry
 from odeflow.errors import PluginError
-from odeflow.plain import mapping
+from odeflow.plain import class_spec, mapping, sequence
 from odeflow.plugin import Plugin, import_path
 
 STRUCTURE = {"class_path", "init_args", "dict_kwargs"}
+FORMAL = "Does not validate|Expected a path|Expected a dot import path"
+"""How the parser's reasons begin that say nothing where it has others."""
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -28,6 +31,12 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
         PluginError: A plugin or an option does not exist; the message names the place, the nearest, and all.
     """
+    trainer = mapping(config.get("trainer")) or {}
+    _check_options("trainer", Trainer, [option.removesuffix("+") for option in trainer])
+    for option, contract in (("logger", Logger), ("callbacks", Callback)):
+        for node in sequence(trainer.get(option)) or [trainer.get(option)]:
+            if isinstance(node, str) or class_spec(node):
+                _check_class(f"trainer.{option}", node, contract)
     for key, kind in (("model", "task"), ("data", "data")):
         if config.get(key) is not None:
             _check_plugin(key, config[key], kind)
@@ -51,7 +60,9 @@ def _check_plugin(place: str, node: Any, kind: str) -> None:
             f"{{class_path: {name}, init_args: {{{', '.join(f'{key}: …' for key in stray)}}}}}"
         )
     cls = _find(place, path, kind)
-    options = mapping(spec.get("init_args")) or {}
+    options = mapping(spec["init_args"]) if spec.get("init_args") else {}
+    if options is None:
+        raise PluginError(f"{place}: init_args must name the options of {name}; got {spec['init_args']!r}")
     _check_options(place, cls, options)
     for option, nested in _plugin_options(cls).items():
         if options.get(option) is not None:
@@ -59,26 +70,49 @@ def _check_plugin(place: str, node: Any, kind: str) -> None:
 
 
 def _check_class(place: str, node: Any, contract: type) -> None:
-    """Checks an optimizer or a schedule of torch's; one with a path of its own is left to the parser."""
+    """Checks a class that is no plugin of ours, such as an optimizer; one with a path elsewhere is the parser's."""
     spec: dict[str, Any] = {"class_path": node} if isinstance(node, str) else mapping(node) or {}
     path = str(spec.get("class_path", ""))
-    if not path or ("." in path and not path.startswith("torch.optim.")):
+    if not path or ("." in path and not path.startswith(("torch.optim.", "odeflow."))):
         return
-    module = torch.optim if contract is Optimizer else torch.optim.lr_scheduler
-    known = {name: cls for name, cls in vars(module).items() if isinstance(cls, type) and issubclass(cls, contract)}
+    known = {cls.__name__: cls for cls in _subclasses(contract) if not cls.__name__.startswith("_")}
     name = path.rpartition(".")[2]
     if name not in known:
-        raise PluginError(f"{place}: {registry.unknown(place, name, known)}")
-    _check_options(place, known[name], mapping(spec.get("init_args")) or {})
+        what = place.rpartition(".")[2].removesuffix("s")
+        raise PluginError(f"{place}: {registry.unknown(what, name, sorted(known))}")
+    given = contract in (Optimizer, LRScheduler)  # their first argument is not for the user to give
+    _check_options(place, known[name], mapping(spec.get("init_args")) or {}, skip=1 + given)
 
 
-def _check_options(place: str, cls: type, options: Mapping[str, Any]) -> None:
-    parameters = dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
+def _subclasses(contract: type) -> Iterator[type]:
+    for cls in contract.__subclasses__():
+        yield cls
+        yield from _subclasses(cls)
+
+
+def _check_options(place: str, cls: type, options: Iterable[str], skip: int = 1) -> None:
+    parameters = dict(list(inspect.signature(cls.__init__).parameters.items())[skip:])
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     for option in options:
         if option not in parameters:
             raise PluginError(f"{place}: {no_option(cls.__name__, option, list(parameters))}")
+
+
+def check_help(options: Iterable[tuple[str, str | None]]) -> None:
+    """Checks that what `--model.help NAME` and its like ask about is there to be told.
+
+    Raises:
+        PluginError: It is not; the message says where to look.
+    """
+    for option, name in options:
+        place, _, asked = option.rpartition(".")
+        if asked != "help" or not name:
+            continue
+        if place in ("model", "data"):
+            _find(f"--{option}", name, {"model": "task", "data": "data"}[place])
+        elif place.startswith(("model.", "data.")):
+            raise PluginError(f"--{option}: of a plugin inside another, odeflow plugins show {name} tells the options")
 
 
 def _find(place: str, path: str, kind: str) -> type[Plugin]:
@@ -117,6 +151,7 @@ def shortened(message: str, known: Sequence[str]) -> str:
         message: What the parser says.
         known: The option names of the command, such as `trainer.max_epochs`.
     """
+    message = re.sub(r"<class '([\w.]+)'>", r"\1", message)
     unrecognized = re.search(r"[Uu]nrecognized arguments: (.+)", message)
     if unrecognized:
         word = unrecognized[1].split()[0]
@@ -125,9 +160,11 @@ def shortened(message: str, known: Sequence[str]) -> str:
         hint = f" Did you mean --{near[0]}?" if near else ""
         return f"there is no option {word.partition('=')[0]}.{hint}"
     reasons = [reason for reason in re.findall(r"^\s*- (.+)$", message, re.MULTILINE) if "NoneType" not in reason]
+    reasons = [reason for reason in reasons if not re.match(FORMAL, reason)] or reasons
     if reasons:
         key, given = re.search(r'key "([^"]+)"', message), re.search(r"Given value: (.{1,60})$", message, re.MULTILINE)
         place = f"{key[1]}: " if key else ""
         return place + "; ".join(dict.fromkeys(reasons)) + (f", got {given[1]}" if given else "")
+    message = re.sub(r'^Parser key "([^"]+)":\s*', r"\1: ", message)
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return "\n  ".join(lines[:4])

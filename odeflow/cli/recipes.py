@@ -38,6 +38,7 @@ def recipes(words: list[str]) -> int:
         target = Path(given.file)
         if target.exists():
             raise RecipeError(f"{target} exists already; name another file")
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(shelf.find(given.name).read_text())
         console.print(f"copied to {target}: run it by odeflow fit -c {target}")
     return 0

@@ -12,10 +12,13 @@ import yaml
 from odeflow import recipes
 from odeflow.errors import CheckpointError, OdeflowError, RecipeError
 from odeflow.plain import class_spec, mapping
+from odeflow.registry import unknown
 
 CLASS_NAME = re.compile(r"(?!(?:true|false|null|none)$)[A-Za-z_][\w.]*$", re.IGNORECASE)
 KEYWORDS = ("best", "last", "hpc", "registry")  # checkpoints that Lightning finds by itself
 INSIDE = ("init_args", "dict_kwargs")
+SECTIONS = ("model", "data", "trainer", "optimizer", "lr_scheduler")
+SETTINGS = ("seed_everything", "ckpt_path", "weights_only", "verbose", "return_predictions", "print_config")
 
 
 @dataclass
@@ -51,7 +54,7 @@ class Request:
             word = waiting.pop(0)
             name, equals, value = word.partition("=")
             if name in ("-c", "--config", "--plugins"):
-                if not equals and not waiting:
+                if not equals and (not waiting or waiting[0].startswith("-")):
                     raise OdeflowError(f"{name} needs a value")
                 value = value if equals else waiting.pop(0)
                 (request.plugins if name == "--plugins" else request.configs).append(value)
@@ -66,6 +69,8 @@ class Request:
                 equals = "="
             request.options.append((name[2:], value if equals else None))
             if name == "--ckpt_path":
+                if not value:
+                    raise OdeflowError("--ckpt_path needs a value")
                 request.ckpt_path = value
         return request
 
@@ -87,20 +92,21 @@ class Request:
             stored: Gives the specs in a checkpoint, by its path.
 
         Raises:
-            RecipeError: A recipe is unknown, or nothing says what to run.
-            CheckpointError: The checkpoint does not exist.
+            RecipeError: A recipe is unknown, a key in it means nothing, or nothing says what to run.
+            CheckpointError: The checkpoint does not exist, or neither it nor a recipe says what model it holds.
         """
-        config: dict[str, Any] = {}
-        path = self.ckpt_path
-        if path is not None and path not in KEYWORDS:
-            if not Path(path).is_file():
-                raise CheckpointError(f"there is no checkpoint {path}")
-            beside = Path(path).parent.parent / "config.yaml"
-            resumed = command == "fit" and not self.configs and beside.is_file()
-            config = recipes.read(str(beside)) if resumed else stored(path)
-            config.pop("ckpt_path", None)
-        for name in self.configs:
-            config = recipes.merge(config, recipes.read(name))
+        layers = [recipes.read(name) for name in self.configs]
+        for layer in layers:
+            self.ckpt_path = self.ckpt_path or layer.get("ckpt_path")
+        config = self._beneath(command, layers, stored)
+        for layer in layers:
+            config = recipes.merge(config, layer)
+        for key in (*config, *(name.partition(".")[0] for name, _ in self.options)):
+            if key not in SECTIONS and key not in SETTINGS:
+                raise RecipeError(unknown("option", str(key), (*SECTIONS, *SETTINGS)))
+        config["trainer"] = {} if config.get("trainer") is None else config["trainer"]
+        if mapping(config["trainer"]) is None:
+            raise RecipeError(f"trainer: options such as max_epochs are wanted; got {config['trainer']!r}")
         if "model" not in config and not any(name.partition(".")[0] == "model" for name, _ in self.options):
             raise RecipeError(
                 f"odeflow {command} needs to know what to run: give a recipe by -c NAME, or a checkpoint by "
@@ -110,13 +116,39 @@ class Request:
             _change_class(config, name, value)
         return config
 
+    def _beneath(self, command: str, layers: list[dict[str, Any]], stored: Any) -> dict[str, Any]:
+        """What the checkpoint says, on which the recipes lie; to resume a run, all that the run was."""
+        path = self.ckpt_path
+        if path in KEYWORDS and command != "fit":
+            raise CheckpointError(f"which checkpoint is the {path} one, only the run itself knows; name its file")
+        if path is None or path in KEYWORDS:
+            return {}
+        if not Path(path).is_file():
+            raise CheckpointError(f"there is no checkpoint {path}")
+        beside = Path(path).parent.parent / "config.yaml"
+        if command == "fit" and not layers and beside.is_file():
+            return {key: value for key, value in recipes.read(str(beside)).items() if key != "ckpt_path"}
+        try:
+            return stored(path)
+        except CheckpointError:
+            if not any("model" in layer for layer in layers):
+                raise
+            return {}
+
     def effective(self, config: dict[str, Any]) -> dict[str, Any]:
         """The configuration with the typed options in it, their values read as YAML."""
         config = copy.deepcopy(config)
         for name, value in self.options:
             container, key = _locate(config, name)
-            container[key] = yaml.safe_load(value) if value is not None else None
+            container[key] = _value(value)
         return config
+
+
+def _value(text: str | None) -> Any:
+    try:
+        return None if text is None else yaml.safe_load(text)
+    except yaml.YAMLError:  # a string then, or the parser's to refuse
+        return text
 
 
 def _locate(config: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeUnion, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
+from torch.optim import Optimizer
 
 from odeflow import checkpoint, recipes, registry
 from odeflow.callbacks import Figures, Predictions, SolverStatistics, run_folder
 from odeflow.cli import explain
-from odeflow.cli.request import Request
+from odeflow.cli.request import KEYWORDS, Request
 from odeflow.data import DataModule
 from odeflow.errors import OdeflowError
 from odeflow.plain import class_spec, mapping
+from odeflow.schedule import OneCycle
 from odeflow.task import Task
 
 LINKS = ("num_classes", "channels", "dim")
@@ -81,6 +83,17 @@ class Command(LightningCLI):
         for size in LINKS:
             parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
 
+    @staticmethod
+    def configure_optimizers(
+        lightning_module: LightningModule, optimizer: Optimizer, lr_scheduler: LRSchedulerTypeUnion | None = None
+    ) -> Any:
+        """As LightningCLI, but a schedule over the steps of the run is told how many there are."""
+        if not isinstance(lr_scheduler, OneCycle):
+            return LightningCLI.configure_optimizers(lightning_module, optimizer, lr_scheduler)
+        if lr_scheduler.total_steps is None:
+            lr_scheduler.total_steps = int(lightning_module.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler, "interval": "step"}}
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """As LightningCLI, which would warn that words are given; they are, since plugins are taken out of them."""
         self.config = parser.parse_args(args)
@@ -110,26 +123,44 @@ def run(command: str, words: list[str]) -> None:
     request = Request.of(words)
     registry.discover(request.plugins)
     if request.help:
+        explain.check_help(request.options)
         Command([command, *request.words])
         return
     config = request.configuration(command, checkpoint.specs)
+    if request.ckpt_path is not None and request.ckpt_path not in KEYWORDS:
+        checkpoint.read(request.ckpt_path)
     explain.check(request.effective(config))
-    _name_logger(config, request.label or command)
+    _name_logger(config, request, request.label or command)
     _drop_linked_sizes(config)
     for message in CHATTER:
         warnings.filterwarnings("ignore", message=message)
-    Command([command, "--config", json.dumps(config), *request.words])
+    try:
+        Command([command, "--config", json.dumps(config), *request.words])
+    except RuntimeError as problem:
+        if request.ckpt_path is None or "loading state_dict" not in str(problem):
+            raise
+        raise checkpoint.misfit(request.ckpt_path, problem) from problem
 
 
-def _name_logger(config: dict[str, Any], label: str) -> None:
+def _name_logger(config: dict[str, Any], request: Request, label: str) -> None:
     """By default runs/<recipe>/version_N with a CSV of the metrics; a W&B logger is named likewise."""
-    trainer = config.setdefault("trainer", {})
-    logger = trainer.get("logger")
-    if logger is None or logger is True:
-        trainer["logger"] = {"class_path": "CSVLogger", "init_args": {"save_dir": "runs", "name": label}}
-    elif (spec := class_spec(logger)) and recipes.same_class(spec["class_path"], "WandbLogger"):
-        Path("runs").mkdir(exist_ok=True)
-        spec["init_args"] = {"project": "odeflow", "name": label, "save_dir": "runs", **(spec.get("init_args") or {})}
+    trainer = config["trainer"]
+    trainer["default_root_dir"] = trainer.get("default_root_dir") or f"runs/{label}"  # where nothing is logged
+    unsaid = trainer.get("logger") is None or trainer["logger"] is True
+    if unsaid:
+        trainer["logger"] = {"class_path": "CSVLogger"}
+    wanted = request.effective(config)["trainer"]["logger"]
+    path = str((class_spec(wanted) or {"class_path": wanted})["class_path"])
+    ours: dict[str, dict[str, Any]] = {"CSVLogger": {}, "WandbLogger": {"project": "odeflow"}}
+    for name, options in ours.items():
+        if recipes.same_class(path, name):
+            given = mapping((class_spec(trainer["logger"]) or {}).get("init_args")) or {}
+            options |= {"save_dir": "runs", "name": label, **given}
+            Path(options["save_dir"]).mkdir(parents=True, exist_ok=True)  # or W&B puts its files elsewhere
+            trainer["logger"] = {"class_path": path, "init_args": options}
+            return
+    if unsaid:
+        del trainer["logger"]
 
 
 def _drop_linked_sizes(config: dict[str, Any]) -> None:
@@ -137,4 +168,4 @@ def _drop_linked_sizes(config: dict[str, Any]) -> None:
     model = mapping(config.get("model"))
     if model is not None and "data" in config:
         for size in LINKS:
-            model.get("init_args", {}).pop(size, None)
+            (mapping(model.get("init_args")) or {}).pop(size, None)

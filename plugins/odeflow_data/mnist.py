@@ -2,8 +2,11 @@
 
 import gzip
 import hashlib
+import io
 import math
+import zlib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,7 @@ FILES = {  # md5 of the decompressed files, since gzip containers differ between
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 MEAN, STD = 0.1307, 0.3081
+UNREADABLE = (OSError, EOFError, zlib.error)  # what gzip raises on a damaged file
 
 
 class MNIST(of.DataModule):
@@ -67,6 +71,10 @@ class MNIST(of.DataModule):
     def setup(self, stage: str) -> None:
         if stage in ("fit", "validate"):
             images, labels = self._read("train")
+            if len(images) <= self.val_size:
+                raise of.DataError(
+                    f"{self.root} holds {len(images)} training images; val_size = {self.val_size} takes all"
+                )
             order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))
             train, val = order[: -self.val_size], order[-self.val_size :]
             self.train = TensorDataset(images[train], labels[train])
@@ -78,8 +86,11 @@ class MNIST(of.DataModule):
         """Images (N, 1, 28, 28), standardised, and labels (N,)."""
         images = read_idx(self.root, f"{part}-images-idx3-ubyte")
         labels = read_idx(self.root, f"{part}-labels-idx1-ubyte")
-        if len(images) != len(labels):
-            raise of.DataError(f"{self.root} holds {len(images)} images of {part} but {len(labels)} labels")
+        if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
+            raise of.DataError(
+                f"{self.root} holds images of {part} of shape {tuple(images.shape)} and labels of shape "
+                f"{tuple(labels.shape)}; wanted (n, 28, 28) and (n,)"
+            )
         return (images[:, None].float() / 255 - MEAN) / STD, labels.long()
 
     def train_dataloader(self) -> DataLoader[object]:
@@ -136,25 +147,31 @@ def _present(root: Path, name: str) -> bool:
 
 def _download(url: str, root: Path, name: str, checksum: str) -> None:
     """Fetches one gzipped file, and keeps it decompressed once its contents are the published ones."""
-    part = f"{name}.gz.part"
+    address, packed = f"{url.rstrip('/')}/{name}.gz", io.BytesIO()
     try:
-        pooch.retrieve(f"{url.rstrip('/')}/{name}.gz", known_hash=None, fname=part, path=root, progressbar=False)
+        root.mkdir(parents=True, exist_ok=True)
+        pooch.HTTPDownloader(stream=False)(address, packed, None)  # retrieve() prints and trusts a killed run's rest
     except Exception as problem:
         raise of.DataError(
             f"MNIST's {name} is not in {root} and cannot be downloaded from {url}: {problem}. "
             "Put the four IDX files there, or name their folder by --data.root"
         ) from problem
     try:
-        contents = gzip.decompress((root / part).read_bytes())
-    except (OSError, EOFError) as problem:
-        raise of.DataError(f"{url}{name}.gz is not a gzip file: {problem}") from problem
-    finally:
-        (root / part).unlink()
+        contents = gzip.decompress(packed.getvalue())
+    except UNREADABLE as problem:
+        raise of.DataError(f"{address} is not a gzip file: {problem}") from problem
     found = hashlib.md5(contents, usedforsecurity=False).hexdigest()
     if found != checksum:
         raise of.DataError(f"{name} from {url} is damaged or another file: md5 {found}, wanted {checksum}")
-    (root / part).write_bytes(contents)
-    (root / part).replace(root / name)  # so that a killed run leaves no half of a file under its name
+    try:
+        with TemporaryDirectory(dir=root) as folder:
+            part = Path(folder, name)
+            part.write_bytes(contents)
+            part.replace(root / name)  # so that a killed run leaves no half of a file under its name
+    except OSError as problem:
+        raise of.DataError(
+            f"{name} cannot be kept in {root}: {problem}. Name another folder by --data.root"
+        ) from problem
 
 
 def read_idx(root: Path, name: str) -> Tensor:
@@ -175,12 +192,13 @@ def read_idx(root: Path, name: str) -> Tensor:
         raise of.DataError(f"{root} has neither {name} nor {name}.gz; it must hold MNIST's four IDX files")
     try:
         contents = plain.read_bytes() if plain.is_file() else gzip.decompress(packed.read_bytes())
-    except (OSError, EOFError) as problem:
+    except UNREADABLE as problem:
         raise of.DataError(f"{packed} cannot be decompressed: {problem}. Delete it to download it again") from problem
     if len(contents) < 4 or contents[:3] != b"\x00\x00\x08":
-        raise of.DataError(f"{name} is no IDX file of bytes: it begins with {contents[:4].hex(' ')}")
+        raise of.DataError(f"{name} is no IDX file of bytes: it begins with {contents[:4].hex(' ') or 'nothing'}")
     start = 4 + 4 * contents[3]
     shape = tuple(int.from_bytes(contents[at : at + 4], "big") for at in range(4, start, 4))
-    if len(contents) - start != math.prod(shape):
-        raise of.DataError(f"{name} states {shape} bytes, {math.prod(shape)}, but holds {len(contents) - start}")
+    total = start + math.prod(shape)
+    if len(contents) != total:
+        raise of.DataError(f"{name} states the shape {shape}, so {total} bytes in all, but has {len(contents)}")
     return torch.from_numpy(np.frombuffer(contents, np.uint8, offset=start).reshape(shape).copy())

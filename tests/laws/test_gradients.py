@@ -1,0 +1,261 @@
+"""Laws of every registered gradient: finite differences, agreement with plain autograd, across states and times."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import odeflow as of
+from odeflow.registry import look_up, plugins
+
+D = torch.float64
+GRADIENTS = [name for name in plugins("gradient") if name != "Backprop"]
+EXACT = {"Checkpointed"}
+"""Gradients of the discrete solution itself, which agree with Backprop to rounding."""
+
+
+def rk4(num_steps: int = 60) -> of.Solver:
+    return look_up("solver", "RK4")(num_steps=num_steps)
+
+
+def dopri5(tolerance: float = 1e-9) -> of.Solver:
+    return look_up("solver", "Dopri5")(rtol=tolerance, atol=tolerance)
+
+
+def torchdiffeq(tolerance: float = 1e-9) -> of.Solver:
+    return look_up("solver", "TorchDiffEq")("dopri5", tolerance, tolerance)
+
+
+SOLVERS: dict[str, Callable[..., of.Solver]] = {"rk4": rk4, "dopri5": dopri5, "torchdiffeq": torchdiffeq}
+
+
+def problem(field: nn.Module, kind: str, backwards: bool, count: int) -> tuple[list[Tensor], Tensor]:
+    """The leaves of the initial state, and the times, all wanting gradients."""
+    generator = torch.Generator().manual_seed(3)
+    leaves = [torch.randn(4, 3, dtype=D, generator=generator)]
+    if kind == "tuple":
+        leaves.append(torch.randn(4, dtype=D, generator=generator))
+    t = torch.tensor([0.2, 0.5, 1.1, 1.4][:: 3 if count == 2 else 1], dtype=D)
+    t = t.flip(0) if backwards else t
+    return [leaf.requires_grad_() for leaf in leaves], t.clone().requires_grad_()
+
+
+def loss_of(solution: of.Solution) -> Tensor:
+    """A loss that looks at every row, each with another weight."""
+    leaves = solution.y if isinstance(solution.y, tuple) else (solution.y,)
+    total = torch.zeros((), dtype=D)
+    for leaf in leaves:
+        weights = torch.linspace(-1, 2, leaf.numel(), dtype=D).view(leaf.shape)
+        total = total + (weights * torch.sin(leaf)).sum()
+    return total
+
+
+def gradients(
+    field: nn.Module, leaves: list[Tensor], t: Tensor, solver: of.Solver, gradient: of.Gradient
+) -> list[Tensor | None]:
+    """∂L/∂y₀, ∂L/∂t and ∂L/∂θ."""
+    state = tuple(leaves) if len(leaves) > 1 else leaves[0]
+    solution = of.solve(field, state, t, solver=solver, gradient=gradient)
+    wanted = [param for param in field.parameters() if param.requires_grad]
+    return list(torch.autograd.grad(loss_of(solution), [*leaves, t, *wanted], allow_unused=True))
+
+
+def relative(value: Tensor, truth: Tensor) -> float:
+    return float((value - truth).norm() / truth.norm())
+
+
+@pytest.mark.parametrize(("kind", "backwards"), list(itertools.product(["tensor", "tuple"], [False, True])))
+@pytest.mark.parametrize("make", SOLVERS.values(), ids=list(SOLVERS))
+class TestEveryGradient:
+    def test_backprop_agrees_with_finite_differences(
+        self, make: Callable[..., of.Solver], kind: str, backwards: bool, request: pytest.FixtureRequest
+    ) -> None:
+        """∂L/∂y₀, ∂L/∂t and ∂L/∂θ by Backprop are central differences to 1e-6.
+
+        At fixed steps that holds however coarse they are, the first and the last time included; at times between
+        them the interpolant has its own slope, so that a tight tolerance is needed.
+        """
+        field = request.getfixturevalue("pendulum" if kind == "tensor" else "coupled")
+        count = 2 if make is rk4 else 4
+        leaves, t = problem(field, kind, backwards, count)
+        solver = rk4(12) if make is rk4 else make(1e-11)
+        found = gradients(field, leaves, t, solver, of.Backprop())
+        wanted = [param for param in field.parameters() if param.requires_grad]
+        weight = next(number for number, param in enumerate(wanted) if param.dim() == 2)
+        for number, places in {0: [0, 11], len(leaves): range(count), len(leaves) + 1 + weight: [0, 7]}.items():
+            variable = [*leaves, t, *wanted][number]
+            differences = [central_difference(field, leaves, t, solver, variable, place) for place in places]
+            gradient = found[number]
+            assert gradient is not None
+            error = gradient.flatten()[list(places)] - torch.tensor(differences)
+            assert float(error.abs().max()) < 1e-6 * float(gradient.abs().max())
+
+    @pytest.mark.parametrize("count", [2, 4])
+    @pytest.mark.parametrize("name", GRADIENTS)
+    def test_agrees_with_backprop(
+        self,
+        make: Callable[..., of.Solver],
+        kind: str,
+        backwards: bool,
+        count: int,
+        name: str,
+        request: pytest.FixtureRequest,
+    ) -> None:
+        """Exact gradients equal Backprop's to 1e-12, continuous ones at tight tolerance to 1e-6; unused get none."""
+        field = request.getfixturevalue("pendulum" if kind == "tensor" else "coupled")
+        leaves, t = problem(field, kind, backwards, count)
+        solver = make() if name not in EXACT or make is not dopri5 else dopri5(1e-7)
+        truth = gradients(field, leaves, t, solver, of.Backprop())
+        found = gradients(field, leaves, t, solver, look_up("gradient", name)())
+        for value, true in zip(found, truth, strict=True):
+            assert (value is None) == (true is None)
+            if true is not None:
+                assert value.shape == true.shape
+                assert relative(value, true) < (1e-12 if name in EXACT else 1e-6)
+
+
+def central_difference(
+    field: nn.Module, leaves: list[Tensor], t: Tensor, solver: of.Solver, variable: Tensor, place: int
+) -> float:
+    """L′ in one entry of a variable, from L at x ± ε and x ± 2ε, to the order ε⁴."""
+    state = tuple(leaves) if len(leaves) > 1 else leaves[0]
+    entry, step, total = variable.view(-1), 1e-3, 0.0
+    with torch.no_grad():
+        for offset, weight in {1: 8, -1: -8, 2: -1, -2: 1}.items():
+            entry[place] += offset * step
+            total += weight * float(loss_of(of.solve(field, state, t, solver=solver)))
+            entry[place] -= offset * step
+    return total / (12 * step)
+
+
+@pytest.mark.parametrize("name", plugins("gradient"))
+class TestEveryGradientAlone:
+    def test_float32(self, name: str) -> None:
+        """In float32 the gradients are those of float64 to 1e-4."""
+        field = look_up("dynamics", "MLP")(dim=3, hidden=[16])
+        y0 = torch.randn(8, 3)
+        results = []
+        for dtype in (torch.float32, torch.float64):
+            field.to(dtype)
+            solver = look_up("solver", "Dopri5")(1e-5, 1e-6)
+            end = of.Flow(field, solver, look_up("gradient", name)())(y0.to(dtype))
+            results.append(
+                torch.cat([part.flatten() for part in torch.autograd.grad(end.sin().sum(), field.parameters())])
+            )
+        assert results[0].dtype == torch.float32
+        assert relative(results[0].double(), results[1]) < 1e-4
+
+    def test_constant_field(self, name: str) -> None:
+        """A field that depends on nothing carries the gradient through unchanged."""
+        y0 = torch.randn(2, 3, dtype=D, requires_grad=True)
+        solution = of.solve(
+            lambda t, y: torch.ones_like(y),
+            y0,
+            [0.0, 1.0],
+            solver=rk4(3),
+            gradient=look_up("gradient", name)(),
+            params=(),
+        )
+        (found,) = torch.autograd.grad((solution.y[-1] * torch.arange(3)).sum(), y0)
+        assert torch.equal(found, torch.arange(3, dtype=D).expand(2, 3))
+
+    def test_only_parameters_want_gradients(self, name: str, pendulum: nn.Module) -> None:
+        """Parameters get their gradients although the initial state wants none, and grad accumulates twice."""
+        flow = of.Flow(pendulum, rk4(5), look_up("gradient", name)())
+        y0 = torch.randn(4, 3, dtype=D)
+        flow(y0).sum().backward()
+        once = pendulum.inner.weight.grad.clone()
+        flow(y0).sum().backward()
+        assert torch.allclose(pendulum.inner.weight.grad, 2 * once)
+        assert pendulum.frozen.grad is None
+        assert pendulum.unused.grad is None
+
+    def test_nothing_wants_gradients(self, name: str, pendulum: nn.Module) -> None:
+        """Without anything to differentiate, and under no_grad and inference_mode, the values alone are computed."""
+        y0 = torch.randn(4, 3, dtype=D)
+        flow = of.Flow(pendulum, rk4(5), look_up("gradient", name)())
+        with torch.no_grad():
+            values = flow(y0)
+        with torch.inference_mode():
+            assert torch.equal(flow(y0), values)
+        for param in pendulum.parameters():
+            param.requires_grad_(False)
+        assert torch.allclose(flow(y0), values, rtol=0, atol=1e-14)
+        assert not flow(y0).requires_grad
+
+    def test_closure_parameters(self, name: str) -> None:
+        """Tensors inside a function get gradients if they are named; if they cannot be known, that is an error."""
+        rate = torch.tensor(-0.7, dtype=D, requires_grad=True)
+
+        def decay(t: Tensor, y: Tensor) -> Tensor:
+            return rate * y
+
+        y0 = torch.ones(1, dtype=D)
+        gradient = look_up("gradient", name)()
+        solution = of.solve(decay, y0, [0.0, 2.0], solver=rk4(), gradient=gradient, params=[rate])
+        (found,) = torch.autograd.grad(solution.y[-1].sum(), rate)
+        assert float(found) == pytest.approx(2 * torch.exp(2 * rate).item(), rel=1e-8)
+        if gradient.needs_params:
+            with pytest.raises(of.GradientError, match=r"the field is a function, so \w+ cannot know .* Pass params="):
+                of.solve(decay, y0, [0.0, 2.0], solver=rk4(), gradient=gradient)
+
+    def test_statistics_of_the_backward_pass(self, name: str, pendulum: nn.Module) -> None:
+        """Evaluations of the backward pass are counted when it runs: none by Backprop, the reruns by Checkpointed."""
+        flow = of.Flow(pendulum, rk4(5), look_up("gradient", name)())
+        end = flow(torch.randn(4, 3, dtype=D))
+        assert flow.stats.nfe_forward == 20
+        assert flow.stats.nfe_backward == 0
+        end.sum().backward()
+        assert flow.stats.nfe_backward == {"Backprop": 0}.get(name, 20)
+
+
+def test_second_derivatives(pendulum: nn.Module) -> None:
+    """Backprop is twice differentiable (finite differences agree); the others refuse, and say so."""
+    y0 = torch.randn(2, 3, dtype=D, requires_grad=True)
+
+    def end(y: Tensor, gradient: of.Gradient | None = None) -> Tensor:
+        return of.solve(pendulum, y, [0.0, 1.0], solver=rk4(4), gradient=gradient or of.Backprop()).y[-1]
+
+    assert torch.autograd.gradgradcheck(end, (y0,))
+    for name in GRADIENTS:
+        (first,) = torch.autograd.grad(end(y0, look_up("gradient", name)()).sin().sum(), y0, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            first.sum().backward()
+
+
+def test_adjoint_with_a_solver_of_its_own(pendulum: nn.Module) -> None:
+    """The backward equation may have its own solver; the tighter it is, the closer to the truth."""
+    y0 = torch.randn(4, 3, dtype=D, requires_grad=True)
+
+    def found(gradient: of.Gradient) -> Tensor:
+        solution = of.solve(pendulum, y0, [0.0, 2.0], solver=dopri5(1e-10), gradient=gradient)
+        return torch.autograd.grad(solution.y[-1].sin().sum(), y0)[0]
+
+    truth = found(of.Backprop())
+    errors = [relative(found(of.Adjoint(dopri5(tolerance))), truth) for tolerance in (1e-3, 1e-6, 1e-9)]
+    assert errors[0] > 10 * errors[1] > 100 * errors[2]
+    assert errors[2] < 1e-8
+
+
+def test_memory_between_the_passes(pendulum: nn.Module) -> None:
+    """What is kept for the backward pass: Backprop a graph, Checkpointed a state a step, Adjoint the output rows."""
+    y0 = torch.randn(64, 3, dtype=D, requires_grad=True)
+
+    def kept(gradient: of.Gradient, num_steps: int) -> int:
+        saved = 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal saved
+            saved += tensor.numel() * tensor.element_size()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            of.solve(pendulum, y0, [0.0, 1.0], solver=rk4(num_steps), gradient=gradient)
+        return saved
+
+    state = y0.numel() * y0.element_size()
+    assert kept(of.Adjoint(), 160) == kept(of.Adjoint(), 10)
+    assert kept(of.Checkpointed(), 160) - kept(of.Checkpointed(), 10) == 150 * state
+    assert kept(of.Backprop(), 160) - kept(of.Backprop(), 10) > 150 * 4 * state

@@ -1,0 +1,186 @@
+"""Laws of every registered solver: order, time reversal, agreement with reference libraries."""
+
+import math
+
+import pytest
+import scipy.integrate
+import torch
+from torch import Tensor
+
+import odeflow as of
+from odeflow.registry import look_up, plugins
+
+FIXED = [name for name, cls in plugins("solver").items() if issubclass(cls, of.RungeKutta)]
+ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, of.AdaptiveRungeKutta)]
+TORCHDIFFEQ_FIXED = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
+D = torch.float64
+
+
+def riccati(t: Tensor, y: Tensor) -> Tensor:
+    """y′ = −2ty², whose solution from y(0) = 1 is 1/(1 + t²): nonlinear, and dependent on time."""
+    return -2 * t * y**2
+
+
+def error_at_end(solver: of.Solver, t1: float = 2.0) -> float:
+    solution = of.solve(riccati, torch.ones(1, dtype=D), [0.0, t1], solver=solver, params=())
+    return abs(float(solution.y[-1]) - 1 / (1 + t1**2))
+
+
+def slope(errors: list[float]) -> float:
+    """Of log error against log step, the steps halving each time."""
+    return math.log2(errors[0] / errors[-1]) / (len(errors) - 1)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_order_of_fixed_steps(name: str) -> None:
+    """The error falls as the step size to the power of the order that is claimed, within 0.3."""
+    cls = look_up("solver", name)
+    errors = [error_at_end(cls(num_steps=count)) for count in (40, 80, 160, 320)]
+    assert slope(errors) == pytest.approx(cls.order, abs=0.3)
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_order_of_adaptive_solvers_at_forced_steps(name: str) -> None:
+    """With the step size held fixed by its bounds, an adaptive pair has the order of its higher solution."""
+    cls = look_up("solver", name)
+    errors = [error_at_end(cls(rtol=1e3, atol=1e3, first_step=h, max_step=h)) for h in (0.025, 0.0125, 0.00625)]
+    assert slope(errors) == pytest.approx(cls.order, abs=0.3)
+
+
+@pytest.mark.parametrize(("method", "order"), TORCHDIFFEQ_FIXED.items())
+def test_order_of_torchdiffeq(method: str, order: int) -> None:
+    """Behind the contract, torchdiffeq's methods have the orders that the plugin states."""
+    solvers = [look_up("solver", "TorchDiffEq")(method, options={"step_size": 2 / n}) for n in (40, 80, 160)]
+    assert slope([error_at_end(solver) for solver in solvers]) == pytest.approx(order, abs=0.3)
+    assert solvers[0].order == order
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-7, 1e-10])
+def test_tolerance_is_proportional_to_error(name: str, tolerance: float) -> None:
+    """The error at the end is within 100 tolerances."""
+    assert error_at_end(look_up("solver", name)(rtol=tolerance, atol=tolerance)) < 100 * tolerance
+
+
+def test_agrees_with_torchdiffeq_and_scipy(pendulum: torch.nn.Module) -> None:
+    """At tight tolerances Dopri5, torchdiffeq's dopri5 and dopri8, and scipy's DOP853 find the same trajectory."""
+    y0 = torch.randn(5, 3, dtype=D, generator=torch.Generator().manual_seed(0))
+    t = torch.linspace(0, 3, 7, dtype=D)
+    with torch.no_grad():
+        ours = of.solve(pendulum, y0, t, solver=look_up("solver", "Dopri5")(1e-10, 1e-12)).y
+        for method, precision in {"dopri5": 1e-8, "dopri8": 1e-6}.items():  # dopri8 interpolates coarsely
+            theirs = of.solve(pendulum, y0, t, solver=look_up("solver", "TorchDiffEq")(method, 1e-10, 1e-12)).y
+            assert torch.allclose(ours, theirs, rtol=precision, atol=precision)
+
+        def flat(time: float, y: object) -> object:
+            return pendulum(torch.tensor(time, dtype=D), torch.tensor(y).view(5, 3)).flatten().numpy()
+
+        scipys = scipy.integrate.solve_ivp(flat, (0, 3), y0.flatten(), "DOP853", t, rtol=1e-11, atol=1e-12).y
+    assert torch.allclose(ours.reshape(7, -1), torch.tensor(scipys.T), rtol=1e-8, atol=1e-9)
+
+
+def all_solvers() -> list[of.Solver]:
+    """One of each, at settings that solve to about 1e-9."""
+    fixed = [look_up("solver", name)(num_steps=400) for name in FIXED if look_up("solver", name).order >= 4]
+    adaptive = [look_up("solver", name)(1e-9, 1e-10) for name in ADAPTIVE]
+    return [*fixed, *adaptive, look_up("solver", "TorchDiffEq")("dopri5", 1e-9, 1e-10)]
+
+
+@pytest.mark.parametrize("solver", all_solvers(), ids=lambda solver: type(solver).__name__)
+class TestEverySolver:
+    def test_time_reversal(self, solver: of.Solver, pendulum: torch.nn.Module) -> None:
+        """Forward, then back in time from where it led, returns to the start."""
+        y0 = torch.randn(4, 3, dtype=D)
+        t = torch.tensor([0.5, 2.0], dtype=D)
+        with torch.no_grad():
+            end = of.solve(pendulum, y0, t, solver=solver).y[-1]
+            back = of.solve(pendulum, end, t.flip(0), solver=solver).y[-1]
+        assert torch.allclose(back, y0, atol=1e-7)
+
+    def test_output_times_do_not_change_the_solution(self, solver: of.Solver, pendulum: torch.nn.Module) -> None:
+        """Any number of output times, in either direction of time, shows the same trajectory."""
+        y0 = torch.randn(4, 3, dtype=D)
+        many = torch.linspace(2, -1, 31, dtype=D)
+        with torch.no_grad():
+            dense = of.solve(pendulum, y0, many, solver=solver).y
+            for number in (1, 10, 30):
+                alone = of.solve(pendulum, y0, many[[0, number]], solver=solver).y[-1]
+                assert torch.allclose(dense[number], alone, atol=1e-6)
+
+    def test_tuple_state_is_the_same_as_a_tensor(self, solver: of.Solver, coupled: torch.nn.Module) -> None:
+        """A tuple of tensors is solved as the concatenation of its leaves, and comes back in their shapes."""
+        state = (torch.randn(4, 3, dtype=D), torch.randn(4, dtype=D))
+        packed = torch.cat([leaf.flatten() for leaf in state])
+
+        def flat(t: Tensor, y: Tensor) -> Tensor:
+            return torch.cat([leaf.flatten() for leaf in coupled(t, (y[:12].view(4, 3), y[12:]))])
+
+        with torch.no_grad():
+            first, second = of.solve(coupled, state, [0.0, 0.4, 1.0], solver=solver).y
+            whole = of.solve(flat, packed, [0.0, 0.4, 1.0], solver=solver).y
+        assert first.shape == (3, 4, 3)
+        assert second.shape == (3, 4)
+        assert torch.equal(torch.cat([first.flatten(1), second], 1), whole)
+
+    def test_values_do_not_depend_on_autograd(self, solver: of.Solver, pendulum: torch.nn.Module) -> None:
+        """With and without autograd the same trajectory is computed, up to rounding."""
+        y0 = torch.randn(4, 3, dtype=D)
+        traced = of.solve(pendulum, y0, [0.0, 0.3, 1.0], solver=solver, gradient=of.Backprop()).y
+        with torch.no_grad():
+            values = of.solve(pendulum, y0, [0.0, 0.3, 1.0], solver=solver).y
+        assert torch.allclose(traced, values, rtol=0, atol=1e-9)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_dtype_is_kept_and_the_start_is_the_first_row(self, solver: of.Solver, dtype: torch.dtype) -> None:
+        """The solution has the state's dtype, and begins with the state itself."""
+        if dtype == torch.float32 and not isinstance(solver, of.RungeKutta):
+            solver = type(solver)(rtol=1e-5, atol=1e-6)
+        y0 = torch.ones(3, 1, dtype=dtype)
+        solution = of.solve(riccati, y0, torch.tensor([0.0, 1.0]), solver=solver, params=())
+        assert solution.y.dtype == dtype
+        assert torch.equal(solution.y[0], y0)
+        assert float(solution.y[-1, 0]) == pytest.approx(0.5, abs=1e-4)
+
+
+def test_steps_hit_fractional_step_sizes() -> None:
+    """A step size that does not divide the interval is reduced to the nearest one that does."""
+    euler = look_up("solver", "Euler")
+    stats = of.solve(riccati, torch.ones(1), [0.0, 1.0], solver=euler(step_size=0.3), params=()).stats
+    assert stats.accepted == 4
+    assert stats.smallest_step == pytest.approx(stats.largest_step) == pytest.approx(0.25)
+    assert of.solve(riccati, torch.ones(1), [0.0, 0.9], solver=euler(step_size=0.3), params=()).stats.accepted == 3
+
+
+def test_statistics_count_what_happened() -> None:
+    """Evaluations and steps are counted: s a step for a fixed method, and rejected steps cost theirs."""
+    calls = 0
+
+    def counted(t: Tensor, y: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return riccati(t, y)
+
+    stats = of.solve(counted, torch.ones(1), [0.0, 1.0], solver=look_up("solver", "RK4")(num_steps=7), params=()).stats
+    assert (stats.nfe_forward, stats.accepted, stats.rejected) == (28, 7, 0) == (calls, 7, 0)
+    calls = 0
+    dopri5 = look_up("solver", "Dopri5")(1e-6, 1e-8, first_step=1.0)
+    stats = of.solve(counted, torch.ones(1), [0.0, 5.0], solver=dopri5, params=()).stats
+    assert stats.rejected > 0
+    assert stats.nfe_forward == calls == 1 + 6 * (stats.accepted + stats.rejected)
+
+
+def test_output_times_cost_no_evaluations() -> None:
+    """A thousand output times need the same steps as two."""
+    dopri5 = look_up("solver", "Dopri5")(1e-6, 1e-8)
+    few = of.solve(riccati, torch.ones(1, dtype=D), [0.0, 5.0], solver=dopri5, params=())
+    many = of.solve(riccati, torch.ones(1, dtype=D), torch.linspace(0, 5, 1000, dtype=D), solver=dopri5, params=())
+    assert few.stats.nfe_forward == many.stats.nfe_forward
+    assert torch.allclose(many.y[:, 0], 1 / (1 + many.t**2), atol=1e-5)
+
+
+def test_step_bounds_are_kept() -> None:
+    """max_step bounds every step, and first_step is taken if it is good enough."""
+    dopri5 = look_up("solver", "Dopri5")(1e-3, 1e-3, first_step=0.01, max_step=0.1)
+    stats = of.solve(riccati, torch.ones(1), [0.0, 1.0], solver=dopri5, params=()).stats
+    assert stats.largest_step <= 0.1 + 1e-9
+    assert stats.smallest_step == pytest.approx(0.01)

@@ -1,0 +1,74 @@
+"""Laws of the tasks: their losses, sizes and pictures."""
+
+import pytest
+import torch
+
+import odeflow as of
+from odeflow_dynamics import MLP, ConvNet
+from odeflow_solvers import RK4, Dopri5
+from odeflow_tasks import Classification, Trajectory
+
+
+def test_the_published_ode_net_has_its_size() -> None:
+    """With 64 channels on 28×28 images it has 208,266 parameters, and the flow runs at 6×6."""
+    task = Classification(ConvNet(64), RK4(num_steps=1))
+    assert sum(param.numel() for param in task.parameters()) == 208_266
+    assert task.stem(torch.randn(2, 1, 28, 28)).shape == (2, 64, 6, 6)
+    assert task(torch.randn(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_flat_stem_and_augmentation() -> None:
+    """Vectors go through a linear stem; augmented dimensions belong to the dynamics' width."""
+    task = Classification(MLP(12), RK4(num_steps=1), num_classes=3, dim=64, stem="flat", augment=4)
+    assert task.stem(torch.randn(2, 1, 8, 8)).shape == (2, 8)
+    assert task(torch.randn(2, 1, 8, 8)).shape == (2, 3)
+
+
+def test_loss_of_a_trajectory_is_the_mean_distance() -> None:
+    """At the true field the loss is zero; elsewhere it is the mean (absolute or square) difference."""
+
+    class Still(of.Dynamics):
+        width = 2
+
+        def forward(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(y)
+
+    t = torch.linspace(0, 1, 4)
+    y = torch.randn(1, 5, 2).expand(4, 5, 2)
+    for distance, value in (("mae", 2.0), ("mse", 4.0)):
+        task = Trajectory(Still(), Dopri5(), distance=distance)
+        assert float(task.loss(of.Trajectories(t, y), "train")) == 0
+        moved = torch.cat([y[:1], y[1:] + 2])
+        assert float(task.loss(of.Trajectories(t, moved), "train")) == pytest.approx(value * 3 / 4)
+
+
+def test_a_trajectory_draws_its_phase_portrait() -> None:
+    """The picture has truth and prediction over time and in phase space, and the learned field."""
+    task = Trajectory(MLP(3), RK4(num_steps=5), augment=1)
+    batch = of.Trajectories(torch.linspace(0, 1, 20), torch.randn(20, 1, 2).cumsum(0))
+    with torch.no_grad():
+        figure = task.figures(batch)["phase_portrait"]
+    assert [axes.get_title() for axes in figure.axes] == ["over time", "phase portrait", "learned field"]
+    assert len(figure.axes[0].lines) == 4
+    assert len(figure.axes[2].collections) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Classification(ConvNet(8), RK4(num_steps=1), stem="round"),
+            "stem must be 'conv' or 'flat'; got 'round'",
+        ),
+        (lambda: Classification(MLP(8), RK4(num_steps=1), stem="flat"), "the flat stem needs dim"),
+        (
+            lambda: Classification(MLP(8), RK4(num_steps=1), augment=8),
+            "augment=8 leaves nothing of the dynamics' width 8",
+        ),
+        (lambda: Trajectory(MLP(8), RK4(num_steps=1), distance="max"), "distance must be 'mae' or 'mse'; got 'max'"),
+    ],
+)
+def test_senseless_settings_are_refused(make: object, message: str) -> None:
+    """An option out of its range is refused with the value that came."""
+    with pytest.raises(of.SettingError, match=message):
+        make()

@@ -1,0 +1,142 @@
+"""Laws of solve and Flow at their door: what they take, refuse and say."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import odeflow as of
+from odeflow_dynamics import MLP
+from odeflow_solvers import RK4, Dopri5, Euler, TorchDiffEq
+
+
+def decay(t: Tensor, y: Tensor) -> Tensor:
+    return -y
+
+
+def test_flow_is_the_end_of_its_trajectory() -> None:
+    """Forward gives the last row of trajectory, and keeps the statistics of the last solve."""
+    flow = of.Flow(MLP(2), RK4(num_steps=4), t0=0.5, t1=2.0)
+    y0 = torch.randn(3, 2)
+    assert flow.stats is None
+    assert torch.equal(flow(y0), flow.trajectory(y0, (0.5, 2.0)).y[-1])
+    assert flow.stats.nfe_forward == 16
+    assert "t0=0.5, t1=2.0" in repr(flow)
+
+
+def test_flow_of_a_tuple() -> None:
+    """A tuple goes in and comes out."""
+
+    class Swap(nn.Module):
+        def forward(self, t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            return y[1], -y[0]
+
+    first, second = of.Flow(Swap(), Dopri5(1e-8, 1e-8), t1=math.pi)((torch.ones(2, 1), torch.zeros(2, 1)))
+    assert torch.allclose(first, -torch.ones(2, 1), atol=1e-6)
+    assert torch.allclose(second, torch.zeros(2, 1), atol=1e-6)
+
+
+def test_augment_appends_zeros_that_the_field_may_use() -> None:
+    """The state is widened along dimension 1, for vectors and images alike."""
+    flow = of.Flow(MLP(5), RK4(num_steps=1), augment=3)
+    end = flow(torch.randn(4, 2))
+    assert end.shape == (4, 5)
+    y = flow.trajectory(torch.randn(4, 2), [0.0, 1.0]).y
+    assert torch.equal(y[0, :, 2:], torch.zeros(4, 3))
+    with pytest.raises(of.StateError, match=r"augment needs a state of shape \(B, d, …\)"):
+        flow(torch.randn(4))
+
+
+@pytest.mark.parametrize(
+    ("t", "message"),
+    [
+        ([0.0], r"at least two times, \(T,\); its shape is \(1,\)"),
+        ([[0.0, 1.0]], r"its shape is \(1, 2\)"),
+        ([0.0, 1.0, 0.5], "strictly increasing or strictly decreasing, and finite; it goes 0, 1, 0.5"),
+        ([0.0, 0.0], "it goes 0, 0"),
+        ([0.0, math.nan], "it goes 0, nan"),
+    ],
+)
+def test_times_must_be_monotone(t: list[float], message: str) -> None:
+    """Times that cannot be integrated over are refused, and shown."""
+    with pytest.raises(of.SettingError, match=message):
+        of.solve(decay, torch.ones(1), torch.tensor(t), solver=Euler(num_steps=1), params=())
+
+
+def test_whole_numbers_are_times() -> None:
+    """Times may be given as Python or torch integers."""
+    for t in ([0, 1], torch.tensor([0, 1])):
+        y = of.solve(decay, torch.ones(1), t, solver=RK4(num_steps=9), params=()).y
+        assert float(y[-1]) == pytest.approx(math.exp(-1), abs=1e-4)
+
+
+@pytest.mark.parametrize("solver", [Euler(num_steps=2), Dopri5()], ids=["fixed", "adaptive"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_wrong_fields_are_refused(solver: of.Solver, grad: bool) -> None:
+    """A field whose value has another shape than the state would broadcast; it is refused with both shapes."""
+    with torch.set_grad_enabled(grad):
+        with pytest.raises(of.StateError, match=r"the field returned shape \(3,\) where the state has \(3, 1\)"):
+            of.solve(lambda t, y: -y[:, 0], torch.ones(3, 1), [0.0, 1.0], solver=solver, params=())
+        pair = (torch.ones(3), torch.ones(2))
+        with pytest.raises(
+            of.StateError, match="a tuple of 2 tensors, so the field must return such a tuple; it returned"
+        ):
+            of.solve(lambda t, y: y[0], pair, [0.0, 1.0], solver=solver, params=())
+        with pytest.raises(of.StateError, match=r"shape \(3,\) for leaf 1 of the state where the state has \(2,\)"):
+            of.solve(lambda t, y: (y[0], y[0]), pair, [0.0, 1.0], solver=solver, params=())
+
+
+def test_wrong_states_are_refused() -> None:
+    """States that are not floating point, empty, or of mixed dtypes are refused."""
+    euler = Euler(num_steps=1)
+    with pytest.raises(of.StateError, match=r"must be floating point; got torch\.int64"):
+        of.solve(decay, torch.ones(1, dtype=torch.int64), [0.0, 1.0], solver=euler, params=())
+    with pytest.raises(of.StateError, match="empty tuple"):
+        of.solve(decay, (), [0.0, 1.0], solver=euler, params=())
+    mixed = (torch.ones(1), torch.ones(1, dtype=torch.float64))
+    with pytest.raises(of.StateError, match=r"must share dtype and device; got torch\.float32 on cpu, torch\.float64"):
+        of.solve(decay, mixed, [0.0, 1.0], solver=euler, params=())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RK4(), "RK4 needs either step_size or num_steps; neither was given"),
+        (lambda: RK4(0.1, 10), "both was given|both were given|both"),
+        (lambda: RK4(num_steps=0), "RK4: num_steps must be positive; got 0"),
+        (lambda: Dopri5(rtol=-1), "rtol and atol must not be negative, nor both 0; got -1 and 1e-06"),
+        (lambda: Dopri5(max_steps=0), "max_steps must be positive"),
+        (lambda: Dopri5(min_step=2, max_step=1), "min_step must lie between 0 and max_step; got 2"),
+        (lambda: TorchDiffEq("dopri6"), "torchdiffeq has no method 'dopri6'; it has euler, midpoint"),
+        (lambda: of.Flow(MLP(1), RK4(num_steps=1), t0=1.0, t1=1.0), "two different times; t0 and t1 are both 1.0"),
+        (lambda: of.Flow(MLP(1), RK4(num_steps=1), augment=-1), "augment must not be negative"),
+    ],
+)
+def test_senseless_settings_are_refused(make: object, message: str) -> None:
+    """An option out of its range is refused with the value that came."""
+    with pytest.raises(of.SettingError, match=message):
+        make()
+
+
+def test_solves_that_cannot_go_on_say_where_and_what_to_do() -> None:
+    """Blow-up, a budget of steps, a field that is not finite: where it stopped, how, and what to try."""
+    one = torch.ones(1, dtype=torch.float64)
+
+    def solve(field: object, solver: of.Solver, t1: float = 2.0) -> None:
+        of.solve(field, one, [0.0, t1], solver=solver, params=())
+
+    with pytest.raises(
+        of.SolveError, match=r"the step size fell to .* at t = 1: near there the field jumps, .* Loosen rtol"
+    ):
+        solve(lambda t, y: y**2, Dopri5(max_steps=100_000))
+    with pytest.raises(of.SolveError, match=r"max_steps = 5 steps did not reach the end: at t = .* raise max_steps"):
+        solve(lambda t, y: torch.sin(50 * t) * y, Dopri5(1e-8, 1e-8, max_steps=5))
+    with pytest.raises(of.SolveError, match=r"the field is not finite at the start, t = 0"):
+        solve(lambda t, y: y / 0, Dopri5())
+    with pytest.raises(of.SolveError, match=r"the initial state is not finite at the start"):
+        of.solve(decay, torch.tensor([math.nan]), [0.0, 1.0], solver=Dopri5(), params=())
+    with pytest.raises(of.SolveError, match=r"the step size fell to"):
+        solve(lambda t, y: torch.where(t > 1, torch.nan, 1.0) * y, Dopri5())
+    with pytest.raises(of.SolveError, match=r"lower min_step"):
+        solve(lambda t, y: torch.sin(50 * t) * y, Dopri5(1e-10, 1e-10, min_step=0.1))

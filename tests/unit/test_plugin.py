@@ -1,0 +1,81 @@
+"""Laws of Plugin: it remembers how it was built, as plain data."""
+
+import copy
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import odeflow as of
+from odeflow import registry
+from odeflow_dynamics import MLP, ConvNet
+from odeflow_solvers import RK4, Dopri5
+from odeflow_tasks import Classification, Trajectory
+
+
+def test_spec_nests_and_holds_defaults() -> None:
+    """A spec names the class, holds positional, keyword and default arguments, and those of plugins inside."""
+    task = Trajectory(MLP(2, hidden=(8,)), RK4(num_steps=3), gradient=of.Adjoint(Dopri5(rtol=1e-8)))
+    spec = task.spec
+    assert spec["class_path"] == "odeflow_tasks.trajectory.Trajectory"
+    options = spec["init_args"]
+    assert options["dynamics"]["init_args"] == {
+        "dim": 2,
+        "hidden": [8],
+        "activation": "tanh",
+        "time": "concat",
+        "power": 1,
+    }
+    assert options["solver"]["init_args"] == {"step_size": None, "num_steps": 3}
+    assert options["gradient"]["init_args"]["solver"]["init_args"]["rtol"] == 1e-8
+    assert options["distance"] == "mae"
+    assert json.loads(json.dumps(spec)) == spec
+
+
+def test_build_is_the_inverse_of_spec() -> None:
+    """A plugin built from another's spec has the same spec and, with the same weights, the same values."""
+    first = Classification(ConvNet(8), RK4(num_steps=1), num_classes=3, downsample=1)
+    second = registry.build(json.loads(json.dumps(first.spec)))
+    assert second.spec == first.spec
+    second.load_state_dict(first.state_dict())
+    images = torch.randn(2, 1, 10, 10)
+    assert torch.equal(first(images), second(images))
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))], ids=["copy", "pickle"])
+def test_copies_remember_too(clone: object) -> None:
+    """Deep copies and pickles of a plugin are whole, and have its spec."""
+    field = MLP(3, hidden=[4])
+    twin = clone(field)
+    assert twin.spec == field.spec
+    y = torch.randn(2, 3)
+    assert torch.equal(twin(torch.zeros(()), y), field(torch.zeros(()), y))
+
+
+def test_later_changes_do_not_reach_the_spec() -> None:
+    """A list that was given and changed afterwards is remembered as it was; a path is remembered as a string."""
+    widths = [4, 4]
+    field = MLP(3, hidden=widths)
+    widths.append(5)
+    assert field.spec["init_args"]["hidden"] == [4, 4]
+    assert registry.look_up("data", "MNIST")(root=Path("here")).spec["init_args"]["root"] == "here"
+
+
+def test_what_is_not_plain_is_refused_when_it_is_stored() -> None:
+    """A plugin may be built with any object, but its spec then says which argument is in the way."""
+    task = Trajectory(nn.Linear(2, 2), RK4(num_steps=1))  # pyright: ignore
+    with pytest.raises(
+        of.PluginError, match=r"Trajectory cannot be stored: its argument init_args\.dynamics is Linear"
+    ):
+        _ = task.spec
+
+
+def test_wrong_calls_say_what_python_says() -> None:
+    """A wrong call of a plugin raises the ordinary TypeError of its constructor."""
+    with pytest.raises(TypeError, match="unexpected keyword argument 'stepsize'"):
+        RK4(stepsize=1)  # pyright: ignore
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'dim'"):
+        MLP()  # pyright: ignore

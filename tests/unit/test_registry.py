@@ -1,0 +1,102 @@
+"""Laws of the registry: it shows the concrete subclasses, once each, and helps those who mistype."""
+
+from abc import ABC
+from pathlib import Path
+
+import pytest
+
+import odeflow as of
+from odeflow import registry
+
+BUILT_IN = {
+    "solver": {"Dopri5", "Euler", "Midpoint", "RK4", "TorchDiffEq"},
+    "gradient": {"Adjoint", "Backprop", "Checkpointed"},
+    "dynamics": {"ConvNet", "MLP"},
+    "task": {"Classification", "Trajectory"},
+    "data": {"Digits", "MNIST", "Spiral"},
+}
+
+
+@pytest.mark.parametrize("kind", registry.CONTRACTS)
+def test_built_in_plugins_are_found(kind: str) -> None:
+    """Every plugin that comes with odeflow is found under its class name, and every contract is abstract."""
+    assert registry.plugins(kind).keys() >= BUILT_IN[kind]
+    with pytest.raises(TypeError, match="abstract"):
+        registry.contract(kind)()
+
+
+def test_only_concrete_classes_with_an_address_are_plugins() -> None:
+    """Abstract classes and classes inside functions are no choices."""
+
+    class Hidden(of.RungeKutta):
+        tableau = of.Tableau(order=1, c=(0,), a=((),), b=(1,))
+
+    assert issubclass(Hidden, ABC)
+    assert not {"Hidden", "RungeKutta", "AdaptiveRungeKutta"} & registry.plugins("solver").keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("solver", "RK5", r"no solver named 'RK5'\. Did you mean RK4\?  available: Dopri5, Euler"),
+        ("solver", "dopri5", r"no solver named 'dopri5'\. Did you mean Dopri5\?"),
+        ("solver", "xyz", r"no solver named 'xyz'\.  available: Dopri5"),
+        ("solvr", "RK4", r"no kind of plugin named 'solvr'\. Did you mean solver\?  available: solver, dynamics"),
+    ],
+)
+def test_unknown_names_are_explained(kind: str, name: str, message: str) -> None:
+    """What is unknown names the nearest and lists what there is."""
+    with pytest.raises(of.PluginError, match=message):
+        registry.look_up(kind, name)
+
+
+def test_specs_build_registered_plugins_only() -> None:
+    """A spec cannot make anything run that is not a plugin; the message says how to get the plugin."""
+    for path in ("os.system", "subprocess.Popen", "torch.nn.Linear", "elsewhere.RK45"):
+        with pytest.raises(of.PluginError, match=r"is not registered\. Install its package, or load its file with"):
+            registry.build({"class_path": path, "init_args": {}})
+
+
+def test_a_plugin_that_moved_is_found_by_its_name() -> None:
+    """An old import path still finds the class of that name."""
+    assert registry.build({"class_path": "old_home.RK4", "init_args": {"num_steps": 2}}).num_steps == 2
+
+
+LOOSE = """
+import odeflow as of
+
+class {name}(of.RungeKutta):
+    '''Euler once more.'''
+    tableau = of.Tableau(order=1, c=(0,), a=((),), b=(1,))
+"""
+
+
+def test_two_plugins_of_one_name_are_an_error(tmp_path: Path) -> None:
+    """The error names both, wherever they come from."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"twin_{folder}.py").write_text(LOOSE.format(name="Twin"))
+    (first,) = registry.load_named(str(tmp_path / "one"))
+    assert registry.look_up("solver", "Twin") is first.Twin
+    (second,) = registry.load_named(str(tmp_path / "two" / "twin_two.py"))
+    with pytest.raises(of.PluginError, match=r"two solver plugins are called Twin: twin_one\.Twin and twin_two\.Twin"):
+        registry.plugins("solver")
+    second.Twin.__module__ = first.Twin.__module__  # as if it were the same class defined again
+    assert registry.look_up("solver", "Twin") is second.Twin
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "message"),
+    [
+        ("absent.py", None, "there is no plugin file .*absent.py"),
+        ("no_such_module", None, "there is no plugin file, folder or module no_such_module"),
+        ("wrong.py", "import no_such_package", "plugins from .*wrong.py cannot be imported: No module named 'no_such"),
+        ("bad.py", "1 / 0", "plugins from .*bad.py cannot be imported: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_the_user_names_must_import(tmp_path: Path, name: str, source: str | None, message: str) -> None:
+    """A file or module that is absent or broken is an error with its reason."""
+    if source is not None:
+        (tmp_path / name).write_text(source)
+    with pytest.raises(of.PluginError, match=message):
+        registry.load_named(str(tmp_path / name) if name.endswith(".py") else name)

@@ -1,0 +1,28 @@
+"""Laws of the one-cycle schedule."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+import odeflow as of
+from odeflow.schedule import OneCycle
+
+
+def test_it_rises_then_falls_to_zero_over_the_run() -> None:
+    """From lr/25 to lr at the end of the warm-up, and to zero at the last step."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule = OneCycle(optimizer, warmup=0.2)
+    schedule.total_steps = 100
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(100):
+        optimizer.step()
+        schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] == pytest.approx(0.5 / 25)
+    assert rates[20] == pytest.approx(0.5) == max(rates)
+    assert rates[60] == pytest.approx(0.25)
+    assert rates[100] == pytest.approx(0)
+    assert all(later > earlier for earlier, later in pairwise(rates[:21]))
+    with pytest.raises(of.SettingError, match=r"warmup must lie between 0 and 1; got 1\.5"):
+        OneCycle(optimizer, warmup=1.5)
