@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from odeflow.errors import GradientError, SettingError, StateError
 from odeflow.gradient import Checkpointed, Gradient
+from odeflow.gradient.surroundings import SameNoise
 from odeflow.solver import Solution, Solver, Stats
 from odeflow.state import Packing, State, check_dtype
 
@@ -62,6 +63,7 @@ def _solve(
     params: Iterable[Tensor] | None,
 ) -> Solution:
     check_dtype(y0)
+    packed = SameNoise(packed)
     if not torch.is_grad_enabled():
         return replace(solver.integrate(packed, y0, t.detach()), t=t)
     if params is None:

@@ -30,6 +30,7 @@ CHATTER = (
     ".*configure_optimizers` will be overridden.*",  # that is what the recipe's optimizer is for
     ".*callbacks used to create the checkpoint need to be provided.*",  # not to evaluate it
     ".*isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own affair
+    r"\s*(``instantiate_classes`` was deprecated|By default only one JsonargparseDeprecationWarning)",  # so is this
     ".*Couldn't infer the batch indices.*",  # data that make their own batches have none
 )
 """Warnings that tell the user of a recipe nothing."""
@@ -53,10 +54,10 @@ class RunConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, str(folder / "config.yaml"), skip_none=False, overwrite=True)
+        self.parser.save(self.config, str(folder / "config.yaml"), skip_unset=False, overwrite=True)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                text = self.parser.dump(self.config, skip_none=False, format="json")
+                text = self.parser.dump(self.config, skip_unset=False, format="json")
                 logger.experiment.config.update(json.loads(text), allow_val_change=True)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from odeflow.gradient.base import Gradient
+from odeflow.gradient.surroundings import Autocast
 from odeflow.solver import Quadrature, Solution, Solver, Stats
 from odeflow.state import Field
 
@@ -51,7 +52,9 @@ class _BackwardInTime(torch.autograd.Function):
         t: Tensor,
         *params: Tensor,
     ) -> Tensor:
-        solution = solver.integrate(field, y0, t.detach())
+        ctx.autocast = Autocast(y0)
+        with ctx.autocast.again():
+            solution = solver.integrate(field, y0, t.detach())
         vars(stats).update(vars(solution.stats))
         assert isinstance(solution.y, Tensor)
         ctx.solver, ctx.field, ctx.stats, ctx.params = backward_solver, field, stats, params
@@ -71,9 +74,9 @@ class _BackwardInTime(torch.autograd.Function):
 
         def augmented(time: Tensor, pair: Tensor) -> Tensor:
             """(dy/dt, dλ/dt) at (y, λ), with dλ/dt's companion −λᵀ ∂f/∂θ on the side."""
-            with torch.enable_grad():
+            with torch.enable_grad(), ctx.autocast.again():
                 state = pair[0].detach().requires_grad_()
-                slope = field(time, state)
+                slope = field(time, state).to(state)
                 if not slope.requires_grad:
                     quadrature.integrand = (None,) * len(params)
                     return torch.stack((slope, torch.zeros_like(slope)))

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from odeflow.gradient.base import Gradient
+from odeflow.gradient.surroundings import Autocast
 from odeflow.gradient.times import move_rows, on_fixed_clock
 from odeflow.solver import Segment, Solution, Solver, Stats
 from odeflow.state import Field, accumulate
@@ -38,7 +39,9 @@ class _Replay(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, solver: Solver, field: Field, t: Tensor, stats: Stats, y0: Tensor, *params: Tensor) -> Tensor:
         tape: list[Segment] = []
-        solution = solver.integrate(field, y0, t, tape=tape)
+        ctx.autocast = Autocast(y0)
+        with ctx.autocast.again():
+            solution = solver.integrate(field, y0, t, tape=tape)
         vars(stats).update(vars(solution.stats))
         assert isinstance(solution.y, Tensor)
         ctx.field, ctx.stats, ctx.params = field, stats, params
@@ -65,7 +68,7 @@ class _Replay(torch.autograd.Function):
         for segment, saved in zip(reversed(ctx.segments), reversed(ctx.saved_tensors), strict=True):
             if segment.end_row is not None:
                 adjoint = adjoint + grad_y[segment.end_row]
-            with torch.enable_grad():
+            with torch.enable_grad(), ctx.autocast.again():
                 start = saved.detach().requires_grad_()
                 end, rows = segment.rerun(counted, start)
             results, weights = [end], [adjoint]

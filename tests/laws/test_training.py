@@ -1,0 +1,152 @@
+"""Laws of training: what surrounds a field in practice gives the same gradients by every exact method."""
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import odeflow as of
+from odeflow.registry import look_up, plugins
+from odeflow_solvers import RK4, Dopri5
+
+EXACT = ["Checkpointed"]
+GRADIENTS = [name for name in plugins("gradient") if name != "Backprop"]
+
+
+class Field(nn.Module):
+    """A perceptron that can be given any layer between its two."""
+
+    def __init__(self, between: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.between, self.last = nn.Linear(4, 32), between, nn.Linear(32, 4)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.last(self.between(torch.tanh(self.first(y)) + t))
+
+
+def grads(field: nn.Module, gradient: of.Gradient, solver: of.Solver | None = None) -> Tensor:
+    """All parameters' gradients after one backward pass, the noise seeded."""
+    torch.manual_seed(1)
+    y0 = torch.randn(8, 4, requires_grad=True)
+    field.zero_grad()
+    flow = of.Flow(field, solver or RK4(num_steps=5), gradient)
+    flow(y0).float().square().sum().backward()
+    return torch.cat([y0.grad.flatten(), *(param.grad.flatten() for param in field.parameters())])
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("solver", [RK4(num_steps=5), Dopri5(1e-4, 1e-4)], ids=["fixed", "adaptive"])
+def test_dropout(name: str, solver: of.Solver) -> None:
+    """A solve draws one mask, keeps it at every evaluation and rerun, and the next solve draws another."""
+    field = Field(nn.Dropout(0.5))
+    truth = grads(field, of.Backprop(), solver)
+    assert torch.allclose(grads(field, look_up("gradient", name)(), solver), truth, rtol=1e-4, atol=1e-5)
+    flow = of.Flow(field, solver, look_up("gradient", name)())
+    y0 = torch.randn(8, 4)
+    assert not torch.allclose(flow(y0), flow(y0))
+    torch.manual_seed(5)
+    one = flow(y0)
+    torch.manual_seed(5)
+    assert torch.equal(flow(y0), one)
+
+
+def test_noise_is_frozen_only_for_the_solve() -> None:
+    """Inside a solve a random field is deterministic, so that its error estimate is small; after it, noise goes on."""
+    seen: list[Tensor] = []
+
+    def noisy(t: Tensor, y: Tensor) -> Tensor:
+        seen.append(torch.randn(3))
+        return y * 0
+
+    torch.manual_seed(0)
+    for _ in range(2):
+        of.solve(noisy, torch.ones(3), [0.0, 1.0], solver=RK4(num_steps=3), params=())
+    torch.manual_seed(0)
+    first, second, third = torch.randn(3), torch.randn(3), torch.randn(3)
+    assert all(torch.equal(draw, first) for draw in seen[:12])
+    assert all(torch.equal(draw, second) for draw in seen[12:])
+    torch.manual_seed(0)
+    of.solve(noisy, torch.ones(3), [0.0, 1.0], solver=RK4(num_steps=3), params=())
+    assert torch.equal(torch.randn(3), second)
+    assert not torch.equal(second, third)
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("inside", [False, True], ids=["backward outside", "backward inside"])
+def test_autocast(name: str, inside: bool) -> None:
+    """Under bf16 autocast the backward pass sees the forward's casts, wherever it is called; no gradient is lost."""
+    field = Field(nn.Identity())
+    y0 = torch.randn(8, 4)
+
+    def found(gradient: of.Gradient) -> Tensor:
+        field.zero_grad()
+        flow = of.Flow(field, RK4(num_steps=5), gradient)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            end = flow(y0)
+            if inside:
+                end.square().sum().backward()
+        if not inside:
+            end.square().sum().backward()
+        assert end.dtype == torch.float32
+        return torch.cat([param.grad.flatten() for param in field.parameters()])
+
+    truth = found(of.Backprop())
+    value = found(look_up("gradient", name)())
+    assert float((value - truth).norm() / truth.norm()) < 2e-2
+    exact = grads(field, of.Backprop())  # without autocast, and so a little different
+    assert exact.shape[0] == truth.shape[0] + y0.numel()
+
+
+def test_bit_equality_in_float32() -> None:
+    """Without autocast, Checkpointed and Backprop agree in float32 to the order of summation."""
+    field = Field(nn.Identity())
+    truth = grads(field, of.Backprop())
+    assert torch.allclose(grads(field, of.Checkpointed()), truth, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_hooks_see_every_evaluation(name: str) -> None:
+    """Forward hooks of the field run at each evaluation, with states that stay as they were."""
+    field = Field(nn.Identity())
+    seen: list[Tensor] = []
+    field.register_forward_hook(lambda module, inputs, output: seen.append(inputs[1].detach()))
+    flow = of.Flow(field, RK4(num_steps=3), look_up("gradient", name)())
+    with torch.no_grad():
+        flow(torch.randn(2, 4))
+    assert len(seen) == 12
+    copies = [state.clone() for state in seen]
+    with torch.no_grad():
+        flow(torch.randn(2, 4))
+    assert all(torch.equal(state, copy) for state, copy in zip(seen, copies, strict=False))
+    assert len({tuple(state.flatten().tolist()) for state in seen[:12]}) == 12
+
+
+@pytest.mark.parametrize("name", plugins("gradient"))
+def test_compiled_field(name: str) -> None:
+    """A field compiled by torch.compile has the gradients of the plain one."""
+    field = Field(nn.Identity())
+    truth = grads(field, look_up("gradient", name)())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own
+        compiled = torch.compile(field, backend="aot_eager")
+        assert torch.allclose(grads(compiled, look_up("gradient", name)()), truth, rtol=1e-4, atol=1e-5)
+    torch.compiler.reset()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")  # torch's own, in its forward mode
+def test_transforms_of_functions() -> None:
+    """vmap, grad and jvp go through a fixed-step flow with Backprop, and agree with loops and finite differences."""
+    field = Field(nn.Identity())
+    flow = of.Flow(field, RK4(num_steps=4), of.Backprop())
+    y0 = torch.randn(5, 3, 4)
+    assert torch.allclose(torch.func.vmap(flow)(y0), torch.stack([flow(part) for part in y0]), atol=1e-6)
+    (plain,) = torch.autograd.grad(flow(start := y0[0].clone().requires_grad_()).square().sum(), start)
+    assert torch.allclose(torch.func.grad(lambda y: flow(y).square().sum())(y0[0]), plain, atol=1e-5)
+    tangent = torch.randn(3, 4)
+    _, moved = torch.func.jvp(flow, (y0[0],), (tangent,))
+    difference = (flow(y0[0] + 1e-2 * tangent) - flow(y0[0] - 1e-2 * tangent)) / 2e-2
+    assert torch.allclose(moved, difference, atol=1e-3)
+    per_sample = torch.func.vmap(torch.func.grad(lambda y: flow(y).square().sum()))(y0)
+    assert torch.allclose(per_sample[0], plain, atol=1e-5)
