@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from odeflow.errors import SettingError
-from odeflow.solver import Jump, Quadrature, Segment, Solution, Solver, Stats
+from odeflow.solver import Jump, Quadrature, Solution, Solver, Tape
+from odeflow.stages import stages_of
 from odeflow.state import Field
-from odeflow.stepping import ErrorControl, FixedSteps, run
+from odeflow.stepping import SAME_STEP, ErrorControl, FixedSteps, StepControl, run
 from odeflow.tableau import Tableau
 
 
@@ -56,16 +57,17 @@ class RungeKutta(Solver):
         y0: Tensor,
         t: Tensor,
         *,
-        tape: list[Segment] | None = None,
+        tape: Tape | None = None,
         quadrature: Quadrature | None = None,
         jump: Jump | None = None,
     ) -> Solution:
-        times, stats = t.tolist(), Stats()
-        span = abs(times[-1] - times[0])
-        count = self.num_steps or max(1, math.ceil(span / (self.step_size or span) - 1e-6))
-        control = FixedSteps(times[0], times[-1], count)
-        y = run(self.tableau, control, field, y0, t, stats, tape=tape, quadrature=quadrature, jump=jump)
-        return Solution(t, y, stats)
+        stages = stages_of(self.tableau, field, y0, quadrature)
+        return run(stages, self.control(float(t[0]), float(t[-1])), y0, t, tape=tape, jump=jump)
+
+    def control(self, t0: float, t1: float) -> StepControl:
+        """The control of the steps of a solve from t0 to t1."""
+        span = abs(t1 - t0)
+        return FixedSteps(t0, t1, self.num_steps or max(1, math.ceil(span / (self.step_size or span) - SAME_STEP)))
 
 
 class AdaptiveRungeKutta(Solver):
@@ -120,12 +122,16 @@ class AdaptiveRungeKutta(Solver):
         y0: Tensor,
         t: Tensor,
         *,
-        tape: list[Segment] | None = None,
+        tape: Tape | None = None,
         quadrature: Quadrature | None = None,
         jump: Jump | None = None,
     ) -> Solution:
-        stats = Stats()
-        control = ErrorControl(
+        stages = stages_of(self.tableau, field, y0, quadrature)
+        return run(stages, self.control(float(t[0]), float(t[-1])), y0, t, tape=tape, jump=jump)
+
+    def control(self, t0: float, t1: float) -> StepControl:
+        """The control of the steps of a solve from t0 to t1."""
+        return ErrorControl(
             rtol=self.rtol,
             atol=self.atol,
             order=self.tableau.embedded_order or 0,
@@ -134,5 +140,3 @@ class AdaptiveRungeKutta(Solver):
             max_step=self.max_step or math.inf,
             max_steps=self.max_steps,
         )
-        y = run(self.tableau, control, field, y0, t, stats, tape=tape, quadrature=quadrature, jump=jump)
-        return Solution(t, y, stats)

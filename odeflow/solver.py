@@ -61,12 +61,32 @@ class Segment:
         rerun: (field, start) ↦ (state at the end, rows inside or None): pure, so that it gives the same values again.
         rows: Which rows of the solution lie strictly inside.
         end_row: The row of the solution that is the state at its end, if there is one.
+        span: (time at its start, time at its end).
+        dense: θ ↦ the state at the place θ between 0 and 1 of it, where the tape asked for that.
     """
 
     start: Tensor
     rerun: Callable[[Field, Tensor], tuple[Tensor, Tensor | None]]
     rows: slice
     end_row: int | None
+    span: tuple[float, float]
+    dense: Callable[[float], Tensor] | None = None
+
+
+class Tape:
+    """The segments of a solve, in order. To forget what is not needed, override `append`.
+
+    Args:
+        dense: Whether the segments shall keep what their dense output needs.
+    """
+
+    def __init__(self, dense: bool = False) -> None:
+        self.dense = dense
+        self.segments: list[Segment] = []
+
+    def append(self, segment: Segment) -> None:
+        """Takes the next segment."""
+        self.segments.append(segment)
 
 
 class Quadrature:
@@ -105,7 +125,7 @@ class Solver(Plugin, ABC):
         y0: Tensor,
         t: Tensor,
         *,
-        tape: list[Segment] | None = None,
+        tape: Tape | None = None,
         quadrature: Quadrature | None = None,
         jump: Jump | None = None,
     ) -> Solution:

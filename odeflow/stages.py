@@ -1,7 +1,8 @@
 """The stages of one explicit Runge–Kutta step, in two forms: for values only, and for autograd."""
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -78,6 +79,16 @@ class Stages(ABC):
     def dense(self, theta: Sequence[float]) -> Tensor:
         """(m, *state), the states at the m places θ of the step, each between 0 and 1."""
 
+    def interpolant(self) -> Callable[[float], Tensor]:
+        """θ ↦ the state at the place θ of this step, for good: later steps do not change it."""
+        kept = copy.copy(self)
+        kept.keep()
+        return lambda theta: kept.dense([theta])[0]
+
+    @abstractmethod
+    def keep(self) -> None:
+        """Makes the slopes this object's own."""
+
     @abstractmethod
     def advance(self) -> None:
         """Goes on to the next step."""
@@ -100,6 +111,13 @@ class Stages(ABC):
                 row[0] += place * (1 - place) ** 2
             rows.append(row)
         return rows
+
+
+def stages_of(tableau: Tableau, field: Field, like: Tensor, quadrature: Quadrature | None = None) -> Stages:
+    """The stages of a method in the form that the present state of autograd asks for."""
+    if torch.is_grad_enabled():
+        return TracedStages(tableau, field)
+    return ValueStages(tableau, field, like, quadrature)
 
 
 class ValueStages(Stages):
@@ -161,6 +179,10 @@ class ValueStages(Stages):
         rows = torch.addmm(self.y.view(1, -1), weights, self.slopes, alpha=self.h)
         return rows.view(-1, *self.shape)
 
+    def keep(self) -> None:
+        self._last_slope()
+        self.slopes = self.slopes.clone()
+
     def advance(self) -> None:
         self.has_first = self.has_last
         if self.has_first:
@@ -218,6 +240,10 @@ class TracedStages(Stages):
         weights = slopes.new_tensor(self.dense_weights(theta))
         rows = torch.addmm(self.y.reshape(1, -1), weights, slopes.view(len(self.slopes), -1), alpha=self.h)
         return rows.view(-1, *self.y.shape)
+
+    def keep(self) -> None:
+        self._last_slope()
+        self.slopes = list(self.slopes)
 
     def advance(self) -> None:
         self.has_first = self.has_last

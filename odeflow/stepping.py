@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from odeflow.errors import SolveError
-from odeflow.solver import Jump, Quadrature, Segment, Stats
-from odeflow.stages import Stages, TracedStages, ValueStages
+from odeflow.solver import Jump, Segment, Solution, Stats, Tape
+from odeflow.stages import Stages, TracedStages
 from odeflow.state import Field
 from odeflow.tableau import Tableau
 
@@ -213,20 +213,10 @@ class Outputs:
 
 
 def run(
-    tableau: Tableau,
-    control: StepControl,
-    field: Field,
-    y0: Tensor,
-    t: Tensor,
-    stats: Stats,
-    *,
-    tape: list[Segment] | None = None,
-    quadrature: Quadrature | None = None,
-    jump: Jump | None = None,
-) -> Tensor:
-    """(T, *state), the solution of y′ = field at the times t, by the contract of `Solver.integrate`."""
-    traced = torch.is_grad_enabled()
-    stages = TracedStages(tableau, field) if traced else ValueStages(tableau, field, y0, quadrature)
+    stages: Stages, control: StepControl, y0: Tensor, t: Tensor, *, tape: Tape | None = None, jump: Jump | None = None
+) -> Solution:
+    """The solution at the times t, by the contract of `Solver.integrate`."""
+    stats = Stats()
     outputs = Outputs(t, y0)
     times = outputs.times
     stops = times[1:] if jump else times[-1:]
@@ -246,15 +236,17 @@ def run(
             rows = outputs.add(stages.dense(places)) if places else slice(0, 0)
             end_row = outputs.add(y1[None]).start if outputs.ends(end) else None
             if tape is not None:
-                tape.append(Segment(y, partial(_rerun, tableau, now, h, places), rows, end_row))
+                rerun = partial(_rerun, stages.tableau, now, h, places)
+                dense = stages.interpolant() if tape.dense else None
+                tape.append(Segment(y, rerun, rows, end_row, (now, end), dense))
             stages.advance()
             now, y = end, y1
         if jump:
             y = jump(number, y)
             stages.forget_slope()
             control.forget_state()
-    stats.nfe_forward += stages.evaluations
-    return torch.cat(outputs.blocks)
+    stats.nfe_forward = stages.evaluations
+    return Solution(t, torch.cat(outputs.blocks), stats)
 
 
 def _rerun(

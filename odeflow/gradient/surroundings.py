@@ -1,6 +1,6 @@
 """What surrounds a forward pass and must be there again when parts of it are run in the backward pass."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -22,7 +22,7 @@ class Autocast:
         self.dtype = torch.get_autocast_dtype(self.device)
 
     @contextmanager
-    def again(self) -> Iterator[None]:
+    def again(self) -> Generator[None]:
         """The same state once more.
 
         Autocast caches the parameters that it has cast. A copy made without autograd carries no gradient, so none

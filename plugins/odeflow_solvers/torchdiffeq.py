@@ -8,7 +8,7 @@ import torchdiffeq
 from torch import Tensor
 
 import odeflow as of
-from odeflow.solver import Jump, Quadrature, Segment
+from odeflow.solver import Jump, Quadrature, Segment, Tape
 from odeflow.state import Field
 
 ORDERS = {
@@ -70,7 +70,7 @@ class TorchDiffEq(of.Solver):
         y0: Tensor,
         t: Tensor,
         *,
-        tape: list[Segment] | None = None,
+        tape: Tape | None = None,
         quadrature: Quadrature | None = None,
         jump: Jump | None = None,
     ) -> of.Solution:
@@ -84,7 +84,7 @@ class TorchDiffEq(of.Solver):
             return of.Solution(t, self._piecewise(counted, y0, t, quadrature, jump), stats)
         y = self._odeint(counted, y0, t)
         if tape is not None:
-            tape.append(Segment(y0, partial(self._rerun, t), slice(1, len(t)), None))
+            tape.append(Segment(y0, partial(self._rerun, t), slice(1, len(t)), None, (float(t[0]), float(t[-1]))))
         return of.Solution(t, y, stats)
 
     def _odeint(self, field: Any, y0: Any, t: Tensor, **options: Any) -> Any:
