@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from odeflow.gradient import Backprop as Backprop
     from odeflow.gradient import Checkpointed as Checkpointed
     from odeflow.gradient import Gradient as Gradient
+    from odeflow.gradient import InterpolatedAdjoint as InterpolatedAdjoint
+    from odeflow.gradient import Reversible as Reversible
     from odeflow.plugin import Plugin as Plugin
     from odeflow.runge_kutta import AdaptiveRungeKutta as AdaptiveRungeKutta
     from odeflow.runge_kutta import RungeKutta as RungeKutta
@@ -52,7 +54,7 @@ _HOMES = {
         "TableauError",
     ),
     "flow": ("Flow", "solve"),
-    "gradient": ("Adjoint", "Backprop", "Checkpointed", "Gradient"),
+    "gradient": ("Adjoint", "Backprop", "Checkpointed", "Gradient", "InterpolatedAdjoint", "Reversible"),
     "plugin": ("Plugin",),
     "runge_kutta": ("AdaptiveRungeKutta", "RungeKutta"),
     "solver": ("Solution", "Solver", "Stats"),

@@ -30,19 +30,25 @@ def _roots() -> Iterator[tuple[str, Path]]:
     shipped = HERE / "recipes"
     yield "", shipped if shipped.is_dir() else HERE.parent / "recipes"
     for entry in entry_points(group=GROUP):
-        package = find_spec(entry.value.partition(".")[0])  # finds it without importing it
+        package = find_spec(entry.module.partition(".")[0])  # finds it without importing it
         for folder in (package.submodule_search_locations or ()) if package else ():
             if (Path(folder) / "recipes").is_dir():
                 yield f"{entry.name}/", Path(folder) / "recipes"
 
 
 def available() -> dict[str, Path]:
-    """All recipes by name, sorted: "spiral", "mnist/ode_net", …; those of a package begin with its entry's name."""
-    found = {
-        prefix + file.relative_to(folder).with_suffix("").as_posix(): file
-        for prefix, folder in _roots()
-        for file in folder.rglob("*.yaml")
-    }
+    """All recipes by name, sorted: "spiral", "mnist/ode_net", …; those of a package begin with its entry's name.
+
+    Raises:
+        RecipeError: Two recipes share a name.
+    """
+    found: dict[str, Path] = {}
+    for prefix, folder in _roots():
+        for file in folder.rglob("*.yaml"):
+            name = prefix + file.relative_to(folder).with_suffix("").as_posix()
+            if name in found:
+                raise RecipeError(f"two recipes are called {name}: {found[name]} and {file}. Rename one")
+            found[name] = file
     return dict(sorted(found.items()))
 
 

@@ -85,7 +85,7 @@ def load_named(name: str) -> list[ModuleType]:
     path = Path(name).expanduser()
     try:
         if path.is_dir():
-            return [_import_file(file) for file in sorted(path.glob("*.py"))]
+            return [module for file in sorted(path.glob("*.py")) for module in load_named(str(file))]
         if path.suffix == ".py":
             if not path.is_file():
                 raise PluginError(f"there is no plugin file {name}")
@@ -106,9 +106,10 @@ def _import_file(path: Path) -> ModuleType:
     source = path.resolve()
     name = source.stem
     present = sys.modules.get(name)
-    if present is not None:
-        if getattr(present, "__file__", None) == str(source):
-            return present
+    if present is not None and getattr(present, "__file__", None) == str(source):
+        return present
+    found = None if present is not None else importlib.util.find_spec(name)
+    if present is not None or (found is not None and found.origin != str(source)):  # the name is somebody else's
         name = f"{name}_{hashlib.sha256(str(source).encode()).hexdigest()[:8]}"
     specification = importlib.util.spec_from_file_location(name, source)
     assert specification is not None
@@ -170,7 +171,7 @@ def build(spec: dict[str, Any]) -> Any:
     Raises:
         PluginError: A plugin in it is not registered.
     """
-    return _class_of(spec["class_path"])(**_built(spec.get("init_args", {})))
+    return class_of(spec["class_path"])(**_built(spec.get("init_args", {})))
 
 
 def _built(value: Any) -> Any:
@@ -182,19 +183,24 @@ def _built(value: Any) -> Any:
     return value if items is None else [_built(item) for item in items]
 
 
-def _class_of(path: str) -> type[Plugin]:
+def class_of(path: str) -> type[Plugin]:
     """The registered class of an import path; one that has moved since is found by its name, if that is unique."""
     known = [cls for kind in CONTRACTS for cls in plugins(kind).values()]
     for cls in known:
         if import_path(cls) == path:
             return cls
-    module, _, name = path.rpartition(".")
-    namesakes = [cls for cls in known if cls.__name__ == name]
+    namesakes = [cls for cls in known if cls.__name__ == path.rpartition(".")[2]]
     if len(namesakes) == 1:
         return namesakes[0]
-    raise PluginError(
+    raise PluginError(missing(path))
+
+
+def missing(path: str) -> str:
+    """The message for a class path, as a checkpoint keeps it, of which there is no plugin: what to do."""
+    module, _, name = path.rpartition(".")
+    return (
         f"the plugin {name} (of {module}) is not registered. Install its package, or load its file with "
-        f"--plugins FILE on the command line, odeflow.load(…, plugins=[FILE]) in Python"
+        "--plugins FILE on the command line, odeflow.load(…, plugins=[FILE]) in Python"
     )
 
 

@@ -81,9 +81,14 @@ class Stages(ABC):
 
     def interpolant(self) -> Callable[[float], Tensor]:
         """θ ↦ the state at the place θ of this step, for good: later steps do not change it."""
+        self.last_slope()
         kept = copy.copy(self)
         kept.keep()
         return lambda theta: kept.dense([theta])[0]
+
+    @abstractmethod
+    def last_slope(self) -> None:
+        """Evaluates the slope at the step's end, unless that was done."""
 
     @abstractmethod
     def keep(self) -> None:
@@ -162,25 +167,24 @@ class ValueStages(Stages):
         self.t1, self.y1 = t + h, torch.addmv(flat, self.columns[self.count], self.b, alpha=h).view(shape)
         return self.y1
 
-    def _last_slope(self) -> None:
+    def last_slope(self) -> None:
         if not self.has_last:
             self._evaluate_into(self.count, self.t1, self.y1)
             self.has_last = True
 
     def error(self) -> Tensor:
-        self._last_slope()
+        self.last_slope()
         weights = self.tableau.error_weights or ()
         vector = _vectors((weights,), self.slopes.dtype, self.slopes.device)[0]
         return torch.mv(self.columns[len(weights)], vector)
 
     def dense(self, theta: Sequence[float]) -> Tensor:
-        self._last_slope()
+        self.last_slope()
         weights = self.slopes.new_tensor(self.dense_weights(theta))
         rows = torch.addmm(self.y.view(1, -1), weights, self.slopes, alpha=self.h)
         return rows.view(-1, *self.shape)
 
     def keep(self) -> None:
-        self._last_slope()
         self.slopes = self.slopes.clone()
 
     def advance(self) -> None:
@@ -222,27 +226,26 @@ class TracedStages(Stages):
                 total = y.add(slope, alpha=h * weight) if total is None else total.add_(slope, alpha=h * weight)
         return y.clone() if total is None else total
 
-    def _last_slope(self) -> None:
+    def last_slope(self) -> None:
         if not self.has_last:
             self.slopes.append(self.evaluate(self.t1, self.y1))
             self.has_last = True
 
     def error(self) -> Tensor:
-        self._last_slope()
+        self.last_slope()
         weights = self.tableau.error_weights or ()
         with torch.no_grad():
             slopes = torch.stack(self.slopes[: len(weights)]).view(len(weights), -1)
             return torch.mv(slopes.t(), slopes.new_tensor(weights))
 
     def dense(self, theta: Sequence[float]) -> Tensor:
-        self._last_slope()
+        self.last_slope()
         slopes = torch.stack(self.slopes)
         weights = slopes.new_tensor(self.dense_weights(theta))
         rows = torch.addmm(self.y.reshape(1, -1), weights, slopes.view(len(self.slopes), -1), alpha=self.h)
         return rows.view(-1, *self.y.shape)
 
     def keep(self) -> None:
-        self._last_slope()
         self.slopes = list(self.slopes)
 
     def advance(self) -> None:

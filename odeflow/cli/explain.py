@@ -105,14 +105,16 @@ def check_help(options: Iterable[tuple[str, str | None]]) -> None:
     Raises:
         PluginError: It is not; the message says where to look.
     """
-    for option, name in options:
+    given = list(options)
+    chosen = {option.removesuffix(".class_path") for option, name in given if name}
+    for option, name in given:
         place, _, asked = option.rpartition(".")
         if asked != "help" or not name:
             continue
         if place in ("model", "data"):
             _find(f"--{option}", name, {"model": "task", "data": "data"}[place])
-        elif place.startswith(("model.", "data.")):
-            raise PluginError(f"--{option}: of a plugin inside another, odeflow plugins show {name} tells the options")
+        elif place.startswith(("model.", "data.")) and place.partition(".")[0] not in chosen:
+            raise PluginError(f"--{option}: inside which? odeflow plugins show {name} tells the options without asking")
 
 
 def _find(place: str, path: str, kind: str) -> type[Plugin]:
@@ -123,7 +125,7 @@ def _find(place: str, path: str, kind: str) -> type[Plugin]:
     name = path.rpartition(".")[2]
     if "." in path and name in known:  # re-exported, or moved since
         return known[name]
-    raise PluginError(f"{place}: {registry.unknown(kind, path, known)}")
+    raise PluginError(f"{place}: {registry.missing(path) if '.' in path else registry.unknown(kind, path, known)}")
 
 
 def _plugin_options(cls: type[Plugin]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from odeflow import registry
+from odeflow.cli.request import Request
 from odeflow.errors import PluginError
 from odeflow.plugin import Plugin, import_path
 
@@ -17,13 +18,14 @@ def plugins(words: list[str]) -> int:
     Raises:
         PluginError: A kind or a plugin is unknown.
     """
-    parser = argparse.ArgumentParser("odeflow plugins", description="The plugins that are installed.")
-    parser.add_argument("--plugins", action="append", default=[], metavar="FILE", help="add plugins, repeatable")
+    epilog = "--plugins FILE|FOLDER|MODULE adds plugins that are not installed."
+    parser = argparse.ArgumentParser("odeflow plugins", description="The plugins that are installed.", epilog=epilog)
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("list", help="name all plugins").add_argument("kind", nargs="?", help="of this kind only")
     actions.add_parser("show", help="tell a plugin's meaning and options").add_argument("name")
-    given = parser.parse_args(words)
-    registry.discover(given.plugins)
+    request = Request.of(words)
+    given = parser.parse_args(request.words)
+    registry.discover(request.plugins)
     if given.action == "list":
         _list(given.kind)
     else:
@@ -37,9 +39,9 @@ def _list(kind: str | None) -> None:
         for name, cls in registry.plugins(each).items():
             table.add_row(each, name, _summary(cls))
     console = Console()
-    console.print(table)
+    console.print(table, markup=False)
     for package, reason in registry.failures().items():
-        console.print(f"[red]{package} could not be imported[/red]: {reason}", highlight=False)
+        console.print(f"{package} could not be imported: {reason}", style="red", highlight=False, markup=False)
 
 
 def _show(name: str) -> None:

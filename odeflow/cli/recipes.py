@@ -30,10 +30,13 @@ def recipes(words: list[str]) -> int:
         table = Table("recipe", "what it is", box=None, pad_edge=False)
         for name, file in shelf.available().items():
             table.add_row(name, shelf.headline(file))
-        console.print(table)
+        console.print(table, markup=False)
     elif given.action == "show":
         text = shelf.find(given.name).read_text()
-        console.print(Syntax(text, "yaml", background_color="default") if console.is_terminal else text, soft_wrap=True)
+        if console.is_terminal:
+            console.print(Syntax(text, "yaml", background_color="default"), soft_wrap=True)
+        else:
+            console.out(text, end="", highlight=False)
     else:
         target = Path(given.file)
         if target.exists():

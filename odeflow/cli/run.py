@@ -1,5 +1,6 @@
 """`odeflow fit | validate | test | predict`, on LightningCLI: recipes, plugins by name, and checkpoints as recipes."""
 
+import contextlib
 import json
 import sys
 import warnings
@@ -16,8 +17,9 @@ from odeflow.callbacks import Figures, Predictions, SolverStatistics, run_folder
 from odeflow.cli import explain
 from odeflow.cli.request import KEYWORDS, Request
 from odeflow.data import DataModule
-from odeflow.errors import OdeflowError
-from odeflow.plain import class_spec, mapping
+from odeflow.errors import OdeflowError, PluginError
+from odeflow.plain import class_spec, mapping, sequence
+from odeflow.plugin import import_path
 from odeflow.schedule import OneCycle
 from odeflow.task import Task
 
@@ -31,6 +33,7 @@ CHATTER = (
     ".*callbacks used to create the checkpoint need to be provided.*",  # not to evaluate it
     ".*isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own affair
     r"\s*(``instantiate_classes`` was deprecated|By default only one JsonargparseDeprecationWarning)",  # so is this
+    ".*The dirpath has changed from.*",  # a run that is resumed has a folder, and a best checkpoint, of its own
     ".*Couldn't infer the batch indices.*",  # data that make their own batches have none
 )
 """Warnings that tell the user of a recipe nothing."""
@@ -130,6 +133,8 @@ def run(command: str, words: list[str]) -> None:
     config = request.configuration(command, checkpoint.specs)
     if request.ckpt_path is not None and request.ckpt_path not in KEYWORDS:
         checkpoint.read(request.ckpt_path)
+    _follow_moved(config.get("model"))
+    _follow_moved(config.get("data"))
     explain.check(request.effective(config))
     _name_logger(config, request, request.label or command)
     _drop_linked_sizes(config)
@@ -162,6 +167,18 @@ def _name_logger(config: dict[str, Any], request: Request, label: str) -> None:
             return
     if unsaid:
         del trainer["logger"]
+
+
+def _follow_moved(node: Any) -> None:
+    """Gives each plugin whose file or package was renamed since it was stored the class path that it has now."""
+    spec = class_spec(node)
+    if spec is not None and "." in str(spec["class_path"]):
+        with contextlib.suppress(PluginError):  # one that is missing is explained later, if it is still wanted
+            spec["class_path"] = import_path(registry.class_of(spec["class_path"]))
+    for inner in (mapping(node) or {}).values():
+        _follow_moved(inner)
+    for inner in sequence(node) or ():
+        _follow_moved(inner)
 
 
 def _drop_linked_sizes(config: dict[str, Any]) -> None:

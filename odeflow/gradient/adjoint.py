@@ -1,15 +1,17 @@
-"""Adjoint: the continuous adjoint equation, solved backwards in time."""
+"""Adjoint and InterpolatedAdjoint: the continuous adjoint equation, solved backwards in time."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from odeflow.errors import GradientError, SettingError
 from odeflow.gradient.base import Gradient
 from odeflow.gradient.surroundings import Autocast
-from odeflow.solver import Quadrature, Solution, Solver, Stats
-from odeflow.state import Field
+from odeflow.solver import Quadrature, Segment, Solution, Solver, Stats, Tape
+from odeflow.state import Field, Packing
 
 
 class Adjoint(Gradient):
@@ -21,9 +23,39 @@ class Adjoint(Gradient):
 
     backwards in time, the state reconstructed on the way; at each time that was asked for, λ grows by the loss's
     own ∂L/∂yᵢ and the state is set to what the forward pass found. ∂L/∂tᵢ = ∂L/∂yᵢ · f(tᵢ, yᵢ), and
-    ∂L/∂t₀ = −λ(t₀) · f(t₀, y₀). State and adjoint are under error control; the parameters' integral is a
-    quadrature over the same steps. The result is the gradient up to both solves' errors, not that of the discrete
+    ∂L/∂t₀ = −λ(t₀) · f(t₀, y₀). The result is the gradient up to both solves' errors, not that of the discrete
     solution: choose tolerances accordingly.
+
+    Args:
+        solver: Solves the backward equation; by default the solver of the forward pass.
+        norm: What is under error control backwards: "seminorm", state and adjoint, the parameters' integral being
+            a quadrature over the same steps (Kidger et al. 2021); "full", the parameters' integral too.
+
+    Raises:
+        SettingError: There is no such norm.
+    """
+
+    needs_params = True
+
+    def __init__(self, solver: Solver | None = None, norm: Literal["seminorm", "full"] = "seminorm") -> None:
+        if norm not in ("seminorm", "full"):
+            raise SettingError(f"Adjoint: norm must be 'seminorm' or 'full'; got {norm!r}")
+        self.solver, self.norm = solver, norm
+
+    def solve(self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...]) -> Solution:
+        stats = Stats()
+        backward = _backward_full if self.norm == "full" else _backward_seminorm
+        y = _BackwardInTime.apply(solver, self.solver or solver, backward, None, field, stats, y0, t, *params)
+        return Solution(t, y, stats)  # pyright: ignore[reportArgumentType]
+
+
+class InterpolatedAdjoint(Gradient):
+    """The continuous adjoint, which reads the state from the forward pass's dense output.
+
+    As `Adjoint`, but the state is not reconstructed backwards in time, which is unstable where the dynamics
+    contract. Memory grows by the slopes of each accepted step.
+
+    Source: Rackauckas et al. (2020), "Universal Differential Equations", section on adjoints.
 
     Args:
         solver: Solves the backward equation; by default the solver of the forward pass.
@@ -36,7 +68,10 @@ class Adjoint(Gradient):
 
     def solve(self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...]) -> Solution:
         stats = Stats()
-        y = _BackwardInTime.apply(solver, self.solver or solver, field, stats, y0, t, *params)
+        tape = Tape(dense=True)
+        y = _BackwardInTime.apply(
+            solver, self.solver or solver, _backward_interpolated, tape, field, stats, y0, t, *params
+        )
         return Solution(t, y, stats)  # pyright: ignore[reportArgumentType]
 
 
@@ -46,6 +81,8 @@ class _BackwardInTime(torch.autograd.Function):
         ctx: Any,
         solver: Solver,
         backward_solver: Solver,
+        backward: Callable[[Any, Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor | None]]],
+        tape: Tape | None,
         field: Field,
         stats: Stats,
         y0: Tensor,
@@ -54,10 +91,16 @@ class _BackwardInTime(torch.autograd.Function):
     ) -> Tensor:
         ctx.autocast = Autocast(y0)
         with ctx.autocast.again():
-            solution = solver.integrate(field, y0, t.detach())
+            solution = solver.integrate(field, y0, t.detach(), tape=tape)
+        if tape is not None and any(segment.dense is None for segment in tape.segments):
+            raise GradientError(
+                f"InterpolatedAdjoint needs dense output, which {type(solver).__name__} does not show. "
+                "Use Adjoint or Checkpointed, or a Runge–Kutta solver of odeflow"
+            )
         vars(stats).update(vars(solution.stats))
         assert isinstance(solution.y, Tensor)
         ctx.solver, ctx.field, ctx.stats, ctx.params = backward_solver, field, stats, params
+        ctx.run, ctx.tape = backward, tape
         ctx.save_for_backward(t.detach(), solution.y)
         return solution.y
 
@@ -67,35 +110,110 @@ class _BackwardInTime(torch.autograd.Function):
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
         (grad_y,) = grad_outputs
-        field: Field = ctx.field
-        params: tuple[Tensor, ...] = ctx.params
         t, y = ctx.saved_tensors
-        quadrature = Quadrature(len(params))
+        adjoint, grads = ctx.run(ctx, t, y, grad_y)
+        grad_t = _time_gradients(ctx.field, t, y, grad_y, adjoint) if ctx.needs_input_grad[7] else None
+        return None, None, None, None, None, None, adjoint + grad_y[0], grad_t, *grads
 
-        def augmented(time: Tensor, pair: Tensor) -> Tensor:
-            """(dy/dt, dλ/dt) at (y, λ), with dλ/dt's companion −λᵀ ∂f/∂θ on the side."""
-            with torch.enable_grad(), ctx.autocast.again():
-                state = pair[0].detach().requires_grad_()
-                slope = field(time, state).to(state)
-                if not slope.requires_grad:
-                    quadrature.integrand = (None,) * len(params)
-                    return torch.stack((slope, torch.zeros_like(slope)))
-                change, *integrand = torch.autograd.grad(slope, (state, *params), -pair[1], allow_unused=True)
-            quadrature.integrand = integrand
-            absent = change is None  # pyright: ignore[reportUnnecessaryComparison]
-            return torch.stack((slope.detach(), torch.zeros_like(slope) if absent else change))
 
-        def jump(number: int, pair: Tensor) -> Tensor:
-            """Adds the loss's own part at the output time that was reached, and sets the state to the stored one."""
-            row = len(t) - 1 - number
-            return torch.stack((y[row], pair[1] + grad_y[row])) if row else pair
+def _linearised(ctx: Any, t: Tensor, y: Tensor, adjoint: Tensor) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    """f, −λᵀ ∂f/∂y and −λᵀ ∂f/∂θ at (t, y)."""
+    params: tuple[Tensor, ...] = ctx.params
+    with torch.enable_grad(), ctx.autocast.again():
+        state = y.detach().requires_grad_()
+        slope = ctx.field(t, state).to(state)
+        if not slope.requires_grad:
+            return slope, torch.zeros_like(slope), [None] * len(params)
+        grads: tuple[Any, ...] = torch.autograd.grad(slope, (state, *params), -adjoint, allow_unused=True)
+    change, *integrand = grads
+    return slope.detach(), torch.zeros_like(slope) if change is None else change, integrand
 
-        pair = torch.stack((y[-1], grad_y[-1]))
-        backward = ctx.solver.integrate(augmented, pair, t.flip(0), quadrature=quadrature, jump=jump)
-        ctx.stats.nfe_backward += backward.stats.nfe_forward
-        adjoint = backward.y[-1][1]
-        grad_t = _time_gradients(field, t, y, grad_y, adjoint) if ctx.needs_input_grad[5] else None
-        return None, None, None, None, adjoint + grad_y[0], grad_t, *quadrature.total
+
+def _backward_seminorm(ctx: Any, t: Tensor, y: Tensor, grad_y: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+    """(λ(t₀), ∂L/∂θ), with state and adjoint under error control."""
+    quadrature = Quadrature(len(ctx.params))
+
+    def augmented(time: Tensor, pair: Tensor) -> Tensor:
+        slope, change, quadrature.integrand = _linearised(ctx, time, pair[0], pair[1])
+        return torch.stack((slope, change))
+
+    def jump(number: int, pair: Tensor) -> Tensor:
+        """Adds the loss's own part at the output time that was reached, and sets the state to the stored one."""
+        row = len(t) - 1 - number
+        return torch.stack((y[row], pair[1] + grad_y[row])) if row else pair
+
+    pair = torch.stack((y[-1], grad_y[-1]))
+    backward = ctx.solver.integrate(augmented, pair, t.flip(0), quadrature=quadrature, jump=jump)
+    ctx.stats.nfe_backward += backward.stats.nfe_forward
+    return backward.y[-1][1], quadrature.total
+
+
+def _backward_full(ctx: Any, t: Tensor, y: Tensor, grad_y: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+    """(λ(t₀), ∂L/∂θ), with state, adjoint and the parameters' integral under error control."""
+    params: tuple[Tensor, ...] = ctx.params
+    used = [False] * len(params)
+    packing = Packing((y[0].shape, y[0].shape, *(param.shape for param in params)))
+
+    def augmented(time: Tensor, packed: Tensor) -> Tensor:
+        state, adjoint, *_ = packing.unpack(packed)
+        slope, change, integrand = _linearised(ctx, time, state, adjoint)
+        for number, value in enumerate(integrand):
+            used[number] |= value is not None
+        sides = (
+            torch.zeros_like(param) if value is None else value for param, value in zip(params, integrand, strict=True)
+        )
+        return packing.pack((slope, change, *sides))
+
+    def jump(number: int, packed: Tensor) -> Tensor:
+        row = len(t) - 1 - number
+        if not row:
+            return packed
+        _, adjoint, *sides = packing.unpack(packed)
+        return packing.pack((y[row], adjoint + grad_y[row], *sides))
+
+    start = packing.pack((y[-1], grad_y[-1], *(torch.zeros_like(param) for param in params)))
+    backward = ctx.solver.integrate(augmented, start, t.flip(0), jump=jump)
+    ctx.stats.nfe_backward += backward.stats.nfe_forward
+    _, adjoint, *grads = packing.unpack(backward.y[-1])
+    return adjoint, [grad if present else None for grad, present in zip(grads, used, strict=True)]
+
+
+def _backward_interpolated(ctx: Any, t: Tensor, y: Tensor, grad_y: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+    """(λ(t₀), ∂L/∂θ), with the adjoint under error control and the state from the tape."""
+    quadrature = Quadrature(len(ctx.params))
+    state = _Interpolated(ctx.tape.segments)
+
+    def augmented(time: Tensor, adjoint: Tensor) -> Tensor:
+        _, change, quadrature.integrand = _linearised(ctx, time, state(float(time)), adjoint)
+        return change
+
+    def jump(number: int, adjoint: Tensor) -> Tensor:
+        row = len(t) - 1 - number
+        return adjoint + grad_y[row] if row else adjoint
+
+    backward = ctx.solver.integrate(augmented, grad_y[-1].contiguous(), t.flip(0), quadrature=quadrature, jump=jump)
+    ctx.stats.nfe_backward += backward.stats.nfe_forward
+    return backward.y[-1], quadrature.total
+
+
+class _Interpolated:
+    """The state as a function of time, from segments in the order of the solve; best asked for neighbouring times."""
+
+    def __init__(self, segments: list[Segment]) -> None:
+        self.segments, self.number = segments, len(segments) - 1
+
+    def __call__(self, time: float) -> Tensor:
+        while self.number > 0 and self._place(time) < 0:
+            self.number -= 1
+        while self.number < len(self.segments) - 1 and self._place(time) > 1:
+            self.number += 1
+        dense = self.segments[self.number].dense
+        assert dense is not None
+        return dense(self._place(time))
+
+    def _place(self, time: float) -> float:
+        start, end = self.segments[self.number].span
+        return (time - start) / (end - start)
 
 
 def _time_gradients(field: Field, t: Tensor, y: Tensor, grad_y: Tensor, adjoint: Tensor) -> Tensor:

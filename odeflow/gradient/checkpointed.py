@@ -196,7 +196,7 @@ def _reverse(
             visit(segments[number], state)
         return
     repeats = next(r for r in range(len(segments)) if comb(free + 1 + r, r) >= len(segments))
-    split = max(1, len(segments) - comb(free + repeats, repeats))
+    split = min(comb(free + repeats, repeats - 1), len(segments) - comb(free + repeats - 1, repeats - 1))
     state = start
     for segment in segments[:split]:
         state = advance(segment, state)
