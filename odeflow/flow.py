@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from odeflow.errors import GradientError, SettingError, StateError
 from odeflow.gradient import Checkpointed, Gradient
 from odeflow.gradient.surroundings import SameNoise
+from odeflow.runge_kutta import AdaptiveRungeKutta
 from odeflow.solver import Solution, Solver, Stats
 from odeflow.state import Packing, State, check_dtype
 
@@ -108,6 +109,9 @@ class Flow(nn.Module):
         t1: Last time; may lie before t0.
         augment: Number of zeros that are appended to the state along dimension 1 (features or channels) before it
             is solved (Dupont et al. 2019). The dynamics and the results have the augmented size.
+        warm_start: Begin each solve with the step that suited the beginning of the last one, instead of two
+            evaluations that look for it. For adaptive solvers; results then depend, within the tolerance, on what was
+            solved before.
 
     Attributes:
         stats: What the last solve took; None before the first.
@@ -123,6 +127,7 @@ class Flow(nn.Module):
         t0: float = 0.0,
         t1: float = 1.0,
         augment: int = 0,
+        warm_start: bool = False,
     ) -> None:
         super().__init__()
         if t0 == t1:
@@ -131,7 +136,7 @@ class Flow(nn.Module):
             raise SettingError(f"augment must not be negative; got {augment}")
         self.dynamics, self.solver = dynamics, solver
         self.gradient = Checkpointed() if gradient is None else gradient
-        self.t0, self.t1, self.augment = t0, t1, augment
+        self.t0, self.t1, self.augment, self.warm_start = t0, t1, augment, warm_start
         self.stats = None
 
     def forward(self, y0: State) -> State:
@@ -156,7 +161,10 @@ class Flow(nn.Module):
         Returns:
             Solution with y of shape (T, B, d + augment, …).
         """
-        solution = solve(self.dynamics, self._augmented(y0), t, solver=self.solver, gradient=self.gradient)
+        solver, last = self.solver, self.stats
+        if self.warm_start and isinstance(solver, AdaptiveRungeKutta) and last is not None and last.suggested_step:
+            solver = solver.starting_with(last.suggested_step)
+        solution = solve(self.dynamics, self._augmented(y0), t, solver=solver, gradient=self.gradient)
         self.stats = solution.stats
         return solution
 

@@ -1,7 +1,8 @@
 """RungeKutta and AdaptiveRungeKutta: a tableau is all that a method adds."""
 
+import copy
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -128,6 +129,12 @@ class AdaptiveRungeKutta(Solver):
     ) -> Solution:
         stages = stages_of(self.tableau, field, y0, quadrature)
         return run(stages, self.control(float(t[0]), float(t[-1])), y0, t, tape=tape, jump=jump)
+
+    def starting_with(self, first_step: float) -> Self:
+        """This solver with another first step."""
+        solver = copy.copy(self)
+        solver.first_step = first_step
+        return solver
 
     def control(self, t0: float, t1: float) -> StepControl:
         """The control of the steps of a solve from t0 to t1."""

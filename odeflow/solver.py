@@ -21,6 +21,7 @@ class Stats:
         rejected: Rejected steps of the forward pass.
         smallest_step: Size of the smallest accepted step, in the field's time; inf before the first.
         largest_step: Size of the largest accepted step.
+        suggested_step: Size of a good first step for a solve like this one, where steps are chosen by their error.
     """
 
     nfe_forward: int = 0
@@ -29,6 +30,7 @@ class Stats:
     rejected: int = 0
     smallest_step: float = float("inf")
     largest_step: float = 0.0
+    suggested_step: float | None = None
 
     def count_step(self, size: float) -> None:
         """Counts an accepted step of this size."""

@@ -22,7 +22,13 @@ SAME_STEP = 1e-6  # a step whose end is this part of itself from a time ends the
 
 
 class StepControl(ABC):
-    """Proposes the end of the next step, and judges the step once it was taken."""
+    """Proposes the end of the next step, and judges the step once it was taken.
+
+    Attributes:
+        next_size: Size of the next step, where the control chooses it by the error of the last.
+    """
+
+    next_size: float | None = None
 
     @abstractmethod
     def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
@@ -166,7 +172,8 @@ class ErrorControl(StepControl):
                 size = max(size, abs(self.h))
         else:
             self.size_of_y = size_of_y
-        self.h = math.copysign(min(size, self.max_step), h)
+        self.next_size = min(size, self.max_step)
+        self.h = math.copysign(self.next_size, h)
         return accepted
 
     def forget_state(self) -> None:
@@ -231,6 +238,7 @@ def run(
                 stats.rejected += 1
                 continue
             stats.count_step(abs(h))
+            stats.suggested_step = stats.suggested_step or control.next_size
             stages.add_quadrature(h)
             places = outputs.inside(now, end)
             rows = outputs.add(stages.dense(places)) if places else slice(0, 0)

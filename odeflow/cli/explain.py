@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from odeflow import registry
+from odeflow import registry, schedule
 from odeflow.errors import PluginError
 from odeflow.plain import class_spec, mapping, sequence
 from odeflow.plugin import Plugin, import_path
@@ -73,7 +73,7 @@ def _check_class(place: str, node: Any, contract: type) -> None:
     """Checks a class that is no plugin of ours, such as an optimizer; one with a path elsewhere is the parser's."""
     spec: dict[str, Any] = {"class_path": node} if isinstance(node, str) else mapping(node) or {}
     path = str(spec.get("class_path", ""))
-    if not path or ("." in path and not path.startswith(("torch.optim.", "odeflow."))):
+    if not path or ("." in path and not path.startswith(("torch.optim.", schedule.__name__))):
         return
     known = {cls.__name__: cls for cls in _subclasses(contract) if not cls.__name__.startswith("_")}
     name = path.rpartition(".")[2]
@@ -91,7 +91,8 @@ def _subclasses(contract: type) -> Iterator[type]:
 
 
 def _check_options(place: str, cls: type, options: Iterable[str], skip: int = 1) -> None:
-    parameters = dict(list(inspect.signature(cls.__init__).parameters.items())[skip:])
+    own = inspect.signature(cls.__init__).parameters if cls.__init__ is not object.__init__ else {}
+    parameters = dict(list(own.items())[skip:])
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     for option in options:

@@ -55,6 +55,8 @@ def _show(name: str) -> None:
         console.print(inspect.cleandoc(cls.__doc__ or ""), highlight=False, markup=False)
         options = Table("option", "type", "default", box=None, pad_edge=False)
         for option in list(inspect.signature(cls.__init__).parameters.values())[1:]:
+            if option.kind in (option.VAR_POSITIONAL, option.VAR_KEYWORD):  # there is no constructor of its own
+                continue
             default = "required" if option.default is option.empty else repr(option.default)
             options.add_row(option.name, inspect.formatannotation(option.annotation), default)
         if options.row_count:

@@ -162,7 +162,8 @@ def _name_logger(config: dict[str, Any], request: Request, label: str) -> None:
         if recipes.same_class(path, name):
             given = mapping((class_spec(trainer["logger"]) or {}).get("init_args")) or {}
             options |= {"save_dir": "runs", "name": label, **given}
-            Path(options["save_dir"]).mkdir(parents=True, exist_ok=True)  # or W&B puts its files elsewhere
+            if name == "WandbLogger":  # which puts its files elsewhere if the folder is not there
+                Path(options["save_dir"]).mkdir(parents=True, exist_ok=True)
             trainer["logger"] = {"class_path": path, "init_args": options}
             return
     if unsaid:

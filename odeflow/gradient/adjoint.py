@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from odeflow.errors import GradientError, SettingError
 from odeflow.gradient.base import Gradient
+from odeflow.gradient.once import once
 from odeflow.gradient.surroundings import Autocast
 from odeflow.solver import Quadrature, Segment, Solution, Solver, Stats, Tape
 from odeflow.state import Field, Packing
@@ -105,7 +105,7 @@ class _BackwardInTime(torch.autograd.Function):
         return solution.y
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from odeflow.errors import SettingError
 from odeflow.gradient.base import Gradient
+from odeflow.gradient.once import once
 from odeflow.gradient.surroundings import Autocast
 from odeflow.gradient.times import move_rows, on_fixed_clock
 from odeflow.solver import Segment, Solution, Solver, Stats, Tape
@@ -112,7 +112,7 @@ class _Replay(torch.autograd.Function):
         return solution.y
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from odeflow.errors import GradientError, SettingError
 from odeflow.gradient.base import Gradient
+from odeflow.gradient.once import once
 from odeflow.gradient.surroundings import Autocast
 from odeflow.gradient.times import move_rows, on_fixed_clock
 from odeflow.runge_kutta import AdaptiveRungeKutta, RungeKutta
@@ -145,7 +145,7 @@ class _BackAndForth(torch.autograd.Function):
         return solution.y[:, 0].contiguous()
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:

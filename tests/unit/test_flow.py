@@ -48,6 +48,21 @@ def test_augment_appends_zeros_that_the_field_may_use() -> None:
         flow(torch.randn(4))
 
 
+def test_warm_start_saves_evaluations_at_the_same_accuracy() -> None:
+    """The second solve begins with the step that suited the first, in fewer evaluations and within the tolerance."""
+    torch.manual_seed(0)
+    field, y0 = MLP(4), torch.randn(16, 4)
+    cold = of.Flow(field, Dopri5(1e-6, 1e-6))
+    warm = of.Flow(field, Dopri5(1e-6, 1e-6), warm_start=True)
+    exact = of.Flow(field.double(), RK4(num_steps=200))(y0.double())
+    field.float()
+    cold(y0), warm(y0)
+    assert warm.stats.nfe_forward == cold.stats.nfe_forward
+    end = warm(y0)
+    assert warm.stats.nfe_forward < cold.stats.nfe_forward
+    assert torch.allclose(end.double(), exact, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("t", "message"),
     [

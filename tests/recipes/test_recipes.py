@@ -1,0 +1,109 @@
+"""Laws of the recipes: each can be run, and does what its head says."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from odeflow import checkpoint, recipes
+from odeflow.cli import explain
+from odeflow.cli.main import main
+from odeflow.cli.request import Request
+
+OURS = [name for name in recipes.available() if name.partition("/")[0] in ("spiral", "digits", "mnist")]
+LIGHTNING_WARNS = pytest.mark.filterwarnings(
+    "ignore:.*treespec, LeafSpec:FutureWarning", "ignore:.*:UserWarning:lightning.*"
+)
+
+
+def last(folder: Path, name: str) -> float:
+    """The last value of a metric in a run's log."""
+    with (folder / "metrics.csv").open() as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)][-1]
+
+
+def best(folder: Path, name: str) -> float:
+    with (folder / "metrics.csv").open() as file:
+        return min(float(row[name]) for row in csv.DictReader(file) if row.get(name))
+
+
+def fit(recipe: str, *options: str) -> Path:
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+    assert main(["fit", "-c", recipe, *quiet, *options]) == 0
+    return Path("runs") / recipe / "version_0"
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_recipe_names_plugins_that_exist(name: str) -> None:
+    """Each recipe has a head, names known plugins and options only, and keeps a best and a last checkpoint."""
+    request = Request.of(["-c", name])
+    config = request.configuration("fit", checkpoint.specs)
+    explain.check(request.effective(config))
+    assert recipes.headline(recipes.find(name))
+    (callback,) = config["trainer"]["callbacks"]
+    assert callback["init_args"]["filename"] == "best"
+    assert callback["init_args"]["save_last"] is True
+
+
+@pytest.mark.parametrize("name", ["overlays/ddp2", "overlays/wandb"])
+def test_overlays_lie_on_every_recipe(name: str) -> None:
+    """An overlay changes the trainer alone."""
+    for below in OURS:
+        plain = Request.of(["-c", below]).configuration("fit", checkpoint.specs)
+        laid = Request.of(["-c", below, "-c", name]).configuration("fit", checkpoint.specs)
+        assert {key: value for key, value in laid.items() if key != "trainer"} == {
+            key: value for key, value in plain.items() if key != "trainer"
+        }
+        assert laid["trainer"] != plain["trainer"]
+
+
+@LIGHTNING_WARNS
+def test_spiral_learns_its_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole recipe: over the full trajectory the mean distance falls below 0.2, and the pictures are there."""
+    monkeypatch.chdir(tmp_path)
+    folder = fit("spiral")
+    assert best(folder, "val/loss") < 0.2
+    names = {file.name for file in (folder / "figures").iterdir()}
+    assert names == {f"phase_portrait_{moment}.png" for moment in ("1_start", "2_midway", "3_end")}
+
+
+@LIGHTNING_WARNS
+def test_digits_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A schedule of four epochs instead of ten reaches 70 % on the validation part."""
+    monkeypatch.chdir(tmp_path)
+    assert last(fit("digits/ode_net", "--trainer.max_epochs", "4"), "val/accuracy") > 0.7
+
+
+@pytest.mark.slow
+@LIGHTNING_WARNS
+def test_digits_reach_what_the_recipe_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole recipe: at least 95 % on the validation part."""
+    monkeypatch.chdir(tmp_path)
+    assert last(fit("digits/ode_net"), "val/accuracy") >= 0.95
+
+
+@LIGHTNING_WARNS
+def test_mnist_begins_to_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
+    """On real MNIST the published net beats guessing three times over after forty steps."""
+    monkeypatch.chdir(tmp_path)
+    few = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "40", "--trainer.limit_val_batches", "1"]
+    folder = fit("mnist/ode_net", "--data.root", str(shared / "data/mnist"), *few)
+    assert last(folder, "val/accuracy") > 0.3
+
+
+@pytest.mark.slow
+@LIGHTNING_WARNS
+def test_mnist_in_one_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
+    """One epoch on real MNIST: at most 3 % test error, repeated from the checkpoint alone, under a tighter solver too."""
+    monkeypatch.chdir(tmp_path)
+    folder = fit("mnist/ode_net", "--data.root", str(shared / "data/mnist"), "--trainer.max_epochs", "1")
+    best_checkpoint = str(folder / "checkpoints/best.ckpt")
+    tight = ["--model.solver", "Dopri5", "--model.solver.rtol", "1e-6", "--model.solver.atol", "1e-6"]
+    evaluations = {}
+    for label, options in {"same": [], "tight": tight}.items():
+        assert main(["test", "--ckpt_path", best_checkpoint, "--trainer.enable_progress_bar", "false", *options]) == 0
+        version = {"same": "version_0", "tight": "version_1"}[label]
+        assert last(Path("runs/test") / version, "test/error_percent") <= 3
+        evaluations[label] = last(Path("runs/test") / version, "test/nfe")
+    assert evaluations["same"] == 8
+    assert evaluations["tight"] > 20
