@@ -159,12 +159,12 @@ class ValueStages(Stages):
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
         self.first_slope(t, y)
         self.has_last = False
-        flat, shape, c = y.view(-1), self.shape, self.tableau.c
+        flat, c = y.view(-1), self.tableau.c
         for number in range(1, self.count):
             stage = torch.addmv(flat, self.columns[number], self.a[number], alpha=h)
-            self._evaluate_into(number, t + c[number] * h, stage.view(shape))
+            self._evaluate_into(number, t + c[number] * h, stage.view_as(y))
         self.t, self.h, self.y = t, h, y
-        self.t1, self.y1 = t + h, torch.addmv(flat, self.columns[self.count], self.b, alpha=h).view(shape)
+        self.t1, self.y1 = t + h, torch.addmv(flat, self.columns[self.count], self.b, alpha=h).view_as(y)
         return self.y1
 
     def last_slope(self) -> None:

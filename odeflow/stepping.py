@@ -107,6 +107,7 @@ class ErrorControl(StepControl):
         self.h = 0.0  # size of the next step, signed
         self.attempts = 0
         self.size_of_y: Tensor | None = None  # |y| of the last accepted state
+        self.smallest_scale: Tensor | None = None  # atol, where a tensor is added faster than a number
 
     def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
         """Chooses the first step (Hairer, Nørsett & Wanner, II.4, "Starting Step Size").
@@ -159,7 +160,9 @@ class ErrorControl(StepControl):
         """Judges by the scaled error, and sets the size of the next step."""
         size_of_y = y.detach().abs() if self.size_of_y is None else self.size_of_y
         size_of_y1 = y1.detach().abs()
-        scale = torch.maximum(size_of_y, size_of_y1).mul_(self.rtol).add_(self.atol)
+        if self.smallest_scale is None:
+            self.smallest_scale = y1.new_tensor(self.atol)
+        scale = torch.add(self.smallest_scale, torch.maximum(size_of_y, size_of_y1), alpha=self.rtol)
         error = abs(h) * rms(stages.error().div_(scale.reshape(-1)))
         accepted = error <= 1
         factor = LARGEST_SHRINKAGE  # also where the error is nan
