@@ -219,7 +219,7 @@ class TracedStages(Stages):
         return self.y1
 
     def _combine(self, y: Tensor, weights: Sequence[float], h: float) -> Tensor:
-        """Y + h Σ w k."""
+        """The sum y + h Σ w k."""
         total = None
         for weight, slope in zip(weights, self.slopes, strict=False):
             if weight:

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -180,14 +181,14 @@ class ErrorControl(StepControl):
         return accepted
 
     def forget_state(self) -> None:
-        """The state was replaced."""
+        """The size of the old state is void."""
         self.size_of_y = None
 
 
 def rms(value: Tensor) -> float:
     """The root mean square over all entries."""
     flat = value.reshape(-1)
-    return math.sqrt(float(flat.dot(flat)) / flat.numel())
+    return math.sqrt(float(flat.dot(flat)) / max(flat.numel(), 1))
 
 
 class Outputs:
@@ -197,18 +198,17 @@ class Outputs:
         self.times: list[float] = t.tolist()
         self.blocks = [y0[None]]
         self.row = 1
-        gaps = [abs(second - first) for first, second in zip(self.times, self.times[1:], strict=False)]
+        gaps = [abs(second - first) for first, second in pairwise(self.times)]
         largest = max(abs(self.times[0]), abs(self.times[-1]))
         self.tolerance = min(4 * torch.finfo(t.dtype).eps * largest, 0.25 * min(gaps))
 
     def inside(self, t: float, t1: float) -> list[float]:
         """The places θ between 0 and 1 of the times that lie inside the step."""
         places: list[float] = []
-        sign = math.copysign(1.0, t1 - t)
-        for time in self.times[self.row :]:
-            if sign * (t1 - time) <= self.tolerance:
-                break
-            places.append((time - t) / (t1 - t))
+        sign, row = math.copysign(1.0, t1 - t), self.row
+        while row < len(self.times) and sign * (t1 - self.times[row]) > self.tolerance:
+            places.append((self.times[row] - t) / (t1 - t))
+            row += 1
         return places
 
     def ends(self, t1: float) -> bool:

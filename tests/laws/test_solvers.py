@@ -178,6 +178,16 @@ def test_output_times_cost_no_evaluations() -> None:
     assert torch.allclose(many.y[:, 0], 1 / (1 + many.t**2), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [*FIXED, *ADAPTIVE])
+def test_empty_batches(name: str) -> None:
+    """A batch of no samples is solved, by every gradient."""
+    cls = look_up("solver", name)
+    solver = cls(num_steps=2) if name in FIXED else cls()
+    y = of.solve(riccati, torch.ones(0, 3, requires_grad=True), [0.0, 1.0], solver=solver, params=()).y
+    assert y.shape == (2, 0, 3)
+    y.sum().backward()
+
+
 def test_step_bounds_are_kept() -> None:
     """max_step bounds every step, and first_step is taken if it is good enough."""
     dopri5 = look_up("solver", "Dopri5")(1e-3, 1e-3, first_step=0.01, max_step=0.1)
