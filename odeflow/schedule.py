@@ -1,6 +1,7 @@
 """OneCycle: a learning-rate schedule that fits itself to the length of the run."""
 
 import math
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -30,6 +31,10 @@ class OneCycle(LambdaLR):
             raise SettingError(f"OneCycle: warmup must lie between 0 and 1; got {warmup}")
         self.warmup, self.total_steps = warmup, total_steps
         super().__init__(optimizer, self._factor)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of every schedule, but for the number of steps: a run that is resumed may be longer."""
+        return {name: value for name, value in super().state_dict().items() if name != "total_steps"}
 
     def _factor(self, step: int) -> float:
         if self.total_steps is None:  # not told yet: at the very start

@@ -4,6 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from odeflow.tableau import Tableau
 
 
 @lru_cache(maxsize=256)
-def _vectors(rows: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+def _vectors(rows: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    """Each row, nested or not, as a tensor that is kept for the next solve."""
     with torch.inference_mode(False):
         return [torch.tensor(row, dtype=dtype, device=device) for row in rows]
 
@@ -102,20 +104,11 @@ class Stages(ABC):
         """The state was replaced, so that its slope is no longer known."""
         self.has_first = False
 
-    def dense_weights(self, theta: Sequence[float]) -> list[list[float]]:
+    def dense_weights(self, theta: Sequence[float], like: Tensor) -> Tensor:
         """(m, count + 1): weights w with y(t + θh) = y + h Σ w k, where the last k is the slope at the step's end."""
-        tableau, count = self.tableau, self.count
-        rows: list[list[float]] = []
-        for place in theta:
-            if tableau.dense is not None:
-                row = [sum(x * place ** (power + 1) for power, x in enumerate(poly)) for poly in tableau.dense]
-                row += [0.0] * (count + 1 - len(row))
-            else:  # cubic Hermite: y + (3θ² − 2θ³)(y₁ − y) + h(θ − 2θ² + θ³) k₁ + h(θ³ − θ²) f(t₁, y₁)
-                blend = place * place * (3 - 2 * place)
-                row = [blend * weight for weight in tableau.b[:count]] + [place * place * (place - 1)]
-                row[0] += place * (1 - place) ** 2
-            rows.append(row)
-        return rows
+        (coefficients,) = _vectors((self.tableau.interpolation,), torch.float64, torch.device("cpu"))
+        places = torch.tensor(theta, dtype=torch.float64)
+        return (places[:, None].expand(-1, coefficients.shape[1]).cumprod(1) @ coefficients.t()).to(like)
 
 
 def stages_of(tableau: Tableau, field: Field, like: Tensor, quadrature: Quadrature | None = None) -> Stages:
@@ -180,7 +173,7 @@ class ValueStages(Stages):
 
     def dense(self, theta: Sequence[float]) -> Tensor:
         self.last_slope()
-        weights = self.slopes.new_tensor(self.dense_weights(theta))
+        weights = self.dense_weights(theta, self.slopes)
         rows = torch.addmm(self.y.view(1, -1), weights, self.slopes, alpha=self.h)
         return rows.view(-1, *self.shape)
 
@@ -241,7 +234,7 @@ class TracedStages(Stages):
     def dense(self, theta: Sequence[float]) -> Tensor:
         self.last_slope()
         slopes = torch.stack(self.slopes)
-        weights = slopes.new_tensor(self.dense_weights(theta))
+        weights = self.dense_weights(theta, slopes)
         rows = torch.addmm(self.y.reshape(1, -1), weights, slopes.view(len(self.slopes), -1), alpha=self.h)
         return rows.view(-1, *self.y.shape)
 

@@ -141,6 +141,19 @@ class Tableau:
             return None
         return tuple(x - y for x, y in zip(self.b, self.b_embedded, strict=True))
 
+    @cached_property
+    def interpolation(self) -> tuple[tuple[float, ...], ...]:
+        """Row i: the coefficients of θ, θ², … of bᵢ(θ), the last row for the slope f(t₁, y₁) at the step's end.
+
+        Without dense output of the method's own, these are cubic Hermite's,
+        y + (3θ² − 2θ³)(y₁ − y) + h(θ − 2θ² + θ³) k₁ + h(θ³ − θ²) f(t₁, y₁).
+        """
+        if self.dense is not None:
+            return self.dense if self.fsal else (*self.dense, (0.0,) * len(self.dense[0]))
+        weights = self.b[:-1] if self.fsal else self.b
+        first, *others = ((0.0, 3 * weight, -2 * weight) for weight in weights)
+        return ((1.0, first[1] - 2, first[2] + 1), *others, (0.0, -1.0, 1.0))
+
     def _check_lengths(self) -> None:
         stages = len(self.c)
         lengths = {"a": len(self.a), "b": len(self.b), "b_embedded": stages, "dense": stages}

@@ -9,6 +9,20 @@ import odeflow as of
 from odeflow.schedule import OneCycle
 
 
+def test_a_resumed_run_may_be_longer() -> None:
+    """Its state tells how far it was, not how long the run was to be."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    short, long = OneCycle(optimizer, total_steps=10), OneCycle(optimizer, total_steps=1000)
+    for _ in range(10):
+        optimizer.step()
+        short.step()
+    long.load_state_dict(short.state_dict())
+    optimizer.step()
+    long.step()
+    assert 0 < optimizer.param_groups[0]["lr"] < 0.1
+    assert long.last_epoch == 11
+
+
 def test_it_rises_then_falls_to_zero_over_the_run() -> None:
     """From lr/25 to lr at the end of the warm-up, and to zero at the last step."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)

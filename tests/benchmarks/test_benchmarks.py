@@ -1,0 +1,93 @@
+"""The benchmarks run, and what they compare is right."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+CHEAP = ("perceptron", "density")
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, ModuleType]]:
+    """The scripts, imported as when they are run; truths are kept in a folder of the test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    names = ("problems", "engines", "compare", "scaling")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield {name: __import__(name) for name in names}
+    torch.set_num_threads(threads)
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def loose(scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    """The scripts, with truths good enough for a test."""
+    solve = scripts["problems"].Problem._solve_truth
+    monkeypatch.setattr(scripts["problems"].Problem, "_solve_truth", lambda self, tolerance: solve(self, 1e-8))
+    return scripts
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_gradients_agree_with_the_truth(loose: dict[str, ModuleType], name: str) -> None:
+    """Every gradient of odeflow is the truth's up to a small multiple of the tolerance."""
+    problem = loose["problems"].PROBLEMS[name]()
+    truth = problem.truth()
+    for mode in loose["engines"].MODES:
+        for engine in loose["engines"].engines(mode):
+            if engine.name.startswith("odeflow"):
+                for value, true in zip(engine.prepare(problem)(lambda: None), truth, strict=False):
+                    error = (value.double() - true).norm() / true.norm()
+                    assert error < 100 * problem.rtol, engine.name
+
+
+def test_table_is_well_formed(loose: dict[str, ModuleType], tmp_path: Path, capsys: Any) -> None:
+    """The command prints and writes tables whose lines have as many cells as their header."""
+    file = tmp_path / "table.md"
+    loose["compare"].main(["--cases", "perceptron", "--modes", "memory", "--rounds", "1", "--markdown", str(file)])
+    written = file.read_text()
+    assert written.split("\n\n")[2].strip() in capsys.readouterr().out
+    tables = [block.splitlines() for block in written.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 2
+    for lines in tables:
+        assert len({line.count("|") for line in lines}) == 1
+        assert re.fullmatch(r"\| -+ (\| -+: )+\|", lines[1])
+    assert "odeflow Checkpointed" in written
+    assert "nan" not in written
+
+
+def test_field_alone_repeats_the_calls(scripts: dict[str, ModuleType]) -> None:
+    """The measure of overhead makes as many evaluations and products as the engine did."""
+    problem, compare = scripts["problems"].perceptron(), scripts["compare"]
+    for mode in ("forward", "backprop", "memory"):
+        engine = scripts["engines"].engines(mode)[1]
+        calls = compare.count_calls(engine.prepare(problem), problem)
+        alone = compare.field_alone(problem, calls, mode)
+        again = compare.count_calls(lambda note, alone=alone: [alone()][:0], problem)
+        assert again.forward == calls.forward + calls.backward
+        assert again.differentiated == calls.differentiated
+    assert calls.backward == calls.differentiated > 0
+
+
+def test_peak_counts_bytes(scripts: dict[str, ModuleType]) -> None:
+    """A megabyte that is held for a moment is a peak of a megabyte."""
+    assert scripts["compare"].peak_bytes(lambda: torch.zeros(250_000)) == pytest.approx(1e6, rel=0.01)
+
+
+def test_memory_of_backprop_grows(scripts: dict[str, ModuleType]) -> None:
+    """Backprop's peak grows with the number of steps, Checkpointed's much less."""
+    scaling = scripts["scaling"]
+    problem = scaling._problem(batch=64, dim=8, width=64)
+    peaks = {}
+    for name, make, _ in scaling.GRADIENTS[:2]:
+        peaks[name] = [scaling.memory(problem, make(2048), steps)[1] for steps in (4, 32)]
+    assert peaks["Backprop"][1] > 4 * peaks["Backprop"][0]
+    assert peaks["Checkpointed"][1] < peaks["Backprop"][1] / 4
