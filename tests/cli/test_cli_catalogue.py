@@ -1,0 +1,115 @@
+"""`odeflow recipes`, `odeflow plugins` and `odeflow --help`: what there is."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import odeflow as of
+from odeflow import recipes, registry
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_version_and_help(done):
+    """--version tells the version; --help, and nothing at all, tell the commands."""
+    assert done("--version").out == f"odeflow {of.__version__}\n"
+    for words in ("", "--help", "-h", "help"):
+        out = done(words).out
+        assert all(word in out for word in ("fit", "validate", "test", "predict", "recipes", "plugins", "--plugins")), (
+            words
+        )
+
+
+def test_every_recipe_is_listed_with_what_it_is(done):
+    """`recipes list` names each recipe with its first line."""
+    out = done("recipes list").out
+    for name, file in recipes.available().items():
+        (line,) = [line for line in out.splitlines() if line.startswith(f"{name} ")]
+        assert recipes.headline(file) in line
+        assert recipes.headline(file)
+
+
+def test_a_recipe_is_shown_as_it_is(done):
+    """`recipes show NAME` prints the file, comments and all."""
+    assert done("recipes show mnist/ode_net").out.rstrip("\n") == recipes.find("mnist/ode_net").read_text().rstrip("\n")
+
+
+def test_a_copy_is_the_recipe_and_overwrites_nothing(done, refused):
+    """`recipes copy NAME FILE` makes the same recipe, in a new folder if need be, but never over a file."""
+    done("recipes copy spiral mine/copy.yaml")
+    assert recipes.read("mine/copy.yaml") == recipes.read("spiral")
+    Path("mine/copy.yaml").write_text("precious")
+    assert "exists already" in refused("recipes copy spiral mine/copy.yaml")
+    assert "exists already" in refused("recipes copy spiral mine")
+    assert Path("mine/copy.yaml").read_text() == "precious"
+    assert "refused" not in done("fit -c spiral --print_config").out
+
+
+@pytest.mark.parametrize("name", recipes.available())
+def test_every_recipe_is_understood(done, name):
+    """Each recipe that is shipped passes the parser, with all that it names; an overlay does on top of a recipe."""
+    words = f"-c spiral -c {name}" if name.startswith("overlays/") else f"-c {name}"
+    config = done(f"fit {words} --print_config").config
+    assert config["seed_everything"] == 0
+    assert config["model"]["class_path"]
+
+
+def test_every_plugin_is_listed(done):
+    """`plugins list` names the plugins of all kinds with what they are; `plugins list KIND` those of one."""
+    out = done("plugins list").out
+    for kind in registry.CONTRACTS:
+        part = done(f"plugins list {kind}").out
+        for name, cls in registry.plugins(kind).items():
+            rows = [row.split() for row in out.splitlines()]
+            assert [kind, name] in [row[:2] for row in rows]
+            assert cls.__doc__.strip().splitlines()[0][:40] in part
+        others = set(registry.CONTRACTS) - {kind}
+        assert not others & {row.split()[0] for row in part.splitlines() if row.split()}
+
+
+@pytest.mark.parametrize("name", [name for kind in registry.CONTRACTS for name in registry.plugins(kind)])
+def test_every_plugin_is_shown_with_its_options(done, name):
+    """`plugins show NAME` tells the meaning, the import path and each option with its default."""
+    (cls,) = {registry.plugins(kind)[name] for kind in registry.CONTRACTS if name in registry.plugins(kind)}
+    out = done(f"plugins show {name}").out
+    assert f"{cls.__module__}.{name}" in out
+    assert cls.__doc__.strip().splitlines()[0] in out
+
+
+def test_options_are_shown_with_types_and_defaults(done):
+    """`plugins show MLP` tells which options must be given, and what the others are by default."""
+    rows = {row.split()[0]: row for row in done("plugins show MLP").out.splitlines() if row.strip()}
+    assert rows["dim"].split() == ["dim", "int", "required"]
+    assert rows["activation"].split() == ["activation", "str", "'tanh'"]
+    assert "kwargs" not in done("plugins show Backprop").out
+
+
+def test_a_loose_file_is_listed_on_request(done):
+    """`plugins --plugins FILE list` lists the file's plugins too."""
+    Path("listed_only.py").write_text(
+        "from odeflow_solvers import RK4\n\n\nclass ListedOnly(RK4):\n    '''A solver that is only listed.'''\n"
+    )
+    assert "A solver that is only listed." in done("plugins --plugins listed_only.py list solver").out
+
+
+def test_a_package_that_fails_is_listed_with_its_reason(done, monkeypatch):
+    """A plugin package that cannot be imported takes nothing down, and `plugins list` tells why."""
+    monkeypatch.setitem(registry._failures, "broken (broken_package)", "ImportError: no such thing")
+    out = done("plugins list solver").out
+    assert "broken (broken_package) could not be imported: ImportError: no such thing" in out
+    assert "Dopri5" in out
+
+
+def test_the_help_of_a_task_names_its_options(done):
+    """`fit --model.help Classification` tells the options of the task."""
+    out = done("fit --model.help Classification").out
+    assert all(f"--model.{option} " in out for option in ("dynamics", "solver", "gradient", "augment", "t1"))
+
+
+def test_printed_yaml_is_valid(done):
+    """`recipes show` prints what a YAML parser understands."""
+    assert yaml.safe_load(done("recipes show spiral").out)["data"]["class_path"] == "Spiral"

@@ -1,0 +1,223 @@
+"""Mistakes at the command line: a few lines that name the nearest and list what there is, and exit status 2."""
+
+from pathlib import Path
+
+import pytest
+
+SOLVERS = "Did you mean RK4?  available: … Dopri5, … Euler, … RK4"  # and whatever else is installed
+DOPRI5 = "options: rtol, atol, first_step, min_step, max_step, max_steps"
+ADJOINT = "-c spiral --model.gradient Adjoint --model.gradient.solver"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        # commands, recipes and files
+        (
+            "fot -c spiral",
+            "no command named 'fot'. Did you mean fit?  available: fit, validate, test, predict, recipes",
+        ),
+        (
+            "fit",
+            "give a recipe by -c NAME, or a checkpoint by --ckpt_path FILE.  recipes: … digits/ode_net, … mnist/ode_net",
+        ),
+        ("test", "odeflow test needs to know what to run"),
+        ("fit -c spirall", "no recipe or file named 'spirall'. Did you mean spiral?  available: … digits/ode_net"),
+        ("fit -c=spirall", "Did you mean spiral?"),
+        ("fit -c spiral -c overlay.yaml", "no recipe or file named 'overlay.yaml'"),
+        ("fit -c", "-c needs a value"),
+        ("fit -c --trainer.max_epochs 1", "-c needs a value"),
+        ("fit -c spiral --config", "--config needs a value"),
+        ("fit -c spiral --plugins", "--plugins needs a value"),
+        ("test --ckpt_path", "--ckpt_path needs a value"),
+        ("test --ckpt_path --trainer.devices 1", "--ckpt_path needs a value"),
+        ("fit -c spiral --plugins nothing.py", "there is no plugin file nothing.py"),
+        ("fit -c spiral --plugins nothing.at.all", "nothing"),
+        # plugins by kind, and inside one another
+        ("fit -c spiral --model.solver RK5", f"model.solver: no solver named 'RK5'. {SOLVERS}"),
+        ("fit -c spiral --model.solver=rk4", "no solver named 'rk4'. Did you mean RK4?"),
+        ("fit -c spiral --model.solver.class_path RK5", "model.solver: no solver named 'RK5'"),
+        (
+            "fit -c spiral --model.solver odeflow_solvers.RK5",
+            "model.solver: the plugin RK5 (of odeflow_solvers) is not",
+        ),
+        ("fit -c spiral --model Trajektory", "model: no task named 'Trajektory'. Did you mean Trajectory?"),
+        (
+            "fit -c spiral --data Spirals",
+            "data: no data named 'Spirals'. Did you mean Spiral?  available: … Digits, … MNIST",
+        ),
+        ("fit -c spiral --model.dynamics MLPP", "model.dynamics: no dynamics named 'MLPP'. Did you mean MLP?"),
+        (
+            "fit -c spiral --model.gradient Adjiont",
+            "model.gradient: no gradient named 'Adjiont'. Did you mean Adjoint?",
+        ),
+        (f"fit {ADJOINT} RK5", f"model.gradient.solver: no solver named 'RK5'. {SOLVERS}"),
+        ("fit -c spiral --model.solver Adjoint", "model.solver: no solver named 'Adjoint'"),
+        ("fit -c spiral --model.solver RungeKutta", "model.solver: no solver named 'RungeKutta'"),
+        ("fit -c spiral --model.solver 5", "model.solver: a solver plugin is wanted, by name; got 5"),
+        ("fit -c spiral --model true", "model: a task plugin is wanted, by name; got True"),
+        # options of plugins
+        ("fit -c spiral --model.solvr RK4", "model: Trajectory has no option 'solvr'. Did you mean solver?  options:"),
+        (
+            "fit -c spiral --model.solver.rtoll 1",
+            f"model.solver: Dopri5 has no option 'rtoll'. Did you mean rtol?  {DOPRI5}",
+        ),
+        (
+            "fit -c spiral --model.solver RK4 --model.solver.stepsize 1",
+            "RK4 has no option 'stepsize'. Did you mean step_size?",
+        ),
+        (
+            "fit -c spiral --model.solver RK4 --model.solver.rtol 1",
+            "RK4 has no option 'rtol'.  options: step_size, num_steps",
+        ),
+        ("fit -c spiral --model.dynamics.hiden 1", "model.dynamics: MLP has no option 'hiden'. Did you mean hidden?"),
+        ("fit -c spiral --data.batchsize 3", "data: Spiral has no option 'batchsize'. Did you mean batch_size?"),
+        (
+            "fit -c spiral --model.gradient.solver RK4",
+            "model.gradient: Checkpointed has no option 'solver'.  options: ",
+        ),
+        (f"fit {ADJOINT} RK4 --model.gradient.solver.steps 1", "model.gradient.solver: RK4 has no option 'steps'."),
+        (
+            "fit -c spiral --model.gradient Backprop --model.gradient.foo 1",
+            "model.gradient: Backprop has no option 'foo'.  options: none",
+        ),
+        ("fit -c spiral --model.init_args.solver.init_args.rtoll 1", "model.solver: Dopri5 has no option 'rtoll'."),
+        ("fit -c spiral --model.solver={class_path: RK4, init_args: {n: 2}}", "model.solver: RK4 has no option 'n'."),
+        # options of the trainer, the optimizer, the schedule
+        ("fit -c spiral --trainer.max_epoch 1", "trainer: Trainer has no option 'max_epoch'. Did you mean max_epochs?"),
+        (
+            "fit -c spiral --trainer.logger WandbLoger",
+            "trainer.logger: no logger named 'WandbLoger'. Did you mean WandbLogger?",
+        ),
+        (
+            "fit -c spiral --trainer.callbacks EarlyStoping",
+            "no callback named 'EarlyStoping'. Did you mean EarlyStopping?",
+        ),
+        (
+            "fit -c spiral --optimizer Adamm",
+            "optimizer: no optimizer named 'Adamm'. Did you mean Adam?  available: ASGD,",
+        ),
+        ("fit -c spiral --optimizer torch.optim.Adamm", "optimizer: no optimizer named 'Adamm'."),
+        (
+            "fit -c spiral --optimizer.lrr 1",
+            "optimizer: Adam has no option 'lrr'. Did you mean lr?  options: lr, betas, eps",
+        ),
+        ("fit -c spiral --lr_scheduler StepLRR", "lr_scheduler: no lr_scheduler named 'StepLRR'. Did you mean StepLR?"),
+        (
+            "fit -c spiral --lr_scheduler ExponentialLR --lr_scheduler.gama 1",
+            "ExponentialLR has no option 'gama'. Did you mean gamma?  options: gamma,",
+        ),
+        (
+            "fit -c spiral --modle.solver RK4",
+            "no option named 'modle'. Did you mean model?  available: model, data, trainer",
+        ),
+        ("fit -c spiral --optimiser Adam", "no option named 'optimiser'. Did you mean optimizer?"),
+        ("fit -c spiral --nonsense", "no option named 'nonsense'.  available: model"),
+        ("fit -c spiral stray", "there is no option stray"),
+        # values
+        ("fit -c spiral --model.solver.rtol abc", "rtol: Expected a float. Got value: abc"),
+        ("fit -c spiral --model.solver.rtol=", "rtol: Expected a float"),
+        ("fit -c spiral --data.batch_size 3.5", "batch_size: Expected a int. Got value: 3.5"),
+        ("fit -c spiral --model.dynamics.hidden [a,b]", "hidden: Expected a int. Got value: a"),
+        ("fit -c spiral --model.distance max", "distance: Expected a typing.Literal['mae', 'mse']. Got value: max"),
+        ("fit -c spiral --model.distance [1", "distance: Expected a typing.Literal"),
+        ("fit -c spiral --optimizer.lr fast", "lr: Expected a float, got fast"),
+        ("fit -c spiral --trainer.max_epochs one", "trainer.max_epochs: Expected a int, got one"),
+        ("fit -c spiral --seed_everything x", "seed_everything: Expected a bool; Expected a int, got x"),
+        ("fit -c spiral --model.solver.rtol -1", "Dopri5: rtol and atol must not be negative"),
+        ("fit -c spiral --model.solver RK4", "RK4 needs either step_size or num_steps; neither was given"),
+        ("fit -c spiral --trainer.accelerator gpuu", "'gpuu'"),
+        ("fit --model Trajectory --data Spiral", "required: dynamics, solver"),
+        # help
+        ("fit --model.help RK4", "--model.help: no task named 'RK4'. … available: … Classification, … Trajectory"),
+        ("fit --model.solver.help Dopri5", "odeflow plugins show Dopri5"),
+        # plugins and recipes
+        (
+            "plugins list solvr",
+            "no kind of plugin named 'solvr'. Did you mean solver?  available: solver, dynamics, gradient",
+        ),
+        ("plugins show RK5", "no plugin named 'RK5'. Did you mean RK4?  available:"),
+        ("plugins list --plugins nothing.py", "there is no plugin file nothing.py"),
+        ("recipes show spirall", "no recipe or file named 'spirall'. Did you mean spiral?"),
+        ("recipes copy spirall my.yaml", "no recipe or file named 'spirall'. Did you mean spiral?"),
+    ],
+)
+def test_a_mistake_is_told_in_a_few_lines(refused, words, told):
+    """A name that does not exist, or a value that does not fit, is told with its place, the nearest and all there are."""
+    words = [word.replace("\0", " ") for word in words.replace(": ", ":\0").replace(", ", ",\0").split()]
+    message = refused(words)
+    assert all(part in message for part in told.split(" … ")), message
+
+
+@pytest.mark.parametrize("words", ["plugins lst", "recipes lst", "recipes", "recipes copy spiral", "plugins show"])
+def test_a_subcommand_is_told_with_its_usage(command, words):
+    """`recipes` and `plugins` answer a wrong or missing word by their usage, and exit status 2."""
+    outcome = command(words)
+    assert outcome.status == 2
+    assert "usage: odeflow" in outcome.err
+    assert len(outcome.err.splitlines()) <= 4
+
+
+TASK = "class_path: Trajectory, init_args: {dynamics: {class_path: MLP, init_args: {dim: 2}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("model: [1, 2", "bad.yaml, line 1, column 13: this is not valid YAML: expected ',' or ']'"),
+        ("model:\n\tfoo: 2", "bad.yaml, line 2, column 1: this is not valid YAML: found character '\\t'"),
+        ("a: 1\n b: 2", "bad.yaml, line 2, column 3: this is not valid YAML"),
+        ("a\x00b", "bad.yaml is not YAML"),
+        ("\udce9", "bad.yaml is not YAML: 'utf-8' codec"),
+        ("- 1", "must hold keys such as model, data and trainer; it holds [1]"),
+        ("", "it holds None"),
+        ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor for the tag"),
+        ("modle: {class_path: Trajectory}", "no option named 'modle'. Did you mean model?"),
+        ("1: 2", "no option named '1'"),
+        ("trainer: {max_epoch: 3}", "trainer: Trainer has no option 'max_epoch'. Did you mean max_epochs?"),
+        ("trainer: 3", "trainer: options such as max_epochs are wanted; got 3"),
+        (
+            "trainer: {callbacks: [{class_path: EarlyStoping}]}",
+            "no callback named 'EarlyStoping'. Did you mean EarlyStopping?",
+        ),
+        ("optimizer: {class_path: Adam, init_args: {rate: 1}}", "optimizer: Adam has no option 'rate'"),
+        (f"model: {{{TASK}, solver: {{class_path: RK5}}}}}}", "model.solver: no solver named 'RK5'. Did you mean RK4?"),
+        ("model: {init_args: {solver: {init_args: {rtoll: 1}}}}", "model.solver: Dopri5 has no option 'rtoll'"),
+        ("model: {init_args: {solver: {init_args: {rtol: abc}}}}", "rtol: Expected a float. Got value: abc"),
+        ("model: {init_args: {solver: [RK4]}}", "model.solver: a solver plugin is wanted, by name; got ['RK4']"),
+        (
+            "model: {class_path: Trajectory, init_args: [1, 2]}",
+            "model: init_args must name the options of Trajectory; got [1, 2]",
+        ),
+        ("model: {class_path: Trajectory, solver: Dopri5}", "the options of Trajectory go under init_args"),
+    ],
+)
+def test_a_bad_file_is_told_in_a_few_lines(refused, text, told):
+    """A file that is no YAML, or says what makes no sense, is refused by name, with line and column if it has them."""
+    Path("bad.yaml").write_bytes(text.encode(errors="surrogateescape"))
+    assert told in refused("fit -c spiral -c bad.yaml")
+
+
+def test_a_recipe_without_a_task_says_so(refused):
+    """A model without a class is asked for one, with all there are."""
+    Path("bad.yaml").write_text("model: {init_args: {solver: Dopri5}}")
+    assert "model: which task? Give class_path: one of " in refused("fit -c bad.yaml")
+
+
+def test_a_run_that_fails_as_foreseen_needs_no_traceback(refused, brief):
+    """What the engine finds out only during the run, such as a state of the wrong size, ends it in a line as well."""
+    assert "MLP(dim=3) takes states (…, 3); got (1, 2)" in refused(f"fit -c spiral --model.dynamics.dim 3 {brief}")
+
+
+def test_a_plugin_file_that_fails_is_named(refused):
+    """A file of plugins that cannot be imported is named with its error."""
+    Path("broken_file.py").write_text("import nothing_of_that_name\n")
+    message = refused("fit -c spiral --plugins broken_file.py")
+    assert "plugins from broken_file.py cannot be imported: No module named 'nothing_of_that_name'" in message
+
+
+def test_nothing_is_left_by_a_mistake(refused):
+    """A command that is refused makes no folders, nor does one that only prints."""
+    refused("fit -c spiral --model.solver RK5")
+    refused("fit -c spiral --model.solver.rtol abc")
+    assert not list(Path().iterdir())

@@ -1,0 +1,204 @@
+"""Traps that a command line on top of Lightning and jsonargparse falls into, one by one."""
+
+import ast
+import inspect
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+import torch
+
+import odeflow as of
+import odeflow_data
+from odeflow import recipes, registry
+from odeflow.cli.main import main
+from odeflow.cli.request import Request
+from odeflow_data import Digits
+
+PLAIN = {str, int, float, bool, type(None), list, dict, tuple, typing.Any}
+
+
+def parts(annotation: object) -> set[object]:
+    """The types that an annotation is made of."""
+    inner = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        return {type(value) for value in inner}
+    return set().union(*(parts(part) for part in inner)) if inner else {annotation}
+
+
+def test_the_words_of_the_process_stay_as_they_are(monkeypatch, capsys):
+    """sys.argv is read and never edited: Lightning starts the other processes of a run from it."""
+    words = [
+        "odeflow",
+        "fit",
+        "-c",
+        "spiral",
+        "--model.solver",
+        "RK4",
+        "--model.solver.num_steps",
+        "2",
+        "--print_config",
+    ]
+    argv = list(words)
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    assert "RK4" in capsys.readouterr().out
+    assert sys.argv is argv
+    assert argv == words
+
+
+def test_requests_leave_the_words_alone():
+    """Sorting the words takes none of them away."""
+    words = ["-c", "spiral", "--plugins=a.py", "--model.solver=RK4", "--trainer.max_epochs", "3", "stray"]
+    before = list(words)
+    request = Request.of(words)
+    assert words == before
+    assert (request.configs, request.plugins) == (["spiral"], ["a.py"])
+    assert request.options == [("model.solver", "RK4"), ("trainer.max_epochs", "3")]
+    assert request.words == words[3:]
+
+
+def test_options_beside_a_class_are_explained(refused):
+    """{class_path: RK4, step_size: .5} is answered by how to write it, not by "Solver is abstract"."""
+    Path("flat.yaml").write_text("model: {init_args: {solver: {class_path: RK4, step_size: .5}}}")
+    message = refused("fit -c spiral -c flat.yaml")
+    assert "model.solver: the options of RK4 go under init_args" in message
+    assert "{class_path: RK4, init_args: {step_size: …}}" in message
+    assert "go under init_args" in refused(
+        ["fit", "-c", "spiral", "--model.solver", "{class_path: RK4, step_size: .5}"]
+    )
+
+
+@pytest.mark.parametrize("kind", registry.CONTRACTS)
+def test_a_contract_is_no_choice(command, kind):
+    """Each contract, and each class between it and the plugins, is abstract and so never offered; none is a Protocol."""
+    contract = registry.contract(kind)
+    assert inspect.isabstract(contract)
+    assert not getattr(contract, "_is_protocol", False)
+    listed = command(f"plugins list {kind}").out.split()
+    assert not {contract.__name__, "RungeKutta", "AdaptiveRungeKutta"} & set(listed)
+    assert not any(inspect.isabstract(cls) for cls in registry.plugins(kind).values())
+
+
+def test_options_do_not_survive_a_change_of_class(done):
+    """Where a file or a typed option names another class, nothing of the old one stays, not even by the same name."""
+    Path("adamw.yaml").write_text("optimizer: {class_path: AdamW, init_args: {lr: 0.5, weight_decay: 0.25}}")
+    Path("adam.yaml").write_text("optimizer: {class_path: Adam, init_args: {betas: [0.5, 0.6]}}")
+    for words in ("-c adam.yaml", "--optimizer Adam", "--optimizer.class_path=Adam"):
+        optimizer = done(f"fit -c spiral -c adamw.yaml {words} --print_config").config["optimizer"]
+        assert optimizer["class_path"] == "torch.optim.Adam"
+        assert (optimizer["init_args"]["lr"], optimizer["init_args"]["weight_decay"]) == (1e-3, 0), words
+
+
+def test_options_do_not_survive_a_change_of_plugin(done):
+    """The same inside a task: TorchDiffEq does not take over Dopri5's rtol, nor a new task its old solver."""
+    config = done("fit -c spiral --model.solver TorchDiffEq --print_config").config
+    assert config["model"]["init_args"]["solver"]["init_args"]["rtol"] == 1e-7
+    new = "--model.dynamics MLP --model.dynamics.dim 3 --model.solver Euler --model.solver.step_size 1"
+    options = done(f"fit -c spiral --model Classification {new} --print_config").config["model"]["init_args"]
+    assert options["dynamics"]["init_args"]["power"] == 1
+    assert options["gradient"] is None
+
+
+def test_classes_merge_by_name_or_path():
+    """`Adam` and `torch.optim.Adam` are the same class to a merge, `AdamW` is not."""
+    below = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1, "eps": 2}}
+    assert recipes.merge(below, {"class_path": "Adam", "init_args": {"lr": 3}})["init_args"] == {"lr": 3, "eps": 2}
+    assert recipes.merge(below, {"init_args": {"lr": 3}})["init_args"] == {"lr": 3, "eps": 2}
+    assert recipes.merge(below, {"class_path": "AdamW"}) == {"class_path": "AdamW"}
+    assert recipes.merge(below, {"class_path": "other.Adam"}) == {"class_path": "other.Adam"}
+    assert below["init_args"] == {"lr": 1, "eps": 2}
+
+
+def test_a_merge_replaces_lists_and_values():
+    """Mappings merge, all else is replaced; None is a value."""
+    base = {"a": {"b": [1, 2], "c": 3}, "d": {"e": 4}}
+    assert recipes.merge(base, {"a": {"b": [5]}, "d": None}) == {"a": {"b": [5], "c": 3}, "d": None}
+
+
+def test_sizes_follow_the_data_that_are_typed(done, brief):
+    """Sizes are linked when the objects are made, after all overrides: the data typed last decide."""
+    Path("three_classes.py").write_text(
+        "from odeflow_data import Digits\n\n\nclass ThreeClasses(Digits):\n"
+        "    '''Digits, in three classes.'''\n\n"
+        "    def __init__(self):\n        super().__init__()\n        self.num_classes = 3\n\n"
+        "    def setup(self, stage):\n        super().setup(stage)\n"
+        "        for part in (self.train, self.val, self.test):\n            part.dataset.tensors[1].remainder_(3)\n"
+    )
+    model = "-c digits/ode_net --model.dynamics.channels 4 --plugins three_classes.py --data ThreeClasses"
+    done(f"fit {model} {brief}")
+    last = "runs/digits/ode_net/version_0/checkpoints/last.ckpt"
+    assert of.load(last).head[-1].out_features == 3
+    done(f"predict --ckpt_path {last}")
+    assert torch.load("runs/predict/version_0/predictions.pt", weights_only=True)[0].shape == (300, 3)
+
+
+def test_interpolation_is_no_part_of_a_recipe(refused):
+    """No recipe that is shipped uses ${…}, which would be resolved before what is typed; in a file it is refused."""
+    assert not [name for name, file in recipes.available().items() if "${" in file.read_text()]
+    Path("link.yaml").write_text("model: {init_args: {augment: '${data.init_args.batch_size}'}}")
+    assert "augment: Expected a int. Got value: ${data.init_args.batch_size}" in refused("fit -c spiral -c link.yaml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in registry.CONTRACTS for name in registry.plugins(kind)]
+)
+def test_plugins_take_plain_data_or_plugins(kind, name):
+    """No option of a plugin takes a Callable or a class, which YAML could fill with any import path."""
+    cls = registry.look_up(kind, name)
+    contracts = {registry.contract(each) for each in registry.CONTRACTS}
+    hints = typing.get_type_hints(cls.__init__)
+    own = inspect.signature(cls.__init__).parameters if cls.__init__ is not object.__init__ else {}
+    for option in list(own)[1:]:
+        assert option in hints, f"{option} has no type"
+        assert parts(hints[option]) <= PLAIN | contracts, option
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: {init_args: {solver: {class_path: os.mkdir, init_args: {path: executed}}}}",
+        "model: {init_args: {solver: {class_path: executed_module.RK4}}}",
+        "data: {class_path: os.mkdir, init_args: {path: executed}}",
+        "optimizer: {class_path: subprocess.Popen, init_args: {args: [mkdir, executed]}}",
+        "lr_scheduler: {class_path: subprocess.Popen, init_args: {args: [mkdir, executed]}}",
+        "trainer: {callbacks: [{class_path: subprocess.Popen, init_args: {args: [mkdir, executed]}}]}",
+        "trainer: {logger: {class_path: os.mkdir, init_args: {path: executed}}}",
+    ],
+)
+def test_a_file_cannot_make_anything_run(refused, monkeypatch, text):
+    """A class that is no plugin is refused before it is called, wherever it is named."""
+    Path("executed_module.py").write_text("import os\nos.mkdir('executed')\n")
+    monkeypatch.syspath_prepend(Path.cwd())
+    Path("evil.yaml").write_text(text)
+    refused("fit -c spiral -c evil.yaml")
+    assert not Path("executed").exists()
+
+
+def test_predictions_are_one_for_each_sample(done, digits_run):
+    """`predict` leaves out none of the data and keeps their order, with a batch size that does not divide them."""
+    Path("uneven.py").write_text(
+        "from odeflow_data import Digits\nfrom torch.utils.data import DataLoader\n\n\nclass Uneven(Digits):\n"
+        "    '''Digits, predicted in batches of 128.'''\n\n"
+        "    def predict_dataloader(self):\n        return DataLoader(self.test, batch_size=128)\n"
+    )
+    done(f"predict --plugins uneven.py --data Uneven --ckpt_path {digits_run / 'checkpoints/last.ckpt'}")
+    predictions = torch.load("runs/predict/version_0/predictions.pt", weights_only=True)
+    assert [len(batch) for batch in predictions] == [128, 128, 44]
+    data = Digits()
+    data.setup("predict")
+    images = torch.stack([image for image, _ in data.test])
+    with torch.no_grad():
+        expected = of.load(digits_run / "checkpoints/last.ckpt")(images).softmax(1)
+    torch.testing.assert_close(torch.cat(predictions), expected, rtol=0, atol=1e-2)  # at the run's rtol of 1e-3
+
+
+def test_loaders_are_built_by_keyword():
+    """Every DataLoader of ours gets its batch size by name: Lightning builds it again to predict, and must find it."""
+    for file in Path(odeflow_data.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "DataLoader":
+                assert len(node.args) == 1, f"{file.name}:{node.lineno}"

@@ -1,0 +1,148 @@
+"""Where the process itself is the point: what it imports, how it is started, and several that train together."""
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+import odeflow as of
+from odeflow_dynamics import MLP
+from odeflow_solvers import RK4
+
+MODULE = (sys.executable, "-m", "odeflow")
+SCRIPT = (str(Path(sys.executable).with_name("odeflow")),)
+GRADIENTS = {"Backprop": of.Backprop, "Checkpointed": of.Checkpointed, "Adjoint": of.Adjoint}
+
+LOOSE = '''
+import hashlib
+from pathlib import Path
+
+from lightning.pytorch import Callback
+
+import odeflow as of
+
+
+class LooseHeun(of.RungeKutta):
+    """Heun's method, in a loose file."""
+
+    tableau = of.Tableau(order=2, c=(0, 1), a=((), (1,)), b=(1 / 2, 1 / 2))
+
+
+class Witness(Callback):
+    """Writes down what each process has at the end."""
+
+    def on_train_end(self, trainer, pl_module):
+        weights = b"".join(weight.detach().numpy().tobytes() for weight in pl_module.parameters())
+        file = Path(f"rank_{trainer.global_rank}_of_{trainer.world_size}.txt")
+        file.write_text(f"{hashlib.sha256(weights).hexdigest()} {trainer.global_step}")
+'''
+
+
+def started(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_simple_questions_need_no_torch(tmp_path):
+    """`--version`, `--help`, `recipes` and the error for an unknown command import neither torch nor lightning."""
+    code = (
+        "import sys\nfrom odeflow.cli.main import main\n"
+        "for words in (['--version'], ['--help'], [], ['recipes', 'list'], ['recipes', 'show', 'spiral'], "
+        "['recipes', 'copy', 'spiral', 'a.yaml'], ['recipes', 'show', 'spirall'], ['fot']):\n    main(words)\n"
+        "heavy = {'torch', 'lightning', 'jsonargparse', 'matplotlib', 'wandb', 'sklearn', 'numpy'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))"
+    )
+    outcome = started(sys.executable, "-c", code, folder=tmp_path)
+    assert outcome.stdout.splitlines()[-1] == "HEAVY []", outcome.stderr
+
+
+@pytest.mark.parametrize(("words", "status"), [("recipes list", 0), ("recipes show spirall", 2), ("fot", 2)])
+def test_both_ways_to_start_are_the_same(tmp_path, words, status):
+    """`python -m odeflow` and `odeflow` say the same on both streams, and end with the same status."""
+    one, other = (started(*start, *words.split(), folder=tmp_path) for start in (MODULE, SCRIPT))
+    assert one.returncode == other.returncode == status
+    assert (one.stdout, one.stderr) == (other.stdout, other.stderr)
+    assert "Traceback" not in one.stderr
+
+
+@pytest.fixture(scope="module")
+def loose(tmp_path_factory) -> Path:
+    """A file of plugins that is not installed."""
+    file = tmp_path_factory.mktemp("loose") / "loose_heun.py"
+    file.write_text(LOOSE)
+    return file
+
+
+@pytest.mark.parametrize(("start", "gradient"), [(MODULE, "Adjoint"), (SCRIPT, "Checkpointed")])
+def test_processes_keep_the_same_weights(tmp_path, loose, done, refused, start, gradient):
+    """Two processes, started either way, train the same weights, by a solver in a loose file that a reload needs too."""
+    words = (
+        f"fit -c digits/ode_net --plugins {loose} --model.solver LooseHeun --model.solver.num_steps 2 "
+        f"--model.gradient {gradient} --model.dynamics.channels 4 --trainer.callbacks+=loose_heun.Witness "
+        "--trainer.strategy ddp --trainer.accelerator cpu --trainer.devices 2 --trainer.max_epochs 1 "
+        "--trainer.limit_train_batches 2 --trainer.limit_val_batches 1 --trainer.log_every_n_steps 1 "
+        "--trainer.enable_progress_bar false --trainer.enable_model_summary false"
+    )
+    outcome = started(*start, *words.split(), folder=tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    (weights, steps), other = ((tmp_path / f"rank_{rank}_of_2.txt").read_text().split() for rank in (0, 1))
+    assert [weights, steps] == other
+    assert steps == "2"
+    run = tmp_path / "runs/digits/ode_net/version_0"
+    assert not (run.parent / "version_1").exists()
+    last = run / "checkpoints/last.ckpt"
+    if "loose_heun" not in sys.modules:
+        assert "--plugins FILE" in refused(f"test --ckpt_path {last}")
+    done(f"validate --plugins {loose} --ckpt_path {last}")
+    assert of.load(last, plugins=[str(loose)]).flow.solver.num_steps == 2
+
+
+class _Problem:
+    """A nonlinear, time-dependent field, a batch of eight, and the loss's gradient, in float64."""
+
+    def __init__(self, gradient: str) -> None:
+        torch.manual_seed(4)
+        self.flow = of.Flow(MLP(3, hidden=(5,)).double(), RK4(num_steps=6), GRADIENTS[gradient]())
+        self.batch = torch.randn(8, 3, dtype=torch.float64)
+
+    def gradient(self, model: torch.nn.Module, rows: slice) -> torch.Tensor:
+        model(self.batch[rows]).square().sum(1).mean().backward()
+        return torch.cat([weight.grad.flatten() for weight in self.flow.parameters()])
+
+
+def _rank(rank: int, folder: str) -> None:
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(minutes=2)
+    )
+    torch.set_num_threads(1)
+    for name in GRADIENTS:
+        problem = _Problem(name)
+        found = problem.gradient(DistributedDataParallel(problem.flow), slice(4 * rank, 4 * rank + 4))
+        torch.save(found, Path(folder) / f"{name}_{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def shared_gradients(tmp_path_factory) -> Path:
+    """The folder in which two processes leave their gradients, each having seen half of the batch."""
+    folder = tmp_path_factory.mktemp("gloo")
+    torch.multiprocessing.spawn(_rank, args=(str(folder),), nprocs=2)
+    return folder
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_processes_find_the_gradient_of_the_whole_batch(shared_gradients, name):
+    """The mean over two processes of the gradients on half of a batch each is the gradient of one on all of it."""
+    problem = _Problem(name)
+    whole = problem.gradient(problem.flow, slice(None))
+    first, second = (torch.load(shared_gradients / f"{name}_{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, whole, rtol=1e-12, atol=1e-14)
