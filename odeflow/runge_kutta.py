@@ -2,6 +2,7 @@
 
 import copy
 import math
+from abc import abstractmethod
 from typing import Any, ClassVar, Self
 
 from torch import Tensor
@@ -24,33 +25,19 @@ def _required() -> Any:
     return _Required()
 
 
-class RungeKutta(Solver):
-    """An explicit Runge–Kutta method with equal steps. Subclasses set `tableau`, and that is all.
-
-    Args:
-        step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
-            not larger.
-        num_steps: Number of steps between the first and the last time; the other way to say it.
-
-    Raises:
-        SettingError: Neither or both were given, or not positive.
-    """
+class ExplicitRungeKutta(Solver):
+    """What methods with equal steps and with chosen ones share: subclass `RungeKutta` or `AdaptiveRungeKutta`."""
 
     tableau: ClassVar[Tableau] = _required()
-
-    def __init__(self, step_size: float | None = None, num_steps: int | None = None) -> None:
-        if (step_size is None) == (num_steps is None):
-            given = "neither" if step_size is None else "both"
-            raise SettingError(f"{type(self).__name__} needs either step_size or num_steps; {given} was given")
-        for name, value in {"step_size": step_size, "num_steps": num_steps}.items():
-            if value is not None and not value > 0:
-                raise SettingError(f"{type(self).__name__}: {name} must be positive; got {value}")
-        self.step_size, self.num_steps = step_size, num_steps
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "tableau" in vars(cls):
             cls.order = cls.tableau.order
+
+    @abstractmethod
+    def control(self, t0: float, t1: float) -> StepControl:
+        """The control of the steps of a solve from t0 to t1."""
 
     def integrate(
         self,
@@ -65,13 +52,34 @@ class RungeKutta(Solver):
         stages = stages_of(self.tableau, field, y0, quadrature)
         return run(stages, self.control(float(t[0]), float(t[-1])), y0, t, tape=tape, jump=jump)
 
+
+class RungeKutta(ExplicitRungeKutta):
+    """An explicit Runge–Kutta method with equal steps. Subclasses set `tableau`, and that is all.
+
+    Args:
+        step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
+            not larger.
+        num_steps: Number of steps between the first and the last time; the other way to say it.
+
+    Raises:
+        SettingError: Neither or both were given, or not positive.
+    """
+
+    def __init__(self, step_size: float | None = None, num_steps: int | None = None) -> None:
+        if (step_size is None) == (num_steps is None):
+            given = "neither" if step_size is None else "both"
+            raise SettingError(f"{type(self).__name__} needs either step_size or num_steps; {given} was given")
+        for name, value in {"step_size": step_size, "num_steps": num_steps}.items():
+            if value is not None and not value > 0:
+                raise SettingError(f"{type(self).__name__}: {name} must be positive; got {value}")
+        self.step_size, self.num_steps = step_size, num_steps
+
     def control(self, t0: float, t1: float) -> StepControl:
-        """The control of the steps of a solve from t0 to t1."""
         span = abs(t1 - t0)
         return FixedSteps(t0, t1, self.num_steps or max(1, math.ceil(span / (self.step_size or span) - SAME_STEP)))
 
 
-class AdaptiveRungeKutta(Solver):
+class AdaptiveRungeKutta(ExplicitRungeKutta):
     """An explicit Runge–Kutta pair with error control. Subclasses set `tableau`, with embedded weights.
 
     Args:
@@ -85,8 +93,6 @@ class AdaptiveRungeKutta(Solver):
     Raises:
         SettingError: A value is out of range.
     """
-
-    tableau: ClassVar[Tableau] = _required()
 
     def __init__(
         self,
@@ -110,25 +116,8 @@ class AdaptiveRungeKutta(Solver):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "tableau" in vars(cls):
-            cls.order = cls.tableau.order
-            if cls.tableau.embedded_order is None:
-                raise SettingError(
-                    f"{cls.__name__} adapts its steps, so its tableau needs b_embedded and embedded_order"
-                )
-
-    def integrate(
-        self,
-        field: Field,
-        y0: Tensor,
-        t: Tensor,
-        *,
-        tape: Tape | None = None,
-        quadrature: Quadrature | None = None,
-        jump: Jump | None = None,
-    ) -> Solution:
-        stages = stages_of(self.tableau, field, y0, quadrature)
-        return run(stages, self.control(float(t[0]), float(t[-1])), y0, t, tape=tape, jump=jump)
+        if "tableau" in vars(cls) and cls.tableau.embedded_order is None:
+            raise SettingError(f"{cls.__name__} adapts its steps, so its tableau needs b_embedded and embedded_order")
 
     def starting_with(self, first_step: float) -> Self:
         """This solver with another first step."""
@@ -137,7 +126,6 @@ class AdaptiveRungeKutta(Solver):
         return solver
 
     def control(self, t0: float, t1: float) -> StepControl:
-        """The control of the steps of a solve from t0 to t1."""
         return ErrorControl(
             rtol=self.rtol,
             atol=self.atol,

@@ -11,7 +11,7 @@ from odeflow.gradient.base import Gradient
 from odeflow.gradient.once import once
 from odeflow.gradient.surroundings import Autocast
 from odeflow.gradient.times import move_rows, on_fixed_clock
-from odeflow.runge_kutta import AdaptiveRungeKutta, RungeKutta
+from odeflow.runge_kutta import ExplicitRungeKutta
 from odeflow.solver import Solution, Solver, Stats
 from odeflow.stages import Stages, TracedStages, stages_of
 from odeflow.state import Field, accumulate
@@ -47,7 +47,7 @@ class Reversible(Gradient):
         self.coupling = coupling
 
     def solve(self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...]) -> Solution:
-        if not isinstance(solver, (RungeKutta, AdaptiveRungeKutta)):
+        if not isinstance(solver, ExplicitRungeKutta):
             raise GradientError(
                 f"Reversible needs an explicit Runge–Kutta solver of odeflow; {type(solver).__name__} is none. "
                 "Use Dopri5 or RK4, or another gradient"
@@ -119,7 +119,7 @@ class _BackAndForth(torch.autograd.Function):
     def forward(
         ctx: Any,
         coupling: float,
-        solver: RungeKutta | AdaptiveRungeKutta,
+        solver: ExplicitRungeKutta,
         field: Field,
         t: Tensor,
         stats: Stats,
