@@ -21,7 +21,7 @@ class Figures(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        if trainer.global_step == int(trainer.estimated_stepping_batches / 2):
+        if trainer.global_step == trainer.estimated_stepping_batches // 2:
             self._draw(trainer, pl_module, "2_midway")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -17,7 +17,7 @@ from odeflow.callbacks import Figures, Predictions, SolverStatistics, run_folder
 from odeflow.cli import explain
 from odeflow.cli.request import KEYWORDS, Request
 from odeflow.data import DataModule
-from odeflow.errors import OdeflowError, PluginError
+from odeflow.errors import OdeflowError, PluginError, SettingError
 from odeflow.plain import class_spec, mapping, sequence
 from odeflow.plugin import import_path
 from odeflow.schedule import OneCycle
@@ -95,7 +95,10 @@ class Command(LightningCLI):
         if not isinstance(lr_scheduler, OneCycle):
             return LightningCLI.configure_optimizers(lightning_module, optimizer, lr_scheduler)
         if lr_scheduler.total_steps is None:
-            lr_scheduler.total_steps = int(lightning_module.trainer.estimated_stepping_batches)
+            steps = lightning_module.trainer.estimated_stepping_batches
+            if steps == float("inf"):
+                raise SettingError("OneCycle spans the run, which has no end: give trainer.max_epochs or max_steps")
+            lr_scheduler.total_steps = int(steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler, "interval": "step"}}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

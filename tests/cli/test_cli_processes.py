@@ -13,12 +13,13 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 import odeflow as of
+from odeflow import registry
 from odeflow_dynamics import MLP
 from odeflow_solvers import RK4
 
 MODULE = (sys.executable, "-m", "odeflow")
 SCRIPT = (str(Path(sys.executable).with_name("odeflow")),)
-GRADIENTS = {"Backprop": of.Backprop, "Checkpointed": of.Checkpointed, "Adjoint": of.Adjoint}
+GRADIENTS = registry.plugins("gradient")
 
 LOOSE = '''
 import hashlib
