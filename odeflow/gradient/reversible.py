@@ -74,7 +74,7 @@ class _PairStages(Stages):
         self.inner = stages_of(tableau, field, like)
         super().__init__(tableau, self._pair_field)
         self.single, self.coupling = field, coupling
-        self.ends: list[tuple[float, float]] = []
+        self.steps: list[tuple[float, float]] = []  # (start, size) of the accepted ones
 
     def _pair_field(self, t: Tensor, pair: Tensor) -> Tensor:
         slope = self.single(t, pair[1])
@@ -93,7 +93,7 @@ class _PairStages(Stages):
         self.estimate = inner.error() if self.tableau.error_weights else None
         inner.forget_slope()
         backward = inner.step(t + h, -h, end) - end
-        self.span = (t, t + h)
+        self.taken = (t, h)
         return torch.stack((end, second - backward))
 
     def error(self) -> Tensor:
@@ -111,7 +111,7 @@ class _PairStages(Stages):
 
     def advance(self) -> None:
         """Each step evaluates its own slopes; the accepted step is noted."""
-        self.ends.append(self.span)
+        self.steps.append(self.taken)
 
 
 class _BackAndForth(torch.autograd.Function):
@@ -127,20 +127,23 @@ class _BackAndForth(torch.autograd.Function):
         *params: Tensor,
     ) -> Tensor:
         ctx.autocast = Autocast(y0)
-        rows = [torch.stack((y0, y0))]
+        stages = _PairStages(solver.tableau, field, y0, coupling)
+        last = torch.stack((y0, y0))
+        reached: list[int] = []  # the number of steps that led to each row but the first
 
         def note(number: int, pair: Tensor) -> Tensor:
-            rows.append(pair)
+            nonlocal last
+            last = pair
+            reached.append(len(stages.steps))
             return pair
 
         with ctx.autocast.again():
-            stages = _PairStages(solver.tableau, field, y0, coupling)
-            solution = run(stages, solver.control(float(t[0]), float(t[-1])), rows[0], t, jump=note)
+            solution = run(stages, solver.control(float(t[0]), float(t[-1])), last, t, jump=note)
         vars(stats).update(vars(solution.stats))
         stats.nfe_forward += stages.inner.evaluations
         ctx.coupling, ctx.tableau, ctx.field, ctx.stats, ctx.params = coupling, solver.tableau, field, stats, params
-        ctx.steps, ctx.times = stages.ends, t.tolist()
-        ctx.save_for_backward(rows[-1])
+        ctx.steps, ctx.reached = stages.steps, reached
+        ctx.save_for_backward(last)
         assert isinstance(solution.y, Tensor)
         return solution.y[:, 0].contiguous()
 
@@ -155,14 +158,14 @@ class _BackAndForth(torch.autograd.Function):
         coupling: float = ctx.coupling
         adjoint, adjoint_z = torch.zeros_like(y), torch.zeros_like(z)
         grads: list[Tensor | None] = [None] * len(ctx.params)
-        row = len(ctx.times) - 1
-        for start, end in reversed(ctx.steps):
-            if row > 0 and end == ctx.times[row]:
+        row = len(ctx.reached)
+        for number in reversed(range(len(ctx.steps))):
+            if row and ctx.reached[row - 1] == number + 1:
                 adjoint, row = adjoint + grad_y[row], row - 1
-            h = end - start
-            increment, change = _increment(ctx, end, -h, y, -adjoint_z, grads)
+            t, h = ctx.steps[number]
+            increment, change = _increment(ctx, t + h, -h, y, -adjoint_z, grads)
             z, adjoint = z + increment, adjoint + change
-            increment, change = _increment(ctx, start, h, z, adjoint, grads)
+            increment, change = _increment(ctx, t, h, z, adjoint, grads)
             adjoint_z = adjoint_z + (1 - coupling) * adjoint + change
             y, adjoint = (y - (1 - coupling) * z - increment) / coupling, coupling * adjoint
         return None, None, None, None, None, adjoint + adjoint_z + grad_y[0], *grads
