@@ -90,5 +90,5 @@ class Plugin:
         Raises:
             PluginError: An argument was neither plain data nor a plugin.
         """
-        _require_plain(self.remembered_spec, type(self).__name__, "")
+        _require_plain(self.remembered_spec["init_args"], type(self).__name__, "")
         return self.remembered_spec

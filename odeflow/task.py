@@ -51,7 +51,8 @@ class Task(Plugin, LightningModule, ABC):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = self.loss(batch, "train")
         self.log("train/loss", loss, prog_bar=True)
-        self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, batch_size=self.batch_size(batch))
+        count = self.batch_size(batch)
+        self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:

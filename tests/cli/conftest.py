@@ -28,7 +28,7 @@ class Outcome:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What --print_config printed, by YAML 1.2's idea of a float."""
+        """What --print_config printed."""
         return yaml.safe_load(self.out)
 
 
