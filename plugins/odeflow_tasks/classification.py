@@ -27,6 +27,7 @@ class Classification(of.Task):
         downsample: Number of the stem's convolutions of stride 2.
         t1: Last time of the flow.
         augment: Zeros appended to the state, which the dynamics' width includes.
+        label_smoothing: The part of each label that the loss spreads over all classes, in training.
     """
 
     def __init__(
@@ -41,8 +42,12 @@ class Classification(of.Task):
         downsample: int = 2,
         t1: float = 1.0,
         augment: int = 0,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise of.SettingError(f"label_smoothing must lie between 0 and 1; got {label_smoothing}")
+        self.label_smoothing = label_smoothing
         width = dynamics.width - augment
         if width < 1:
             raise of.SettingError(f"augment={augment} leaves nothing of the dynamics' width {dynamics.width}")
@@ -79,7 +84,7 @@ class Classification(of.Task):
         if stage == "test":
             wrong = (logits.argmax(1) != labels).float().mean()
             self.log("test/error_percent", 100 * wrong, sync_dist=True, **options)
-        return F.cross_entropy(logits, labels)
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing if stage == "train" else 0.0)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(B, num_classes), the probabilities of the classes."""
