@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from odeflow.data import DataModule as DataModule
     from odeflow.data import Trajectories as Trajectories
     from odeflow.dynamics import Dynamics as Dynamics
+    from odeflow.dynamics import Modifier as Modifier
     from odeflow.errors import CheckpointError as CheckpointError
     from odeflow.errors import DataError as DataError
     from odeflow.errors import GradientError as GradientError
@@ -40,7 +41,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "checkpoint": ("load",),
     "data": ("DataModule", "Trajectories"),
-    "dynamics": ("Dynamics",),
+    "dynamics": ("Dynamics", "Modifier"),
     "errors": (
         "CheckpointError",
         "DataError",

@@ -28,3 +28,45 @@ class Dynamics(Plugin, nn.Module, ABC):
         Returns:
             dy/dt, of the shape of y.
         """
+
+    def enter(self, y0: Tensor) -> Tensor:
+        """What a flow solves for, from its input; called once a solve, before it. By default the input itself.
+
+        Args:
+            y0: (B, width, …).
+
+        Returns:
+            (B, *state).
+        """
+        return y0
+
+    def leave(self, y: Tensor) -> Tensor:
+        """What a flow returns, from what it solved for. By default that itself.
+
+        Args:
+            y: (B, *state).
+
+        Returns:
+            (B, width, …).
+        """
+        return y
+
+
+class Modifier(Dynamics):
+    """A vector field made from another one. Subclasses implement `forward`, by calling `self.dynamics`.
+
+    Args:
+        dynamics: The field that is modified.
+    """
+
+    def __init__(self, dynamics: Dynamics) -> None:
+        super().__init__()
+        self.dynamics, self.width = dynamics, dynamics.width
+
+    def enter(self, y0: Tensor) -> Tensor:
+        """As of the field that is modified."""
+        return self.dynamics.enter(y0)
+
+    def leave(self, y: Tensor) -> Tensor:
+        """As of the field that is modified."""
+        return self.dynamics.leave(y)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from odeflow.dynamics import Dynamics
 from odeflow.errors import GradientError, SettingError, StateError
 from odeflow.gradient import Checkpointed, Gradient
 from odeflow.gradient.surroundings import SameNoise
@@ -107,8 +108,10 @@ class Flow(nn.Module):
         gradient: How to differentiate; `Checkpointed()` by default.
         t0: First time.
         t1: Last time; may lie before t0.
-        augment: Number of zeros that are appended to the state along dimension 1 (features or channels) before it
-            is solved (Dupont et al. 2019). The dynamics and the results have the augmented size.
+        augment: Number of dimensions that are appended to the state along dimension 1 (features or channels) before
+            it is solved (Dupont et al. 2019). The dynamics and the results have the augmented size.
+        lift: What is appended: "zero"; or "learned", a linear map of the state along dimension 1 (Massaroli et al.
+            2020), which needs a `Dynamics` for its width.
         warm_start: Begin each solve with the step that suited the beginning of the last one, instead of two
             evaluations that look for it. For adaptive solvers; results then depend, within the tolerance, on what was
             solved before.
@@ -127,6 +130,7 @@ class Flow(nn.Module):
         t0: float = 0.0,
         t1: float = 1.0,
         augment: int = 0,
+        lift: Literal["zero", "learned"] = "zero",
         warm_start: bool = False,
     ) -> None:
         super().__init__()
@@ -134,7 +138,10 @@ class Flow(nn.Module):
             raise SettingError(f"a flow needs two different times; t0 and t1 are both {t0}")
         if augment < 0:
             raise SettingError(f"augment must not be negative; got {augment}")
+        if lift not in ("zero", "learned"):
+            raise SettingError(f"lift must be 'zero' or 'learned'; got {lift!r}")
         self.dynamics, self.solver = dynamics, solver
+        self.lift = _lift(dynamics, augment) if lift == "learned" else None
         self.gradient = Checkpointed() if gradient is None else gradient
         self.t0, self.t1, self.augment, self.warm_start = t0, t1, augment, warm_start
         self.stats = None
@@ -164,17 +171,39 @@ class Flow(nn.Module):
         solver, last = self.solver, self.stats
         if self.warm_start and isinstance(solver, AdaptiveRungeKutta) and last is not None and last.suggested_step:
             solver = solver.starting_with(last.suggested_step)
-        solution = solve(self.dynamics, self._augmented(y0), t, solver=solver, gradient=self.gradient)
+        solution = solve(self.dynamics, self._entered(y0), t, solver=solver, gradient=self.gradient)
         self.stats = solution.stats
-        return solution
+        return replace(solution, y=self._left(solution.y))
+
+    def _entered(self, y0: State) -> State:
+        state = self._augmented(y0)
+        if isinstance(self.dynamics, Dynamics) and isinstance(state, Tensor) and state.dim() > 0:
+            return self.dynamics.enter(state)
+        return state
+
+    def _left(self, y: State) -> State:
+        if isinstance(self.dynamics, Dynamics) and isinstance(y, Tensor) and y.dim() > 1:
+            return self.dynamics.leave(y.flatten(0, 1)).unflatten(0, y.shape[:2])
+        return y
 
     def _augmented(self, y0: State) -> State:
         if not self.augment:
             return y0
         if isinstance(y0, tuple) or y0.dim() < 2:
             raise StateError("augment needs a state of shape (B, d, …); got a tuple or fewer dimensions")
-        return torch.cat([y0, y0.new_zeros(y0.shape[0], self.augment, *y0.shape[2:])], dim=1)
+        if self.lift is None:
+            return torch.cat([y0, y0.new_zeros(y0.shape[0], self.augment, *y0.shape[2:])], dim=1)
+        return torch.cat([y0, self.lift(y0.movedim(1, -1)).movedim(-1, 1)], dim=1)
 
     def extra_repr(self) -> str:
         """Times and augmentation, for `print`."""
         return f"t0={self.t0}, t1={self.t1}, augment={self.augment}"
+
+
+def _lift(dynamics: nn.Module, augment: int) -> nn.Linear:
+    """The learned map from a state to the dimensions that are appended to it."""
+    if not isinstance(dynamics, Dynamics):
+        raise SettingError(f"a learned lift needs a Dynamics, for its width; got {type(dynamics).__name__}")
+    if not 0 < augment < dynamics.width:
+        raise SettingError(f"a learned lift needs augment between 1 and {dynamics.width - 1}; got {augment}")
+    return nn.Linear(dynamics.width - augment, augment)
