@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from odeflow.gradient import InterpolatedAdjoint as InterpolatedAdjoint
     from odeflow.gradient import Reversible as Reversible
     from odeflow.plugin import Plugin as Plugin
+    from odeflow.regularization import Jacobian as Jacobian
+    from odeflow.regularization import Kinetic as Kinetic
+    from odeflow.regularization import Regularizer as Regularizer
+    from odeflow.regularization import Taylor as Taylor
     from odeflow.runge_kutta import AdaptiveRungeKutta as AdaptiveRungeKutta
     from odeflow.runge_kutta import RungeKutta as RungeKutta
     from odeflow.solver import Solution as Solution
@@ -57,6 +61,7 @@ _HOMES = {
     "flow": ("Flow", "solve"),
     "gradient": ("Adjoint", "Backprop", "Checkpointed", "Gradient", "InterpolatedAdjoint", "Reversible"),
     "plugin": ("Plugin",),
+    "regularization": ("Jacobian", "Kinetic", "Regularizer", "Taylor"),
     "runge_kutta": ("AdaptiveRungeKutta", "RungeKutta"),
     "solver": ("Solution", "Solver", "Stats"),
     "tableau": ("Tableau",),

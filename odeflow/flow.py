@@ -11,6 +11,7 @@ from odeflow.dynamics import Dynamics
 from odeflow.errors import GradientError, SettingError, StateError
 from odeflow.gradient import Checkpointed, Gradient
 from odeflow.gradient.surroundings import SameNoise
+from odeflow.regularization import Regularizer, regularised
 from odeflow.runge_kutta import AdaptiveRungeKutta
 from odeflow.solver import Solution, Solver, Stats
 from odeflow.state import Packing, State, check_dtype
@@ -112,15 +113,21 @@ class Flow(nn.Module):
             it is solved (Dupont et al. 2019). The dynamics and the results have the augmented size.
         lift: What is appended: "zero"; or "learned", a linear map of the state along dimension 1 (Massaroli et al.
             2020), which needs a `Dynamics` for its width.
+        regularizers: What is integrated along with the state in training, for `penalties`.
+        steer: In training the last time of `forward` is drawn from (t1 − steer, t1 + steer), which makes the dynamics
+            easier to solve (Ghosh et al. 2020, "STEER").
         warm_start: Begin each solve with the step that suited the beginning of the last one, instead of two
             evaluations that look for it. For adaptive solvers; results then depend, within the tolerance, on what was
             solved before.
 
     Attributes:
         stats: What the last solve took; None before the first.
+        penalties: The regularisers' penalties of the last solve by name, weighted and averaged over the batch, to be
+            added to the loss; a `Task` does that. Empty outside training.
     """
 
     stats: Stats | None
+    penalties: dict[str, Tensor]
 
     def __init__(
         self,
@@ -131,6 +138,8 @@ class Flow(nn.Module):
         t1: float = 1.0,
         augment: int = 0,
         lift: Literal["zero", "learned"] = "zero",
+        regularizers: Sequence[Regularizer] = (),
+        steer: float = 0.0,
         warm_start: bool = False,
     ) -> None:
         super().__init__()
@@ -138,13 +147,16 @@ class Flow(nn.Module):
             raise SettingError(f"a flow needs two different times; t0 and t1 are both {t0}")
         if augment < 0:
             raise SettingError(f"augment must not be negative; got {augment}")
+        if not 0 <= steer < abs(t1 - t0):
+            raise SettingError(f"steer must lie between 0 and the flow's duration {abs(t1 - t0):g}; got {steer}")
         if lift not in ("zero", "learned"):
             raise SettingError(f"lift must be 'zero' or 'learned'; got {lift!r}")
         self.dynamics, self.solver = dynamics, solver
         self.lift = _lift(dynamics, augment) if lift == "learned" else None
         self.gradient = Checkpointed() if gradient is None else gradient
         self.t0, self.t1, self.augment, self.warm_start = t0, t1, augment, warm_start
-        self.stats = None
+        self.regularizers, self.steer = tuple(regularizers), steer
+        self.stats, self.penalties = None, {}
 
     def forward(self, y0: State) -> State:
         """The state at t₁.
@@ -155,7 +167,10 @@ class Flow(nn.Module):
         Returns:
             (B, d + augment, …), or a tuple as y0.
         """
-        y = self.trajectory(y0, (self.t0, self.t1)).y
+        t1 = self.t1
+        if self.training and self.steer:
+            t1 += self.steer * (2 * torch.rand(()).item() - 1)
+        y = self.trajectory(y0, (self.t0, t1)).y
         return y[-1] if isinstance(y, Tensor) else tuple(leaf[-1] for leaf in y)
 
     def trajectory(self, y0: State, t: Tensor | Sequence[float]) -> Solution:
@@ -171,9 +186,26 @@ class Flow(nn.Module):
         solver, last = self.solver, self.stats
         if self.warm_start and isinstance(solver, AdaptiveRungeKutta) and last is not None and last.suggested_step:
             solver = solver.starting_with(last.suggested_step)
-        solution = solve(self.dynamics, self._entered(y0), t, solver=solver, gradient=self.gradient)
+        self.penalties = {}
+        if self.training and self.regularizers:
+            solution = self._regularised(self._entered(y0), t, solver)
+        else:
+            solution = solve(self.dynamics, self._entered(y0), t, solver=solver, gradient=self.gradient)
         self.stats = solution.stats
         return replace(solution, y=self._left(solution.y))
+
+    def _regularised(self, state: State, t: Tensor | Sequence[float], solver: Solver) -> Solution:
+        """Solves for the state and the integrals of the regularisers, and notes the penalties."""
+        if isinstance(state, tuple):
+            raise StateError("regularizers need a state of shape (B, d, …); got a tuple")
+        field = regularised(self.dynamics, self.regularizers)
+        start = (state, state.new_zeros(len(state), len(self.regularizers)))
+        params = self.dynamics.parameters()
+        solution = solve(field, start, t, solver=solver, gradient=self.gradient, params=params)
+        y, integrals = solution.y
+        for regularizer, integral in zip(self.regularizers, integrals[-1].mean(0), strict=True):
+            self.penalties[regularizer.name] = regularizer.weight * integral.abs()
+        return replace(solution, y=y)
 
     def _entered(self, y0: State) -> State:
         state = self._augmented(y0)

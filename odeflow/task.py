@@ -11,6 +11,7 @@ from torch import Tensor
 
 from odeflow.data import DataModule
 from odeflow.errors import PluginError
+from odeflow.flow import Flow
 from odeflow.plugin import Plugin
 
 KEY = "odeflow"
@@ -43,6 +44,10 @@ class Task(Plugin, LightningModule, ABC):
         """Pictures of the present state of learning, by name, drawn from a validation batch. By default none."""
         return {}
 
+    def test_figures(self) -> dict[str, Figure]:
+        """Pictures of what a whole test found, by name; called in every process at its end. By default none."""
+        return {}
+
     def batch_size(self, batch: Any) -> int:
         """Number of samples in a batch, for averages over an epoch."""
         first = batch[0] if isinstance(batch, (tuple, list)) else batch
@@ -53,7 +58,14 @@ class Task(Plugin, LightningModule, ABC):
         self.log("train/loss", loss, prog_bar=True)
         count = self.batch_size(batch)
         self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
-        return loss
+        return loss + self._penalty(count)
+
+    def _penalty(self, count: int) -> Tensor | float:
+        """The penalties of all flows' last solves, logged by name."""
+        named = [pair for flow in self.modules() if isinstance(flow, Flow) for pair in flow.penalties.items()]
+        for name, penalty in named:
+            self.log(f"train/{name}", penalty, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
+        return sum((penalty for _, penalty in named), start=0.0)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._log_evaluation(batch, "val")

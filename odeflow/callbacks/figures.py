@@ -1,18 +1,20 @@
-"""Figures: the task's pictures at the start, midway and at the end of training."""
+"""Figures: the task's pictures at the start, midway and at the end of training, and of a test."""
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
 
 from odeflow.callbacks.run_folder import run_folder
 from odeflow.task import Task
 
 
 class Figures(Callback):
-    """Draws `Task.figures` of the first validation batch into `figures/*.png`, and into W&B where it logs.
+    """Writes pictures into `figures/*.png`, and into W&B where it logs.
 
-    Names end with the moment: `…_1_start.png`, `…_2_midway.png`, `…_3_end.png`.
+    In training these are `Task.figures` of the first validation batch; their names end with the moment:
+    `…_1_start.png`, `…_2_midway.png`, `…_3_end.png`. After a test they are `Task.test_figures`: `…_test.png`.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -27,6 +29,10 @@ class Figures(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw(trainer, pl_module, "3_end")
 
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(pl_module, Task):
+            _write(trainer, pl_module.test_figures(), "test")  # drawn by all processes, which may have to meet for it
+
     @rank_zero_only
     def _draw(self, trainer: Trainer, pl_module: LightningModule, moment: str) -> None:
         data = getattr(trainer, "datamodule", None)
@@ -38,10 +44,15 @@ class Figures(Callback):
         with torch.no_grad():
             figures = pl_module.figures(batch)
         pl_module.train(training)
-        folder = run_folder(trainer) / "figures"
-        for name, figure in figures.items():
-            folder.mkdir(parents=True, exist_ok=True)
-            figure.savefig(folder / f"{name}_{moment}.png", dpi=110)
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_image(f"figures/{name}", [str(folder / f"{name}_{moment}.png")])
+        _write(trainer, figures, moment)
+
+
+@rank_zero_only
+def _write(trainer: Trainer, figures: dict[str, Figure], moment: str) -> None:
+    folder = run_folder(trainer) / "figures"
+    for name, figure in figures.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(folder / f"{name}_{moment}.png", dpi=110)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image(f"figures/{name}", [str(folder / f"{name}_{moment}.png")])

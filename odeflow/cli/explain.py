@@ -64,9 +64,13 @@ def _check_plugin(place: str, node: Any, kind: str) -> None:
     if options is None:
         raise PluginError(f"{place}: init_args must name the options of {name}; got {spec['init_args']!r}")
     _check_options(place, cls, options)
-    for option, nested in _plugin_options(cls).items():
-        if options.get(option) is not None:
-            _check_plugin(f"{place}.{option}", options[option], nested)
+    for option, nested, several in _plugin_options(cls):
+        given = options.get(option)
+        inner = sequence(given) if several else None
+        for number, each in enumerate(inner or []):
+            _check_plugin(f"{place}.{option}[{number}]", each, nested)
+        if inner is None and given is not None:
+            _check_plugin(f"{place}.{option}", given, nested)
 
 
 def _check_class(place: str, node: Any, contract: type) -> None:
@@ -129,15 +133,20 @@ def _find(place: str, path: str, kind: str) -> type[Plugin]:
     raise PluginError(f"{place}: {registry.missing(path) if '.' in path else registry.unknown(kind, path, known)}")
 
 
-def _plugin_options(cls: type[Plugin]) -> dict[str, str]:
-    """The options of a plugin that take plugins, with their kinds."""
+def _plugin_options(cls: type[Plugin]) -> Iterator[tuple[str, str, bool]]:
+    """The options of a plugin that take plugins: (name, kind of plugin, whether in a list)."""
     contracts = {registry.contract(kind): kind for kind in registry.CONTRACTS}
-    found: dict[str, str] = {}
     for option, annotation in typing.get_type_hints(cls.__init__).items():
-        for part in (annotation, *typing.get_args(annotation)):
-            if part in contracts:
-                found[option] = contracts[part]
-    return found
+        parts = list(_parts(annotation))
+        several = any(typing.get_origin(part) is list for part in parts)
+        yield from ((option, contracts[part], several) for part in parts if part in contracts)
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """A type and what it is made of: `list[Solver] | None` holds `Solver`."""
+    yield annotation
+    for part in typing.get_args(annotation):
+        yield from _parts(part)
 
 
 def no_option(owner: str, option: str, known: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import yaml
 
 from odeflow import recipes
 from odeflow.errors import CheckpointError, OdeflowError, RecipeError
-from odeflow.plain import class_spec, mapping
+from odeflow.plain import class_spec, mapping, sequence
 from odeflow.registry import unknown
 
 CLASS_NAME = re.compile(r"(?!(?:true|false|null|none)$)[A-Za-z_][\w.]*$", re.IGNORECASE)
@@ -139,8 +139,10 @@ class Request:
         """The configuration with the typed options in it, their values read as YAML."""
         config = copy.deepcopy(config)
         for name, value in self.options:
-            container, key = _locate(config, name)
-            container[key] = _value(value)
+            container, key = _locate(config, name.removesuffix("+"))
+            container[key] = (
+                [*(sequence(container.get(key)) or []), _value(value)] if name[-1] == "+" else _value(value)
+            )
         return config
 
 
@@ -154,14 +156,15 @@ def _value(text: str | None) -> Any:
 def _locate(config: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
     """(the mapping, its key) that an option's dotted name means, by way of `init_args` where a class is on the way.
 
-    What is missing on the way is made.
+    In a list the last class is meant. What is missing on the way is made.
     """
     parts = [part for part in name.split(".") if part not in INSIDE]
     container = config
     for part, following in pairwise(parts):
-        present = container.get(part)
+        several = sequence(container.get(part))
+        present = several.pop() if several else container.get(part)
         inside: dict[str, Any] = {"class_path": present} if isinstance(present, str) else mapping(present) or {}
-        container[part] = inside
+        container[part] = [*several, inside] if several is not None else inside
         if "class_path" in inside and following != "class_path":
             container, part = inside, "init_args"
             inside = mapping(container.get(part)) or {}

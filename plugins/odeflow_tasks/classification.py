@@ -3,9 +3,11 @@
 import math
 from typing import Any, Literal
 
+import numpy as np
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 import odeflow as of
 
@@ -14,53 +16,82 @@ class Classification(of.Task):
     """Images or vectors into classes: the ODE-Net of Chen et al. (2018), section 3.
 
     The stem maps an input to the state's width, the flow carries it from t = 0 to t = t1, the head maps it to logits.
-    With `ConvNet(64)` and the convolutional stem it has 208,266 parameters on MNIST.
+    With `ConvNet(64)` and the convolutional stem it has 208,266 parameters on MNIST. Without dynamics there is no
+    flow, and stem and head are all.
 
     Args:
         dynamics: The vector field; its width is the number of channels (conv) or features (flat).
-        solver: Integrates.
+        solver: Integrates; needed with dynamics.
         gradient: How to differentiate; `Checkpointed()` by default.
         num_classes: Number of classes; the command line takes it from the data.
         channels: Channels of the images, for the convolutional stem; from the data.
         dim: Number of values of an input, for the flat stem; from the data.
         stem: "conv": a 3×3 convolution, then 4×4 convolutions of stride 2; "flat": one linear layer.
         downsample: Number of the stem's convolutions of stride 2.
+        width: Width of the state where there are no dynamics to say it.
         t1: Last time of the flow.
-        augment: Zeros appended to the state, which the dynamics' width includes.
+        augment: Dimensions appended to the state, which the dynamics' width includes.
+        lift: What is appended: "zero", or a "learned" linear map of the state.
+        regularizers: Penalties on the flow, added to the training loss.
+        steer: Half the width of the interval around t1 from which training draws the last time.
         label_smoothing: The part of each label that the loss spreads over all classes, in training.
+
+    Raises:
+        SettingError: An option is out of range, or one that another needs is missing.
     """
 
     def __init__(
         self,
-        dynamics: of.Dynamics,
-        solver: of.Solver,
+        dynamics: of.Dynamics | None = None,
+        solver: of.Solver | None = None,
         gradient: of.Gradient | None = None,
         num_classes: int = 10,
         channels: int = 1,
         dim: int | None = None,
         stem: Literal["conv", "flat"] = "conv",
         downsample: int = 2,
+        width: int | None = None,
         t1: float = 1.0,
         augment: int = 0,
+        lift: Literal["zero", "learned"] = "zero",
+        regularizers: list[of.Regularizer] | None = None,
+        steer: float = 0.0,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise of.SettingError(f"label_smoothing must lie between 0 and 1; got {label_smoothing}")
-        self.label_smoothing = label_smoothing
-        width = dynamics.width - augment
-        if width < 1:
-            raise of.SettingError(f"augment={augment} leaves nothing of the dynamics' width {dynamics.width}")
+        outer = _width(dynamics, width)
+        inner = outer - augment
+        if inner < 1:
+            raise of.SettingError(f"augment={augment} leaves nothing of the dynamics' width {outer}")
         if stem == "conv":
-            self.stem, self.head = _conv_stem(channels, width, downsample), _conv_head(dynamics.width, num_classes)
+            self.stem, self.head = _conv_stem(channels, inner, downsample), _conv_head(outer, num_classes)
         elif stem == "flat":
-            self.stem, self.head = _flat_stem(dim, width), nn.Linear(dynamics.width, num_classes)
+            self.stem, self.head = _flat_stem(dim, inner), nn.Sequential(nn.ReLU(), nn.Linear(outer, num_classes))
         else:
             raise of.SettingError(f"Classification: stem must be 'conv' or 'flat'; got {stem!r}")
-        self.flow = of.Flow(dynamics, solver, gradient, t1=t1, augment=augment)
+        if dynamics is None:
+            self.flow = nn.Identity()
+        elif solver is None:
+            raise of.SettingError(f"Classification needs a solver for {type(dynamics).__name__}; give model.solver")
+        else:
+            self.flow = of.Flow(
+                dynamics,
+                solver,
+                gradient,
+                t1=t1,
+                augment=augment,
+                lift=lift,
+                regularizers=regularizers or (),
+                steer=steer,
+            )
+        self.label_smoothing = label_smoothing
         self.accuracy = nn.ModuleDict(
             {stage: MulticlassAccuracy(num_classes, average="micro") for stage in ("train_", "val_", "test_")}
         )
+
+        self.confusion = MulticlassConfusionMatrix(num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits.
@@ -82,14 +113,49 @@ class Classification(of.Task):
         options: dict[str, Any] = {"batch_size": len(labels), "on_step": False, "on_epoch": True}
         self.log(f"{stage}/accuracy", accuracy, prog_bar=True, **options)  # pyright: ignore[reportArgumentType]
         if stage == "test":
+            self.confusion.update(logits, labels)
             wrong = (logits.argmax(1) != labels).float().mean()
             self.log("test/error_percent", 100 * wrong, sync_dist=True, **options)
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing if stage == "train" else 0.0)
+
+    def on_test_epoch_start(self) -> None:
+        self.confusion.reset()
+
+    def test_figures(self) -> dict[str, Figure]:
+        """The confusion matrix of the test: how many of each class were taken for which."""
+        counts: np.ndarray = self.confusion.compute().cpu().numpy()
+        classes = range(len(counts))
+        figure = Figure(figsize=(6, 5.4), layout="constrained")
+        axes = figure.subplots()
+        mistakes = counts - np.diag(np.diag(counts))
+        image = axes.imshow(mistakes, cmap="Reds", vmin=0)
+        figure.colorbar(image, label="mistakes")
+        for true in classes:
+            for taken in classes:
+                if counts[true, taken]:
+                    dark = true != taken and mistakes[true, taken] > 0.6 * mistakes.max()
+                    text = str(counts[true, taken])
+                    axes.text(taken, true, text, ha="center", va="center", fontsize=8, color="w" if dark else "k")
+        wrong = 100 * mistakes.sum() / max(counts.sum(), 1)
+        axes.set(xlabel="predicted class", ylabel="true class", title=f"{wrong:.2f} % wrong", xticks=classes)
+        axes.set_yticks(classes)
+        return {"confusion_matrix": figure}
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(B, num_classes), the probabilities of the classes."""
         x = batch[0] if isinstance(batch, (tuple, list)) else batch
         return self(x).softmax(1)
+
+
+def _width(dynamics: of.Dynamics | None, width: int | None) -> int:
+    """The width of the flow's result."""
+    if dynamics is None and width is None:
+        raise of.SettingError("Classification needs dynamics, or without a flow the width between stem and head")
+    if dynamics is None:
+        return width or 0
+    if width not in (None, dynamics.width):
+        raise of.SettingError(f"width={width} contradicts the dynamics' width {dynamics.width}; leave it out")
+    return dynamics.width
 
 
 def _norm(width: int) -> nn.GroupNorm:

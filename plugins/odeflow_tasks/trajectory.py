@@ -19,6 +19,7 @@ class Trajectory(of.Task):
         gradient: How to differentiate; `Checkpointed()` by default.
         distance: "mae", the mean absolute error, or "mse", the mean square error.
         augment: Zeros appended to the state, which the dynamics' width includes; they are not compared.
+        regularizers: Penalties on the flow, added to the training loss.
     """
 
     def __init__(
@@ -28,11 +29,12 @@ class Trajectory(of.Task):
         gradient: of.Gradient | None = None,
         distance: Literal["mae", "mse"] = "mae",
         augment: int = 0,
+        regularizers: list[of.Regularizer] | None = None,
     ) -> None:
         super().__init__()
         if distance not in ("mae", "mse"):
             raise of.SettingError(f"Trajectory: distance must be 'mae' or 'mse'; got {distance!r}")
-        self.flow = of.Flow(dynamics, solver, gradient, augment=augment)
+        self.flow = of.Flow(dynamics, solver, gradient, augment=augment, regularizers=regularizers or ())
         self.distance = distance
 
     def forward(self, y0: Tensor, t: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ ADJOINT = "-c spiral --model.gradient Adjoint --model.gradient.solver"
         # commands, recipes and files
         (
             "fot -c spiral",
-            "no command named 'fot'. Did you mean fit?  available: fit, validate, test, predict, recipes",
+            "no command named 'fot'. Did you mean fit?  available: fit, validate, test, predict, plot, recipes",
         ),
         (
             "fit",
@@ -69,6 +69,14 @@ ADJOINT = "-c spiral --model.gradient Adjoint --model.gradient.solver"
         (
             "fit -c spiral --model.solver RK4 --model.solver.rtol 1",
             "RK4 has no option 'rtol'.  options: step_size, num_steps",
+        ),
+        (
+            "fit -c spiral --model.regularizers+=Kinetc",
+            "model.regularizers[0]: no regularizer named 'Kinetc'. Did you mean Kinetic?  available: Jacobian, Kinetic,",
+        ),
+        (
+            "fit -c spiral --model.regularizers+=Kinetic --model.regularizers.wait 1",
+            "model.regularizers[0]: Kinetic has no option 'wait'. Did you mean weight?  options: weight",
         ),
         ("fit -c spiral --model.dynamics.hiden 1", "model.dynamics: MLP has no option 'hiden'. Did you mean hidden?"),
         ("fit -c spiral --data.batchsize 3", "data: Spiral has no option 'batchsize'. Did you mean batch_size?"),

@@ -1,5 +1,6 @@
 """`odeflow fit`: what it leaves behind, and how recipes, files and typed options make one configuration."""
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -153,6 +154,25 @@ def test_a_callback_is_added_to_those_of_the_recipe(done, small):
     assert (run / "checkpoints/best.ckpt").is_file()
 
 
+def test_regularizers_are_added_one_by_one(done, small):
+    """`--model.regularizers+=NAME` adds one, options after it are its own, and each penalty is logged."""
+    options = "--model.regularizers+=Kinetic --model.regularizers.weight 0.5 --model.regularizers+=Taylor"
+    done(f"fit {small} {options} --model.regularizers.weight 0.1 --model.regularizers.order 1")
+    run = Path("runs/digits/ode_net/version_0")
+    stored = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["regularizers"]
+    assert [each["init_args"] for each in stored] == [{"weight": 0.5}, {"weight": 0.1, "order": 1}]
+    with (run / "metrics.csv").open() as file:
+        (row,) = [row for row in csv.DictReader(file) if row["train/kinetic"]]
+    assert float(row["train/kinetic"]) == pytest.approx(5 * float(row["train/taylor_1"]), rel=1e-4)
+
+
+def test_a_test_leaves_its_confusion_matrix(done, small):
+    """The test's pictures are written beside its other results."""
+    done(f"fit {small}")
+    done("test --ckpt_path runs/digits/ode_net/version_0/checkpoints/best.ckpt --trainer.enable_progress_bar false")
+    assert Path("runs/test/version_0/figures/confusion_matrix_test.png").stat().st_size > 5000
+
+
 def test_later_recipes_are_laid_onto_earlier_ones(done):
     """Several -c merge key by key, the later wins, and what it does not mention stays."""
     Path("one.yaml").write_text(
@@ -237,7 +257,7 @@ def test_sizes_come_from_the_data(done, brief):
     done(f"fit -c digits/ode_net {flat} {brief}")
     task = of.load("runs/digits/ode_net/version_0/checkpoints/last.ckpt")
     assert task.stem[1].in_features == 64
-    assert task.head.out_features == 10
+    assert task.head[-1].out_features == 10
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,6 @@ def test_compiled_field(name: str) -> None:
     torch.compiler.reset()
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")  # torch's own, in its forward mode
 def test_transforms_of_functions() -> None:
     """vmap, grad and jvp go through a fixed-step flow with Backprop, and agree with loops and finite differences."""
     field = Field(nn.Identity())

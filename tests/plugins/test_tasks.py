@@ -24,6 +24,35 @@ def test_flat_stem_and_augmentation() -> None:
     assert task(torch.randn(2, 1, 8, 8)).shape == (2, 3)
 
 
+def test_without_dynamics_stem_and_head_are_all() -> None:
+    """The net without a flow has the parameters of the ODE-Net less those of its field."""
+    task = Classification(width=64)
+    assert sum(param.numel() for param in task.parameters()) == 208_266 - 75_392
+    assert task(torch.randn(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_labels_are_smoothed_in_training_alone() -> None:
+    """The training loss is (1 − s) of the cross-entropy and s of that to all classes; other losses are plain."""
+    task = Classification(MLP(4), RK4(num_steps=1), num_classes=3, dim=5, stem="flat", label_smoothing=0.3)
+    x, labels = torch.randn(6, 5), torch.tensor([0, 1, 2, 0, 1, 2])
+    task.log = lambda *args, **kwargs: None
+    logs = task(x).log_softmax(1)
+    plain, spread = -logs[range(6), labels].mean(), -logs.mean()
+    assert torch.allclose(task.loss((x, labels), "train"), 0.7 * plain + 0.3 * spread)
+    assert torch.allclose(task.loss((x, labels), "val"), plain)
+
+
+def test_a_test_ends_with_its_confusion_matrix() -> None:
+    """Rows are the true classes, columns the predicted ones, and the title is the error in percent."""
+    task = Classification(width=4, dim=3, num_classes=3, stem="flat")
+    task.confusion.update(torch.eye(3)[[0, 0, 1, 2]], torch.tensor([0, 1, 1, 2]))
+    (axes, _) = task.test_figures()["confusion_matrix"].axes
+    assert axes.get_title() == "25.00 % wrong"
+    assert {(text.get_position(), text.get_text()) for text in axes.texts} == {
+        ((0, 0), "1"), ((0, 1), "1"), ((1, 1), "1"), ((2, 2), "1")
+    }  # fmt: skip
+
+
 def test_loss_of_a_trajectory_is_the_mean_distance() -> None:
     """At the true field the loss is zero; elsewhere it is the mean (absolute or square) difference."""
 
@@ -64,6 +93,16 @@ def test_a_trajectory_draws_its_phase_portrait() -> None:
         (
             lambda: Classification(MLP(8), RK4(num_steps=1), augment=8),
             "augment=8 leaves nothing of the dynamics' width 8",
+        ),
+        (lambda: Classification(), "needs dynamics, or without a flow the width between stem and head"),
+        (lambda: Classification(MLP(8)), "needs a solver for MLP; give model.solver"),
+        (
+            lambda: Classification(ConvNet(8), RK4(num_steps=1), width=4),
+            "width=4 contradicts the dynamics' width 8; leave it out",
+        ),
+        (
+            lambda: Classification(width=8, label_smoothing=1.0),
+            "label_smoothing must lie between 0 and 1; got 1.0",
         ),
         (lambda: Trajectory(MLP(8), RK4(num_steps=1), distance="max"), "distance must be 'mae' or 'mse'; got 'max'"),
     ],

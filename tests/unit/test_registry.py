@@ -12,6 +12,7 @@ BUILT_IN = {
     "solver": {"Dopri5", "Euler", "Midpoint", "RK4", "TorchDiffEq"},
     "gradient": {"Adjoint", "Backprop", "Checkpointed"},
     "dynamics": {"ConvNet", "MLP"},
+    "regularizer": {"Jacobian", "Kinetic", "Taylor"},
     "task": {"Classification", "Trajectory"},
     "data": {"Digits", "MNIST", "Spiral"},
 }
@@ -52,7 +53,7 @@ def test_unknown_names_are_explained(kind: str, name: str, message: str) -> None
 
 def test_specs_build_registered_plugins_only() -> None:
     """A spec cannot make anything run that is not a plugin; the message says how to get the plugin."""
-    for path in ("os.system", "subprocess.Popen", "torch.nn.Linear", "elsewhere.RK45"):
+    for path in ("os.system", "subprocess.Popen", "torch.nn.Conv2d", "elsewhere.RK45"):
         with pytest.raises(of.PluginError, match=r"is not registered\. Install its package, or load its file with"):
             registry.build({"class_path": path, "init_args": {}})
 
