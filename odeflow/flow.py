@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from odeflow.dynamics import Dynamics
 from odeflow.errors import GradientError, SettingError, StateError
+from odeflow.field import SameNoise
 from odeflow.gradient import Checkpointed, Gradient
-from odeflow.gradient.surroundings import SameNoise
 from odeflow.regularization import Regularizer, regularised
 from odeflow.runge_kutta import AdaptiveRungeKutta
 from odeflow.solver import Solution, Solver, Stats
-from odeflow.state import Packing, State, check_dtype
+from odeflow.state import PackedField, Packing, State, check_dtype
 
 
 def solve(
@@ -50,7 +50,7 @@ def solve(
     times = _checked_times(t)
     if isinstance(y0, tuple):
         packing = Packing.of(y0)
-        solution = _solve(packing.field(field), packing.pack(y0), times, field, solver, gradient, params)
+        solution = _solve(PackedField(packing, field), packing.pack(y0), times, field, solver, gradient, params)
         assert isinstance(solution.y, Tensor)
         return replace(solution, y=packing.unpack(solution.y))
     return _solve(field, y0.contiguous(), times, field, solver, gradient, params)

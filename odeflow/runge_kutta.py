@@ -7,7 +7,9 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
+from odeflow.compiled import CompiledStages, CompiledSteps
 from odeflow.errors import SettingError
+from odeflow.field import SameNoise
 from odeflow.solver import Jump, Quadrature, Solution, Solver, Tape
 from odeflow.stages import stages_of
 from odeflow.state import Field
@@ -26,9 +28,16 @@ def _required() -> Any:
 
 
 class ExplicitRungeKutta(Solver):
-    """What methods with equal steps and with chosen ones share: subclass `RungeKutta` or `AdaptiveRungeKutta`."""
+    """What methods with equal steps and with chosen ones share: subclass `RungeKutta` or `AdaptiveRungeKutta`.
+
+    Args:
+        compile: Whether `torch.compile` makes one call of each step, forwards and backwards.
+    """
 
     tableau: ClassVar[Tableau] = _required()
+
+    def __init__(self, compile: bool = False) -> None:  # noqa: A002
+        self.compile, self.compiled_steps = compile, CompiledSteps()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -49,7 +58,10 @@ class ExplicitRungeKutta(Solver):
         quadrature: Quadrature | None = None,
         jump: Jump | None = None,
     ) -> Solution:
-        stages = stages_of(self.tableau, field, y0, quadrature)
+        if self.compile and isinstance(field, SameNoise):  # as `solve` gives it; gradients make fields for one solve
+            stages = CompiledStages(self.tableau, field, self.compiled_steps)
+        else:
+            stages = stages_of(self.tableau, field, y0, quadrature)
         return run(stages, self.control(float(t[0]), float(t[-1])), y0, t, tape=tape, jump=jump)
 
 
@@ -60,12 +72,20 @@ class RungeKutta(ExplicitRungeKutta):
         step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
             not larger.
         num_steps: Number of steps between the first and the last time; the other way to say it.
+        compile: Whether `torch.compile` makes one call of each step, forward and in the backward pass of `Backprop` and
+            `Checkpointed`. Pays where many solves are of small states: compiling takes up to a minute.
 
     Raises:
         SettingError: Neither or both were given, or not positive.
     """
 
-    def __init__(self, step_size: float | None = None, num_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        step_size: float | None = None,
+        num_steps: int | None = None,
+        compile: bool = False,  # noqa: A002
+    ) -> None:
+        super().__init__(compile)
         if (step_size is None) == (num_steps is None):
             given = "neither" if step_size is None else "both"
             raise SettingError(f"{type(self).__name__} needs either step_size or num_steps; {given} was given")
@@ -89,6 +109,8 @@ class AdaptiveRungeKutta(ExplicitRungeKutta):
         min_step: Smallest step; below it the solve fails. 0: as small as the time's floating point allows.
         max_step: Largest step; unbounded by default.
         max_steps: Largest number of attempted steps.
+        compile: Whether `torch.compile` makes one call of each step, forward and in the backward pass of `Backprop` and
+            `Checkpointed`. Pays where many solves are of small states: compiling takes up to a minute.
 
     Raises:
         SettingError: A value is out of range.
@@ -102,7 +124,9 @@ class AdaptiveRungeKutta(ExplicitRungeKutta):
         min_step: float = 0.0,
         max_step: float | None = None,
         max_steps: int = 10_000,
+        compile: bool = False,  # noqa: A002
     ) -> None:
+        super().__init__(compile)
         name = type(self).__name__
         if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
             raise SettingError(f"{name}: rtol and atol must not be negative, nor both 0; got {rtol} and {atol}")

@@ -65,6 +65,10 @@ class Stages(ABC):
         if self.quadrature is not None:
             self.sides[number] = self.quadrature.integrand
 
+    def traced(self, field: Field) -> "Stages":
+        """Stages of the same method for autograd, over a field of the same values."""
+        return TracedStages(self.tableau, field)
+
     @abstractmethod
     def first_slope(self, t: float, y: Tensor) -> Tensor:
         """k₁ = f(t, y), evaluated unless the previous step left it."""

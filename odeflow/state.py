@@ -44,25 +44,34 @@ class Packing:
         parts = packed.split([shape.numel() for shape in self.shapes], dim=-1)
         return tuple(part.reshape(lead + shape) for part, shape in zip(parts, self.shapes, strict=True))
 
-    def field(self, field: Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]) -> Field:
-        """The same field on packed states.
+
+@dataclass(frozen=True)
+class PackedField:
+    """A field of tuples, on packed states.
+
+    Attributes:
+        packing: Packs and unpacks.
+        field: (t, tuple of states) ↦ tuple of slopes.
+    """
+
+    packing: Packing
+    field: Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        """The packed slope.
 
         Raises:
-            StateError: (when called) The field's result is not a tuple of the state's shapes.
+            StateError: The field's result is not a tuple of the state's shapes.
         """
-
-        def packed_field(t: Tensor, y: Tensor) -> Tensor:
-            value = field(t, self.unpack(y))
-            if not isinstance(value, (tuple, list)) or len(value) != len(self.shapes):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise StateError(
-                    f"the state is a tuple of {len(self.shapes)} tensors, so the field must return such a tuple; "
-                    f"it returned {type(value).__name__}"
-                )
-            for number, (leaf, shape) in enumerate(zip(value, self.shapes, strict=True)):
-                check_shape(leaf, shape, f" for leaf {number} of the state")
-            return self.pack(tuple(value))
-
-        return packed_field
+        value, shapes = self.field(t, self.packing.unpack(y)), self.packing.shapes
+        if not isinstance(value, (tuple, list)) or len(value) != len(shapes):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise StateError(
+                f"the state is a tuple of {len(shapes)} tensors, so the field must return such a tuple; "
+                f"it returned {type(value).__name__}"
+            )
+        for number, (leaf, shape) in enumerate(zip(value, shapes, strict=True)):
+            check_shape(leaf, shape, f" for leaf {number} of the state")
+        return self.packing.pack(tuple(value))
 
 
 def accumulate(totals: list[Tensor | None], values: Sequence[Tensor | None], weight: float = 1.0) -> None:

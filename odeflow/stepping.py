@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -11,9 +11,8 @@ from torch import Tensor
 
 from odeflow.errors import SolveError
 from odeflow.solver import Jump, Segment, Solution, Stats, Tape
-from odeflow.stages import Stages, TracedStages
+from odeflow.stages import Stages
 from odeflow.state import Field
-from odeflow.tableau import Tableau
 
 SAFETY = 0.9
 LARGEST_GROWTH = 10.0
@@ -172,7 +171,7 @@ class ErrorControl(StepControl):
         size = abs(h) * factor
         if accepted:
             self.size_of_y = size_of_y1
-            if abs(h) < abs(self.h):  # the step was cut short by a stop, and says nothing against the larger one
+            if abs(h) < abs(self.h) * (1 - SAME_STEP):  # the step was cut short by a stop, and says nothing against the larger one
                 size = max(size, abs(self.h))
         else:
             self.size_of_y = size_of_y
@@ -247,7 +246,7 @@ def run(
             rows = outputs.add(stages.dense(places)) if places else slice(0, 0)
             end_row = outputs.add(y1[None]).start if outputs.ends(end) else None
             if tape is not None:
-                rerun = partial(_rerun, stages.tableau, now, h, places)
+                rerun = partial(_rerun, stages.traced, now, h, places)
                 dense = stages.interpolant() if tape.dense else None
                 tape.append(Segment(y, rerun, rows, end_row, (now, end), dense))
             stages.advance()
@@ -261,9 +260,9 @@ def run(
 
 
 def _rerun(
-    tableau: Tableau, t: float, h: float, places: Sequence[float], field: Field, y: Tensor
+    stages_over: Callable[[Field], Stages], t: float, h: float, places: Sequence[float], field: Field, y: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """The step from (t, y) once more: (state at its end, states at the places inside, if any)."""
-    stages = TracedStages(tableau, field)
+    stages = stages_over(field)
     y1 = stages.step(t, h, y)
     return y1, stages.dense(places) if places else None

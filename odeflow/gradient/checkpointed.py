@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from odeflow.errors import SettingError
+from odeflow.field import Counted
 from odeflow.gradient.base import Gradient
 from odeflow.gradient.once import once
 from odeflow.gradient.surroundings import Autocast
@@ -124,7 +125,7 @@ class _Replay(torch.autograd.Function):
             group = tape.segments[number * tape.every : (number + 1) * tape.every]
             free = len(group) if tape.capacity is None else tape.capacity - number - 1
             _reverse(group, starts[number], free, reversal.advance, reversal.visit)
-        ctx.stats.nfe_backward += reversal.evaluations
+        ctx.stats.nfe_backward += reversal.field.evaluations
         return None, None, None, None, None, reversal.adjoint + grad_y[0], *reversal.grads
 
 
@@ -137,20 +138,14 @@ class _Reversal:
     """
 
     def __init__(self, ctx: Any, grad_y: Tensor) -> None:
-        self.original: Field = ctx.field
+        self.field = Counted(ctx.field)
         self.params: tuple[Tensor, ...] = ctx.params
         self.autocast: Autocast = ctx.autocast
         self.traced = partial(checkpoint, self.field, use_reentrant=False, preserve_rng_state=False)
-        self.traced = self.traced if ctx.per_stage else self.field
+        self.traced: Field = self.traced if ctx.per_stage else self.field
         self.grad_y = grad_y
         self.adjoint = torch.zeros_like(grad_y[0])
         self.grads: list[Tensor | None] = [None] * len(self.params)
-        self.evaluations = 0
-
-    def field(self, t: Tensor, y: Tensor) -> Tensor:
-        """The field, counted."""
-        self.evaluations += 1
-        return self.original(t, y)
 
     def advance(self, segment: Segment, start: Tensor) -> Tensor:
         """The state at the segment's end."""

@@ -98,7 +98,9 @@ class Trajectory(of.Task):
         points[:, 0], points[:, 1] = first.ravel(), second.ravel()
         states = torch.tensor(points, dtype=torch.float32, device=self.device)
         states = torch.cat([states, states.new_zeros(len(states), self.flow.augment)], dim=1)
-        slopes = self.flow.dynamics(states.new_zeros(()), states)[:, :2].float().cpu().numpy()
+        field = self.flow.dynamics
+        assert isinstance(field, of.Dynamics)
+        slopes = field.leave(field(states.new_zeros(()), field.enter(states)))[:, :2].float().cpu().numpy()
         speed = np.hypot(slopes[:, 0], slopes[:, 1]).reshape(first.shape)
         axes.streamplot(
             first,

@@ -1,0 +1,67 @@
+"""What a vector field is wrapped in during a solve."""
+
+import torch
+from torch import Tensor
+
+from odeflow.state import Field
+
+
+class Counted:
+    """A field that counts its evaluations.
+
+    Args:
+        field: The vector field.
+    """
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+        self.evaluations = 0
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        self.evaluations += 1
+        return self.field(t, y)
+
+
+class SameNoise:
+    """A field that draws random numbers, such as dropout, and draws the same ones at every evaluation of a solve.
+
+    Otherwise the solver would integrate another field at each stage, and the backward pass yet another. A field
+    that draws none at its first evaluation is left alone.
+
+    Args:
+        field: The vector field.
+    """
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+        self.draws: bool | None = None
+        self.start: list[Tensor] = []
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        if self.draws is False:
+            return self.field(t, y)
+        before = _generator_states(y.device)
+        if self.draws is None:
+            slope = self.field(t, y)
+            after = _generator_states(y.device)
+            self.draws = not all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+            self.start = before if self.draws else []
+            return slope
+        _set_generator_states(y.device, self.start)
+        try:
+            return self.field(t, y)
+        finally:
+            _set_generator_states(y.device, before)
+
+
+def _generator_states(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+
+def _set_generator_states(device: torch.device, states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
