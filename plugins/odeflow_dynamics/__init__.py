@@ -1,6 +1,25 @@
 """The vector fields that come with odeflow, one file each."""
 
+from odeflow_dynamics.controlled import Controlled
 from odeflow_dynamics.convnet import ConvNet
+from odeflow_dynamics.galerkin import Galerkin
+from odeflow_dynamics.hypernetwork import Hypernetwork
+from odeflow_dynamics.linear import Linear
 from odeflow_dynamics.mlp import MLP
+from odeflow_dynamics.normed import Normed
+from odeflow_dynamics.piecewise import Piecewise
+from odeflow_dynamics.transformer import Transformer
+from odeflow_dynamics.unet import UNet
 
-__all__ = ["MLP", "ConvNet"]
+__all__ = [
+    "Controlled",
+    "ConvNet",
+    "Galerkin",
+    "Hypernetwork",
+    "Linear",
+    "MLP",
+    "Normed",
+    "Piecewise",
+    "Transformer",
+    "UNet",
+]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
+from odeflow_dynamics.time_embedding import TimeEmbedding
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
@@ -17,6 +18,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
     "gelu": nn.GELU,
 }
+TIME_FEATURES = {"concat": 0, "none": 0, "concat_squash": 1, "sinusoidal": 32}
+"""How the time may enter, and the number of its features that every layer gets."""
 
 
 class MLP(of.Dynamics):
@@ -24,12 +27,19 @@ class MLP(of.Dynamics):
 
     Smooth activations suit adaptive solvers, whose error estimate assumes derivatives.
 
+    Source: Grathwohl et al. (2019), "FFJORD", as released, for time="concat_squash".
+
     Args:
         dim: Length d of the state.
         hidden: Widths of the hidden layers.
         activation: "tanh", "softplus", "relu", "elu", "silu" or "gelu".
-        time: How the time enters: "concat" as one more input, "none" for an autonomous field.
+        time: How the time enters: "concat" as one more input; "none" for an autonomous field; "concat_squash" by a
+            gate and a shift of every layer, Wx + b becoming (Wx + b) sigmoid(ut + v) + wt; "sinusoidal" by a shift of
+            every layer, Wx + b + Uφ(t), where φ are sines and cosines of periods from 1/2 to 32.
         power: Exponent p of the input, elementwise; 3 suits cubic fields (as in torchdiffeq's `ode_demo`).
+
+    Raises:
+        SettingError: There is no such activation or way for the time to enter.
     """
 
     def __init__(
@@ -37,20 +47,24 @@ class MLP(of.Dynamics):
         dim: int,
         hidden: Sequence[int] = (64, 64),
         activation: str = "tanh",
-        time: Literal["concat", "none"] = "concat",
+        time: Literal["concat", "none", "concat_squash", "sinusoidal"] = "concat",
         power: int = 1,
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise of.SettingError(f"MLP knows no activation {activation!r}; choose from {', '.join(ACTIVATIONS)}")
-        if time not in ("concat", "none"):
-            raise of.SettingError(f"MLP: time must be 'concat' or 'none'; got {time!r}")
+        if time not in TIME_FEATURES:
+            raise of.SettingError(f"MLP: time must be one of {', '.join(TIME_FEATURES)}; got {time!r}")
         self.width, self.time, self.power = dim, time, power
         sizes = [dim + (time == "concat"), *hidden]
         layers: list[nn.Module] = []
         for inputs, outputs in itertools.pairwise(sizes):
             layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], dim))
+        features, timed = TIME_FEATURES[time], [*hidden, dim] if TIME_FEATURES[time] else []
+        self.embedding = TimeEmbedding(features) if time == "sinusoidal" else None
+        self.gates = nn.ModuleList(nn.Linear(features, size) for size in timed if time == "concat_squash")
+        self.shifts = nn.ModuleList(nn.Linear(features, size, bias=False) for size in timed)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """(…, d) ↦ (…, d).
@@ -58,9 +72,21 @@ class MLP(of.Dynamics):
         Raises:
             StateError: The state's last dimension is not d.
         """
-        if y.shape[-1] != self.width:
+        if y.dim() == 0 or y.shape[-1] != self.width:
             raise of.StateError(f"MLP(dim={self.width}) takes states (…, {self.width}); got {tuple(y.shape)}")
         x = y if self.power == 1 else y**self.power
         if self.time == "concat":
             x = torch.cat([x, t.expand(*x.shape[:-1], 1)], dim=-1)
-        return self.layers(x)
+        return self._timed(t, x) if self.shifts else self.layers(x)
+
+    def _timed(self, t: Tensor, x: Tensor) -> Tensor:
+        """The layers, each gated and shifted by the time."""
+        features = t.to(x).expand(1) if self.embedding is None else self.embedding(t)
+        for number, shift in enumerate(self.shifts):
+            x = self.layers[2 * number](x)
+            if self.gates:
+                x = x * self.gates[number](features).sigmoid()
+            x = x + shift(features)
+            if number + 1 < len(self.shifts):
+                x = self.layers[2 * number + 1](x)
+        return x

@@ -1,0 +1,57 @@
+"""Hypernetwork: parameters that change with time as another network says."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+import odeflow as of
+from odeflow_dynamics.mlp import ACTIVATIONS
+from odeflow_dynamics.shift import Shift
+
+SMALL = 0.01  # of the usual size, the last layer's weights at the start
+
+
+class Hypernetwork(of.Modifier):
+    """dy/dt = f(t, y; θ(t)) with θ(t) = θ₀ + g(t), g a perceptron, for every trainable parameter.
+
+    θ₀ are the parameters of the field that is modified. The last layer of g starts small, so that at first the field
+    is nearly that one. That layer has (h + 1) n parameters for a field of n and a last hidden layer of h.
+
+    Source: Ha, Dai & Le (2017), "HyperNetworks", ICLR; of time in a differential equation: Chen et al. (2018), "Neural
+    Ordinary Differential Equations", section 4.
+
+    Args:
+        dynamics: The field f.
+        hidden: Widths of the hidden layers of g.
+        activation: Of g: "tanh", "softplus", "relu", "elu", "silu" or "gelu"; θ is as smooth in t as this.
+
+    Raises:
+        SettingError: A width is not positive, there is no such activation, or the field has no trainable parameters
+            or `Normed` ones.
+    """
+
+    def __init__(self, dynamics: of.Dynamics, hidden: Sequence[int] = (32,), activation: str = "tanh") -> None:
+        if any(width < 1 for width in hidden):
+            raise of.SettingError(f"Hypernetwork: the hidden layers' widths must be positive; got {list(hidden)}")
+        if activation not in ACTIVATIONS:
+            raise of.SettingError(
+                f"Hypernetwork knows no activation {activation!r}; choose from {', '.join(ACTIVATIONS)}"
+            )
+        super().__init__(dynamics)
+        self.shift = Shift.over(dynamics, "Hypernetwork")
+        sizes = [1, *hidden]
+        layers: list[nn.Module] = []
+        for inputs, outputs in itertools.pairwise(sizes):
+            layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
+        last = nn.Linear(sizes[-1], self.shift.size)
+        with torch.no_grad():
+            last.weight *= SMALL
+            last.bias.zero_()
+        like = next(param for param in dynamics.parameters() if param.requires_grad)
+        self.net = nn.Sequential(*layers, last).to(like)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """As of the field that is modified."""
+        return self.shift.call(self.dynamics, self.net(t.reshape(1)), t, y)

@@ -1,0 +1,41 @@
+"""Linear: a linear system as vector field."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+import odeflow as of
+
+
+class Linear(of.Dynamics):
+    """dy/dt = A y + b, on vectors; its solution is known: y(t) = exp(At) y(0) where b = 0.
+
+    For latent states that are to be linear, and for tests. `layer.weight` is A, `layer.bias` is b.
+
+    Args:
+        dim: Length d of the state.
+        bias: Whether there is a b.
+        time: How the time enters: "none" for an autonomous system, "concat" for dy/dt = A y + c t + b, where
+            `layer.weight` is [A, c].
+
+    Raises:
+        SettingError: There is no such way for the time to enter.
+    """
+
+    def __init__(self, dim: int, bias: bool = True, time: Literal["none", "concat"] = "none") -> None:
+        super().__init__()
+        if time not in ("none", "concat"):
+            raise of.SettingError(f"Linear: time must be 'none' or 'concat'; got {time!r}")
+        self.width, self.time = dim, time
+        self.layer = nn.Linear(dim + (time == "concat"), dim, bias)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """(…, d) ↦ (…, d).
+
+        Raises:
+            StateError: The state's last dimension is not d.
+        """
+        if y.dim() == 0 or y.shape[-1] != self.width:
+            raise of.StateError(f"Linear(dim={self.width}) takes states (…, {self.width}); got {tuple(y.shape)}")
+        return self.layer(y if self.time == "none" else torch.cat([y, t.expand(*y.shape[:-1], 1)], dim=-1))

@@ -1,0 +1,73 @@
+"""Shift: a field evaluated at parameters other than its own."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+import odeflow as of
+from odeflow_dynamics.singular_value import SingularValue
+
+
+@dataclass(frozen=True)
+class Shift:
+    """The trainable parameters of a field laid out as one vector θ, so that f(t, y; θ + δ) can be asked for.
+
+    The parameters stay the field's own. What autograd finds for θ + δ reaches both them and δ.
+
+    Attributes:
+        shapes: The parameters' shapes by name, in the order of the vector.
+    """
+
+    shapes: dict[str, torch.Size]
+
+    @classmethod
+    def over(cls, dynamics: of.Dynamics, owner: str) -> "Shift":
+        """The shift of a field's parameters.
+
+        Args:
+            dynamics: The field.
+            owner: Who asks, for messages.
+
+        Raises:
+            SettingError: The field has no trainable parameters, or ones whose norm is bounded.
+        """
+        if any(isinstance(module, SingularValue) for module in dynamics.modules()):
+            raise of.SettingError(
+                f"{owner} cannot let the weights inside Normed change with time: their norm is estimated once a solve. "
+                "Use Piecewise(Normed(…)), whose weights change from piece to piece, or leave Normed out"
+            )
+        shapes = {name: param.shape for name, param in dynamics.named_parameters() if param.requires_grad}
+        if not shapes:
+            raise of.SettingError(
+                f"{owner} lets parameters change with time, but {type(dynamics).__name__} has none that are trained"
+            )
+        return cls(shapes)
+
+    @property
+    def size(self) -> int:
+        """Number of entries of the vector."""
+        return sum(self._sizes)
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [math.prod(shape) for shape in self.shapes.values()]
+
+    def call(self, dynamics: of.Dynamics, shift: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """f(t, y; θ + δ).
+
+        Args:
+            dynamics: The field f.
+            shift: (size,), δ.
+            t: (), the time.
+            y: (B, *state).
+
+        Returns:
+            (B, *state).
+        """
+        own = dict(dynamics.named_parameters())
+        parts = zip(self.shapes.items(), shift.split(self._sizes), strict=True)
+        shifted = {name: own[name] + part.view(shape).to(own[name]) for (name, shape), part in parts}
+        return functional_call(dynamics, shifted, (t, y))
