@@ -2,6 +2,7 @@
 
     python benchmarks/compare.py
     python benchmarks/compare.py --cases spiral density --modes backprop --rounds 5 --markdown table.md
+    python benchmarks/compare.py --compiled    # with torch.compile; minutes more, which are not counted
 
 Each engine runs once a round, and they take turns in being first, so that other load on the machine meets them all.
 Times are medians over the rounds. `docs/performance.md` says what the columns mean.
@@ -129,11 +130,11 @@ def examine(engine: Engine, run: Run, problem: Problem, truth: list[Tensor]) -> 
     return Row(engine.name, count_calls(run, problem), errors, peak_bytes(lambda: run(lambda: None)))
 
 
-def measure(problem: Problem, mode: Mode, rounds: int) -> list[Row]:
+def measure(problem: Problem, mode: Mode, rounds: int, compiled: bool = False) -> list[Row]:
     """The rows of all engines on one problem."""
     truth, rows = problem.truth(), []
     timed: list[tuple[list[float], Callable[[], object]]] = []
-    for engine in engines(mode):
+    for engine in engines(mode, compiled):
         run = engine.prepare(problem)
         if run is None:
             continue
@@ -190,6 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     for option, names in (("--cases", list(PROBLEMS)), ("--modes", list(MODES))):
         parser.add_argument(option, nargs="+", default=names, choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--compiled", action="store_true", help="run odeflow with compiled steps, too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to FILE, too")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -198,7 +200,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.cases:
         problem = PROBLEMS[name]()
         for mode in options.modes:
-            results[name, mode] = measure(problem, mode, options.rounds)
+            results[name, mode] = measure(problem, mode, options.rounds, options.compiled)
             parts.append(f"**{problem.title}: {MODES[mode]}**")
             parts.append(table(HEADER, [row.cells() for row in results[name, mode]]))
             print("\n\n".join(parts[-2:]), end="\n\n", flush=True)

@@ -4,6 +4,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -42,8 +43,13 @@ class Engine:
     visible: bool = True
 
 
-def engines(mode: Mode) -> list[Engine]:
-    """The engines of a mode; the first is torchdiffeq, to which the others are compared."""
+def engines(mode: Mode, compiled: bool = False) -> list[Engine]:
+    """The engines of a mode; the first is torchdiffeq, to which the others are compared.
+
+    Args:
+        mode: What they compute.
+        compiled: Whether odeflow's first gradient shall run with compiled steps, too.
+    """
     found = [_torch_engine("torchdiffeq", mode, _torchdiffeq)]
     gradients: dict[Mode, list[of.Gradient]] = {
         "forward": [of.Backprop()],
@@ -53,6 +59,8 @@ def engines(mode: Mode) -> list[Engine]:
     for gradient in gradients[mode]:
         name = "odeflow" if mode == "forward" else f"odeflow {type(gradient).__name__}"
         found.append(_torch_engine(name, mode, _odeflow(gradient)))
+        if compiled and gradient is gradients[mode][0]:
+            found.append(_torch_engine(f"{name}, compiled", mode, _odeflow(gradient, compiled=True), visible=False))
     if importlib.util.find_spec("torchode"):
         found.append(_torch_engine("torchode", mode, _torchode))
     if importlib.util.find_spec("torchdyn"):
@@ -65,7 +73,7 @@ def engines(mode: Mode) -> list[Engine]:
 Solve = Callable[[Problem, Tensor, Mode], Tensor]
 
 
-def _torch_engine(name: str, mode: Mode, solve: Solve) -> Engine:
+def _torch_engine(name: str, mode: Mode, solve: Solve, visible: bool = True) -> Engine:
     def prepare(problem: Problem) -> Run:
         weights, params = problem.weights(), list(problem.field.parameters())
 
@@ -81,12 +89,14 @@ def _torch_engine(name: str, mode: Mode, solve: Solve) -> Engine:
 
         return run
 
-    return Engine(name, mode, prepare)
+    return Engine(name, mode, prepare, visible)
 
 
-def _odeflow(gradient: of.Gradient) -> Solve:
+def _odeflow(gradient: of.Gradient, compiled: bool = False) -> Solve:
+    solver_for = cache(partial(Dopri5, compile=compiled))  # what is compiled is kept by the solver
+
     def solve(problem: Problem, y0: Tensor, mode: Mode) -> Tensor:
-        solver = Dopri5(problem.rtol, problem.atol)
+        solver = solver_for(problem.rtol, problem.atol)
         return of.solve(problem.field, y0, problem.t, solver=solver, gradient=gradient).y
 
     return solve

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from odeflow import registry
+from odeflow import registry, weights
 from odeflow.errors import CheckpointError, PluginError
 from odeflow.plain import mapping
 from odeflow.task import KEY, Task
@@ -46,10 +46,10 @@ def specs(path: str | Path) -> dict[str, Any]:
 
 
 def load(path: str | Path, plugins: Iterable[str] = ()) -> Task:
-    """The task of a checkpoint, rebuilt with its weights, in evaluation mode and on the CPU.
+    """The task of a checkpoint or of a file of weights, rebuilt with them, in evaluation mode and on the CPU.
 
     Args:
-        path: A checkpoint written while an odeflow `Task` was trained.
+        path: A checkpoint written while an odeflow `Task` was trained, or what `odeflow export` made of one.
         plugins: Files, folders or modules of plugins that are not installed.
 
     Returns:
@@ -60,18 +60,24 @@ def load(path: str | Path, plugins: Iterable[str] = ()) -> Task:
         PluginError: A plugin that it needs is not registered.
     """
     registry.discover(plugins)
-    task = registry.build(specs(path)["model"])
+    alone = Path(path).suffix == weights.SUFFIX
+    task = registry.build(weights.read_spec(path) if alone else specs(path)["model"])
     if not isinstance(task, Task):
         raise PluginError(f"{path} describes a {type(task).__name__}, which is no Task")
+    if alone:
+        weights.read_into(task, path)
+        return task.eval()
+    return restore(task, path)
+
+
+def restore(task: Task, path: str | Path) -> Task:
+    """The task with the weights of a checkpoint, in evaluation mode.
+
+    Raises:
+        CheckpointError: The file is no checkpoint, or its weights do not fit the task.
+    """
     try:
         task.load_state_dict(read(path)["state_dict"])
     except RuntimeError as problem:
-        raise misfit(path, problem) from problem
+        raise weights.misfit(path, problem) from problem
     return task.eval()
-
-
-def misfit(path: str | Path, problem: RuntimeError) -> CheckpointError:
-    """The error for weights of other names or shapes than the model's, with torch's first two reasons."""
-    reasons = [line.strip()[:200] for line in str(problem).splitlines()[1:]]
-    more = f"; and {len(reasons) - 2} more" if len(reasons) > 2 else ""
-    return CheckpointError(f"the weights of {path} do not fit the model: {'; '.join(reasons[:2])}{more}")

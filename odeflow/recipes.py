@@ -66,6 +66,16 @@ def find(name: str) -> Path:
     raise RecipeError(unknown("recipe or file", name, recipes))
 
 
+def weights(name: str) -> Path:
+    """Where a recipe's trained weights are, if it has any: `weights/<its name>.safetensors` beside it.
+
+    Raises:
+        RecipeError: There is no such recipe or file.
+    """
+    file = find(name)
+    return file.parent / "weights" / f"{file.stem}.safetensors"
+
+
 def read(name: str) -> dict[str, Any]:
     """A recipe's contents.
 

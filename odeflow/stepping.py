@@ -171,7 +171,7 @@ class ErrorControl(StepControl):
         size = abs(h) * factor
         if accepted:
             self.size_of_y = size_of_y1
-            if abs(h) < abs(self.h) * (1 - SAME_STEP):  # the step was cut short by a stop, and says nothing against the larger one
+            if abs(h) < abs(self.h) * (1 - SAME_STEP):  # cut short by a stop, it says nothing against the larger one
                 size = max(size, abs(self.h))
         else:
             self.size_of_y = size_of_y

@@ -13,14 +13,17 @@ usage: odeflow COMMAND …
   validate  evaluate on the validation part
   test      evaluate on the test part:  odeflow test --ckpt_path best.ckpt --model.solver.rtol 1e-8
   predict   write predictions
+  plot      draw what a checkpoint's flow does:  odeflow plot statistics|activations|precision --ckpt_path best.ckpt
+  export    write a checkpoint's weights alone:  odeflow export --ckpt_path best.ckpt --output net.safetensors
   recipes   list | show NAME | copy NAME FILE
   plugins   list [KIND] | show NAME
 
+  --weights, with a recipe, begins with its trained weights: odeflow test -c mnist/ode_net --weights
   odeflow COMMAND --help tells more; odeflow fit --model.help Classification lists a plugin's options.
   --plugins FILE|FOLDER|MODULE, with any command, adds plugins that are not installed.
 """
 RUNS = ("fit", "validate", "test", "predict")
-COMMANDS = (*RUNS, "recipes", "plugins")
+COMMANDS = (*RUNS, "plot", "export", "recipes", "plugins")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,6 +56,14 @@ def _dispatch(words: list[str]) -> int:
 
         run(command, rest)
         return 0
+    if command == "plot":
+        from odeflow.cli.plot import plot
+
+        return plot(rest)
+    if command == "export":
+        from odeflow.cli.export import export
+
+        return export(rest)
     if command == "recipes":
         from odeflow.cli.recipes import recipes
 

@@ -29,6 +29,7 @@ class Request:
         configs: Recipe names and files after `-c`, in order.
         plugins: Plugin files, folders and modules after `--plugins`.
         ckpt_path: The checkpoint, if one was named.
+        weights: The file of weights after `--weights`; "" where the recipe's own are wanted; None without the option.
         options: All other options, as (dotted name, value, or None where no value was given).
         words: The words of the other options and of the checkpoint, for the parser.
         help: Whether help is asked for.
@@ -37,6 +38,7 @@ class Request:
     configs: list[str] = field(default_factory=list[str])
     plugins: list[str] = field(default_factory=list[str])
     ckpt_path: str | None = None
+    weights: str | None = None
     options: list[tuple[str, str | None]] = field(default_factory=list[tuple[str, str | None]])
     words: list[str] = field(default_factory=list[str])
     help: bool = False
@@ -58,6 +60,10 @@ class Request:
                     raise OdeflowError(f"{name} needs a value")
                 value = value if equals else waiting.pop(0)
                 (request.plugins if name == "--plugins" else request.configs).append(value)
+                continue
+            if name == "--weights":
+                given = bool(waiting) and not waiting[0].startswith("-") and not equals
+                request.weights = value if equals else waiting.pop(0) if given else ""
                 continue
             request.words.append(word)
             request.help |= name in ("-h", "--help") or name.endswith(".help")
@@ -81,6 +87,25 @@ class Request:
             return None
         first = self.configs[0]
         return first if first in recipes.available() else Path(first).stem
+
+    def pretrained(self) -> Path | None:
+        """The file of weights that was asked for.
+
+        Raises:
+            CheckpointError: The recipe has none, or a checkpoint was named too.
+        """
+        if self.weights is None:
+            return None
+        if self.ckpt_path is not None:
+            raise CheckpointError("give --weights or --ckpt_path, not both: each says what the model's weights are")
+        if self.weights:
+            return Path(self.weights)
+        if not self.configs:
+            raise CheckpointError("whose weights? Give a recipe that has some by -c NAME, or --weights FILE")
+        own = recipes.weights(self.configs[0])
+        if not own.is_file():
+            raise CheckpointError(f"the recipe {self.configs[0]} has no weights of its own; give --weights FILE")
+        return own
 
     def configuration(self, command: str, stored: Any) -> dict[str, Any]:
         """Everything but the typed options, merged: the checkpoint's specs, then the recipes.

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSched
 from lightning.pytorch.loggers import WandbLogger
 from torch.optim import Optimizer
 
-from odeflow import checkpoint, recipes, registry
+from odeflow import checkpoint, recipes, registry, weights
 from odeflow.callbacks import Figures, Predictions, SolverStatistics, run_folder
 from odeflow.cli import explain
 from odeflow.cli.request import KEYWORDS, Request
@@ -65,9 +65,17 @@ class RunConfig(SaveConfigCallback):
 
 
 class Command(LightningCLI):
-    """LightningCLI whose model is a Task and whose data are a DataModule, both chosen by name."""
+    """LightningCLI whose model is a Task and whose data are a DataModule, both chosen by name.
 
-    def __init__(self, words: list[str]) -> None:
+    Args:
+        words: The command and its options, or the options alone if it is not to run.
+        run: Whether the command is run; else `model`, `datamodule` and a `trainer` that writes no files are built.
+        pretrained: A file of weights that the model begins with.
+    """
+
+    def __init__(self, words: list[str], run: bool = True, pretrained: Path | None = None) -> None:
+        self.pretrained = pretrained
+        writers = [Figures(), Predictions()] if run else []
         super().__init__(
             Task,
             DataModule,
@@ -76,10 +84,11 @@ class Command(LightningCLI):
             parser_kwargs={"prog": "odeflow", "allow_abbrev": False},
             subclass_mode_model=True,
             subclass_mode_data=True,
-            save_config_callback=RunConfig,
+            save_config_callback=RunConfig if run else None,
             seed_everything_default=0,
-            trainer_defaults={"callbacks": [SolverStatistics(), Figures(), Predictions()]},
+            trainer_defaults={"callbacks": [SolverStatistics(), *writers]},
             load_from_checkpoint_support=False,
+            run=run,
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -115,6 +124,8 @@ class Command(LightningCLI):
             super().instantiate_classes()
         except ValueError as problem:
             raise OdeflowError(explain.shortened(str(problem), [])) from problem
+        if self.pretrained is not None:
+            weights.read_into(self.model, self.pretrained)
 
 
 def run(command: str, words: list[str]) -> None:
@@ -133,22 +144,37 @@ def run(command: str, words: list[str]) -> None:
         explain.check_help(request.options)
         Command([command, *request.words])
         return
+    config = prepared(command, request)
+    _name_logger(config, request, request.label or command)
+    try:
+        words = [command, "--config", json.dumps(config), *request.words]
+        Command(words, pretrained=request.pretrained())
+    except RuntimeError as problem:
+        if request.ckpt_path is None or "loading state_dict" not in str(problem):
+            raise
+        raise weights.misfit(request.ckpt_path, problem) from problem
+
+
+def prepared(command: str, request: Request) -> dict[str, Any]:
+    """What a request comes to before its typed options, checked together with them and ready for the parser.
+
+    Args:
+        command: The command's name.
+        request: What follows it.
+
+    Raises:
+        OdeflowError: The request cannot be understood.
+    """
     config = request.configuration(command, checkpoint.specs)
     if request.ckpt_path is not None and request.ckpt_path not in KEYWORDS:
         checkpoint.read(request.ckpt_path)
     _follow_moved(config.get("model"))
     _follow_moved(config.get("data"))
     explain.check(request.effective(config))
-    _name_logger(config, request, request.label or command)
     _drop_linked_sizes(config)
     for message in CHATTER:
         warnings.filterwarnings("ignore", message=message)
-    try:
-        Command([command, "--config", json.dumps(config), *request.words])
-    except RuntimeError as problem:
-        if request.ckpt_path is None or "loading state_dict" not in str(problem):
-            raise
-        raise checkpoint.misfit(request.ckpt_path, problem) from problem
+    return config
 
 
 def _name_logger(config: dict[str, Any], request: Request, label: str) -> None:

@@ -1,0 +1,28 @@
+"""`odeflow export`: the weights of a checkpoint, alone, to share."""
+
+import argparse
+from pathlib import Path
+
+from odeflow import checkpoint, weights
+from odeflow.errors import SettingError
+
+
+def export(words: list[str]) -> int:
+    """Runs the command.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or it does not say how its model is built.
+        SettingError: The output is not named as safetensors are.
+    """
+    description = "Writes a checkpoint's weights, with how their model is built, as safetensors."
+    parser = argparse.ArgumentParser("odeflow export", description=description)
+    parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="the checkpoint")
+    parser.add_argument("--output", metavar="FILE", required=True, help="the file to write, *.safetensors")
+    given = parser.parse_args(words)
+    if Path(given.output).suffix != weights.SUFFIX:
+        raise SettingError(f"--output must end with {weights.SUFFIX}; got {given.output}")
+    weights.write(
+        checkpoint.read(given.ckpt_path)["state_dict"], checkpoint.specs(given.ckpt_path)["model"], given.output
+    )
+    print(f"{given.output}: {Path(given.output).stat().st_size:,} bytes")  # noqa: T201
+    return 0

@@ -1,0 +1,202 @@
+"""`odeflow plot statistics | activations | precision`: draws what the flow of a checkpoint costs and does."""
+
+import argparse
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from odeflow import checkpoint, registry
+from odeflow.cli import picture
+from odeflow.cli.request import Request
+from odeflow.cli.run import Command, prepared
+from odeflow.errors import CheckpointError, DataError, OdeflowError, RecipeError, SettingError
+from odeflow.recording import flows
+
+KINDS = {
+    "statistics": "error, time and backward evaluations against forward ones, and evaluations over training",
+    "activations": "the state over time, and its principal components",
+    "precision": "the test's result against evaluations, under several solvers and settings",
+}
+PASSED = ("model", "data", "trainer", "seed_everything")
+"""Options that are not the picture's: they change what the checkpoint says."""
+TRAINER = {
+    "devices": 1,
+    "inference_mode": False,  # in which there would be no backward passes to measure
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
+def plot(words: list[str]) -> int:
+    """Runs the command.
+
+    Raises:
+        OdeflowError: The request cannot be understood, or what it asks for cannot be measured.
+    """
+    kind = words[0] if words else ""
+    if kind in ("-h", "--help"):
+        kinds = "\n".join(f"  {name:12} {summary}" for name, summary in KINDS.items())
+        print(f"usage: odeflow plot KIND --ckpt_path FILE …\n\n{kinds}\n\nodeflow plot KIND --help tells more.")  # noqa: T201
+        return 0
+    if not kind or kind.startswith("-"):
+        raise OdeflowError(f"what to draw comes first: odeflow plot {'|'.join(KINDS)} --ckpt_path FILE")
+    if kind not in KINDS:
+        raise OdeflowError(registry.unknown("kind of plot", kind, KINDS))
+    request = Request.of(words[1:])
+    options = _options(kind, request)
+    registry.discover(request.plugins)
+    subject = _subject(request, options.batches if kind == "precision" else 1)
+    run = None if request.ckpt_path is None else _run(Path(request.ckpt_path))
+    output = _output(kind, options.output, run)
+    try:
+        if kind == "statistics":
+            drawn = picture.statistics(subject, run, options.solver, options.tolerances, options.samples)
+        elif kind == "activations":
+            drawn = picture.activations(subject, options.channels, options.samples)
+        else:
+            drawn = picture.precision(subject, options.solvers, options.num_steps, options.tolerances)
+    except MisconfigurationException as problem:
+        raise DataError(f"{type(subject.datamodule).__name__} cannot be tested: {problem}") from problem
+    _write(output, drawn)
+    return 0
+
+
+def _write(output: Path, drawn: picture.Picture) -> None:
+    table = output.with_suffix(".csv")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    drawn.figure.savefig(output, dpi=150)
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(drawn.rows[0]))
+        writer.writeheader()
+        writer.writerows(drawn.rows)
+    Console(soft_wrap=True).print(f"drawn to {output}, the numbers are in {table}", highlight=False, markup=False)
+
+
+def _run(path: Path) -> Path | None:
+    """The folder of the run whose checkpoint it is, if it lies where a run left it."""
+    for folder in (path.parent, path.absolute().parent):
+        if folder.name == "checkpoints":
+            return folder.parent
+    return None
+
+
+def _output(kind: str, given: str | None, run: Path | None) -> Path:
+    """Where to draw to: by default `figures/` in the run's folder, or here if there is none."""
+    output = (run or Path()) / "figures" / f"{kind}.png" if given is None else Path(given)
+    known = sorted(Figure().canvas.get_supported_filetypes())
+    if output.suffix.removeprefix(".") not in known:
+        raise SettingError(f"--output must end in .png or another of {', '.join(known)}; got {given}")
+    return output
+
+
+# What is asked for
+
+
+def _listed(item: Callable[[str], Any], what: str, fits: Callable[[Any], bool]) -> Callable[[str], list[Any]]:
+    """Reads a list of values that fit."""
+
+    def read(text: str) -> list[Any]:
+        try:
+            values = [item(word) for word in text.split(",")]
+        except ValueError:
+            values = []
+        if not values or not all(fits(value) for value in values):
+            raise argparse.ArgumentTypeError(f"{what} are wanted, separated by commas; got {text!r}")
+        return values
+
+    return read
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"a positive number is wanted; got {text!r}")
+    return int(text)
+
+
+_tolerances = _listed(float, "numbers between 0 and 1", lambda value: 0 < value < 1)
+OPTIONS: dict[str, dict[str, tuple[Callable[[str], Any], str | None, str]]] = {
+    "statistics": {
+        "solver": (str, "Dopri5", "an adaptive solver"),
+        "tolerances": (_tolerances, "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6", "its rtol and atol"),
+        "samples": (_count, "100", "number of samples, of the first test batch"),
+    },
+    "activations": {
+        "channels": (_listed(int, "numbers from 0", lambda value: value >= 0), None, "the four that move most"),
+        "samples": (_count, "30", "number of samples, of the first test batch"),
+    },
+    "precision": {
+        "solvers": (_listed(str, "names of solvers", bool), "Euler,Midpoint,RK4,Dopri5", "names of solvers"),
+        "num_steps": (
+            _listed(int, "positive numbers", lambda value: value > 0),
+            "1,2,4,8,16",
+            "of the fixed-step ones",
+        ),
+        "tolerances": (_tolerances, "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6", "rtol and atol of the adaptive ones"),
+        "batches": (_count, None, "number of test batches; by default all"),
+    },
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Leaves mistakes to the command line's own errors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise OdeflowError(message)
+
+
+def _options(kind: str, request: Request) -> argparse.Namespace:
+    """The picture's own options; those that change what the checkpoint says stay in the request."""
+    passed = [option for option in request.options if option[0].partition(".")[0] in PASSED]
+    epilog = "Options such as --data.root PATH and --trainer.accelerator cpu are understood as by odeflow test."
+    parser = _Parser(f"odeflow plot {kind}", description=f"Draws {KINDS[kind]}.", epilog=epilog, allow_abbrev=False)
+    parser.add_argument("--ckpt_path", metavar="FILE", help="the checkpoint; or else -c RECIPE --weights")
+    parser.add_argument("--output", metavar="FILE", help="the picture; by default in figures/ beside the checkpoints")
+    for name, (read, default, help_) in OPTIONS[kind].items():
+        told = help_ if default is None else f"{help_}; by default {default}"
+        parser.add_argument(f"--{name}", type=read, default=default, metavar=name.upper(), help=told)
+    for name in dict.fromkeys(name for name, _ in passed):
+        parser.add_argument(f"--{name}", nargs="?", help=argparse.SUPPRESS)
+    options, stray = parser.parse_known_args(request.words)
+    if stray and not stray[0].startswith("-"):
+        raise OdeflowError(f"odeflow plot {kind} takes nothing but options; got {stray[0]!r}")
+    if stray:
+        known = ("ckpt_path", "output", *OPTIONS[kind], *PASSED)
+        raise OdeflowError(registry.unknown("option", stray[0].partition("=")[0].lstrip("-"), known))
+    request.options = passed
+    request.words = [f"--{name}" if value is None else f"--{name}={value}" for name, value in passed]
+    return options
+
+
+def _subject(request: Request, batches: int | None) -> Command:
+    """The trained task, its data, and a trainer to test it.
+
+    Raises:
+        OdeflowError: There are no weights, no data or no flow.
+    """
+    config = prepared("plot", request) if request.ckpt_path or request.configs else {}
+    pretrained = request.pretrained()
+    if request.ckpt_path is None and pretrained is None:
+        raise CheckpointError("odeflow plot needs what was trained: --ckpt_path FILE, or -c NAME --weights")
+    if "data" not in config and not any(name.partition(".")[0] == "data" for name, _ in request.options):
+        raise RecipeError(
+            f"{request.ckpt_path} does not name its data: give a recipe by -c NAME, or data by --data NAME"
+        )
+    config = {key: config[key] for key in PASSED if key in config}
+    config["trainer"] = TRAINER
+    command = Command(["--config", json.dumps(config), *request.words], run=False, pretrained=pretrained)
+    if command.trainer.world_size > 1:
+        raise SettingError(f"odeflow plot measures in one process; the trainer has {command.trainer.world_size}")
+    if batches is not None:  # the parser might take a number of batches for a part of them
+        command.trainer.limit_test_batches = batches
+    if request.ckpt_path is not None:
+        checkpoint.restore(command.model, request.ckpt_path)
+    flows(command.model)
+    return command

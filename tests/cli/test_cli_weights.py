@@ -1,0 +1,99 @@
+"""Weights alone: `odeflow export` writes them, `--weights` and `odeflow.load` take them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import odeflow as of
+from odeflow import recipes, weights
+
+BEST = "runs/digits/ode_net/version_0/checkpoints/best.ckpt"
+QUIET = "--trainer.enable_progress_bar false"
+
+
+@pytest.fixture
+def exported(done, small) -> str:
+    """A trained net's weights in a file."""
+    done(f"fit {small}")
+    assert "net.safetensors: " in done(f"export --ckpt_path {BEST} --output net.safetensors").out
+    return "net.safetensors"
+
+
+def test_weights_alone_build_their_model_again(exported):
+    """`odeflow.load` makes of them the task that it makes of the checkpoint."""
+    task, original = of.load(exported), of.load(BEST)
+    assert not task.training
+    assert task.spec == original.spec
+    for name, value in original.state_dict().items():
+        assert torch.equal(task.state_dict()[name], value)
+
+
+def test_a_test_of_weights_is_that_of_their_checkpoint(done, exported):
+    """`test -c RECIPE --weights FILE` reports what `test --ckpt_path` does."""
+    channels = "--model.dynamics.channels 4"
+    one = done(f"test -c digits/ode_net {channels} --weights {exported} {QUIET}").out
+    assert one[one.index("test/accuracy") :] == (lambda out: out[out.index("test/accuracy") :])(
+        done(f"test --ckpt_path {BEST} {QUIET}").out
+    )
+
+
+def test_training_goes_on_from_weights(done, small, exported):
+    """`fit --weights` begins with them: with a step size of zero they stay what they are."""
+    done(f"fit {small} --weights={exported} --optimizer.lr 0")
+    for name, value in of.load("runs/digits/ode_net/version_1/checkpoints/last.ckpt").state_dict().items():
+        assert torch.equal(value, of.load(exported).state_dict()[name])
+
+
+def test_a_recipe_brings_its_own_weights(done, exported, tmp_path):
+    """`--weights` alone means `weights/<name>.safetensors` beside the recipe's file."""
+    done(f"recipes copy digits/ode_net {tmp_path}/mine.yaml")
+    (tmp_path / "weights").mkdir()
+    shutil.copy(exported, tmp_path / "weights/mine.safetensors")
+    assert recipes.weights(f"{tmp_path}/mine.yaml") == tmp_path / "weights/mine.safetensors"
+    out = done(f"test -c {tmp_path}/mine.yaml --weights --model.dynamics.channels 4 {QUIET}").out
+    assert "test/accuracy" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "test -c digits/ode_net --weights",
+            "the recipe digits/ode_net has no weights of its own; give --weights FILE",
+        ),
+        ("test -c digits/ode_net --weights nix.safetensors", "there are no weights nix.safetensors"),
+        ("test -c digits/ode_net --weights bad.safetensors", "bad.safetensors cannot be read as safetensors: "),
+        ("test --weights --model Classification", "whose weights? Give a recipe that has some by -c NAME"),
+        ("test -c digits/ode_net --weights a --ckpt_path b", "there is no checkpoint b"),
+        ("export --ckpt_path no.ckpt --output a.safetensors", "there is no checkpoint no.ckpt"),
+        ("export --ckpt_path no.ckpt --output a.pt", "--output must end with .safetensors; got a.pt"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(command, words, message):
+    """What is missing, damaged or senseless is said, with what to do."""
+    Path("bad.safetensors").write_bytes(b"nothing")
+    outcome = command(words)
+    assert outcome.status == 2
+    assert message in outcome.err
+
+
+def test_weights_of_another_model_are_refused(command, exported):
+    """The names and shapes that do not fit are named; so is the conflict with a checkpoint."""
+    outcome = command(f"test -c digits/ode_net --weights {exported}")
+    assert "the weights of net.safetensors do not fit the model: " in outcome.err
+    outcome = command(f"test -c digits/ode_net --weights {exported} --ckpt_path {BEST}")
+    assert "give --weights or --ckpt_path, not both" in outcome.err
+
+
+def test_foreign_safetensors_do_not_say_their_model():
+    """A file without a spec cannot be loaded, though its weights may fit a model that is given."""
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(1)}, "foreign.safetensors")
+    with pytest.raises(of.CheckpointError, match="does not say how its model was built: odeflow did not write it"):
+        of.load("foreign.safetensors")
+    Path("bad.safetensors").write_bytes(b"nothing")
+    with pytest.raises(of.CheckpointError, match=r"bad\.safetensors cannot be read as safetensors"):
+        weights.read_spec("bad.safetensors")
