@@ -7,6 +7,10 @@ if TYPE_CHECKING:
     from odeflow.checkpoint import load as load
     from odeflow.data import DataModule as DataModule
     from odeflow.data import Trajectories as Trajectories
+    from odeflow.divergence import Divergence as Divergence
+    from odeflow.divergence import Exact as Exact
+    from odeflow.divergence import Hutchinson as Hutchinson
+    from odeflow.divergence import HutchPlusPlus as HutchPlusPlus
     from odeflow.dynamics import Dynamics as Dynamics
     from odeflow.dynamics import Modifier as Modifier
     from odeflow.errors import CheckpointError as CheckpointError
@@ -45,6 +49,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "checkpoint": ("load",),
     "data": ("DataModule", "Trajectories"),
+    "divergence": ("Divergence", "Exact", "HutchPlusPlus", "Hutchinson"),
     "dynamics": ("Dynamics", "Modifier"),
     "errors": (
         "CheckpointError",

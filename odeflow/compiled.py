@@ -4,11 +4,11 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from odeflow.field import Counted, SameNoise
 from odeflow.stages import Stages
-from odeflow.state import Field
+from odeflow.state import Field, PackedField
 from odeflow.tableau import Tableau
 
 Step = Callable[[Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor, Tensor | None]]
@@ -32,7 +32,11 @@ class CompiledSteps:
         return CompiledSteps, ()
 
     def of(self, tableau: Tableau, field: Field) -> Step:
-        """The compiled step of a method over a field."""
+        """The compiled step of a method over a field; only modules last, so that compiling for them pays."""
+        module = field.field if isinstance(field, PackedField) else field
+        if not isinstance(module, nn.Module):
+            _warn(module, "only modules are compiled, since a function may be made anew for each solve")
+            return step_of(tableau, field)
         if field not in self.kept:
             if len(self.kept) >= KEPT:
                 del self.kept[next(iter(self.kept))]
@@ -61,8 +65,8 @@ class CompiledSteps:
         return guarded
 
 
-def _warn(field: Field, reason: str) -> None:
-    name = type(field).__name__
+def _warn(field: object, reason: str) -> None:
+    name = getattr(field, "__qualname__", type(field).__name__)
     warnings.warn(f"compile=True: steps over {name} run as they are, not compiled: {reason}", stacklevel=2)
 
 

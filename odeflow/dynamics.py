@@ -29,6 +29,10 @@ class Dynamics(Plugin, nn.Module, ABC):
             dy/dt, of the shape of y.
         """
 
+    def divergence(self, t: Tensor, y: Tensor) -> Tensor | None:
+        """(B,), tr ∂f/∂y for each sample in closed form; None, as by default, where there is none."""
+        return None
+
     def enter(self, y0: Tensor) -> Tensor:
         """What a flow solves for, from its input; called once a solve, before it. By default the input itself.
 

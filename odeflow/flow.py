@@ -1,17 +1,18 @@
 """solve() and Flow: how people integrate."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from odeflow.divergence import Divergence
 from odeflow.dynamics import Dynamics
 from odeflow.errors import GradientError, SettingError, StateError
 from odeflow.field import SameNoise
 from odeflow.gradient import Checkpointed, Gradient
-from odeflow.regularization import Regularizer, regularised
+from odeflow.regularization import Rate, Regularizer, with_rates
 from odeflow.runge_kutta import AdaptiveRungeKutta
 from odeflow.solver import Solution, Solver, Stats
 from odeflow.state import PackedField, Packing, State, check_dtype
@@ -173,39 +174,58 @@ class Flow(nn.Module):
         y = self.trajectory(y0, (self.t0, t1)).y
         return y[-1] if isinstance(y, Tensor) else tuple(leaf[-1] for leaf in y)
 
-    def trajectory(self, y0: State, t: Tensor | Sequence[float]) -> Solution:
+    def trajectory(
+        self,
+        y0: State,
+        t: Tensor | Sequence[float],
+        *,
+        divergence: Divergence | None = None,
+        context: Tensor | None = None,
+    ) -> Solution:
         """The states at all the times t, of which the first is that of y0.
 
         Args:
             y0: (B, d, …), or a tuple of such tensors.
             t: (T,), strictly monotone.
+            divergence: Makes the result a pair, of which the second is log |det ∂y(t)/∂y(t[0])|, (T, B).
+            context: (B, c, …), what the field shall see beside the state: it is called with [y, context] along
+                dimension 1, and the first d entries of its slope are used.
 
         Returns:
             Solution with y of shape (T, B, d + augment, …).
+
+        Raises:
+            StateError: The state is a tuple where that cannot be, or has other dimensions than its input where its
+                density is wanted.
         """
         solver, last = self.solver, self.stats
         if self.warm_start and isinstance(solver, AdaptiveRungeKutta) and last is not None and last.suggested_step:
             solver = solver.starting_with(last.suggested_step)
+        state, field = self._entered(y0), self.dynamics
+        params: list[Tensor] = list(self.dynamics.parameters())
+        if context is not None:
+            field = _InContext(self.dynamics, context)
+            params.append(context)
+        regularizers = self.regularizers if self.training else ()
+        rates: list[Rate] = [regularizer.rate for regularizer in regularizers]
+        if divergence is not None:
+            if not isinstance(y0, Tensor) or not isinstance(state, Tensor) or state.shape != y0.shape:
+                raise StateError("the density of a flow needs a state of its input's shape: no tuple, no augmentation")
+            rates.append(divergence.along(state))
         self.penalties = {}
-        if self.training and self.regularizers:
-            solution = self._regularised(self._entered(y0), t, solver)
-        else:
-            solution = solve(self.dynamics, self._entered(y0), t, solver=solver, gradient=self.gradient)
-        self.stats = solution.stats
-        return replace(solution, y=self._left(solution.y))
-
-    def _regularised(self, state: State, t: Tensor | Sequence[float], solver: Solver) -> Solution:
-        """Solves for the state and the integrals of the regularisers, and notes the penalties."""
+        if not rates:
+            solution = solve(field, state, t, solver=solver, gradient=self.gradient, params=params)
+            self.stats = solution.stats
+            return replace(solution, y=self._left(solution.y))
         if isinstance(state, tuple):
             raise StateError("regularizers need a state of shape (B, d, …); got a tuple")
-        field = regularised(self.dynamics, self.regularizers)
-        start = (state, state.new_zeros(len(state), len(self.regularizers)))
-        params = self.dynamics.parameters()
-        solution = solve(field, start, t, solver=solver, gradient=self.gradient, params=params)
+        start = (state, state.new_zeros(len(state), len(rates)))
+        solution = solve(with_rates(field, rates), start, t, solver=solver, gradient=self.gradient, params=params)
+        self.stats = solution.stats
         y, integrals = solution.y
-        for regularizer, integral in zip(self.regularizers, integrals[-1].mean(0), strict=True):
-            self.penalties[regularizer.name] = regularizer.weight * integral.abs()
-        return replace(solution, y=y)
+        for number, regularizer in enumerate(regularizers):
+            self.penalties[regularizer.name] = regularizer.weight * integrals[-1, :, number].mean().abs()
+        return replace(solution, y=self._left(y) if divergence is None else (y, integrals[:, :, -1]))
 
     def _entered(self, y0: State) -> State:
         state = self._augmented(y0)
@@ -230,6 +250,22 @@ class Flow(nn.Module):
     def extra_repr(self) -> str:
         """Times and augmentation, for `print`."""
         return f"t0={self.t0}, t1={self.t1}, augment={self.augment}"
+
+
+@dataclass(frozen=True)
+class _InContext:
+    """A field that sees a context beside the state.
+
+    Attributes:
+        field: The field on [y, context].
+        context: (B, c, …).
+    """
+
+    field: nn.Module
+    context: Tensor
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.field(t, torch.cat([y, self.context], dim=1))[:, : y.shape[1]]
 
 
 def _lift(dynamics: nn.Module, augment: int) -> nn.Linear:

@@ -23,6 +23,7 @@ CONTRACTS = {
     "solver": "odeflow.solver:Solver",
     "dynamics": "odeflow.dynamics:Dynamics",
     "gradient": "odeflow.gradient:Gradient",
+    "divergence": "odeflow.divergence:Divergence",
     "regularizer": "odeflow.regularization:Regularizer",
     "task": "odeflow.task:Task",
     "data": "odeflow.data:DataModule",

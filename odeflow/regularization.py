@@ -10,6 +10,9 @@ from odeflow.errors import SettingError
 from odeflow.plugin import Plugin
 from odeflow.state import Field
 
+Rate = Callable[[Field, Tensor, Tensor, Tensor], Tensor]
+"""(field, t, y, f(t, y) with its graph) ↦ (B,), to be integrated along a solution."""
+
 
 class Regularizer(Plugin, ABC):
     """A penalty w ∫ r(t, y) dt along each trajectory, averaged over the batch.
@@ -129,17 +132,15 @@ def _mean_square(value: Tensor) -> Tensor:
     return value.square().flatten(1).mean(1)
 
 
-def regularised(
-    field: Field, regularizers: Sequence[Regularizer]
-) -> Callable[[Tensor, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
-    """The field on (y, integrals of the regularisers' rates), of shapes (B, *state) and (B, number of regularisers)."""
+def with_rates(field: Field, rates: Sequence[Rate]) -> Callable[[Tensor, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
+    """The field on (y, integrals of the rates), of shapes (B, *state) and (B, number of rates)."""
 
-    def with_rates(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def joint(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         y, wanted = state[0], torch.is_grad_enabled()
         with torch.enable_grad():
             y = y if wanted and y.requires_grad else y.detach().requires_grad_()
             slope = field(t, y).to(y)
-            rates = torch.stack([regularizer.rate(field, t, y, slope) for regularizer in regularizers], dim=1)
-        return (slope, rates) if wanted else (slope.detach(), rates.detach())
+            values = torch.stack([rate(field, t, y, slope) for rate in rates], dim=1)
+        return (slope, values) if wanted else (slope.detach(), values.detach())
 
-    return with_rates
+    return joint

@@ -162,6 +162,17 @@ def test_what_cannot_be_compiled_runs_as_it_is() -> None:
     assert torch.allclose(found, of.Flow(field, RK4(num_steps=3))(y0), atol=1e-6)
 
 
+@pytest.mark.filterwarnings("default:compile=True")
+def test_functions_run_as_they_are(calls: list[str]) -> None:
+    """A function, which may be another one in the next solve, is not compiled, and a warning says so."""
+    y0, solver = torch.randn(4, 3), RK4(num_steps=3, compile=True)
+    with pytest.warns(UserWarning, match="steps over .*<lambda> run as they are, not compiled: only modules"):
+        found = of.solve(lambda t, y: -y, y0, (0.0, 1.0), solver=solver, gradient=of.Backprop()).y
+    assert isinstance(found, Tensor)
+    assert torch.allclose(found[-1], y0 * torch.tensor(-1.0).exp(), atol=1e-2)
+    assert not calls
+
+
 def test_a_field_that_draws_numbers_runs_as_it_is(calls: list[str]) -> None:
     """Dropout in training keeps one mask a solve, and its gradient is the plain one."""
     torch.manual_seed(0)

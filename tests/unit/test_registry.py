@@ -12,6 +12,7 @@ BUILT_IN = {
     "solver": {"Dopri5", "Euler", "Midpoint", "RK4", "TorchDiffEq"},
     "gradient": {"Adjoint", "Backprop", "Checkpointed"},
     "dynamics": {"ConvNet", "MLP"},
+    "divergence": {"Exact", "HutchPlusPlus", "Hutchinson"},
     "regularizer": {"Jacobian", "Kinetic", "Taylor"},
     "task": {"Classification", "Trajectory"},
     "data": {"Digits", "MNIST", "Spiral"},
