@@ -4,7 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from odeflow.bijection import Bijection as Bijection
+    from odeflow.bijection import Logit as Logit
+    from odeflow.bijection import MovingBatchNorm as MovingBatchNorm
     from odeflow.checkpoint import load as load
+    from odeflow.cnf import CNF as CNF
     from odeflow.data import DataModule as DataModule
     from odeflow.data import Trajectories as Trajectories
     from odeflow.divergence import Divergence as Divergence
@@ -47,7 +51,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "bijection": ("Bijection", "Logit", "MovingBatchNorm"),
     "checkpoint": ("load",),
+    "cnf": ("CNF",),
     "data": ("DataModule", "Trajectories"),
     "divergence": ("Divergence", "Exact", "HutchPlusPlus", "Hutchinson"),
     "dynamics": ("Dynamics", "Modifier"),

@@ -168,11 +168,14 @@ class Flow(nn.Module):
         Returns:
             (B, d + augment, …), or a tuple as y0.
         """
-        t1 = self.t1
-        if self.training and self.steer:
-            t1 += self.steer * (2 * torch.rand(()).item() - 1)
-        y = self.trajectory(y0, (self.t0, t1)).y
+        y = self.trajectory(y0, self.span()).y
         return y[-1] if isinstance(y, Tensor) else tuple(leaf[-1] for leaf in y)
+
+    def span(self) -> tuple[float, float]:
+        """(t0, t1), with a new t1 at each call in training with `steer`."""
+        if not (self.training and self.steer):
+            return self.t0, self.t1
+        return self.t0, self.t1 + self.steer * (2 * torch.rand(()).item() - 1)
 
     def trajectory(
         self,

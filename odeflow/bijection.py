@@ -1,0 +1,117 @@
+"""Bijection: an invertible map with a known determinant, to be put between or around the flows of a density."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from odeflow.errors import SettingError, StateError
+
+
+class Bijection(nn.Module, ABC):
+    """x = g(z), from the side of the base to the side of the data. Subclasses call `super().__init__()` first."""
+
+    @abstractmethod
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, *state) ↦ (x of that shape, log |det ∂x/∂z|, (B,))."""
+
+    @abstractmethod
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, *state) ↦ (z of that shape, log |det ∂z/∂x|, (B,))."""
+
+
+class MovingBatchNorm(Bijection):
+    """z = (x − m)/√(v + ε) · e^s + b, with running mean m and variance v of x, and learned s and b.
+
+    Other than batch normalisation it uses the running values in training too, so that samples do not depend on their
+    batch mates beyond what went into m and v before. They are brought up to date by each training batch that passes
+    towards the base.
+
+    Source: Dinh et al. (2017), "Density Estimation Using Real NVP", section 3.7, with moving averages as in the release
+    of Grathwohl et al. (2019), "FFJORD".
+
+    Args:
+        dim: Number of features, along dimension 1.
+        decay: The part of m and v that each training batch replaces.
+        eps: ε, which keeps the variance from zero.
+
+    Raises:
+        SettingError: `decay` does not lie between 0 and 1.
+    """
+
+    mean: Tensor
+    var: Tensor
+    started: Tensor
+
+    def __init__(self, dim: int, decay: float = 0.1, eps: float = 1e-4) -> None:
+        super().__init__()
+        if not 0 < decay <= 1:
+            raise SettingError(f"MovingBatchNorm: decay must lie between 0 and 1; got {decay}")
+        self.decay, self.eps = decay, eps
+        self.log_scale, self.shift = nn.Parameter(torch.zeros(dim)), nn.Parameter(torch.zeros(dim))
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("var", torch.ones(dim))
+        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        shift, mean, log_factor = self._laid_along(z)
+        return (z - shift) * (-log_factor).exp() + mean, -_log_det(log_factor, z)
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.training:
+            self._update(x.detach())
+        shift, mean, log_factor = self._laid_along(x)
+        return (x - mean) * log_factor.exp() + shift, _log_det(log_factor, x)
+
+    def _laid_along(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(b, m, s − log √(v + ε)): each (features, 1, …), to be broadcast with x."""
+        log_factor = self.log_scale - (self.var + self.eps).log() / 2
+        shape = (-1,) + (1,) * (x.dim() - 2)
+        return self.shift.view(shape), self.mean.view(shape), log_factor.view(shape)
+
+    @torch.no_grad()
+    def _update(self, x: Tensor) -> None:
+        features = x.movedim(1, 0).flatten(1)
+        weight = torch.where(self.started, self.decay, 1.0)  # the first batch sets the values
+        self.mean = torch.lerp(self.mean, features.mean(1), weight)
+        self.var = torch.lerp(self.var, features.var(1, correction=0), weight)
+        self.started = torch.ones_like(self.started)
+
+
+def _log_det(log_factor: Tensor, x: Tensor) -> Tensor:
+    """(B,), of the scaling of each feature of x by e^log_factor."""
+    return (math.prod(x.shape[2:]) * log_factor.sum()).expand(len(x))
+
+
+class Logit(Bijection):
+    """x = (sigmoid(z) − α)/(1 − 2α): data between 0 and 1, whose edges lie at a finite place for z.
+
+    Source: Dinh et al. (2017), "Density Estimation Using Real NVP", section 4.1.
+
+    Args:
+        alpha: α, between 0 and ½.
+
+    Raises:
+        SettingError: α is out of range.
+    """
+
+    def __init__(self, alpha: float = 1e-6) -> None:
+        super().__init__()
+        if not 0 < alpha < 0.5:
+            raise SettingError(f"Logit: alpha must lie between 0 and 0.5; got {alpha}")
+        self.alpha = alpha
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return (z.sigmoid() - self.alpha) / (1 - 2 * self.alpha), -self._log_det(z)
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if bool(((x < 0) | (x > 1)).any()):
+            raise StateError(f"Logit takes data between 0 and 1; got {x.min():g} to {x.max():g}")
+        z = torch.logit(self.alpha + (1 - 2 * self.alpha) * x)
+        return z, self._log_det(z)
+
+    def _log_det(self, z: Tensor) -> Tensor:
+        """(B,), log |det ∂z/∂x|."""
+        return (math.log(1 - 2 * self.alpha) + F.softplus(z) + F.softplus(-z)).flatten(1).sum(1)
