@@ -107,9 +107,10 @@ class Logit(Bijection):
         return (z.sigmoid() - self.alpha) / (1 - 2 * self.alpha), -self._log_det(z)
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if bool(((x < 0) | (x > 1)).any()):
+        squeezed = self.alpha + (1 - 2 * self.alpha) * x
+        if bool(((squeezed <= 0) | (squeezed >= 1)).any()):  # samples may lie α beyond the data's edges
             raise StateError(f"Logit takes data between 0 and 1; got {x.min():g} to {x.max():g}")
-        z = torch.logit(self.alpha + (1 - 2 * self.alpha) * x)
+        z = torch.logit(squeezed)
         return z, self._log_det(z)
 
     def _log_det(self, z: Tensor) -> Tensor:
