@@ -142,7 +142,9 @@ def _states(solves: Sequence[Solve], solver: Solver) -> Tensor:
 def _in_float64(solve: Solve) -> Solve:
     shared = {id(part): part for part in (solve.flow.solver, solve.flow.gradient)}  # not to be copied
     flow = copy.deepcopy(solve.flow, shared).cpu().double()
-    return Solve(flow, mapped(lambda leaf: leaf.cpu().double(), solve.y0), solve.t.cpu().double())
+    context = None if solve.context is None else solve.context.cpu().double()
+    y0 = mapped(lambda leaf: leaf.cpu().double(), solve.y0)
+    return replace(solve, flow=flow, y0=y0, t=solve.t.cpu().double(), context=context, cotangent=())
 
 
 def _nfe_backward(solve: Solve, solver: Solver, gradient: Gradient) -> int:

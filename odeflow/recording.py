@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from odeflow.divergence import Divergence
 from odeflow.errors import SettingError
 from odeflow.flow import Flow
 from odeflow.gradient import Gradient
@@ -22,13 +23,17 @@ class Solve:
         flow: The flow that was asked.
         y0: (B, …) or a tuple of such tensors: its input.
         t: (T,), the times that were asked for.
-        cotangent: ∂L/∂y, (T, B, …) for each tensor of the state.
+        cotangent: ∂L/∂y, (T, B, …) for each tensor of the result.
+        divergence: How the log-determinants were asked for, if they were.
+        context: (B, c, …), what the field saw beside the state, if anything.
     """
 
     flow: Flow
     y0: State
     t: Tensor
     cotangent: tuple[Tensor, ...] = ()
+    divergence: Divergence | None = None
+    context: Tensor | None = None
 
     def leading(self, count: int) -> "Solve":
         """The same for the first `count` samples; the loss is then their mean."""
@@ -36,7 +41,8 @@ class Solve:
         if count >= total:
             return self
         cotangent = tuple(leaf[:, :count] * (total / count) for leaf in self.cotangent)
-        return replace(self, y0=mapped(lambda leaf: leaf[:count], self.y0), cotangent=cotangent)
+        context = None if self.context is None else self.context[:count]
+        return replace(self, y0=mapped(lambda leaf: leaf[:count], self.y0), cotangent=cotangent, context=context)
 
     def again(
         self, solver: Solver | None = None, gradient: Gradient | None = None, t: Tensor | None = None
@@ -57,7 +63,8 @@ class Solve:
         try:
             with torch.random.fork_rng(devices=()):
                 torch.manual_seed(0)
-                return flow.trajectory(self.y0, self.t if t is None else t)
+                times = self.t if t is None else t
+                return flow.trajectory(self.y0, times, divergence=self.divergence, context=self.context)
         finally:
             flow.solver, flow.gradient, flow.stats = kept
 
@@ -104,12 +111,22 @@ def record(module: nn.Module, loss: Callable[[], Tensor]) -> list[Solve]:
     return [replace(solve, cotangent=tuple(next(grads) for _ in leaves(y))) for solve, y in seen]
 
 
-def _noted(flow: Flow, seen: list[tuple[Solve, State]], y0: State, t: Tensor | Sequence[float]) -> Solution:
-    solution = Flow.trajectory(flow, y0, t)
+def _noted(
+    flow: Flow,
+    seen: list[tuple[Solve, State]],
+    y0: State,
+    t: Tensor | Sequence[float],
+    *,
+    divergence: Divergence | None = None,
+    context: Tensor | None = None,
+) -> Solution:
+    solution = Flow.trajectory(flow, y0, t, divergence=divergence, context=context)
     for leaf in leaves(solution.y):
         if not leaf.requires_grad:  # nothing before it learns; the loss still depends on it
             leaf.requires_grad_()
-    seen.append((Solve(flow, mapped(torch.Tensor.detach, y0), solution.t.detach()), solution.y))
+    context = None if context is None else context.detach()
+    solve = Solve(flow, mapped(torch.Tensor.detach, y0), solution.t.detach(), divergence=divergence, context=context)
+    seen.append((solve, solution.y))
     return solution
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from odeflow.data import DataModule
-from odeflow.errors import PluginError
+from odeflow.errors import OdeflowError, PluginError
 from odeflow.flow import Flow
 from odeflow.plugin import Plugin
 
@@ -47,6 +47,20 @@ class Task(Plugin, LightningModule, ABC):
     def test_figures(self) -> dict[str, Figure]:
         """Pictures of what a whole test found, by name; called in every process at its end. By default none."""
         return {}
+
+    def sample(self, count: int) -> dict[str, Tensor]:
+        """New samples from what was learned, for `odeflow sample`; a task that has some overrides this.
+
+        Args:
+            count: Their number.
+
+        Returns:
+            By name, each (count, …): "x", the samples, and what is known of them, such as "log_prob".
+
+        Raises:
+            OdeflowError: The task draws no samples, as by default.
+        """
+        raise OdeflowError(f"{type(self).__name__} draws no samples: it learns no density that has some")
 
     def batch_size(self, batch: Any) -> int:
         """Number of samples in a batch, for averages over an epoch."""
