@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeUnion, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 from torch.optim import Optimizer
@@ -90,6 +91,17 @@ class Command(LightningCLI):
             load_from_checkpoint_support=False,
             run=run,
         )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """As LightningCLI, but every epoch ends with a checkpoint `last`, to go on from, also where it is not the best.
+
+        Lightning's own `save_last` keeps the last of the best.
+        """
+        trainer = super().instantiate_trainer(**kwargs)
+        present = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+        if present and not any(each.save_last for each in present):
+            trainer.callbacks.append(ModelCheckpoint(filename="last", enable_version_counter=False))  # pyright: ignore
+        return trainer
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Sizes go from the data to the model."""
