@@ -201,6 +201,10 @@ class Flow(nn.Module):
             StateError: The state is a tuple where that cannot be, or has other dimensions than its input where its
                 density is wanted.
         """
+        if divergence is not None and torch.is_inference_mode_enabled():
+            with torch.inference_mode(False), torch.no_grad():  # a divergence is a derivative, and needs a graph
+                y0, t, context = _usual(y0), _usual(t), _usual(context)
+                return Flow.trajectory(self, y0, t, divergence=divergence, context=context)
         solver, last = self.solver, self.stats
         if self.warm_start and isinstance(solver, AdaptiveRungeKutta) and last is not None and last.suggested_step:
             solver = solver.starting_with(last.suggested_step)
@@ -269,6 +273,11 @@ class _InContext:
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         return self.field(t, torch.cat([y, self.context], dim=1))[:, : y.shape[1]]
+
+
+def _usual(value: Any) -> Any:
+    """A tensor that autograd may save, as those made in inference mode are not; anything else as it is."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 def _lift(dynamics: nn.Module, augment: int) -> nn.Linear:

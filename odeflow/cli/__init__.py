@@ -1,1 +1,1 @@
-"""The command line: `odeflow fit | validate | test | predict | plot | export | recipes | plugins`."""
+"""The command line: `odeflow fit | validate | test | predict | plot | sample | export | recipes | plugins`."""

@@ -14,6 +14,7 @@ usage: odeflow COMMAND …
   test      evaluate on the test part:  odeflow test --ckpt_path best.ckpt --model.solver.rtol 1e-8
   predict   write predictions
   plot      draw what a checkpoint's flow does:  odeflow plot statistics|activations|precision --ckpt_path best.ckpt
+  sample    draw from a learned density:  odeflow sample --ckpt_path best.ckpt --count 1000
   export    write a checkpoint's weights alone:  odeflow export --ckpt_path best.ckpt --output net.safetensors
   recipes   list | show NAME | copy NAME FILE
   plugins   list [KIND] | show NAME
@@ -23,7 +24,7 @@ usage: odeflow COMMAND …
   --plugins FILE|FOLDER|MODULE, with any command, adds plugins that are not installed.
 """
 RUNS = ("fit", "validate", "test", "predict")
-COMMANDS = (*RUNS, "plot", "export", "recipes", "plugins")
+COMMANDS = (*RUNS, "plot", "sample", "export", "recipes", "plugins")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,6 +61,10 @@ def _dispatch(words: list[str]) -> int:
         from odeflow.cli.plot import plot
 
         return plot(rest)
+    if command == "sample":
+        from odeflow.cli.sample import sample
+
+        return sample(rest)
     if command == "export":
         from odeflow.cli.export import export
 

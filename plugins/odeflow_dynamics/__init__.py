@@ -8,6 +8,7 @@ from odeflow_dynamics.linear import Linear
 from odeflow_dynamics.mlp import MLP
 from odeflow_dynamics.normed import Normed
 from odeflow_dynamics.piecewise import Piecewise
+from odeflow_dynamics.planar_cnf import PlanarCNF
 from odeflow_dynamics.transformer import Transformer
 from odeflow_dynamics.unet import UNet
 
@@ -20,6 +21,7 @@ __all__ = [
     "MLP",
     "Normed",
     "Piecewise",
+    "PlanarCNF",
     "Transformer",
     "UNet",
 ]

@@ -15,7 +15,7 @@ ADJOINT = "-c spiral --model.gradient Adjoint --model.gradient.solver"
         # commands, recipes and files
         (
             "fot -c spiral",
-            "no command named 'fot'. Did you mean fit?  available: fit, validate, test, predict, plot, export, recipes",
+            "no command named 'fot'. Did you mean fit?  available: fit, validate, test, predict, plot, sample, export, recipes",
         ),
         (
             "fit",

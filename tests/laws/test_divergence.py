@@ -159,6 +159,21 @@ def test_the_divergence_needs_no_autograd_around_it() -> None:
     assert not found.requires_grad
 
 
+@pytest.mark.parametrize("way", [of.Exact(), of.Hutchinson()])
+def test_inference_mode_gives_the_same(way: of.Divergence) -> None:
+    """In `torch.inference_mode`, where there is no autograd at all, the log-determinants are the same."""
+    flow = of.Flow(MLP(4), RK4(num_steps=3))
+    y0, context = torch.randn(5, 3), torch.randn(5, 1)
+    found: list[Tensor] = []
+    for mode in (torch.no_grad, torch.inference_mode):
+        torch.manual_seed(0)
+        with mode():
+            inputs = (y0 * 1, torch.tensor([0.0, 1.0]), context * 1)
+            found.append(flow.trajectory(*inputs[:2], divergence=way, context=inputs[2]).y[1])
+    assert found[0].abs().max() > 1e-3
+    assert torch.equal(found[0], found[1])
+
+
 def test_a_context_changes_the_field_and_gets_a_gradient() -> None:
     """With a context the field sees [y, c]; ∂L/∂c agrees with finite differences."""
     torch.manual_seed(0)

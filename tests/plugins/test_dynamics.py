@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
-from odeflow_dynamics import MLP, ConvNet, Linear, Transformer, UNet
+from odeflow_dynamics import MLP, ConvNet, Linear, PlanarCNF, Transformer, UNet
 from odeflow_dynamics.time_embedding import TimeEmbedding
 from odeflow_solvers import RK4
 
@@ -18,6 +18,7 @@ TIMED: dict[str, tuple[Callable[[], of.Dynamics], tuple[int, ...]]] = {
     "MLP concat_squash": (lambda: MLP(3, time="concat_squash"), (5, 2, 3)),
     "MLP sinusoidal": (lambda: MLP(3, time="sinusoidal"), (5, 2, 3)),
     "Linear concat": (lambda: Linear(3, time="concat"), (5, 2, 3)),
+    "PlanarCNF": (lambda: PlanarCNF(3), (5, 2, 3)),
     "ConvNet": (lambda: ConvNet(8, groups=4), (3, 8, 5, 4)),
     "UNet": (lambda: UNet(3, hidden=8, groups=4), (3, 3, 8, 12)),
     "Transformer": (lambda: Transformer(3, hidden=8, num_heads=2), (3, 5, 3)),

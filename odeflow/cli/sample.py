@@ -1,0 +1,112 @@
+"""`odeflow sample`: draws new samples from what a checkpoint learned."""
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from odeflow import checkpoint, registry
+from odeflow.errors import OdeflowError, SettingError
+from odeflow.task import Task
+
+AT_ONCE = 10_000
+"""Number of samples that are drawn together, to bound the memory."""
+
+
+def sample(words: list[str]) -> int:
+    """Runs the command.
+
+    Raises:
+        OdeflowError: The words cannot be understood, or the checkpoint's task draws no samples.
+        CheckpointError: There is no such checkpoint, or it does not say how its model is built.
+        SettingError: The output is not named as NumPy's archives are.
+    """
+    given = _options(words)
+    output = _default(Path(given.ckpt_path)) if given.output is None else Path(given.output)
+    if output.suffix != ".npz":
+        raise SettingError(f"--output must end with .npz; got {given.output}")
+    task = checkpoint.load(given.ckpt_path, given.plugins)
+    torch.manual_seed(given.seed)
+    drawn = _drawn(task, given.count)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {**drawn, "seed": given.seed}
+    np.savez(output, **arrays)
+    told = f"{given.count:,} samples are in {output}, as {', '.join(drawn)}"
+    x = drawn.get("x")
+    if x is not None and x.ndim == 2 and x.shape[1] == 2:
+        picture = output.with_suffix(".png")
+        _picture(x, drawn.get("log_prob")).savefig(picture, dpi=150)
+        told += f"; drawn to {picture}"
+    print(told)  # noqa: T201
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Leaves mistakes to the command line's own errors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise OdeflowError(message)
+
+
+def _options(words: list[str]) -> argparse.Namespace:
+    description = "Draws new samples from what a checkpoint learned, and a picture of them in two dimensions."
+    parser = _Parser("odeflow sample", description=description, allow_abbrev=False)
+    parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="the checkpoint, or exported weights")
+    parser.add_argument("--count", metavar="COUNT", type=_count, default="1000", help="of samples; by default 1000")
+    output = "the file to write, *.npz; by default samples.npz in the run's folder"
+    parser.add_argument("--output", metavar="FILE", help=output)
+    parser.add_argument("--seed", metavar="SEED", type=_seed, default="0", help="of the samples; by default 0")
+    plugins = "file, folder or module of plugins that are not installed; may be repeated"
+    parser.add_argument("--plugins", metavar="NAME", action="append", default=[], help=plugins)
+    given, stray = parser.parse_known_args(words)
+    if stray and not stray[0].startswith("-"):
+        raise OdeflowError(f"odeflow sample takes nothing but options; got {stray[0]!r}")
+    if stray:
+        raise OdeflowError(registry.unknown("option", stray[0].partition("=")[0].lstrip("-"), list(vars(given))))
+    return given
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"a positive number is wanted; got {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a number from 0 is wanted; got {text!r}")
+    return int(text)
+
+
+def _default(ckpt_path: Path) -> Path:
+    """In the folder of the run that left the checkpoint, or here if it lies elsewhere."""
+    for folder in (ckpt_path.parent, ckpt_path.absolute().parent):
+        if folder.name == "checkpoints":
+            return folder.parent / "samples.npz"
+    return Path("samples.npz")
+
+
+def _drawn(task: Task, count: int) -> dict[str, np.ndarray]:
+    parts: dict[str, list[Tensor]] = defaultdict(list)
+    with torch.no_grad():
+        for start in range(0, count, AT_ONCE):
+            for name, values in task.sample(min(AT_ONCE, count - start)).items():
+                parts[name].append(values)
+    return {name: torch.cat(values).numpy() for name, values in parts.items()}
+
+
+def _picture(x: np.ndarray, log_prob: np.ndarray | None) -> Figure:
+    """Samples (N, 2) in the plane, coloured by their log-density where it is known."""
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    size = min(max(60 / len(x) ** 0.5, 0.5), 10)
+    points = axes.scatter(*x.T, s=size, linewidths=0, c="tab:blue" if log_prob is None else log_prob)
+    if log_prob is not None:
+        figure.colorbar(points, label="$\\log p(x)$ in nats")
+    axes.set(xlabel="$x_1$", ylabel="$x_2$", title=f"{len(x):,} samples", aspect="equal")
+    return figure

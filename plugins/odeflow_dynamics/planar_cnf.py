@@ -1,0 +1,68 @@
+"""PlanarCNF: the sum of planar units whose parameters change with time."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+import odeflow as of
+
+
+class PlanarCNF(of.Dynamics):
+    """dy/dt = Σₙ σₙ(t) uₙ(t) tanh(wₙ(t)ᵀy + bₙ(t)), on vectors: the wide field of continuous normalizing flows.
+
+    u, w, b and the gates σ = sigmoid(g) of all M units come from one perceptron of t, a hypernetwork. The divergence is
+    known: Σₙ σₙ (uₙᵀwₙ) (1 − tanh²(wₙᵀy + bₙ)), which costs no more than the field itself. u starts the smaller, the
+    more units there are, so that the field does not start the larger.
+
+    Source: Chen et al. (2018), "Neural Ordinary Differential Equations", sections 4.1 (several hidden units) and 4.2
+    (time-dependent dynamics).
+
+    Args:
+        dim: Length d of the state.
+        units: Number M of planar units.
+        hidden: Widths of the hidden layers of the perceptron.
+
+    Raises:
+        SettingError: There is no unit, or a width is not positive.
+    """
+
+    def __init__(self, dim: int, units: int = 64, hidden: Sequence[int] = (32, 32)) -> None:
+        super().__init__()
+        if units < 1:
+            raise of.SettingError(f"PlanarCNF: units must be at least 1; got {units}")
+        if any(width < 1 for width in hidden):
+            raise of.SettingError(f"PlanarCNF: the hidden layers' widths must be positive; got {list(hidden)}")
+        self.width, self.units = dim, units
+        layers: list[nn.Module] = []
+        for inputs, outputs in itertools.pairwise([1, *hidden]):
+            layers += [nn.Linear(inputs, outputs), nn.Tanh()]
+        last = nn.Linear([1, *hidden][-1], units * (2 * dim + 2))
+        with torch.no_grad():
+            last.weight[: units * dim] /= units**0.5
+            last.bias[: units * dim] /= units**0.5
+        self.net = nn.Sequential(*layers, last)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """(…, d) ↦ (…, d).
+
+        Raises:
+            StateError: The state's last dimension is not d.
+        """
+        u, w, b = self._parameters_at(t, y)
+        return torch.tanh(y @ w.T + b) @ u
+
+    def divergence(self, t: Tensor, y: Tensor) -> Tensor:
+        """(B,), in closed form."""
+        u, w, b = self._parameters_at(t, y)
+        slopes = 1 - torch.tanh(y @ w.T + b).square()
+        return (slopes @ (u * w).sum(1)).flatten(1).sum(1) if y.dim() > 2 else slopes @ (u * w).sum(1)
+
+    def _parameters_at(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gated σu (M, d), w (M, d) and b (M,)."""
+        if y.dim() == 0 or y.shape[-1] != self.width:
+            raise of.StateError(f"PlanarCNF(dim={self.width}) takes states (…, {self.width}); got {tuple(y.shape)}")
+        size = self.units * self.width
+        u, w, b, g = self.net(t.to(y).reshape(1)).split([size, size, self.units, self.units])
+        return g.sigmoid()[:, None] * u.view(-1, self.width), w.view(-1, self.width), b

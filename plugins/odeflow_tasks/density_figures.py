@@ -1,0 +1,226 @@
+"""Pictures of a density that a `CNF` learns, beside the data that it learns from."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from torch import Tensor
+
+import odeflow as of
+
+MOST_POINTS, MOST_LINES, MOST_PAIRS = 2000, 100, 5
+"""Most points and flow lines in a picture, and most features in a picture of pairs."""
+MOMENTS = 6
+"""Number of times at which the density is shown on its way from base to data."""
+FINE, COARSE = 150, 80
+"""Points along a side of the density's grid, alone and in a row of several."""
+DEPTH = 10
+"""How far below its maximum the log-density is shown, in nats."""
+
+
+def draw(cnf: of.CNF, x: Tensor) -> dict[str, Figure]:
+    """Pictures by name: in two dimensions samples, density, evolution, flow lines and base; else the marginals.
+
+    Args:
+        cnf: The flow, from the standard normal density to that of the data.
+        x: (B, d), data.
+    """
+    x = x[:MOST_POINTS]
+    if x.shape[1] != 2:
+        return {"marginals": marginals(cnf, x)}
+    window = _window(x)
+    return {
+        "samples": samples(cnf, x, window),
+        "density": density(cnf, x, window),
+        "evolution": evolution(cnf, window),
+        "flow_lines": flow_lines(cnf, window),
+        "base": base(cnf, x, window),
+    }
+
+
+def samples(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
+    """As many samples as data, beside them."""
+    figure, panels = _panels(2, window)
+    drawn = cnf().sample(torch.Size([len(x)]))
+    for axes, points, title in zip(panels, (x, drawn), ("data", "samples"), strict=True):
+        axes.scatter(*_numbers(points).T, s=5, linewidths=0, color="tab:blue", alpha=0.7)
+        axes.set(title=f"{len(points)} {title}")
+    return figure
+
+
+def density(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
+    """The density on a grid, and its logarithm with the data on top."""
+    figure, panels = _panels(2, window)
+    log_p = _on_grid(cnf, window, FINE, x)
+    image = _show(panels[0], np.exp(log_p), window, vmin=0)
+    figure.colorbar(image, ax=panels[0], shrink=0.9)
+    panels[0].set(title="density $p(x)$")
+    image = _show(panels[1], log_p, window, vmin=log_p.max() - DEPTH)
+    figure.colorbar(image, ax=panels[1], shrink=0.9, extend="min")
+    panels[1].scatter(*_numbers(x[:500]).T, s=3, linewidths=0, color="tab:cyan")
+    nll = -cnf().log_prob(x).mean().item()
+    panels[1].set(title=f"$\\log p(x)$; $-\\log p$ of data {nll:.3f} nats on average")
+    return figure
+
+
+def evolution(cnf: of.CNF, window: tuple[float, float]) -> Figure:
+    """The density at a few times between base and data, above samples that are carried along.
+
+    The density at a time is that of the flow that stops there.
+    """
+    figure = Figure(figsize=(2.1 * MOMENTS, 4.5), layout="constrained")
+    panels = figure.subplots(2, MOMENTS, sharex=True, sharey=True)
+    z = cnf.base.sample(torch.Size([MOST_POINTS // 2]))
+    for column, progress in enumerate(np.linspace(0, 1, MOMENTS)):
+        part = _leading(cnf, progress)
+        log_p = cnf.base.log_prob if part is None else part().log_prob
+        grid = _grid(window, COARSE, z)
+        p = _numbers(log_p(grid).exp()).reshape(COARSE, COARSE)
+        points = z if part is None else part.from_base(z, with_log_det=False)[0]
+        _show(panels[0, column], p, window, vmin=0)
+        panels[0, column].set(title=f"{100 * progress:.0f} % of the way")
+        panels[1, column].scatter(*_numbers(points).T, s=2.5, linewidths=0, color="tab:blue", alpha=0.7)
+        panels[1, column].set(xlim=window, ylim=window, aspect="equal", xlabel="$x_1$")
+    for axes in panels[:, 0]:
+        axes.set(ylabel="$x_2$")
+    return figure
+
+
+def flow_lines(cnf: of.CNF, window: tuple[float, float]) -> Figure:
+    """The ways of samples from the base to the data."""
+    figure, (axes,) = _panels(1, window)
+    z = cnf.base.sample(torch.Size([MOST_LINES]))
+    path = _numbers(_path(cnf, z))
+    colours = _angle_colours(path[0])
+    for number, colour in enumerate(colours):
+        axes.plot(*path[:, number].T, color=colour, linewidth=0.9, alpha=0.8)
+    axes.scatter(*path[0].T, s=10, facecolors="white", edgecolors=colours, linewidths=0.8, zorder=3, label="base")
+    axes.scatter(*path[-1].T, s=16, color=colours, linewidths=0, zorder=3, label="data")
+    axes.legend(fontsize="small", loc="upper right")
+    axes.set(title="from base to data")
+    return figure
+
+
+def base(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
+    """Where the data go in the base, in the same colours; circles hold 39, 86 and 99 % of its probability."""
+    figure, panels = _panels(2, window)
+    z, _ = cnf.to_base(x)
+    colours = _angle_colours(_numbers(x))
+    for axes, points, title in zip(panels, (x, z), ("data", "the data in the base"), strict=True):
+        axes.scatter(*_numbers(points).T, s=9, linewidths=0, color=colours)
+        axes.set(title=title)
+    for radius in (1, 2, 3):
+        panels[1].add_patch(Circle((0, 0), radius, fill=False, color="0.6", linewidth=0.8))
+    panels[1].set(xlim=(-4, 4), ylim=(-4, 4), xlabel="$z_1$", ylabel="$z_2$")
+    return figure
+
+
+def marginals(cnf: of.CNF, x: Tensor) -> Figure:
+    """The first features of data and samples: histograms, and each pair."""
+    drawn = _numbers(cnf().sample(torch.Size([len(x)])))
+    data, count = _numbers(x), min(x.shape[1], MOST_PAIRS)
+    figure = Figure(figsize=(1.5 + 2 * count, 1 + 2 * count), layout="constrained")
+    panels = figure.subplots(count, count, squeeze=False)
+    for row in range(count):
+        for column in range(count):
+            axes = panels[row, column]
+            low, high = np.quantile(data[:, column], (0.005, 0.995))
+            margin = 0.15 * (high - low) + 1e-3
+            for values, colour, label in ((data, "tab:green", "data"), (drawn, "tab:blue", "samples")):
+                if row == column:
+                    bins = np.linspace(low - margin, high + margin, 40)
+                    style: dict[str, Any] = {"density": True, "histtype": "step", "color": colour, "label": label}
+                    axes.hist(values[:, row], bins, **style)
+                else:
+                    axes.scatter(values[:, column], values[:, row], s=1.5, linewidths=0, color=colour, alpha=0.6)
+            axes.set(xlim=(low - margin, high + margin))
+            if row != column:
+                low, high = np.quantile(data[:, row], (0.005, 0.995))
+                margin = 0.15 * (high - low) + 1e-3
+                axes.set(ylim=(low - margin, high + margin))
+            if row == count - 1:
+                axes.set(xlabel=f"$x_{column + 1}$")
+            if column == 0:
+                axes.set(ylabel="density" if count == 1 else f"$x_{row + 1}$")
+    panels[0, 0].legend(fontsize="small")
+    return figure
+
+
+# The density and the way to it
+
+
+def _leading(cnf: of.CNF, progress: float) -> of.CNF | None:
+    """The flow that stops at a part of the way from base to data; None at its start."""
+    transforms: list[Any] = list(cnf.transforms)
+    flows = [number for number, transform in enumerate(transforms) if isinstance(transform, of.Flow)]
+    if progress == 0:
+        return None
+    if progress == 1 or not flows:
+        return cnf
+    whole, rest = divmod(progress * len(flows), 1)
+    number = flows[int(whole)]
+    last, leading = transforms[number], transforms[:number]
+    if rest > 1e-6:
+        stop = last.t0 + rest * (last.t1 - last.t0)
+        leading.append(of.Flow(last.dynamics, last.solver, last.gradient, last.t0, stop))
+    return of.CNF(leading, cnf.shape, cnf.given_base, cnf.divergence).train(cnf.training).to(cnf.zero)
+
+
+def _path(cnf: of.CNF, z: Tensor) -> Tensor:
+    """(T, B, d), the states between base and data."""
+    path = [z[None]]
+    for transform in cnf.transforms:
+        if isinstance(transform, of.Flow):
+            t = torch.linspace(transform.t0, transform.t1, 61, dtype=torch.float64)
+            states = transform.trajectory(path[-1][-1], t).y
+            assert isinstance(states, Tensor)
+            path.append(states)
+        else:
+            path.append(transform(path[-1][-1])[0][None])
+    return torch.cat(path)
+
+
+def _grid(window: tuple[float, float], size: int, like: Tensor) -> Tensor:
+    """(size², 2), row by row from below."""
+    at = torch.linspace(*window, size, dtype=like.dtype, device=like.device)
+    return torch.cartesian_prod(at, at).flip(1)
+
+
+def _on_grid(cnf: of.CNF, window: tuple[float, float], size: int, like: Tensor) -> np.ndarray:
+    """(size, size), log p."""
+    return _numbers(cnf().log_prob(_grid(window, size, like))).reshape(size, size)
+
+
+# On paper
+
+
+def _numbers(values: Tensor) -> np.ndarray:
+    return values.detach().float().cpu().numpy()
+
+
+def _window(x: Tensor) -> tuple[float, float]:
+    """From where to where both axes go: far enough for data and base."""
+    reach = 1.15 * max(x.abs().max().item(), 2.6)
+    return -reach, reach
+
+
+def _panels(count: int, window: tuple[float, float]) -> tuple[Figure, list[Any]]:
+    figure = Figure(figsize=(0.6 + 4.6 * count, 4.6), layout="constrained")
+    panels: list[Any] = list(figure.subplots(1, count, squeeze=False)[0])
+    for axes in panels:
+        axes.set(xlim=window, ylim=window, aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
+    return figure, panels
+
+
+def _show(axes: Any, values: np.ndarray, window: tuple[float, float], vmin: float) -> Any:
+    return axes.imshow(values, origin="lower", extent=(*window, *window), vmin=vmin, cmap="magma", aspect="equal")
+
+
+def _angle_colours(points: np.ndarray) -> np.ndarray:
+    """A colour for each point by its direction from the middle."""
+    centred = points - points.mean(0)
+    return colormaps["hsv"](np.arctan2(centred[:, 1], centred[:, 0]) / (2 * math.pi) + 0.5)

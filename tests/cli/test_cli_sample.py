@@ -1,0 +1,136 @@
+"""`odeflow sample`: samples of a checkpoint and their densities, as the task itself gives them."""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import odeflow as of
+
+RUN = Path("runs/density/two_moons/version_0")
+BEST = f"{RUN}/checkpoints/best.ckpt"
+SMALL = (
+    "-c density/two_moons --model.dynamics PlanarCNF --model.dynamics.dim 2 --model.dynamics.units 4 "
+    "--model.solver RK4 --model.solver.num_steps 2 --data.samples 600 --data.val_size 100"
+)
+OTHERS = """
+import torch
+import odeflow as of
+
+class Noise(of.Task):
+    '''Draws samples of any size, without a density.'''
+
+    def __init__(self, size: int = 3) -> None:
+        super().__init__()
+        self.size, self.layer = size, torch.nn.Linear(1, 1)
+
+    def loss(self, batch, stage):
+        return self.layer(batch[:, :1]).mean()
+
+    def sample(self, count):
+        return {"x": torch.randn(count, self.size)}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, done, brief) -> Path:
+    """The folder in which a short run left its own."""
+    folder = tmp_path_factory.mktemp("moons")
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("odeflow_tasks.density_figures.FINE", 10)
+        patch.setattr("odeflow_tasks.density_figures.COARSE", 6)
+        done(f"fit {SMALL} {brief}")
+    return folder
+
+
+@pytest.fixture
+def trained(run) -> str:
+    """Its checkpoint."""
+    shutil.copytree(run, ".", dirs_exist_ok=True)
+    return BEST
+
+
+def test_samples_are_those_of_the_task(done, trained):
+    """`x` are the samples of the seed, `log_prob` what the task says of them; plane ones are drawn too."""
+    out = done(f"sample --ckpt_path {trained} --count 50 --seed 3 --output there/drawn.npz").out
+    assert out == "50 samples are in there/drawn.npz, as x, log_prob; drawn to there/drawn.png\n"
+    drawn = np.load("there/drawn.npz")
+    assert (drawn["x"].shape, drawn["log_prob"].shape, int(drawn["seed"])) == ((50, 2), (50,), 3)
+    assert Path("there/drawn.png").stat().st_size > 1000
+    task = of.load(trained)
+    torch.manual_seed(3)
+    assert np.array_equal(drawn["x"], task.sample(50)["x"].numpy())
+    log_prob = task.log_prob(torch.from_numpy(drawn["x"])).detach()
+    assert np.allclose(drawn["log_prob"], log_prob.numpy(), atol=1e-3)
+
+
+def test_without_options(done, trained):
+    """A thousand samples go into the run's folder, the same ones each time; another seed draws others."""
+    done(f"sample --ckpt_path {trained}")
+    first = np.load(RUN / "samples.npz")["x"]
+    assert first.shape == (1000, 2)
+    done(f"sample --ckpt_path {trained}")
+    assert np.array_equal(np.load(RUN / "samples.npz")["x"], first)
+    done(f"sample --ckpt_path {trained} --seed 1")
+    assert not np.array_equal(np.load(RUN / "samples.npz")["x"], first)
+
+
+def test_many_samples_are_drawn_in_parts(done, trained, monkeypatch):
+    """More samples than are drawn at once are as many as were asked for."""
+    monkeypatch.setattr("odeflow.cli.sample.AT_ONCE", 8)
+    done(f"sample --ckpt_path {trained} --count 20")
+    drawn = np.load(RUN / "samples.npz")
+    assert (len(drawn["x"]), len(drawn["log_prob"])) == (20, 20)
+    assert len(np.unique(drawn["x"], axis=0)) == 20
+
+
+def test_weights_alone_are_enough(done, trained):
+    """What `odeflow export` wrote draws the same samples, into this folder."""
+    done(f"export --ckpt_path {trained} --output net.safetensors")
+    done("sample --ckpt_path net.safetensors --count 10")
+    done(f"sample --ckpt_path {trained} --count 10")
+    assert np.array_equal(np.load("samples.npz")["x"], np.load(RUN / "samples.npz")["x"])
+
+
+def test_other_tasks_may_draw_samples(done, brief):
+    """A loose plugin's samples need no density and no plane."""
+    Path("noise.py").write_text(OTHERS)
+    done(f"fit --plugins noise.py --model Noise --data ToyDensity --data.samples 600 --data.val_size 100 {brief}")
+    ckpt_path = next(Path("runs/fit/version_0/checkpoints").glob("*.ckpt"))
+    out = done(f"sample --plugins noise.py --ckpt_path {ckpt_path} --count 5 --output few.npz").out
+    assert out == "5 samples are in few.npz, as x\n"
+    assert np.load("few.npz")["x"].shape == (5, 3)
+
+
+def test_a_task_without_samples_says_so(refused, spiral_run):
+    """Nothing is written."""
+    ckpt_path = spiral_run / "checkpoints/last.ckpt"
+    assert "Trajectory draws no samples" in refused(f"sample --ckpt_path {ckpt_path} --output no.npz")
+    assert not Path("no.npz").exists()
+
+
+def test_help(done):
+    """The options are told."""
+    out = done("sample --help").out
+    for option in ("--ckpt_path", "--count", "--output", "--seed", "--plugins"):
+        assert option in out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("sample", "the following arguments are required: --ckpt_path"),
+        ("sample --ckpt_path no.ckpt", "there is no checkpoint no.ckpt"),
+        ("sample --ckpt_path no.ckpt --output a.pt", "--output must end with .npz; got a.pt"),
+        ("sample --ckpt_path no.ckpt --count 0", "argument --count: a positive number is wanted; got '0'"),
+        ("sample --ckpt_path no.ckpt --seed=-1", "argument --seed: a number from 0 is wanted; got '-1'"),
+        ("sample --ckpt_path no.ckpt --cuont 3", "no option named 'cuont'. Did you mean count?"),
+        ("sample no.ckpt --ckpt_path no.ckpt", "odeflow sample takes nothing but options; got 'no.ckpt'"),
+    ],
+)
+def test_mistakes_are_explained(refused, words, told):
+    """In a line that says what was wanted."""
+    assert told in refused(words)

@@ -1,0 +1,225 @@
+"""Laws of the density task: a likelihood that is one, in training as in tests, and pictures of it."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.distributions import Independent, Normal
+from torch.utils.data import DataLoader, TensorDataset
+
+import odeflow as of
+from odeflow.registry import build
+from odeflow_dynamics import MLP, Linear, PlanarCNF
+from odeflow_solvers import RK4, Dopri5
+from odeflow_tasks import Density
+
+DOUBLE = torch.float64
+SCALES = torch.tensor([0.5, -1.0], dtype=DOUBLE)
+
+
+def gaussian(tolerance: float = 1e-10) -> Density:
+    """A normal density carried along dy/dt = Ay + b with A = diag(a): normal too, of the scales exp(a)."""
+    field = Linear(2)
+    task = Density(field, Dopri5(tolerance, tolerance)).double().eval()
+    with torch.no_grad():
+        field.layer.weight.copy_(SCALES.diag())
+        field.layer.bias.copy_(torch.tensor([1.0, -2.0]))
+    return task
+
+
+def stacked(solver: of.Solver | None = None, **options: Any) -> Density:
+    """Three flows with batch norms that have seen data, in evaluation mode."""
+    torch.manual_seed(0)
+    options = {"num_flows": 3, "batch_norm": True, **options}
+    task = Density(MLP(2, hidden=(16,)), solver or Dopri5(1e-8, 1e-8), t1=0.5, **options).double()
+    with torch.no_grad():
+        for flow in (part for part in task.cnf.transforms if isinstance(part, of.Flow)):
+            flow.dynamics.layers[-1].weight *= 3
+        task.train().log_prob(torch.randn(50, 2, dtype=DOUBLE) * 1.3 + 0.5)
+    return task.eval()
+
+
+def integral(task: Density, reach: float = 10.0, size: int = 160) -> float:
+    """∫ exp(log_prob) over a square, by the midpoint rule."""
+    width = 2 * reach / size
+    at = torch.arange(-reach + width / 2, reach, width, dtype=DOUBLE)
+    with torch.no_grad():
+        return (task.log_prob(torch.cartesian_prod(at, at)).exp().sum() * width**2).item()
+
+
+def test_a_linear_flow_makes_the_gaussian_that_it_should() -> None:
+    """With A = diag(a) the log-density is that of N((e^a − 1) b / a, e^2a), in training mode and in evaluation."""
+    task = gaussian()
+    mean = (SCALES.exp() - 1) / SCALES * torch.tensor([1.0, -2.0], dtype=DOUBLE)
+    truth = Independent(Normal(mean, SCALES.exp()), 1)
+    x = 2 * torch.randn(50, 2, dtype=DOUBLE)
+    for mode in (True, False):
+        assert torch.allclose(task.train(mode).log_prob(x), truth.log_prob(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("stage", ["train", "val", "test"])
+def test_the_loss_is_the_mean_of_minus_log_p(stage: str) -> None:
+    """For every stage, and whether a batch has labels or not; what is predicted is log p."""
+    task, x = gaussian(1e-5), torch.randn(9, 2, dtype=DOUBLE)
+    log_prob = task.log_prob(x)
+    for batch in (x, (x, torch.zeros(9)), [x]):
+        assert torch.equal(task.loss(batch, stage), -log_prob.mean())
+        assert torch.equal(task.predict_step(batch, 0), log_prob)
+    assert torch.equal(task(x), log_prob)
+    assert task.batch_size(x) == 9
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_the_density_integrates_to_one(batch_norm: bool) -> None:
+    """∫ p(x) dx = 1, with stacked flows and batch norms too."""
+    assert integral(stacked(Dopri5(1e-5, 1e-5), batch_norm=batch_norm, num_flows=2)) == pytest.approx(1, abs=1e-3)
+
+
+def test_samples_come_with_their_density() -> None:
+    """The log-densities that samples come with are those that log_prob gives, and no gradient hangs on them."""
+    task = stacked()
+    torch.manual_seed(1)
+    samples = task.sample(20)
+    assert samples.keys() == {"x", "log_prob"}
+    assert samples["x"].shape == (20, 2)
+    assert not samples["x"].requires_grad
+    assert torch.allclose(task.log_prob(samples["x"]), samples["log_prob"], atol=1e-5)
+
+
+def test_stacked_flows_and_norms_can_be_inverted() -> None:
+    """Norms stand around and between the flows, each flow has parameters of its own, and all can be undone."""
+    task, x = stacked(), torch.randn(10, 2, dtype=DOUBLE)
+    names = [type(part).__name__ for part in task.cnf.transforms]
+    assert names == ["MovingBatchNorm", "Flow"] * 3 + ["MovingBatchNorm"]
+    first, second, _ = (part.dynamics for part in task.cnf.transforms if isinstance(part, of.Flow))
+    assert not torch.equal(first.layers[0].weight, second.layers[0].weight)
+    assert task.cnf.inconsistency(x) < 1e-6
+    again = build(task.spec)
+    again.load_state_dict(task.state_dict())
+    assert torch.allclose(again.double().eval().log_prob(x), task.log_prob(x))
+
+
+def test_noise_is_for_training_alone() -> None:
+    """By Hutchinson's estimate the training loss changes from call to call, the others do not, unless it is wanted."""
+    x = torch.randn(9, 2, dtype=DOUBLE)
+    task = Density(MLP(2), RK4(num_steps=2), divergence=of.Hutchinson("gaussian")).double()
+    assert task.loss(x, "train") != task.loss(x, "train")
+    exact = Density(MLP(2), RK4(num_steps=2)).double()
+    exact.load_state_dict(task.state_dict())
+    assert torch.equal(task.eval().loss(x, "val"), exact.loss(x, "val"))
+    noisy = Density(MLP(2), RK4(num_steps=2), eval_divergence=of.Hutchinson("gaussian")).double().eval()
+    assert noisy.loss(x, "val") != noisy.loss(x, "val")
+
+
+def test_inference_mode_changes_nothing() -> None:
+    """Where Lightning tests and predicts, densities are as elsewhere, although a trace needs a gradient."""
+    task, x = stacked(), torch.randn(9, 2, dtype=DOUBLE)
+    truth = task.log_prob(x).detach()
+    with torch.inference_mode():
+        assert torch.equal(task.log_prob(x), truth)
+        assert torch.equal(task.predict_step(x.clone(), 0), truth)
+        samples = task.sample(5)
+    assert torch.allclose(task.log_prob(samples["x"]), samples["log_prob"], atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec:FutureWarning", "ignore:.*:UserWarning:lightning.*")
+def test_penalties_and_losses_are_logged(tmp_path: Any) -> None:
+    """Training logs the loss in nats apart from the penalties, whose sum is minimised; a test finds what it should."""
+    torch.manual_seed(0)
+    task = Density(PlanarCNF(2, 4), RK4(num_steps=2), regularizers=[of.Kinetic(0.1), of.Jacobian(0.1)], steer=0.3)
+    loader = DataLoader(TensorDataset(torch.randn(40, 2)), batch_size=20)
+    options = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = Trainer(max_epochs=2, logger=False, accelerator="cpu", default_root_dir=tmp_path, **options)
+    trainer.fit(task, loader, loader)
+    logged = trainer.callback_metrics
+    assert logged.keys() >= {"train/loss", "train/loss_epoch", "train/kinetic", "train/jacobian", "val/loss"}
+    assert logged["train/kinetic"] > 0
+    (result,) = trainer.test(task, loader, verbose=False)
+    with torch.no_grad():
+        truth = sum(task.eval().loss(batch, "test") for batch in loader) / 2
+    assert result["test/loss"] == pytest.approx(truth.item(), abs=1e-5)
+
+
+def test_maximum_likelihood_finds_a_gaussian() -> None:
+    """A linear flow trained on samples of N(1, ½²) comes within a hundredth of their entropy."""
+    torch.manual_seed(0)
+    task = Density(Linear(1), RK4(num_steps=2), dim=1)
+    x = 1 + 0.5 * torch.randn(300, 1)
+    optimizer = torch.optim.Adam(task.parameters(), lr=0.05)
+    for _ in range(80):
+        optimizer.zero_grad()
+        task.loss(x, "train").backward()
+        optimizer.step()
+    best = -Normal(x.mean(), x.std()).log_prob(x).mean()
+    assert task.eval().loss(x, "val").item() == pytest.approx(best.item(), abs=0.01)
+
+
+def titles(task: Density, x: Tensor) -> dict[str, list[str]]:
+    with torch.no_grad():
+        return {name: [axes.get_title() for axes in figure.axes] for name, figure in task.figures(x).items()}
+
+
+def test_figures_of_the_plane(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples beside data, the density, the way of density and samples from base to data, and the data in the base."""
+    monkeypatch.setattr("odeflow_tasks.density_figures.FINE", 20)
+    monkeypatch.setattr("odeflow_tasks.density_figures.COARSE", 10)
+    x = torch.randn(30, 2, dtype=DOUBLE)
+    steps = [f"{percent} % of the way" for percent in (0, 20, 40, 60, 80, 100)]
+    for task in (gaussian(1e-5), stacked(Dopri5(1e-3, 1e-3))):
+        state = torch.get_rng_state()
+        found = titles(task, x)
+        assert torch.equal(state, torch.get_rng_state())
+        assert found["samples"] == ["30 data", "30 samples"]
+        nll = -task.log_prob(x).mean().item()
+        assert found["density"][:2] == [
+            "density $p(x)$",
+            f"$\\log p(x)$; $-\\log p$ of data {nll:.3f} nats on average",
+        ]
+        assert found["evolution"] == steps + [""] * 6
+        assert found["flow_lines"] == ["from base to data"]
+        assert found["base"] == ["data", "the data in the base"]
+
+
+def test_the_density_between_base_and_data_is_that_of_a_shorter_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 60 % of the way of dy/dt = Ay + b the scales are exp(0.6 a)."""
+    monkeypatch.setattr("odeflow_tasks.density_figures.COARSE", 41)
+    task = gaussian(1e-7)
+    with torch.no_grad():
+        task.cnf.transforms[0].dynamics.layer.bias.zero_()
+        figure = task.figures(torch.randn(30, 2, dtype=DOUBLE))["evolution"]
+    for number, panel in enumerate(figure.axes[:6]):
+        (image,) = panel.get_images()
+        peak = 1 / (2 * math.pi * (0.2 * number * SCALES.sum()).exp())
+        assert image.get_array().max() == pytest.approx(peak.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("dim", "shown"), [(1, 1), (3, 3), (8, 5)])
+def test_other_data_show_their_marginals(dim: int, shown: int) -> None:
+    """Apart from the plane, each pair of the first five features is drawn, data and samples."""
+    (figure,) = Density(MLP(dim), RK4(num_steps=2)).eval().figures(torch.randn(30, dim)).values()
+    assert len(figure.axes) == shown**2
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["data", "samples"]
+
+
+def test_other_tasks_draw_no_samples() -> None:
+    """A task says so if it cannot sample."""
+
+    class Other(of.Task):
+        def loss(self, batch: Any, stage: str) -> Tensor:
+            return torch.zeros(())
+
+    with pytest.raises(of.OdeflowError, match="Other draws no samples: it learns no density that has some"):
+        Other().sample(3)
+
+
+def test_errors() -> None:
+    """What does not fit is refused with the numbers that came."""
+    with pytest.raises(of.SettingError, match="Density: num_flows must be at least 1; got 0"):
+        Density(MLP(2), RK4(num_steps=2), num_flows=0)
+    with pytest.raises(of.SettingError, match=r"the data have dim=3, but the dynamics' width is 2"):
+        Density(MLP(2), RK4(num_steps=2), dim=3)
+    with pytest.raises(of.DataError, match=r"Density wants vectors of shape \(B, 2\); got \(4, 3\)"):
+        Density(MLP(2), RK4(num_steps=2)).log_prob(torch.zeros(4, 3))
