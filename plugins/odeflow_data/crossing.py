@@ -1,0 +1,58 @@
+"""Crossing: the two points that a flow in one dimension cannot exchange."""
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+import odeflow as of
+
+
+class Crossing(of.DataModule):
+    """The map g(−1) = 1, g(1) = −1, in one dimension: what neural ODEs cannot represent without augmentation.
+
+    Trajectories in one dimension cannot cross, so that a flow has a = φ(−1) < φ(1) = b and the mean square error
+    ½((a − 1)² + (b + 1)²) ≥ ¼(b − a + 2)² > 1, which it approaches by squeezing both points to 0.
+
+    The two points alternate, and every training batch holds as many of one as of the other. Validation and test are
+    the two points alone.
+
+    Source: Dupont, Doucet & Teh (2019), "Augmented Neural ODEs", section 3.1.
+
+    Args:
+        samples: Number of points in an epoch, even.
+        batch_size: Number of points in a training batch, even.
+        noise: Standard deviation of the noise that is added to the training inputs.
+        seed: Of the noise.
+
+    Raises:
+        SettingError: A number is odd or not positive, or the noise negative.
+    """
+
+    def __init__(self, samples: int = 512, batch_size: int = 32, noise: float = 0.0, seed: int = 0) -> None:
+        super().__init__()
+        for name, value in {"samples": samples, "batch_size": batch_size}.items():
+            if value < 2 or value % 2:
+                raise of.SettingError(f"Crossing: {name} must be even, for two points in equal parts; got {value}")
+        if not noise >= 0:
+            raise of.SettingError(f"Crossing: noise must not be negative; got {noise}")
+        self.dim = 1
+        self.samples, self.batch_size, self.noise, self.seed = samples, batch_size, noise, seed
+
+    def setup(self, stage: str) -> None:
+        points = torch.tensor([[-1.0], [1.0]])
+        inputs = points.repeat(self.samples // 2, 1)
+        noise = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(self.seed))
+        self.train = TensorDataset(inputs + self.noise * noise, -inputs)
+        self.val = TensorDataset(points, -points)
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        return DataLoader(self.train, batch_size=self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        return DataLoader(self.val, batch_size=2)
+
+    def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        return self.val_dataloader()

@@ -1,0 +1,243 @@
+"""Power: a household's electric power consumption, minute by minute, as a table for density estimation."""
+
+import hashlib
+import io
+import zipfile
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pooch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+import odeflow as of
+from odeflow_data.rows import batches
+
+URL = "https://archive.ics.uci.edu/static/public/235/individual+household+electric+power+consumption.zip"
+NAME = "household_power_consumption"
+SHA256 = "c197eccc408c80b892c08c7a12bdf0774465afd40a2f1e2daafcb6b484eeb5ac"
+"""Of the text with Unix line ends, in which copies differ; as UCI gives it, with \\r\\n, it has 4259c9d7…0894b7."""
+VALID, TRAIN = 2_049_280, 1_659_917
+"""Number of minutes without missing values, and of those of them that train."""
+FIELDS = (2, 4, 6, 7, 8)
+"""Active power, voltage and three sub-meterings among a line's nine fields; the time is field 1."""
+UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, KeyError, RuntimeError)  # on a damaged or locked zip
+
+
+class Power(of.DataModule):
+    """POWER: 2,049,280 minutes × 6 quantities, of which 1,659,917 train, 184,435 validate and 204,928 test.
+
+    The quantities are the active power (kW), the voltage (V), three sub-meterings (Wh) and the time of day (minutes),
+    standardised by mean and standard deviation of training and validation together. As for MAF, minutes with missing
+    values are left out, as are date, reactive power and intensity; the others are shuffled and spread by uniform
+    noise as wide as the resolution of each quantity, all from NumPy's `RandomState(42)`. MAF's code finds the noise
+    on the time in its table, with no word on how it was drawn; ours is drawn last, which leaves all else as it was.
+
+    `root` may hold the published zip or the text inside it; what it lacks is downloaded and checked. The first
+    reading keeps the parsed table beside them as `.npy`, where it can be written.
+
+    Source: Hebrail & Berard (2006), "Individual Household Electric Power Consumption", UCI, doi:10.24432/C58K54,
+        CC BY 4.0. Preprocessing: Papamakarios, Pavlakou & Murray (2017), "Masked Autoregressive Flow for Density
+        Estimation", appendix, and `datasets/power.py` of https://github.com/gpapamak/maf.
+
+    Args:
+        root: Folder of `household_power_consumption.zip`, `.txt` or `.npy`.
+        batch_size: Number of rows in a batch, in training and evaluation; the last one may be smaller.
+        limit: Number of training rows that are used, drawn by `seed`; by default all.
+        seed: Of that choice; the published split knows no seed.
+        url: Where the zip is downloaded from.
+
+    Raises:
+        SettingError: `limit` is not among the possible numbers.
+    """
+
+    def __init__(
+        self,
+        root: str = "~/.cache/odeflow/power",
+        batch_size: int = 10_000,
+        limit: int | None = None,
+        seed: int = 0,
+        url: str = URL,
+    ) -> None:
+        super().__init__()
+        if limit is not None and not 1 <= limit <= TRAIN:
+            raise of.SettingError(f"Power: limit must lie between 1 and {TRAIN:,}; got {limit}")
+        self.dim = 1 + len(FIELDS)
+        self.root, self.url = Path(root).expanduser(), url
+        self.batch_size, self.limit, self.seed = batch_size, limit, seed
+
+    def prepare_data(self) -> None:
+        present = any((self.root / f"{NAME}.{end}").is_file() for end in ("zip", "txt"))
+        if not present and _cached(self.root) is None:
+            _download(self.url, self.root)
+
+    def setup(self, stage: str) -> None:
+        x = preprocess(read(self.root))
+        size = shares(len(x))
+        train, self.val, self.test = x.split([len(x) - size["val"] - size["test"], size["val"], size["test"]])
+        chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))
+        self.train = train if self.limit is None else train[chosen[: self.limit]]
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        return batches(self.train, self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        return batches(self.val, self.batch_size)
+
+    def test_dataloader(self) -> DataLoader[Tensor]:
+        return batches(self.test, self.batch_size)
+
+    def predict_dataloader(self) -> DataLoader[Tensor]:
+        return self.test_dataloader()
+
+
+def shares(count: int) -> dict[str, int]:
+    """Number of rows for the test, the last tenth, and for validation, the last tenth of the others."""
+    test = int(0.1 * count)
+    return {"test": test, "val": int(0.1 * (count - test))}
+
+
+def preprocess(table: NDArray[np.float64]) -> Tensor:
+    """Rows shuffled, spread by noise and standardised: training, validation and test in this order.
+
+    Args:
+        table: (N, 6), as measured.
+
+    Returns:
+        (N, 6), in float32.
+    """
+    random = np.random.RandomState(42)
+    count = len(table)
+    x = table[random.permutation(count)]  # the order into which `shuffle` brings the rows, faster
+    x[:, 1] += 0.01 * random.rand(count)  # the order of the draws is MAF's
+    x[:, 0] += 0.001 * random.rand(count)
+    x[:, 2:5] += random.rand(count, 3)
+    x[:, 5] += random.rand(count)
+    known = x[: count - shares(count)["test"]]
+    x = (x - known.mean(axis=0)) / known.std(axis=0)
+    return torch.from_numpy(x.astype(np.float32))
+
+
+def read(root: Path) -> NDArray[np.float64]:
+    """The minutes without missing values, in the order of time.
+
+    Args:
+        root: Folder of the zip, the text, or what an earlier call kept of them.
+
+    Returns:
+        (N, 6): active power, voltage, three sub-meterings and the minute of the day.
+
+    Raises:
+        DataError: There is no file, it cannot be unpacked, or its contents are not the published ones.
+    """
+    cached = _cached(root)
+    if cached is not None:
+        return cached
+    packed, plain = root / f"{NAME}.zip", root / f"{NAME}.txt"
+    try:
+        text = plain.read_bytes() if plain.is_file() else _unpacked(packed)
+    except FileNotFoundError as problem:
+        raise of.DataError(
+            f"{root} has neither {packed.name} nor {plain.name}; it must hold UCI's data set"
+        ) from problem
+    except UNREADABLE as problem:
+        raise of.DataError(f"{packed} cannot be unpacked: {problem}. Delete it to download it again") from problem
+    table = parse(_checked(text, str(plain if plain.is_file() else packed)))
+    with suppress(OSError):  # a folder that cannot be written only costs the time of reading again
+        _keep(root, f"{NAME}.npy", lambda part: np.save(part, table))
+    return table
+
+
+def parse(text: bytes) -> NDArray[np.float64]:
+    """The quantities in lines `date;hh:mm:ss;` and seven numbers with three decimals each, or `?` for all.
+
+    Args:
+        text: The published text, whose form its checksum warrants, with Unix line ends.
+
+    Returns:
+        (N, 6), the minute of the day last.
+    """
+    letters = np.frombuffer(text, np.uint8)
+    ends = np.flatnonzero((letters == ord(";")) | (letters == ord("\n"))).reshape(-1, 9)[1:]  # of fields, no header
+    ends = ends[letters[ends[:, 1] + 1] != ord("?")]
+
+    def digit(end: NDArray[np.int64], back: int) -> NDArray[np.int64]:
+        return letters[end - back].astype(np.int64) - ord("0")
+
+    def number(field: int) -> NDArray[np.float64]:
+        before, end = ends[:, field - 1], ends[:, field]
+        total = np.zeros(len(ends), np.int64)
+        for back in range(1, int((end - before).max(initial=0))):
+            if back != 4:  # the point
+                place = back - 1 if back < 4 else back - 2
+                total += 10**place * np.where(end - back > before, digit(end, back), 0)
+        return total / 1000
+
+    clock = ends[:, 1]
+    minute = 600 * digit(clock, 8) + 60 * digit(clock, 7) + 10 * digit(clock, 5) + digit(clock, 4)
+    return np.stack([*map(number, FIELDS), minute.astype(np.float64)], axis=1)
+
+
+def _cached(root: Path) -> NDArray[np.float64] | None:
+    """What an earlier reading kept, if it is whole."""
+    try:
+        table = np.load(root / f"{NAME}.npy", mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = isinstance(table, np.ndarray) and table.shape == (VALID, 1 + len(FIELDS)) and table.dtype == np.float64
+    return table if whole else None
+
+
+def _unpacked(file: Path | io.BytesIO) -> bytes:
+    with zipfile.ZipFile(file) as archive:
+        return archive.read(f"{NAME}.txt")
+
+
+def _checked(text: bytes, origin: str) -> bytes:
+    """The text with Unix line ends, if it is the published one."""
+    text = text.replace(b"\r", b"")
+    found = hashlib.sha256(text).hexdigest()
+    if found != SHA256:
+        raise of.DataError(
+            f"{NAME}.txt from {origin} is damaged or another file: "
+            f"with Unix line ends it has sha256 {found}, wanted {SHA256}"
+        )
+    return text
+
+
+def _download(url: str, root: Path) -> None:
+    """Fetches the zip, and keeps it once the text in it is the published one."""
+    packed = io.BytesIO()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        pooch.HTTPDownloader(stream=False)(url, packed, None)  # retrieve() prints and trusts a killed run's rest
+    except Exception as problem:
+        raise of.DataError(
+            f"{NAME}.zip is not in {root} and cannot be downloaded from {url}: {problem}. "
+            "Put it there, or name its folder by --data.root"
+        ) from problem
+    try:
+        text = _unpacked(packed)
+    except UNREADABLE as problem:
+        raise of.DataError(f"{url} is not the zip of {NAME}.txt: {problem}") from problem
+    _checked(text, url)
+    try:
+        _keep(root, f"{NAME}.zip", lambda part: part.write_bytes(packed.getvalue()))
+    except OSError as problem:
+        raise of.DataError(
+            f"{NAME}.zip cannot be kept in {root}: {problem}. Name another folder by --data.root"
+        ) from problem
+
+
+def _keep(root: Path, name: str, write: Callable[[Path], object]) -> None:
+    """Writes a file and then gives it its name, so that a killed run leaves no half of it."""
+    with TemporaryDirectory(dir=root) as folder:
+        part = Path(folder, name)
+        write(part)
+        part.replace(root / name)

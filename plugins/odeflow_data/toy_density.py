@@ -1,0 +1,140 @@
+"""ToyDensity: two-dimensional densities without end, whose exact values and entropies are known."""
+
+import math
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+import odeflow as of
+from odeflow_data.planar_density import DENSITIES
+from odeflow_data.rows import batches
+
+
+class ToyDensity(of.DataModule):
+    """Points of the plane drawn from a density that is known: a test of density estimation against the truth.
+
+    A batch is a tensor x of shape (B, 2). Each epoch draws new points; which, the seed settles, apart from the global
+    generator. Validation and test are drawn once.
+
+    The densities are those of FFJORD's toy data, about [−4, 4] wide, under longer names for four of them:
+    "two_moons", "two_circles" and "swiss_roll" by scikit-learn, "8gaussians", "pinwheel", "checkerboard",
+    "two_spirals" and "rings" by formula. Moons and circles of scikit-learn lie at even angles before noise is added,
+    not at random ones, and as many on one as on the other: the density of a point is the same as their number grows,
+    and a whole epoch is drawn at once to make it large.
+
+    Source: Grathwohl et al. (2019), "FFJORD", and `lib/toy_data.py` of https://github.com/rtqichen/ffjord. Pinwheel:
+        Johnson et al. (2016), "Composing graphical models with neural networks".
+
+    Args:
+        name: Of the density.
+        batch_size: Number of points in a batch, in training and evaluation; the last one may be smaller.
+        samples: Number of points in an epoch.
+        val_size: Number of points that validate.
+        test_size: Number of points that test.
+        seed: Of all points.
+
+    Raises:
+        SettingError: There is no such density, or a number is not positive.
+    """
+
+    def __init__(
+        self,
+        name: str = "two_moons",
+        batch_size: int = 512,
+        samples: int = 51_200,
+        val_size: int = 2_000,
+        test_size: int = 10_000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if name not in DENSITIES:
+            near = get_close_matches(name, DENSITIES, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise of.SettingError(f"ToyDensity: no density {name!r}.{hint} There are: {', '.join(DENSITIES)}")
+        numbers = {"batch_size": batch_size, "samples": samples, "val_size": val_size, "test_size": test_size}
+        for option, value in numbers.items():
+            if value < 1:
+                raise of.SettingError(f"ToyDensity: {option} must be at least 1; got {value}")
+        if seed < 0:
+            raise of.SettingError(f"ToyDensity: seed must not be negative; got {seed}")
+        self.dim = 2
+        self.density, self.batch_size, self.samples = DENSITIES[name], batch_size, samples
+        self.val_size, self.test_size, self.seed = val_size, test_size, seed
+        self.train = _Epochs(partial(self._draw, samples), samples, batch_size)
+
+    def _draw(self, count: int, *part: int) -> Tensor:
+        """Points (count, 2); `part` says of what: 0 and the epoch, 1 for validation, 2 for the test."""
+        random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([self.seed, *part])))
+        points = random.permutation(self.density.draw(count, random))
+        return torch.from_numpy(points.astype(np.float32))
+
+    def setup(self, stage: str) -> None:
+        self.val, self.test = self._draw(self.val_size, 1), self._draw(self.test_size, 2)
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        return DataLoader(self.train, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        return batches(self.val, self.batch_size)
+
+    def test_dataloader(self) -> DataLoader[Tensor]:
+        return batches(self.test, self.batch_size)
+
+    def predict_dataloader(self) -> DataLoader[Tensor]:
+        return self.test_dataloader()
+
+    def state_dict(self) -> dict[str, int]:
+        """The number of the epoch, so that a resumed run goes on with new points."""
+        return {"epoch": self.train.epoch}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Makes the next epoch the one after the stored one."""
+        self.train.epoch = state_dict["epoch"]
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """The logarithm of p(x) in nats, computed in float64: by formula, or by quadrature exact to 1e-9.
+
+        Args:
+            x: (B, 2).
+
+        Returns:
+            (B,), in the dtype of x; −∞ outside the squares of "checkerboard".
+
+        Raises:
+            DataError: x is not a batch of points of the plane.
+        """
+        if x.ndim != 2 or x.shape[1] != 2:
+            raise of.DataError(f"log_density takes points of shape (B, 2); got {tuple(x.shape)}")
+        return self.density.log_density(x.double()).to(x.dtype)
+
+    def entropy(self) -> float:
+        """−E[log p(x)] in nats, the smallest mean negative log-likelihood that a model can have."""
+        return self.density.entropy()
+
+
+class _Epochs(Dataset[Tensor]):
+    """The batches of an epoch; asking again for one that was given begins the next epoch, with new points.
+
+    So every process of a distributed run sees its own share of the same epoch.
+    """
+
+    def __init__(self, draw: Callable[[int, int], Tensor], samples: int, batch_size: int) -> None:
+        self.draw, self.count, self.batch_size = draw, math.ceil(samples / batch_size), batch_size
+        self.epoch, self.given, self.points = -1, set[int](), torch.empty(0, 2)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Tensor:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        if index in self.given or not len(self.points):
+            self.epoch, self.given = self.epoch + 1, set()
+            self.points = self.draw(0, self.epoch)
+        self.given.add(index)
+        return self.points[index * self.batch_size : (index + 1) * self.batch_size]
