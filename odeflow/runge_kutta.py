@@ -153,7 +153,7 @@ class AdaptiveRungeKutta(ExplicitRungeKutta):
         return ErrorControl(
             rtol=self.rtol,
             atol=self.atol,
-            order=self.tableau.embedded_order or 0,
+            order=min(self.order, self.tableau.embedded_order or 0),
             first_step=self.first_step,
             min_step=self.min_step,
             max_step=self.max_step or math.inf,

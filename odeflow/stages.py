@@ -170,7 +170,8 @@ class ValueStages(Stages):
             self.has_last = True
 
     def error(self) -> Tensor:
-        self.last_slope()
+        if self.tableau.fsal:
+            self.last_slope()
         weights = self.tableau.error_weights or ()
         vector = _vectors((weights,), self.slopes.dtype, self.slopes.device)[0]
         return torch.mv(self.columns[len(weights)], vector)
@@ -229,7 +230,8 @@ class TracedStages(Stages):
             self.has_last = True
 
     def error(self) -> Tensor:
-        self.last_slope()
+        if self.tableau.fsal:
+            self.last_slope()
         weights = self.tableau.error_weights or ()
         with torch.no_grad():
             slopes = torch.stack(self.slopes[: len(weights)]).view(len(weights), -1)

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import combinations_with_replacement
 
 from odeflow.errors import TableauError
 
 TOLERANCE = 1e-10
-HIGHEST_CHECKED_ORDER = 5
+HIGHEST_CHECKED_ORDER = 8
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Tree:
     def formula(self) -> str:
         """Φ in matrix notation, a power of c standing for a vector: `cAc²`."""
         leaves = sum(not branch.branches for branch in self.branches)
-        text = {0: "", 1: "c"}.get(leaves, "c" + "⁰¹²³⁴⁵"[min(leaves, 5)])
+        text = {0: "", 1: "c"}.get(leaves, "c" + "⁰¹²³⁴⁵⁶⁷"[min(leaves, 7)])
         for branch in self.branches:
             if branch.branches:
                 inner = branch.formula
@@ -59,21 +59,20 @@ class Tree:
         return product
 
 
-def trees(order: int) -> Iterator[Tree]:
-    """All rooted trees with `order` nodes, each once: 1, 1, 2, 4, 9 of them for orders 1 to 5."""
+@cache
+def trees(order: int) -> tuple[Tree, ...]:
+    """All rooted trees with `order` nodes, each once: 1, 1, 2, 4, 9, 20, 48, 115 of them for orders 1 to 8."""
 
     def forests(nodes: int, largest: int) -> Iterator[tuple[Tree, ...]]:
         if nodes == 0:
             yield ()
         for size in range(min(nodes, largest), 0, -1):
-            same = list(trees(size))
             for count in range(1, nodes // size + 1):
-                for chosen in combinations_with_replacement(same, count):
+                for chosen in combinations_with_replacement(trees(size), count):
                     for rest in forests(nodes - size * count, size - 1):
                         yield chosen + rest
 
-    for branches in forests(order - 1, order - 1):
-        yield Tree(branches)
+    return tuple(Tree(branches) for branches in forests(order - 1, order - 1))
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Tableau:
         kᵢ = f(t + cᵢ h, y + h Σⱼ aᵢⱼ kⱼ),        y₁ = y + h Σᵢ bᵢ kᵢ
 
     Everything that can be checked is checked when the tableau is made: lengths, row sums cᵢ = Σⱼ aᵢⱼ, and the order
-    conditions of b and of `b_embedded` up to order 5.
+    conditions of b, of `b_embedded` and of `dense`, up to order 8.
 
     Args:
         order: Order p of the solution with weights b.
@@ -92,8 +91,10 @@ class Tableau:
         b: Weights, s of them.
         b_embedded: Weights of the embedded solution, whose difference from b estimates the error.
         embedded_order: Order of the embedded solution.
-        dense: Dense output, row i being the coefficients of θ, θ², … of bᵢ(θ) in y(t + θh) = y + h Σᵢ bᵢ(θ) kᵢ.
-            Without it, cubic Hermite interpolation is used.
+        dense: Dense output, row i being the coefficients of θ, θ², … of bᵢ(θ) in y(t + θh) = y + h Σᵢ bᵢ(θ) kᵢ. One row
+            more than stages is for the slope f(t₁, y₁) at the step's end. Without it, cubic Hermite interpolation is
+            used.
+        dense_order: Order of the dense output.
 
     Raises:
         TableauError: A length, a row sum or an order condition is wrong; the message names it.
@@ -106,6 +107,7 @@ class Tableau:
     b_embedded: tuple[float, ...] | None = None
     embedded_order: int | None = None
     dense: tuple[tuple[float, ...], ...] | None = None
+    dense_order: int | None = None
 
     def __post_init__(self) -> None:
         self._check_lengths()
@@ -118,11 +120,8 @@ class Tableau:
         self._check_order(self.b, self.order, "")
         if self.b_embedded is not None and self.embedded_order is not None:
             self._check_order(self.b_embedded, self.embedded_order, " of the embedded weights")
-        for weight, row in zip(self.b, self.dense or (), strict=False):
-            if abs(sum(row) - weight) > TOLERANCE:
-                raise TableauError(
-                    f"dense output must reach y₁ at θ = 1: a row sums to {sum(row):g}, its b is {weight:g}"
-                )
+        if self.dense is not None and self.dense_order is not None:
+            self._check_dense(self.dense, self.dense_order)
 
     @property
     def stages(self) -> int:
@@ -149,18 +148,22 @@ class Tableau:
         y + (3θ² − 2θ³)(y₁ − y) + h(θ − 2θ² + θ³) k₁ + h(θ³ − θ²) f(t₁, y₁).
         """
         if self.dense is not None:
-            return self.dense if self.fsal else (*self.dense, (0.0,) * len(self.dense[0]))
+            ends = self.fsal or len(self.dense) > self.stages
+            return self.dense if ends else (*self.dense, (0.0,) * len(self.dense[0]))
         weights = self.b[:-1] if self.fsal else self.b
         first, *others = ((0.0, 3 * weight, -2 * weight) for weight in weights)
         return ((1.0, first[1] - 2, first[2] + 1), *others, (0.0, -1.0, 1.0))
 
+    @property
+    def interpolation_order(self) -> int:
+        """Order of `interpolation`: Hermite's is 3, if the step's end is that exact."""
+        return min(self.order, 3) if self.dense_order is None else self.dense_order
+
     def _check_lengths(self) -> None:
         stages = len(self.c)
-        lengths = {"a": len(self.a), "b": len(self.b), "b_embedded": stages, "dense": stages}
+        lengths = {"a": len(self.a), "b": len(self.b)}
         if self.b_embedded is not None:
             lengths["b_embedded"] = len(self.b_embedded)
-        if self.dense is not None:
-            lengths["dense"] = len(self.dense)
         for name, length in lengths.items():
             if length != stages:
                 raise TableauError(f"{name} must have one entry a stage, {stages} as c has; it has {length}")
@@ -171,6 +174,8 @@ class Tableau:
                 )
         if (self.b_embedded is None) != (self.embedded_order is None):
             raise TableauError("b_embedded and embedded_order go together; one of them is missing")
+        if (self.dense is None) != (self.dense_order is None):
+            raise TableauError("dense and dense_order go together; one of them is missing")
 
     def _check_order(self, weights: tuple[float, ...], order: int, whose: str) -> None:
         for checked in range(1, min(order, HIGHEST_CHECKED_ORDER) + 1):
@@ -181,3 +186,31 @@ class Tableau:
                         f"order {checked}{whose} needs Σb{tree.formula} = {1 / tree.density:.6g}; "
                         f"this tableau gives {value:.6g}"
                     )
+
+    def _check_dense(self, dense: tuple[tuple[float, ...], ...], order: int) -> None:
+        """Checks that Σ bᵢ(θ) Φᵢ(τ) = θ^|τ| / γ(τ) for every tree τ, power by power of θ, and that bᵢ(1) = bᵢ."""
+        if len(dense) not in (self.stages, self.stages + (not self.fsal)):
+            raise TableauError(
+                f"dense must have one entry a stage, {self.stages} as c has, and may have one more for the slope at "
+                f"the step's end if no stage is there already; it has {len(dense)}"
+            )
+        if len({len(row) for row in dense}) > 1:
+            raise TableauError(f"the rows of dense must be of one length; they have {[len(row) for row in dense]}")
+        for weight, row in zip((*self.b, 0.0), dense, strict=False):
+            if abs(sum(row) - weight) > TOLERANCE:
+                raise TableauError(
+                    f"dense output must reach y₁ at θ = 1: a row sums to {sum(row):g}, its b is {weight:g}"
+                )
+        a, c = (self.a, self.c) if self.fsal else ((*self.a, self.b), (*self.c, 1.0))
+        powers = list(zip(*self.interpolation, strict=True))
+        for checked in range(1, min(order, HIGHEST_CHECKED_ORDER) + 1):
+            for tree in trees(checked):
+                weights = tree.weights(a, c)
+                for power, column in enumerate(powers, start=1):
+                    value = sum(x * y for x, y in zip(column, weights, strict=True))
+                    wanted = (power == checked) / tree.density
+                    if abs(value - wanted) > TOLERANCE:
+                        raise TableauError(
+                            f"dense output of order {checked} needs {wanted:.6g} as the coefficient of θ^{power} in "
+                            f"Σb(θ){tree.formula}; this tableau gives {value:.6g}"
+                        )

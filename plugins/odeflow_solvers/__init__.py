@@ -1,9 +1,35 @@
 """The solvers that come with odeflow, one file each."""
 
+from odeflow_solvers.bosh3 import Bosh3
+from odeflow_solvers.cash_karp45 import CashKarp45
 from odeflow_solvers.dopri5 import Dopri5
+from odeflow_solvers.dopri8 import Dopri8
 from odeflow_solvers.euler import Euler
+from odeflow_solvers.fehlberg45 import Fehlberg45
+from odeflow_solvers.heun import Heun
+from odeflow_solvers.heun_euler import HeunEuler
+from odeflow_solvers.kutta3 import Kutta3
 from odeflow_solvers.midpoint import Midpoint
+from odeflow_solvers.ralston import Ralston
 from odeflow_solvers.rk4 import RK4
+from odeflow_solvers.rk38 import RK38
 from odeflow_solvers.torchdiffeq import TorchDiffEq
+from odeflow_solvers.tsit5 import Tsit5
 
-__all__ = ["RK4", "Dopri5", "Euler", "Midpoint", "TorchDiffEq"]
+__all__ = [
+    "RK4",
+    "RK38",
+    "Bosh3",
+    "CashKarp45",
+    "Dopri5",
+    "Dopri8",
+    "Euler",
+    "Fehlberg45",
+    "Heun",
+    "HeunEuler",
+    "Kutta3",
+    "Midpoint",
+    "Ralston",
+    "TorchDiffEq",
+    "Tsit5",
+]

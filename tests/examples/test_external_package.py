@@ -8,12 +8,12 @@ import pytest
 NUMERICS = """
 import warnings; warnings.simplefilter("error")
 import torch, odeflow as of
-from odeflow_ralston import Hamiltonian, Ralston
+from odeflow_ralston import Hamiltonian, Ralston3
 
 def error(steps):  # dy/dt = −2 t y², y(0) = 1: nonlinear and time-dependent, y(t) = 1 / (1 + t²)
     times = torch.tensor([0.0, 1.0], dtype=torch.float64)
     y = of.solve(lambda t, y: -2 * t * y**2, torch.ones(1, 1, dtype=torch.float64), times,
-                 solver=Ralston(num_steps=steps), gradient=of.Backprop()).y
+                 solver=Ralston3(num_steps=steps), gradient=of.Backprop()).y
     return abs(y[-1].item() - 0.5)
 
 field = Hamiltonian(dim=4).double()
@@ -30,7 +30,7 @@ assert torch.autograd.gradcheck(lambda y: field(t, y), y)
 
 lossy = Hamiltonian(dim=4, dissipative=True).double()
 def gradients(gradient):
-    loss = of.Flow(lossy, Ralston(num_steps=3), gradient)(y).square().sum()
+    loss = of.Flow(lossy, Ralston3(num_steps=3), gradient)(y).square().sum()
     return torch.autograd.grad(loss, (y, *lossy.parameters()), allow_unused=True)
 for plain, replayed in zip(gradients(of.Backprop()), gradients(of.Checkpointed()), strict=True):
     assert (plain is None) == (replayed is None)
@@ -83,7 +83,7 @@ def checkpoint(site, shell, tmp_path_factory):
 def test_is_found_and_computes_what_it_says(site, shell, tmp_path):
     """Installing the package is enough for its plugins and recipe to be listed, and the plugins keep their laws.
 
-    The error of a method of order 2 falls to a quarter at half the step; a Hamiltonian field is orthogonal to its
+    The error of a method of order 3 falls to an eighth at half the step; a Hamiltonian field is orthogonal to its
     energy's gradient, and the same in every mode of autograd; replayed gradients are autograd's.
     """
     plugins, recipes, numerics = shell(tmp_path, PYTHONPATH=site).session(
@@ -91,14 +91,14 @@ def test_is_found_and_computes_what_it_says(site, shell, tmp_path):
     )
     assert plugins.status == recipes.status == 0
     rows = [line.split(maxsplit=2) for line in plugins.out.splitlines()]
-    assert ["solver", "Ralston"] in [row[:2] for row in rows]
+    assert ["solver", "Ralston3"] in [row[:2] for row in rows]
     assert ["dynamics", "Hamiltonian"] in [row[:2] for row in rows]
     (row,) = (line.split(maxsplit=1) for line in recipes.out.splitlines() if line.startswith("ralston/spiral"))
     assert row[1].startswith("A learned energy")
 
     assert numerics.status == 0, numerics.err
     ratio, odd, narrow = numerics.out.splitlines()
-    assert 3.8 < float(ratio) < 4.2
+    assert 7.6 < float(ratio) < 8.4
     assert odd == "Hamiltonian: dim must be even, half q and half p; got 3"
     assert narrow == "Hamiltonian(dim=4) takes states (…, 4); got (3, 2)"
 
@@ -109,7 +109,7 @@ def test_checkpoint_is_a_recipe(site, checkpoint, shell, tmp_path):
         LOAD.format(str(checkpoint)), ["test", "--ckpt_path", str(checkpoint)]
     )
     assert loaded.status == 0, loaded.err
-    assert loaded.out.split() == ["odeflow_ralston.ralston", "Ralston", "0.05"]
+    assert loaded.out.split() == ["odeflow_ralston.ralston3", "Ralston3", "0.05"]
     assert tested.status == 0, tested.err
     assert "test/loss" in tested.out
 
@@ -123,7 +123,7 @@ def test_checkpoint_without_its_package_says_what_is_missing(checkpoint, shell, 
     assert len(tested.err.splitlines()) <= 3
     assert loaded.status == 1
     for message in (tested.err, loaded.err.splitlines()[-1]):
-        assert "Ralston" in message or "Hamiltonian" in message
+        assert "Ralston3" in message or "Hamiltonian" in message
         assert "odeflow_ralston" in message
         assert "nstall its package" in message
         assert "--plugins FILE" in message

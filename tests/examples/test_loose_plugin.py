@@ -25,7 +25,7 @@ class {}(of.RungeKutta):
 def checkpoint(examples, shell, tmp_path_factory):
     """A checkpoint of the spiral, trained with the loose file's solver for two batches."""
     folder = tmp_path_factory.mktemp("run")
-    words = ["fit", "-c", "spiral", "--plugins", examples / "heun.py", "--model.solver", "Heun"]
+    words = ["fit", "-c", "spiral", "--plugins", examples / "heun3.py", "--model.solver", "Heun3"]
     ended = shell(folder).run("-m", "odeflow", *words, "--model.solver.num_steps", "5", *SHORT)
     assert ended.status == 0, ended.err
     (best,) = folder.glob("runs/spiral/version_0/checkpoints/best.ckpt")
@@ -49,7 +49,7 @@ def test_checkpoint_needs_its_file(checkpoint, examples, shell, tmp_path):
 
     Another solver in its place needs no file.
     """
-    shutil.copy(examples / "heun.py", tmp_path / "renamed.py")
+    shutil.copy(examples / "heun3.py", tmp_path / "renamed.py")
     tested, replaced, refused, loaded, again = shell(tmp_path).session(
         ["test", "--ckpt_path", str(checkpoint)],
         ["test", "--ckpt_path", str(checkpoint), "--model.solver", "Dopri5"],
@@ -63,10 +63,10 @@ def test_checkpoint_needs_its_file(checkpoint, examples, shell, tmp_path):
     assert refused.status == 1
     assert "PluginError" in refused.err
     for message in (tested.err, refused.err):
-        assert "Heun" in message
+        assert "Heun3" in message
         assert "load its file" in message
         assert "--plugins FILE" in message
-    assert (loaded.status, loaded.out) == (0, "Heun 5\n"), loaded.err
+    assert (loaded.status, loaded.out) == (0, "Heun3 5\n"), loaded.err
     for ended in (replaced, again):
         assert ended.status == 0, ended.err
         assert "test/loss" in ended.out
@@ -79,13 +79,13 @@ def test_environment_and_folders_name_plugins_too(examples, shell, tmp_path):
     for name in ("First", "Second"):
         (folder / f"{name.lower()}.py").write_text(PLUGIN.format(name))
     (tmp_path / "other.py").write_text(PLUGIN.format("Second"))
-    named = os.pathsep.join([str(examples / "heun.py"), "folder"])
+    named = os.pathsep.join([str(examples / "heun3.py"), "folder"])
     listed, twice = shell(tmp_path, ODEFLOW_PLUGINS=named).session(
         ["plugins", "list", "solver"], ["plugins", "--plugins", "other.py", "list"]
     )
     assert listed.status == 0, listed.err
     names = [line.split()[1] for line in listed.out.splitlines()]
-    assert {"Heun", "First", "Second", "Dopri5"} <= set(names)
+    assert {"Heun3", "First", "Second", "Dopri5"} <= set(names)
     assert twice.status == 2
     assert twice.err.startswith("error: two solver plugins are called Second: ")
     assert "second.Second" in twice.err
@@ -103,7 +103,7 @@ def test_broken_package_is_listed_and_harmless(checkpoint, examples, broken_pack
     (tmp_path / "wanting.py").write_text("import surely_not_installed\n")
     listed, tested, in_file, in_folder, wanting, absent = shell(tmp_path, PYTHONPATH=broken_package).session(
         ["plugins", "list"],
-        ["test", "--ckpt_path", str(checkpoint), "--plugins", str(examples / "heun.py")],
+        ["test", "--ckpt_path", str(checkpoint), "--plugins", str(examples / "heun3.py")],
         ["fit", "-c", "spiral", "--plugins", "folder/broken.py"],
         ["fit", "-c", "spiral", "--plugins", "folder"],
         ["fit", "-c", "spiral", "--plugins=wanting.py"],

@@ -9,13 +9,19 @@ import odeflow as of
 from odeflow import registry
 
 BUILT_IN = {
-    "solver": {"Dopri5", "Euler", "Midpoint", "RK4", "TorchDiffEq"},
+    "solver": {
+        *("Bosh3", "CashKarp45", "Dopri5", "Dopri8", "Euler", "Fehlberg45", "Heun", "HeunEuler", "Kutta3", "Midpoint"),
+        *("RK38", "RK4", "Ralston", "TorchDiffEq", "Tsit5"),
+    },
     "gradient": {"Adjoint", "Backprop", "Checkpointed"},
-    "dynamics": {"ConvNet", "MLP"},
+    "dynamics": {
+        *("Controlled", "ConvNet", "Galerkin", "Hypernetwork", "Linear", "MLP", "Normed", "Piecewise", "PlanarCNF"),
+        *("Transformer", "UNet"),
+    },
     "divergence": {"Exact", "HutchPlusPlus", "Hutchinson"},
     "regularizer": {"Jacobian", "Kinetic", "Taylor"},
-    "task": {"Classification", "Trajectory"},
-    "data": {"Digits", "MNIST", "Spiral"},
+    "task": {"Classification", "Density", "Regression", "Trajectory"},
+    "data": {"Crossing", "Digits", "MNIST", "Spheres", "Spiral"},
 }
 
 
@@ -40,9 +46,9 @@ def test_only_concrete_classes_with_an_address_are_plugins() -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("solver", "RK5", r"no solver named 'RK5'\. Did you mean RK4\?  available: Dopri5, Euler"),
+        ("solver", "RK5", r"no solver named 'RK5'\. Did you mean RK4\?  available: Bosh3, CashKarp45"),
         ("solver", "dopri5", r"no solver named 'dopri5'\. Did you mean Dopri5\?"),
-        ("solver", "xyz", r"no solver named 'xyz'\.  available: Dopri5"),
+        ("solver", "xyz", r"no solver named 'xyz'\.  available: Bosh3"),
         ("solvr", "RK4", r"no kind of plugin named 'solvr'\. Did you mean solver\?  available: solver, dynamics"),
     ],
 )

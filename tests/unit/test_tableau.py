@@ -1,10 +1,12 @@
 """Laws of the tableau: it refuses what contradicts itself."""
 
+from dataclasses import replace
+
 import pytest
 
 import odeflow as of
-from odeflow.registry import plugins
-from odeflow.tableau import Tree, trees
+from odeflow.registry import look_up, plugins
+from odeflow.tableau import HIGHEST_CHECKED_ORDER, Tree, trees
 
 RK4 = {
     "order": 4,
@@ -12,12 +14,14 @@ RK4 = {
     "a": ((), (1 / 2,), (0, 1 / 2), (0, 0, 1)),
     "b": (1 / 6, 1 / 3, 1 / 3, 1 / 6),
 }
+EXPLICIT = (of.RungeKutta, of.AdaptiveRungeKutta)
+TABLEAUS = {name: cls.tableau for name, cls in plugins("solver").items() if issubclass(cls, EXPLICIT)}
 
 
 def test_number_of_trees() -> None:
-    """There are 1, 1, 2, 4, 9 rooted trees with 1 to 5 nodes (Hairer, Nørsett & Wanner, table II.2.1)."""
-    assert [len(set(trees(order))) for order in range(1, 6)] == [1, 1, 2, 4, 9]
-    assert all(tree.order == order for order in range(1, 6) for tree in trees(order))
+    """There are 1, 1, 2, 4, 9, 20, 48, 115 rooted trees with 1 to 8 nodes (Hairer, Nørsett & Wanner, table II.2.1)."""
+    assert [len(set(trees(order))) for order in range(1, 9)] == [1, 1, 2, 4, 9, 20, 48, 115]
+    assert all(tree.order == order for order in range(1, 9) for tree in trees(order))
 
 
 def test_density_of_known_trees() -> None:
@@ -53,7 +57,17 @@ def test_shifted_nodes_are_refused() -> None:
         ({"a": ((), (1 / 2,), (0, 1 / 2, 0), (0, 0, 1))}, r"row 2 of a must have 2 entries \(an explicit method\)"),
         ({"b_embedded": (1, 0, 0, 0)}, "b_embedded and embedded_order go together"),
         ({"b_embedded": (1, 0, 0, 0), "embedded_order": 2}, "order 2 of the embedded weights needs Σbc = 0.5"),
-        ({"dense": ((1,), (0,), (0,), (0,))}, "dense output must reach y₁ at θ = 1"),
+        ({"dense": ((1,), (0,), (0,), (0,))}, "dense and dense_order go together"),
+        ({"dense": ((1,), (0,), (0,), (0,)), "dense_order": 1}, "dense output must reach y₁ at θ = 1"),
+        ({"dense": ((1,), (0,), (0,)), "dense_order": 1}, "dense must have one entry a stage, 4 as c has, .* it has 3"),
+        (
+            {"dense": ((1 / 6,), (1 / 3,), (1 / 3, 0), (1 / 6,)), "dense_order": 1},
+            r"rows of dense must be of one length; they have \[1, 1, 2, 1\]",
+        ),
+        (
+            {"dense": ((1 / 6,), (1 / 3,), (1 / 3,), (1 / 6,)), "dense_order": 2},
+            r"dense output of order 2 needs 0 as the coefficient of θ\^1 in Σb\(θ\)c; this tableau gives 0\.5",
+        ),
     ],
 )
 def test_wrong_tableaus_are_refused(change: dict[str, object], message: str) -> None:
@@ -63,27 +77,48 @@ def test_wrong_tableaus_are_refused(change: dict[str, object], message: str) -> 
 
 
 def test_order_is_not_understated_by_more_than_it_must() -> None:
-    """No registered tableau fulfils the conditions of one order more than it claims (up to the fifth)."""
-    for cls in plugins("solver").values():
-        if not issubclass(cls, (of.RungeKutta, of.AdaptiveRungeKutta)) or cls.order >= 5:
-            continue
-        true = cls.tableau
-        with pytest.raises(of.TableauError, match=f"order {true.order + 1} needs"):
-            of.Tableau(order=true.order + 1, c=true.c, a=true.a, b=true.b)
+    """No registered tableau, embedded solution or dense output fulfils the conditions of one order more than claimed.
+
+    Conditions of order 9 are not checked.
+    """
+    for tableau in TABLEAUS.values():
+        higher = [{"order": tableau.order + 1}]
+        if tableau.embedded_order:
+            higher.append({"embedded_order": tableau.embedded_order + 1})
+        if tableau.dense_order:
+            higher.append({"dense_order": tableau.dense_order + 1})
+        for change in higher:
+            (order,) = change.values()
+            if order <= HIGHEST_CHECKED_ORDER:
+                with pytest.raises(of.TableauError, match=f"order {order} (of the embedded weights )?needs"):
+                    replace(tableau, **change)
 
 
-def test_dense_output_fulfils_its_order_conditions() -> None:
-    """The interpolant of Dopri5 fulfils Σ bᵢ(θ) Φᵢ(τ) = θ^|τ| / γ(τ) up to order 4 at every θ."""
-    from odeflow_solvers import Dopri5
-
-    tableau = Dopri5.tableau
-    assert tableau.dense is not None
-    for theta in (0.1, 0.37, 0.5, 0.92):
-        weights = [sum(x * theta ** (power + 1) for power, x in enumerate(row)) for row in tableau.dense]
-        for order in range(1, 5):
+@pytest.mark.parametrize("name", TABLEAUS)
+def test_dense_output_fulfils_its_order_conditions(name: str) -> None:
+    """Every interpolant, Hermite's too, fulfils Σ bᵢ(θ) Φᵢ(τ) = θ^|τ| / γ(τ) up to its order, and reaches bᵢ at θ = 1."""
+    tableau = TABLEAUS[name]
+    end = (tableau.a, tableau.c) if tableau.fsal else ((*tableau.a, tableau.b), (*tableau.c, 1.0))
+    for theta in (0.1, 0.37, 0.5, 0.92, 1.0):
+        weights = [sum(x * theta ** (power + 1) for power, x in enumerate(row)) for row in tableau.interpolation]
+        for order in range(1, tableau.interpolation_order + 1):
             for tree in trees(order):
-                value = sum(w * phi for w, phi in zip(weights, tree.weights(tableau.a, tableau.c), strict=True))
-                assert value == pytest.approx(theta**order / tree.density, abs=1e-13)
+                value = sum(w * phi for w, phi in zip(weights, tree.weights(*end), strict=True))
+                assert value == pytest.approx(theta**order / tree.density, abs=1e-12)
+        if theta == 1:
+            assert weights[: tableau.stages] == pytest.approx(tableau.b, abs=1e-11)
+
+
+def test_order_of_the_error_is_that_of_the_weaker_solution() -> None:
+    """Where the embedded solution is the better one, as Fehlberg had it, steps are still chosen by the other's order."""
+    kept = TABLEAUS["Fehlberg45"]
+
+    class Original(of.AdaptiveRungeKutta):
+        tableau = of.Tableau(4, kept.c, kept.a, kept.b_embedded, b_embedded=kept.b, embedded_order=5)
+
+    advanced = look_up("solver", "Fehlberg45")()
+    assert Original().order == 4
+    assert Original().control(0.0, 1.0).exponent == advanced.control(0.0, 1.0).exponent == -1 / 5
 
 
 def test_a_runge_kutta_method_is_its_tableau() -> None:

@@ -1,0 +1,46 @@
+"""Laws of docs/solvers.md: its table says of every solver what is true of it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import odeflow as of
+from odeflow.registry import look_up, plugins
+
+PAGE = Path(__file__).parents[2] / "docs" / "solvers.md"
+BUILT_IN = {name: cls for name, cls in plugins("solver").items() if cls.__module__.startswith("odeflow_solvers.")}
+EXPLICIT = [name for name, cls in BUILT_IN.items() if issubclass(cls, (of.RungeKutta, of.AdaptiveRungeKutta))]
+
+
+def rows() -> dict[str, list[str]]:
+    """The cells of each solver's row after its name."""
+    cells = [line.strip("| ").split("|") for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    return {name.strip(" `"): [cell.strip() for cell in others] for name, *others in cells}
+
+
+def evaluations_a_step(name: str) -> float:
+    """What one step more costs, measured."""
+    cls, h = look_up("solver", name), 2.0**-4
+    nfe: list[int] = []
+    for steps in (3, 4):
+        forced = cls(step_size=h) if issubclass(cls, of.RungeKutta) else cls(1e3, 1e3, first_step=h, max_step=h)
+        stats = of.solve(lambda t, y: -t * y, torch.ones(1), [0.0, steps * h], solver=forced, params=()).stats
+        assert (stats.accepted, stats.rejected) == (steps, 0)
+        nfe.append(stats.nfe_forward)
+    return nfe[1] - nfe[0]
+
+
+def test_every_solver_is_listed() -> None:
+    """The table has a row for each solver that comes with odeflow, and no other."""
+    assert rows().keys() == BUILT_IN.keys()
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_numbers_are_true(name: str) -> None:
+    """Order, stages, evaluations a step, embedded order and dense output are those of the method."""
+    tableau = BUILT_IN[name].tableau
+    embedded = "–" if tableau.embedded_order is None else str(tableau.embedded_order)
+    dense = f"{tableau.interpolation_order}{'' if tableau.dense else ', Hermite'}"
+    numbers = [str(tableau.order), str(tableau.stages), str(evaluations_a_step(name)), embedded, dense]
+    assert rows()[name][:5] == numbers
