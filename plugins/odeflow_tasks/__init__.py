@@ -1,6 +1,8 @@
 """The tasks that come with odeflow, one file each."""
 
 from odeflow_tasks.classification import Classification
+from odeflow_tasks.density import Density
+from odeflow_tasks.regression import Regression
 from odeflow_tasks.trajectory import Trajectory
 
-__all__ = ["Classification", "Trajectory"]
+__all__ = ["Classification", "Density", "Regression", "Trajectory"]

@@ -1,0 +1,221 @@
+"""Regression: a flow from inputs to targets."""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+import odeflow as of
+
+MOST_CURVES, MOST_POINTS = 100, 1000
+"""Most samples in a picture."""
+GREY = "0.75"
+
+
+class Regression(of.Task):
+    """Vectors to vectors by mean square error: the features φ(x) at the flow's end, or a linear layer of them.
+
+    A flow is a homeomorphism of its state: it does not change the order of points on a line, nor bring a ball out of
+    a shell. `augment` gives it the room (Dupont, Doucet & Teh 2019).
+
+    Args:
+        dynamics: The vector field; its width is d + augment.
+        solver: Integrates.
+        gradient: How to differentiate; `Checkpointed()` by default.
+        num_outputs: Number k of values of a target.
+        head: "none": the prediction is the first k features of φ(x); "linear": a linear layer of all of them.
+        t1: Last time of the flow.
+        augment: Dimensions appended to the state, which the dynamics' width includes.
+        lift: What is appended: "zero", or a "learned" linear map of the state.
+        regularizers: Penalties on the flow, added to the training loss.
+        steer: Half the width of the interval around t1 from which training draws the last time.
+
+    Raises:
+        SettingError: An option is out of range.
+    """
+
+    def __init__(
+        self,
+        dynamics: of.Dynamics,
+        solver: of.Solver,
+        gradient: of.Gradient | None = None,
+        num_outputs: int = 1,
+        head: Literal["none", "linear"] = "none",
+        t1: float = 1.0,
+        augment: int = 0,
+        lift: Literal["zero", "learned"] = "zero",
+        regularizers: list[of.Regularizer] | None = None,
+        steer: float = 0.0,
+    ) -> None:
+        super().__init__()
+        width = dynamics.width
+        if augment >= width:
+            raise of.SettingError(f"augment={augment} leaves nothing of the dynamics' width {width}")
+        if num_outputs < 1:
+            raise of.SettingError(f"Regression: num_outputs must be at least 1; got {num_outputs}")
+        if head == "linear":
+            self.head = nn.Linear(width, num_outputs)
+        elif head != "none":
+            raise of.SettingError(f"Regression: head must be 'none' or 'linear'; got {head!r}")
+        elif num_outputs > width:
+            raise of.SettingError(
+                f"the dynamics' width {width} has no num_outputs={num_outputs} features to compare; "
+                "widen and augment them, or use head='linear'"
+            )
+        else:
+            self.head = None
+        self.num_outputs = num_outputs
+        self.flow = of.Flow(
+            dynamics, solver, gradient, t1=t1, augment=augment, lift=lift, regularizers=regularizers or (), steer=steer
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The prediction.
+
+        Args:
+            x: (B, d).
+
+        Returns:
+            (B, num_outputs).
+        """
+        features = self.flow(x)
+        return features[:, : self.num_outputs] if self.head is None else self.head(features)
+
+    def loss(self, batch: Any, stage: str) -> Tensor:
+        """The mean square error of (inputs, targets).
+
+        Raises:
+            DataError: The targets are not (B, num_outputs).
+        """
+        x, targets = batch
+        prediction = self(x)
+        if prediction.shape != targets.shape:
+            raise of.DataError(
+                f"Regression(num_outputs={self.num_outputs}) wants targets of shape {tuple(prediction.shape)}; got "
+                f"{tuple(targets.shape)}: num_outputs is the number of values of one target, 1 where it is a number"
+            )
+        return F.mse_loss(prediction, targets)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """(B, num_outputs), the prediction."""
+        return self(batch[0] if isinstance(batch, (tuple, list)) else batch)
+
+    def figures(self, batch: Any) -> dict[str, Figure]:
+        """What the flow does to the inputs, coloured by their targets: as curves over time, or as points in space."""
+        x, targets = batch
+        if x.shape[1] == 1:
+            return {"trajectories": self._draw_trajectories(x[:MOST_CURVES], targets[:MOST_CURVES])}
+        return {"features": self._draw_features(x[:MOST_POINTS], targets[:MOST_POINTS])}
+
+    def _draw_trajectories(self, x: Tensor, targets: Tensor) -> Figure:
+        """The first feature over time, above its slopes, and the states in the plane where they have more features."""
+        t = torch.linspace(self.flow.t0, self.flow.t1, 61, device=x.device)
+        y = self.flow.trajectory(x, t).y
+        assert isinstance(y, Tensor)
+        wide = y.shape[2] > 1
+        figure = Figure(figsize=(11 if wide else 6.2, 4.4), layout="constrained")
+        panels = figure.subplots(1, 1 + wide, squeeze=False)[0]
+        times, wanted = _numbers(t), _numbers(targets[:, 0])
+        colours = _colours(wanted)
+        first = _numbers(y[:, :, 0])
+        values = first if self.head is not None else np.concatenate([first.ravel(), wanted])
+        low, high = float(values.min()), float(values.max())
+        margin = 0.15 * (high - low) + 1e-3
+        self._draw_slopes(panels[0], t, y, low - margin, high + margin)
+        for number, colour in enumerate(colours.to_rgba(wanted)):
+            panels[0].plot(times, first[:, number], color=colour, linewidth=1.8)
+            panels[0].plot(times[:1], first[:1, number], "o", color=colour, markersize=6, clip_on=False, zorder=3)
+        if self.head is None:
+            ends = np.full_like(wanted, times[-1])
+            marks = {"marker": "X", "s": 70, "edgecolors": "black", "linewidths": 0.6, "clip_on": False, "zorder": 4}
+            panels[0].scatter(ends, wanted, c=colours.to_rgba(wanted), **marks)
+            panels[0].scatter([], [], c="0.5", label="target", **marks)
+        panels[0].plot([], [], color=GREY, label="field, other features at their mean" if wide else "learned field")
+        panels[0].legend(fontsize="small", loc="upper center", ncols=2)
+        panels[0].set(xlabel="$t$", ylabel="$y_1$", title="trajectories over time")
+        if wide:
+            _draw_plane(panels[1], y, colours.to_rgba(wanted))
+        figure.colorbar(colours, ax=panels[-1], label="target")
+        return figure
+
+    def _draw_slopes(self, axes: Any, t: Tensor, y: Tensor, low: float, high: float) -> None:
+        """The direction of the first feature over (t, y₁), the other features held at their mean at each time."""
+        heights = np.linspace(low, high, 25)
+        dynamics = self.flow.dynamics
+        assert isinstance(dynamics, of.Dynamics)
+        columns: list[np.ndarray] = []
+        for time, states in zip(t[::2], y[::2], strict=True):
+            points = states.mean(0).repeat(len(heights), 1)
+            points[:, 0] = torch.from_numpy(heights).to(points)
+            columns.append(_numbers(dynamics.leave(dynamics(time, dynamics.enter(points)))[:, 0]))
+        moments = np.linspace(self.flow.t0, self.flow.t1, len(columns))
+        slopes = np.stack(columns, axis=1)
+        if self.flow.t1 < self.flow.t0:
+            moments, slopes = moments[::-1], slopes[:, ::-1]
+        along = np.ones_like(slopes)
+        axes.streamplot(moments, heights, along, slopes, color=GREY, linewidth=0.8, density=1.1, arrowsize=0.8)
+        axes.set(xlim=moments[[0, -1]], ylim=(low, high))
+
+    def _draw_features(self, x: Tensor, targets: Tensor) -> Figure:
+        """The inputs beside the flow's end, in the plane and, where the state has more features, in space."""
+        y = self.flow(x)
+        wide = y.shape[1] > 2
+        figure = Figure(figsize=(14 if wide else 9.5, 4.4), layout="constrained")
+        colours = _colours(_numbers(targets[:, 0]))
+        style: dict[str, Any] = {"c": _numbers(targets[:, 0]), "cmap": colours.cmap, "norm": colours.norm, "s": 7}
+        panels: list[Any] = [figure.add_subplot(1, 2 + wide, number) for number in (1, 2)]
+        for axes, points, letter, title in zip(panels, (x, y), "xy", ("input", "end of the flow"), strict=True):
+            axes.scatter(*_numbers(points[:, :2]).T, **style)
+            axes.set(xlabel=f"${letter}_1$", ylabel=f"${letter}_2$", title=title)
+            axes.set_aspect("equal", "datalim")
+        if wide:
+            panels.append(figure.add_subplot(1, 3, 3, projection="3d"))
+            points, names = _projected(y, 3)
+            panels[2].scatter(*points.T, **style)
+            panels[2].set(**dict(zip(("xlabel", "ylabel", "zlabel"), names, strict=True)), title="end, in space")
+            panels[2].zaxis.labelpad = 8
+        figure.colorbar(colours, ax=panels, label="target", pad=0.03)
+        return figure
+
+
+def _numbers(values: Tensor) -> np.ndarray:
+    return values.float().cpu().numpy()
+
+
+def _colours(targets: np.ndarray) -> ScalarMappable:
+    """From the smallest target to the largest."""
+    return ScalarMappable(Normalize(targets.min(), targets.max()), "coolwarm")
+
+
+def _projected(y: Tensor, count: int) -> tuple[np.ndarray, list[str]]:
+    """States (…, width) in the dimensions that can be drawn, and the names of these.
+
+    They are the features themselves if there are no more than `count`, else the first principal components.
+    """
+    points, width = _numbers(y), y.shape[-1]
+    if width <= count:
+        return points, [f"$y_{number + 1}$" for number in range(width)]
+    rows = points.reshape(-1, width)
+    centre = rows.mean(0)
+    variances, components = np.linalg.eigh((rows - centre).T @ (rows - centre))  # the largest comes last
+    shares = 100 * variances[::-1] / max(variances.sum(), np.finfo(variances.dtype).tiny)
+    names = [f"component {number + 1} ({max(shares[number], 0):.3g} %)" for number in range(count)]
+    return (points - centre) @ components[:, : -count - 1 : -1], names
+
+
+def _draw_plane(axes: Any, y: Tensor, colours: np.ndarray) -> None:
+    """Trajectories (T, B, width) in the plane of two features, or of the first two principal components."""
+    points, names = _projected(y, 2)
+    for path, colour in zip(points.swapaxes(0, 1), colours, strict=True):
+        axes.plot(*path.T, color=colour, linewidth=1.8)
+        axes.plot(*path[0], "o", color=colour, markersize=6)
+        axes.plot(*path[-1], "s", color=colour, markersize=6)
+    axes.plot([], [], "o", color="0.5", label="start")
+    axes.plot([], [], "s", color="0.5", label="end")
+    axes.legend(fontsize="small")
+    axes.set(xlabel=names[0], ylabel=names[1], title="trajectories in the plane")
