@@ -807,6 +807,7 @@ def test_a_zip_that_cannot_be_kept_is_an_error_with_advice(tmp_path: Path, publi
 def test_a_run_stopped_in_the_download_leaves_no_half(tmp_path: Path, publisher: Publisher) -> None:
     """Ctrl-C while the zip comes in leaves nothing under its name, and the next run downloads it."""
     main, stopped = threading.get_ident(), threading.Event()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs are not given
 
     def stop() -> None:
         signal.pthread_kill(main, signal.SIGINT)

@@ -424,6 +424,7 @@ def test_a_download_that_is_no_gzip_file_is_refused(
 def test_a_run_stopped_in_the_download_leaves_no_half(tmp_path: Path, publisher: Publisher) -> None:
     """Ctrl-C while a file comes in leaves nothing under its name, and the next run downloads it."""
     main, stopped = threading.get_ident(), threading.Event()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs are not given
 
     def interrupt() -> None:
         signal.pthread_kill(main, signal.SIGINT)
