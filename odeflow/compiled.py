@@ -55,9 +55,8 @@ class CompiledSteps:
             try:
                 return compiled(clock, y, first, judged)
             except Exception as problem:  # of as many kinds as a compiler has parts
-                result = plain(
-                    clock, y, first, judged
-                )  # if the field itself is at fault, its own error is the one to see
+                # If the field itself is at fault, the error that the user shall see is its own
+                result = plain(clock, y, first, judged)
                 _warn(field, f"{type(problem).__name__}: {str(problem).strip().partition(chr(10))[0]}")
                 self.kept[field] = plain
                 return result

@@ -195,7 +195,7 @@ class Flow(nn.Module):
                 dimension 1, and the first d entries of its slope are used.
 
         Returns:
-            Solution with y of shape (T, B, d + augment, …).
+            Solution with y of shape (T, B, d + augment, …), the first of the pair with a divergence.
 
         Raises:
             StateError: The state is a tuple where that cannot be, or has other dimensions than its input where its
@@ -205,9 +205,6 @@ class Flow(nn.Module):
             with torch.inference_mode(False), torch.no_grad():  # a divergence is a derivative, and needs a graph
                 y0, t, context = _usual(y0), _usual(t), _usual(context)
                 return Flow.trajectory(self, y0, t, divergence=divergence, context=context)
-        solver, last = self.solver, self.stats
-        if self.warm_start and isinstance(solver, AdaptiveRungeKutta) and last is not None and last.suggested_step:
-            solver = solver.starting_with(last.suggested_step)
         state, field = self._entered(y0), self.dynamics
         params: list[Tensor] = list(self.dynamics.parameters())
         if context is not None:
@@ -219,20 +216,29 @@ class Flow(nn.Module):
             if not isinstance(y0, Tensor) or not isinstance(state, Tensor) or state.shape != y0.shape:
                 raise StateError("the density of a flow needs a state of its input's shape: no tuple, no augmentation")
             rates.append(divergence.along(state))
-        self.penalties = {}
-        if not rates:
-            solution = solve(field, state, t, solver=solver, gradient=self.gradient, params=params)
-            self.stats = solution.stats
+        elif not rates:
+            self.penalties = {}
+            solution = self._solve(field, state, t, params)
             return replace(solution, y=self._left(solution.y))
         if isinstance(state, tuple):
             raise StateError("regularizers need a state of shape (B, d, …); got a tuple")
         start = (state, state.new_zeros(len(state), len(rates)))
-        solution = solve(with_rates(field, rates), start, t, solver=solver, gradient=self.gradient, params=params)
-        self.stats = solution.stats
+        solution = self._solve(with_rates(field, rates), start, t, params)
         y, integrals = solution.y
-        for number, regularizer in enumerate(regularizers):
-            self.penalties[regularizer.name] = regularizer.weight * integrals[-1, :, number].mean().abs()
+        self.penalties = {
+            regularizer.name: regularizer.weight * integrals[-1, :, number].mean().abs()
+            for number, regularizer in enumerate(regularizers)
+        }
         return replace(solution, y=self._left(y) if divergence is None else (y, integrals[:, :, -1]))
+
+    def _solve(self, field: Any, state: State, t: Tensor | Sequence[float], params: list[Tensor]) -> Solution:
+        """A solve by the flow's own solver and gradient, whose statistics are kept."""
+        solver, last = self.solver, self.stats
+        if self.warm_start and isinstance(solver, AdaptiveRungeKutta) and last is not None and last.suggested_step:
+            solver = solver.starting_with(last.suggested_step)
+        solution = solve(field, state, t, solver=solver, gradient=self.gradient, params=params)
+        self.stats = solution.stats
+        return solution
 
     def _entered(self, y0: State) -> State:
         state = self._augmented(y0)

@@ -86,7 +86,9 @@ class Jacobian(Regularizer):
 class Taylor(Regularizer):
     """R_K, the squared total derivative r = ‖dᴷy/dtᴷ‖² / n of order K along the solution.
 
-    A solver of order K − 1 or higher takes large steps where it is small. Computed by nested forward-mode products.
+    A solver of order K − 1 or higher takes large steps where it is small. Computed by nested forward-mode products. Of
+    fields with `LayerNorm` or `BatchNorm` PyTorch (2.13) computes them wrongly, without a word: the gradient for K = 2,
+    the value from K = 3 on (https://github.com/pytorch/pytorch/issues/198017). `GroupNorm` is right.
 
     Source: Kelly et al. (2020), "Learning Differential Equations that are Easy to Solve", eq. 6.
 

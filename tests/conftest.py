@@ -51,7 +51,7 @@ def coupled() -> Coupled:
     return Coupled()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data; a test that needs it is skipped where it is absent, but not by CI."""
     if not SHARED.is_dir() and os.environ.get("CI") != "true":

@@ -1,9 +1,9 @@
 """`odeflow export`: the weights of a checkpoint, alone, to share."""
 
-import argparse
 from pathlib import Path
 
 from odeflow import checkpoint, weights
+from odeflow.cli.options import Options
 from odeflow.errors import SettingError
 
 
@@ -11,14 +11,15 @@ def export(words: list[str]) -> int:
     """Runs the command.
 
     Raises:
+        OdeflowError: The words cannot be understood.
         CheckpointError: There is no such checkpoint, or it does not say how its model is built.
         SettingError: The output is not named as safetensors are.
     """
     description = "Writes a checkpoint's weights, with how their model is built, as safetensors."
-    parser = argparse.ArgumentParser("odeflow export", description=description)
+    parser = Options("export", description)
     parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="the checkpoint")
     parser.add_argument("--output", metavar="FILE", required=True, help="the file to write, *.safetensors")
-    given = parser.parse_args(words)
+    given = parser.read(words, ("ckpt_path", "output"))
     if Path(given.output).suffix != weights.SUFFIX:
         raise SettingError(f"--output must end with {weights.SUFFIX}; got {given.output}")
     weights.write(

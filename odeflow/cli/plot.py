@@ -5,7 +5,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from matplotlib.figure import Figure
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from odeflow import checkpoint, registry
 from odeflow.cli import picture
+from odeflow.cli.options import Options, count, run_of
 from odeflow.cli.request import Request
 from odeflow.cli.run import Command, prepared
 from odeflow.errors import CheckpointError, DataError, OdeflowError, RecipeError, SettingError
@@ -54,7 +55,7 @@ def plot(words: list[str]) -> int:
     options = _options(kind, request)
     registry.discover(request.plugins)
     subject = _subject(request, options.batches if kind == "precision" else 1)
-    run = None if request.ckpt_path is None else _run(Path(request.ckpt_path))
+    run = None if request.ckpt_path is None else run_of(Path(request.ckpt_path))
     output = _output(kind, options.output, run)
     try:
         if kind == "statistics":
@@ -78,14 +79,6 @@ def _write(output: Path, drawn: picture.Picture) -> None:
         writer.writeheader()
         writer.writerows(drawn.rows)
     Console(soft_wrap=True).print(f"drawn to {output}, the numbers are in {table}", highlight=False, markup=False)
-
-
-def _run(path: Path) -> Path | None:
-    """The folder of the run whose checkpoint it is, if it lies where a run left it."""
-    for folder in (path.parent, path.absolute().parent):
-        if folder.name == "checkpoints":
-            return folder.parent
-    return None
 
 
 def _output(kind: str, given: str | None, run: Path | None) -> Path:
@@ -115,22 +108,16 @@ def _listed(item: Callable[[str], Any], what: str, fits: Callable[[Any], bool]) 
     return read
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"a positive number is wanted; got {text!r}")
-    return int(text)
-
-
 _tolerances = _listed(float, "numbers between 0 and 1", lambda value: 0 < value < 1)
 OPTIONS: dict[str, dict[str, tuple[Callable[[str], Any], str | None, str]]] = {
     "statistics": {
         "solver": (str, "Dopri5", "an adaptive solver"),
         "tolerances": (_tolerances, "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6", "its rtol and atol"),
-        "samples": (_count, "100", "number of samples, of the first test batch"),
+        "samples": (count, "100", "number of samples, of the first test batch"),
     },
     "activations": {
         "channels": (_listed(int, "numbers from 0", lambda value: value >= 0), None, "the four that move most"),
-        "samples": (_count, "30", "number of samples, of the first test batch"),
+        "samples": (count, "30", "number of samples, of the first test batch"),
     },
     "precision": {
         "solvers": (_listed(str, "names of solvers", bool), "Euler,Midpoint,RK4,Dopri5", "names of solvers"),
@@ -140,23 +127,16 @@ OPTIONS: dict[str, dict[str, tuple[Callable[[str], Any], str | None, str]]] = {
             "of the fixed-step ones",
         ),
         "tolerances": (_tolerances, "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6", "rtol and atol of the adaptive ones"),
-        "batches": (_count, None, "number of test batches; by default all"),
+        "batches": (count, None, "number of test batches; by default all"),
     },
 }
-
-
-class _Parser(argparse.ArgumentParser):
-    """Leaves mistakes to the command line's own errors."""
-
-    def error(self, message: str) -> NoReturn:
-        raise OdeflowError(message)
 
 
 def _options(kind: str, request: Request) -> argparse.Namespace:
     """The picture's own options; those that change what the checkpoint says stay in the request."""
     passed = [option for option in request.options if option[0].partition(".")[0] in PASSED]
     epilog = "Options such as --data.root PATH and --trainer.accelerator cpu are understood as by odeflow test."
-    parser = _Parser(f"odeflow plot {kind}", description=f"Draws {KINDS[kind]}.", epilog=epilog, allow_abbrev=False)
+    parser = Options(f"plot {kind}", f"Draws {KINDS[kind]}.", epilog)
     parser.add_argument("--ckpt_path", metavar="FILE", help="the checkpoint; or else -c RECIPE --weights")
     parser.add_argument("--output", metavar="FILE", help="the picture; by default in figures/ beside the checkpoints")
     for name, (read, default, help_) in OPTIONS[kind].items():
@@ -164,12 +144,7 @@ def _options(kind: str, request: Request) -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=read, default=default, metavar=name.upper(), help=told)
     for name in dict.fromkeys(name for name, _ in passed):
         parser.add_argument(f"--{name}", nargs="?", help=argparse.SUPPRESS)
-    options, stray = parser.parse_known_args(request.words)
-    if stray and not stray[0].startswith("-"):
-        raise OdeflowError(f"odeflow plot {kind} takes nothing but options; got {stray[0]!r}")
-    if stray:
-        known = ("ckpt_path", "output", *OPTIONS[kind], *PASSED)
-        raise OdeflowError(registry.unknown("option", stray[0].partition("=")[0].lstrip("-"), known))
+    options = parser.read(request.words, ("ckpt_path", "output", *OPTIONS[kind], *PASSED))
     request.options = passed
     request.words = [f"--{name}" if value is None else f"--{name}={value}" for name, value in passed]
     return options

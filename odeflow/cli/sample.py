@@ -3,15 +3,16 @@
 import argparse
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from odeflow import checkpoint, registry
-from odeflow.errors import OdeflowError, SettingError
+from odeflow import checkpoint
+from odeflow.cli.options import Options, count, run_of
+from odeflow.errors import SettingError
 from odeflow.task import Task
 
 AT_ONCE = 10_000
@@ -27,7 +28,8 @@ def sample(words: list[str]) -> int:
         SettingError: The output is not named as NumPy's archives are.
     """
     given = _options(words)
-    output = _default(Path(given.ckpt_path)) if given.output is None else Path(given.output)
+    folder = run_of(Path(given.ckpt_path)) or Path()  # here, if no run left the checkpoint there
+    output = folder / "samples.npz" if given.output is None else Path(given.output)
     if output.suffix != ".npz":
         raise SettingError(f"--output must end with .npz; got {given.output}")
     task = checkpoint.load(given.ckpt_path, given.plugins)
@@ -46,49 +48,23 @@ def sample(words: list[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Leaves mistakes to the command line's own errors."""
-
-    def error(self, message: str) -> NoReturn:
-        raise OdeflowError(message)
-
-
 def _options(words: list[str]) -> argparse.Namespace:
     description = "Draws new samples from what a checkpoint learned, and a picture of them in two dimensions."
-    parser = _Parser("odeflow sample", description=description, allow_abbrev=False)
+    parser = Options("sample", description)
     parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="the checkpoint, or exported weights")
-    parser.add_argument("--count", metavar="COUNT", type=_count, default="1000", help="of samples; by default 1000")
+    parser.add_argument("--count", metavar="COUNT", type=count, default="1000", help="of samples; by default 1000")
     output = "the file to write, *.npz; by default samples.npz in the run's folder"
     parser.add_argument("--output", metavar="FILE", help=output)
     parser.add_argument("--seed", metavar="SEED", type=_seed, default="0", help="of the samples; by default 0")
     plugins = "file, folder or module of plugins that are not installed; may be repeated"
     parser.add_argument("--plugins", metavar="NAME", action="append", default=[], help=plugins)
-    given, stray = parser.parse_known_args(words)
-    if stray and not stray[0].startswith("-"):
-        raise OdeflowError(f"odeflow sample takes nothing but options; got {stray[0]!r}")
-    if stray:
-        raise OdeflowError(registry.unknown("option", stray[0].partition("=")[0].lstrip("-"), list(vars(given))))
-    return given
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"a positive number is wanted; got {text!r}")
-    return int(text)
+    return parser.read(words, ("ckpt_path", "count", "output", "seed", "plugins"))
 
 
 def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"a number from 0 is wanted; got {text!r}")
     return int(text)
-
-
-def _default(ckpt_path: Path) -> Path:
-    """In the folder of the run that left the checkpoint, or here if it lies elsewhere."""
-    for folder in (ckpt_path.parent, ckpt_path.absolute().parent):
-        if folder.name == "checkpoints":
-            return folder.parent / "samples.npz"
-    return Path("samples.npz")
 
 
 def _drawn(task: Task, count: int) -> dict[str, np.ndarray]:

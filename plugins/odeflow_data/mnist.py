@@ -2,21 +2,19 @@
 
 import gzip
 import hashlib
-import io
 import math
 import zlib
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pooch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import odeflow as of
+from odeflow_data.download import fetch, keep
 
 URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 FILES = {  # md5 of the decompressed files, since gzip containers differ between publishers
@@ -147,15 +145,8 @@ def _present(root: Path, name: str) -> bool:
 
 def _download(url: str, root: Path, name: str, checksum: str) -> None:
     """Fetches one gzipped file, and keeps it decompressed once its contents are the published ones."""
-    address, packed = f"{url.rstrip('/')}/{name}.gz", io.BytesIO()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        pooch.HTTPDownloader(stream=False)(address, packed, None)  # retrieve() prints and trusts a killed run's rest
-    except Exception as problem:
-        raise of.DataError(
-            f"MNIST's {name} is not in {root} and cannot be downloaded from {url}: {problem}. "
-            "Put the four IDX files there, or name their folder by --data.root"
-        ) from problem
+    address = f"{url.rstrip('/')}/{name}.gz"
+    packed = fetch(address, root, name, "Put the four IDX files there")
     try:
         contents = gzip.decompress(packed.getvalue())
     except UNREADABLE as problem:
@@ -163,15 +154,7 @@ def _download(url: str, root: Path, name: str, checksum: str) -> None:
     found = hashlib.md5(contents, usedforsecurity=False).hexdigest()
     if found != checksum:
         raise of.DataError(f"{name} from {url} is damaged or another file: md5 {found}, wanted {checksum}")
-    try:
-        with TemporaryDirectory(dir=root) as folder:
-            part = Path(folder, name)
-            part.write_bytes(contents)
-            part.replace(root / name)  # so that a killed run leaves no half of a file under its name
-    except OSError as problem:
-        raise of.DataError(
-            f"{name} cannot be kept in {root}: {problem}. Name another folder by --data.root"
-        ) from problem
+    keep(root, name, lambda part: part.write_bytes(contents))
 
 
 def read_idx(root: Path, name: str) -> Tensor:

@@ -4,20 +4,18 @@ import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
-import pooch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.rows import batches
+from odeflow_data.download import fetch, keep
+from odeflow_data.table import Table, batches
 
 URL = "https://archive.ics.uci.edu/static/public/235/individual+household+electric+power+consumption.zip"
 NAME = "household_power_consumption"
@@ -30,7 +28,7 @@ FIELDS = (2, 4, 6, 7, 8)
 UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, KeyError, RuntimeError)  # on a damaged or locked zip
 
 
-class Power(of.DataModule):
+class Power(Table):
     """POWER: 2,049,280 minutes × 6 quantities, of which 1,659,917 train, 184,435 validate and 204,928 test.
 
     The quantities are the active power (kW), the voltage (V), three sub-meterings (Wh) and the time of day (minutes),
@@ -87,15 +85,6 @@ class Power(of.DataModule):
     def train_dataloader(self) -> DataLoader[Tensor]:
         return batches(self.train, self.batch_size, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[Tensor]:
-        return batches(self.val, self.batch_size)
-
-    def test_dataloader(self) -> DataLoader[Tensor]:
-        return batches(self.test, self.batch_size)
-
-    def predict_dataloader(self) -> DataLoader[Tensor]:
-        return self.test_dataloader()
-
 
 def shares(count: int) -> dict[str, int]:
     """Number of rows for the test, the last tenth, and for validation, the last tenth of the others."""
@@ -149,8 +138,8 @@ def read(root: Path) -> NDArray[np.float64]:
     except UNREADABLE as problem:
         raise of.DataError(f"{packed} cannot be unpacked: {problem}. Delete it to download it again") from problem
     table = parse(_checked(text, str(plain if plain.is_file() else packed)))
-    with suppress(OSError):  # a folder that cannot be written only costs the time of reading again
-        _keep(root, f"{NAME}.npy", lambda part: np.save(part, table))
+    with suppress(of.DataError):  # a folder that cannot be written only costs the time of reading again
+        keep(root, f"{NAME}.npy", lambda part: np.save(part, table))
     return table
 
 
@@ -213,31 +202,10 @@ def _checked(text: bytes, origin: str) -> bytes:
 
 def _download(url: str, root: Path) -> None:
     """Fetches the zip, and keeps it once the text in it is the published one."""
-    packed = io.BytesIO()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        pooch.HTTPDownloader(stream=False)(url, packed, None)  # retrieve() prints and trusts a killed run's rest
-    except Exception as problem:
-        raise of.DataError(
-            f"{NAME}.zip is not in {root} and cannot be downloaded from {url}: {problem}. "
-            "Put it there, or name its folder by --data.root"
-        ) from problem
+    packed = fetch(url, root, f"{NAME}.zip", "Put it there")
     try:
         text = _unpacked(packed)
     except UNREADABLE as problem:
         raise of.DataError(f"{url} is not the zip of {NAME}.txt: {problem}") from problem
     _checked(text, url)
-    try:
-        _keep(root, f"{NAME}.zip", lambda part: part.write_bytes(packed.getvalue()))
-    except OSError as problem:
-        raise of.DataError(
-            f"{NAME}.zip cannot be kept in {root}: {problem}. Name another folder by --data.root"
-        ) from problem
-
-
-def _keep(root: Path, name: str, write: Callable[[Path], object]) -> None:
-    """Writes a file and then gives it its name, so that a killed run leaves no half of it."""
-    with TemporaryDirectory(dir=root) as folder:
-        part = Path(folder, name)
-        write(part)
-        part.replace(root / name)
+    keep(root, f"{NAME}.zip", lambda part: part.write_bytes(packed.getvalue()))

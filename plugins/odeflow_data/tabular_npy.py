@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.rows import batches
+from odeflow_data.table import Table, batches
 
 SHOWN = 5
 """Number of rows or columns that an error names."""
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile)  # what a damaged file raises
 
 
-class TabularNPY(of.DataModule):
+class TabularNPY(Table):
     """The rows of an (N, D) array in a `.npy` or `.npz` file, shuffled and split into training, validation and test.
 
     Attributes:
@@ -90,15 +90,6 @@ class TabularNPY(of.DataModule):
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         return batches(self.train, self.batch_size, shuffle=True)
-
-    def val_dataloader(self) -> DataLoader[Tensor]:
-        return batches(self.val, self.batch_size)
-
-    def test_dataloader(self) -> DataLoader[Tensor]:
-        return batches(self.test, self.batch_size)
-
-    def predict_dataloader(self) -> DataLoader[Tensor]:
-        return self.test_dataloader()
 
 
 def _member(path: Path, key: str | None) -> str | None:

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 
 import odeflow as of
 from odeflow_data.planar_density import DENSITIES
-from odeflow_data.rows import batches
+from odeflow_data.table import Table
 
 
-class ToyDensity(of.DataModule):
+class ToyDensity(Table):
     """Points of the plane drawn from a density that is known: a test of density estimation against the truth.
 
     A batch is a tensor x of shape (B, 2). Each epoch draws new points; which, the seed settles, apart from the global
@@ -78,15 +78,6 @@ class ToyDensity(of.DataModule):
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         return DataLoader(self.train, batch_size=None)
-
-    def val_dataloader(self) -> DataLoader[Tensor]:
-        return batches(self.val, self.batch_size)
-
-    def test_dataloader(self) -> DataLoader[Tensor]:
-        return batches(self.test, self.batch_size)
-
-    def predict_dataloader(self) -> DataLoader[Tensor]:
-        return self.test_dataloader()
 
     def state_dict(self) -> dict[str, int]:
         """The number of the epoch, so that a resumed run goes on with new points."""

@@ -4,17 +4,14 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
 import signal
 import socket
 import threading
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,10 +28,9 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 import odeflow as of
 from odeflow import registry
-from odeflow_data import Power, TabularNPY, ToyDensity, power
+from odeflow_data import Power, TabularNPY, ToyDensity, download, power
 from odeflow_data.planar_density import DENSITIES
 
-REAL = Path(__file__).parents[2].parent / "shared/data/power"
 SMOOTH = [name for name in DENSITIES if name != "checkerboard"]
 
 
@@ -374,15 +370,10 @@ def test_a_wrong_setting_of_a_toy_is_refused(settings: dict[str, Any], message: 
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Power:
+def published(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Power:
     """The real data, read from the published text."""
-    if not REAL.is_dir():
-        reason = f"the published POWER data are not in {REAL}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
     root = tmp_path_factory.mktemp("power")  # where the parsed table is kept
-    (root / "household_power_consumption.zip").symlink_to(REAL / "household_power_consumption.zip")
+    (root / "household_power_consumption.zip").symlink_to(shared / "data/power/household_power_consumption.zip")
     data = Power(str(root))
     data.prepare_data()
     data.setup("fit")
@@ -608,7 +599,7 @@ def test_a_folder_that_cannot_be_written_serves(root: Path, monkeypatch: pytest.
     def refuse(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(power, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(download, "TemporaryDirectory", refuse)
     assert len(ready(root).train) == 49
     assert holdings(root) == [f"{NAME}.zip"]
 
@@ -679,47 +670,12 @@ def test_other_contents_are_refused(root: Path, kind: str) -> None:
 # Power: downloading, from a server on this machine
 
 
-class Publisher:
-    """A server of the zip; `half_way` is called when half of it is sent."""
-
-    def __init__(self) -> None:
-        self.contents: bytes | None = packed(small_text("\r\n"))
-        self.requests: list[str] = []
-        self.half_way: Callable[[], object] = lambda: None
-        publisher = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                publisher.requests.append(self.path)
-                body = publisher.contents
-                if body is None:
-                    return self.send_error(404)
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                with suppress(ConnectionError):  # the client may have been stopped
-                    self.wfile.write(body[: len(body) // 2])
-                    publisher.half_way()
-                    self.wfile.write(body[len(body) // 2 :])
-                return None
-
-            def log_message(self, *_: object) -> None:
-                """Says nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/235/power.zip"
-
-
 @pytest.fixture
-def publisher(small: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    publisher = Publisher()
-    thread = threading.Thread(target=publisher.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield publisher
-    publisher.server.shutdown()
-    publisher.server.server_close()
-    thread.join()
+def publisher(small: None, server: Any) -> Any:
+    """A server of the small zip."""
+    server.url += "/power.zip"
+    server.files = {"power.zip": packed(small_text("\r\n"))}
+    return server
 
 
 def holdings(root: Path) -> list[str]:
@@ -727,23 +683,23 @@ def holdings(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
 
 
-def test_a_missing_zip_is_downloaded_once(tmp_path: Path, publisher: Publisher) -> None:
+def test_a_missing_zip_is_downloaded_once(tmp_path: Path, publisher: Any) -> None:
     """The zip is asked for once, kept as it came, and serves; a kept table serves without it."""
     root = tmp_path / "new" / "power"
     data = Power(str(root), url=publisher.url)
     data.prepare_data()
     data.prepare_data()
     assert holdings(root) == [f"{NAME}.zip"]
-    assert (root / f"{NAME}.zip").read_bytes() == publisher.contents
+    assert (root / f"{NAME}.zip").read_bytes() == publisher.files["power.zip"]
     data.setup("fit")
     assert torch.equal(torch.cat([data.train, data.val, data.test]), power.preprocess(small_table()))
     (root / f"{NAME}.zip").unlink()
     data.prepare_data()
-    assert publisher.requests == ["/235/power.zip"]
+    assert publisher.requests == ["power.zip"]
 
 
 @pytest.mark.parametrize("kind", ["zip", "txt"])
-def test_what_is_there_is_not_downloaded(tmp_path: Path, publisher: Publisher, kind: str) -> None:
+def test_what_is_there_is_not_downloaded(tmp_path: Path, publisher: Any, kind: str) -> None:
     """A file that is there is neither asked for nor changed."""
     (tmp_path / f"{NAME}.{kind}").write_bytes(b"mine")
     Power(str(tmp_path), url=publisher.url).prepare_data()
@@ -751,16 +707,16 @@ def test_what_is_there_is_not_downloaded(tmp_path: Path, publisher: Publisher, k
     assert (tmp_path / f"{NAME}.{kind}").read_bytes() == b"mine"
 
 
-def test_a_broken_table_alone_is_no_reason_to_do_without(tmp_path: Path, publisher: Publisher) -> None:
+def test_a_broken_table_alone_is_no_reason_to_do_without(tmp_path: Path, publisher: Any) -> None:
     """Where only a broken table is kept, the zip is downloaded."""
     (tmp_path / f"{NAME}.npy").write_bytes(b"half")
     assert len(ready(tmp_path, url=publisher.url).train) == 49
 
 
-def test_a_download_of_other_contents_is_refused(tmp_path: Path, publisher: Publisher) -> None:
+def test_a_download_of_other_contents_is_refused(tmp_path: Path, publisher: Any) -> None:
     """A text other than the published one is not kept; the error names the address and both checksums."""
     other = small_text() + b"more\n"
-    publisher.contents = packed(other)
+    publisher.files["power.zip"] = packed(other)
     found = hashlib.sha256(other).hexdigest()
     with pytest.raises(of.DataError, match=f"{NAME}.txt from {publisher.url} .*sha256 {found}, wanted {power.SHA256}"):
         Power(str(tmp_path), url=publisher.url).prepare_data()
@@ -769,18 +725,18 @@ def test_a_download_of_other_contents_is_refused(tmp_path: Path, publisher: Publ
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_download_that_is_no_such_zip_is_refused(
-    tmp_path: Path, publisher: Publisher, damage: Callable[[bytes], bytes]
+    tmp_path: Path, publisher: Any, damage: Callable[[bytes], bytes]
 ) -> None:
     """What cannot be unpacked is not kept; the error names the address it came from."""
-    publisher.contents = damage(packed(small_text()))
+    publisher.files["power.zip"] = damage(packed(small_text()))
     with pytest.raises(of.DataError, match=rf"{publisher.url} is not the zip of {NAME}\.txt: .+"):
         Power(str(tmp_path), url=publisher.url).prepare_data()
     assert holdings(tmp_path) == []
 
 
-def test_a_zip_the_server_lacks_is_an_error_with_advice(tmp_path: Path, publisher: Publisher) -> None:
+def test_a_zip_the_server_lacks_is_an_error_with_advice(tmp_path: Path, publisher: Any) -> None:
     """A 404 says what could not be had, from where and why, and how to do without the download."""
-    publisher.contents = None
+    publisher.files.clear()
     advice = rf"{NAME}\.zip is not in {tmp_path} .*{publisher.url}.*404.*Put it there.*--data\.root"
     with pytest.raises(of.DataError, match=advice):
         Power(str(tmp_path), url=publisher.url).prepare_data()
@@ -796,7 +752,7 @@ def test_no_server_is_an_error_with_advice(tmp_path: Path, monkeypatch: pytest.M
         Power(str(tmp_path), url=f"http://127.0.0.1:{port}/power.zip").prepare_data()
 
 
-def test_a_zip_that_cannot_be_kept_is_an_error_with_advice(tmp_path: Path, publisher: Publisher) -> None:
+def test_a_zip_that_cannot_be_kept_is_an_error_with_advice(tmp_path: Path, publisher: Any) -> None:
     """Where the zip cannot get its name, the error says why and to choose another folder."""
     (tmp_path / f"{NAME}.zip").mkdir()
     with pytest.raises(of.DataError, match=rf"{NAME}\.zip cannot be kept in {tmp_path}: .+directory.+--data\.root"):
@@ -804,7 +760,7 @@ def test_a_zip_that_cannot_be_kept_is_an_error_with_advice(tmp_path: Path, publi
     assert holdings(tmp_path) == [f"{NAME}.zip"]
 
 
-def test_a_run_stopped_in_the_download_leaves_no_half(tmp_path: Path, publisher: Publisher) -> None:
+def test_a_run_stopped_in_the_download_leaves_no_half(tmp_path: Path, publisher: Any) -> None:
     """Ctrl-C while the zip comes in leaves nothing under its name, and the next run downloads it."""
     main, stopped = threading.get_ident(), threading.Event()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs are not given
@@ -823,7 +779,7 @@ def test_a_run_stopped_in_the_download_leaves_no_half(tmp_path: Path, publisher:
 
 
 def test_a_run_stopped_in_writing_leaves_no_half(
-    tmp_path: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, publisher: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C just before the zip gets its name leaves nothing under it, and the next run downloads it."""
     with monkeypatch.context() as patch:

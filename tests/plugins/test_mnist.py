@@ -4,17 +4,15 @@ import gzip
 import hashlib
 import json
 import logging
-import os
 import re
 import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pooch
@@ -26,7 +24,6 @@ import odeflow as of
 from odeflow import registry
 from odeflow_data import MNIST, mnist
 
-REAL = Path(__file__).parents[2].parent / "shared/data/mnist"
 NAMES = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
 MEAN, STD = 0.1307, 0.3081
 DARK = -MEAN / STD
@@ -75,19 +72,14 @@ def published_pairs(contents: dict[str, bytes], part: str) -> Counter[tuple[byte
 
 
 @pytest.fixture(scope="module")
-def published() -> dict[str, bytes]:
+def published(shared: Path) -> dict[str, bytes]:
     """The decompressed contents of the four published files."""
-    if not REAL.is_dir():
-        reason = f"the published MNIST files are not in {REAL}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return {name: gzip.decompress((REAL / f"{name}.gz").read_bytes()) for name in NAMES}
+    return {name: gzip.decompress((shared / f"data/mnist/{name}.gz").read_bytes()) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
-def real(published: dict[str, bytes]) -> MNIST:
-    data = ready(REAL, val_size=5000)
+def real(shared: Path) -> MNIST:
+    data = ready(shared / "data/mnist", val_size=5000)
     data.setup("test")
     return data
 
@@ -288,50 +280,13 @@ def test_more_validation_than_images_is_refused(root: Path) -> None:
 # Downloading, from a server on this machine
 
 
-class Publisher:
-    """A server of gzipped files; `half_way` is called when half of a file is sent."""
-
-    def __init__(self) -> None:
-        self.files = {f"{name}.gz": gzip.compress(contents) for name, contents in small_files().items()}
-        self.requests: list[str] = []
-        self.half_way: Callable[[], object] = lambda: None
-        publisher = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                name = self.path.removeprefix("/mnist/")
-                publisher.requests.append(name)
-                if name not in publisher.files:
-                    return self.send_error(404)
-                body = publisher.files[name]
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                with suppress(ConnectionError):  # the client may have been stopped
-                    self.wfile.write(body[: len(body) // 2])
-                    publisher.half_way()
-                    self.wfile.write(body[len(body) // 2 :])
-                return None
-
-            def log_message(self, *_: object) -> None:
-                """Says nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/mnist"
-
-
 @pytest.fixture
-def publisher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publisher]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+def publisher(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A server of the four small files, whose checksums count as the published ones."""
     checksums = {name: hashlib.md5(contents).hexdigest() for name, contents in small_files().items()}
     monkeypatch.setattr(mnist, "FILES", checksums)
-    publisher = Publisher()
-    thread = threading.Thread(target=publisher.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield publisher
-    publisher.server.shutdown()
-    publisher.server.server_close()
-    thread.join()
+    server.files = {f"{name}.gz": gzip.compress(contents) for name, contents in small_files().items()}
+    return server
 
 
 def holdings(root: Path) -> list[str]:
@@ -340,7 +295,7 @@ def holdings(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_missing_files_are_downloaded_once(tmp_path: Path, publisher: Publisher, slash: str) -> None:
+def test_missing_files_are_downloaded_once(tmp_path: Path, publisher: Any, slash: str) -> None:
     """Each file is asked for once and kept under its own name, and nothing else is; then no more is asked for."""
     root = tmp_path / "new" / "mnist"
     data = MNIST(str(root), val_size=10, url=publisher.url + slash)
@@ -353,7 +308,7 @@ def test_missing_files_are_downloaded_once(tmp_path: Path, publisher: Publisher,
     assert pairs(*data.train.tensors) + pairs(*data.val.tensors) == published_pairs(small_files(), "train")
 
 
-def test_only_what_is_missing_is_downloaded(tmp_path: Path, publisher: Publisher) -> None:
+def test_only_what_is_missing_is_downloaded(tmp_path: Path, publisher: Any) -> None:
     """A file that is there, plain or gzipped, is neither asked for nor changed."""
     (tmp_path / NAMES[0]).write_bytes(b"mine")
     (tmp_path / f"{NAMES[2]}.gz").write_bytes(b"mine, too")
@@ -363,7 +318,7 @@ def test_only_what_is_missing_is_downloaded(tmp_path: Path, publisher: Publisher
     assert (tmp_path / f"{NAMES[2]}.gz").read_bytes() == b"mine, too"
 
 
-def test_a_wrong_checksum_is_refused(tmp_path: Path, publisher: Publisher) -> None:
+def test_a_wrong_checksum_is_refused(tmp_path: Path, publisher: Any) -> None:
     """A file with other contents than the published ones is not kept; the error names both checksums."""
     other = idx(np.ones((30, 28, 28)))
     publisher.files[f"{NAMES[0]}.gz"] = gzip.compress(other)
@@ -373,7 +328,7 @@ def test_a_wrong_checksum_is_refused(tmp_path: Path, publisher: Publisher) -> No
     assert holdings(tmp_path) == []
 
 
-def test_a_file_the_server_lacks_is_an_error_with_advice(tmp_path: Path, publisher: Publisher) -> None:
+def test_a_file_the_server_lacks_is_an_error_with_advice(tmp_path: Path, publisher: Any) -> None:
     """A 404 says what could not be had, from where and why, and how to do without the download."""
     del publisher.files[f"{NAMES[1]}.gz"]
     advice = f"{publisher.url}.*404.*Put the four IDX files there.*--data.root"
@@ -394,14 +349,14 @@ def test_no_server_is_an_error_with_advice(tmp_path: Path, monkeypatch: pytest.M
     assert holdings(tmp_path) == []
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_with_advice(tmp_path: Path, publisher: Publisher) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error_with_advice(tmp_path: Path, publisher: Any) -> None:
     """A root below a file is the same kind of error."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(of.DataError, match=r"cannot be downloaded.*file.*--data.root"):
         MNIST(str(tmp_path / "file" / "mnist"), url=publisher.url).prepare_data()
 
 
-def test_a_file_that_cannot_be_kept_is_an_error_with_advice(tmp_path: Path, publisher: Publisher) -> None:
+def test_a_file_that_cannot_be_kept_is_an_error_with_advice(tmp_path: Path, publisher: Any) -> None:
     """Where a downloaded file cannot get its name, the error says why and to choose another folder."""
     (tmp_path / NAMES[0]).mkdir()
     with pytest.raises(of.DataError, match=rf"{NAMES[0]} cannot be kept in {tmp_path}: .+directory.+--data.root"):
@@ -411,7 +366,7 @@ def test_a_file_that_cannot_be_kept_is_an_error_with_advice(tmp_path: Path, publ
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_download_that_is_no_gzip_file_is_refused(
-    tmp_path: Path, publisher: Publisher, damage: Callable[[bytes], bytes]
+    tmp_path: Path, publisher: Any, damage: Callable[[bytes], bytes]
 ) -> None:
     """What cannot be decompressed is not kept; the error names the address it came from."""
     name = f"{NAMES[0]}.gz"
@@ -421,7 +376,7 @@ def test_a_download_that_is_no_gzip_file_is_refused(
     assert holdings(tmp_path) == []
 
 
-def test_a_run_stopped_in_the_download_leaves_no_half(tmp_path: Path, publisher: Publisher) -> None:
+def test_a_run_stopped_in_the_download_leaves_no_half(tmp_path: Path, publisher: Any) -> None:
     """Ctrl-C while a file comes in leaves nothing under its name, and the next run downloads it."""
     main, stopped = threading.get_ident(), threading.Event()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs are not given
@@ -442,7 +397,7 @@ def test_a_run_stopped_in_the_download_leaves_no_half(tmp_path: Path, publisher:
 
 
 def test_a_run_stopped_in_writing_leaves_no_half(
-    tmp_path: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, publisher: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C just before a file gets its name leaves nothing under it, and the next run downloads it."""
 
@@ -459,7 +414,7 @@ def test_a_run_stopped_in_writing_leaves_no_half(
     data.setup("fit")
 
 
-def test_two_runs_may_download_at_once(tmp_path: Path, publisher: Publisher) -> None:
+def test_two_runs_may_download_at_once(tmp_path: Path, publisher: Any) -> None:
     """Two runs that begin together on an empty folder both come to whole files."""
     together = threading.Barrier(2, timeout=10)
     publisher.half_way = together.wait
@@ -480,7 +435,7 @@ def test_two_runs_may_download_at_once(tmp_path: Path, publisher: Publisher) -> 
     assert {name: (tmp_path / name).read_bytes() for name in holdings(tmp_path)} == small_files()
 
 
-def test_downloading_is_silent(tmp_path: Path, publisher: Publisher, capfd: pytest.CaptureFixture[str]) -> None:
+def test_downloading_is_silent(tmp_path: Path, publisher: Any, capfd: pytest.CaptureFixture[str]) -> None:
     """A download prints nothing, and none of pooch's advice to note down a checksum gets out."""
     records: list[logging.LogRecord] = []
     listener = logging.Handler()

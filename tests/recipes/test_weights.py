@@ -21,13 +21,21 @@ def test_weights_are_small(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*", "ignore:.*treespec, LeafSpec:FutureWarning")
 @pytest.mark.parametrize("name", ERRORS)
-def test_weights_reproduce_their_error(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_reproduce_their_error(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path
+) -> None:
     """`odeflow test -c NAME --weights` prints the error of the table, exactly."""
-    data = Path(__file__).parents[2].parent / "shared/data/mnist"
-    if not data.is_dir():
-        pytest.skip(f"there is no {data}")
     monkeypatch.chdir(tmp_path)
-    words = ["test", "-c", name, "--weights", "--data.root", str(data), "--trainer.enable_progress_bar", "false"]
+    words = [
+        "test",
+        "-c",
+        name,
+        "--weights",
+        "--data.root",
+        str(shared / "data/mnist"),
+        "--trainer.enable_progress_bar",
+        "false",
+    ]
     assert main(words) == 0
     with Path("runs", name, "version_0/metrics.csv").open() as file:
         (row,) = csv.DictReader(file)

@@ -1,11 +1,35 @@
-"""Rows: the rows of a table, handed out a batch at a time."""
+"""Table: data that are rows of numbers, handed out a batch at a time."""
 
+from abc import ABC
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import odeflow as of
+
+
+class Table(of.DataModule, ABC):
+    """Data whose batches are tensors (B, D). Subclasses say what is trained on, and set these in `setup`.
+
+    Attributes:
+        val: (N, D), the validation part.
+        test: (N, D), the test part, which predictions are made of, too.
+        batch_size: Number of rows in a batch.
+    """
+
+    val: Tensor
+    test: Tensor
+    batch_size: int
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        return batches(self.val, self.batch_size)
+
+    def test_dataloader(self) -> DataLoader[Tensor]:
+        return batches(self.test, self.batch_size)
+
+    def predict_dataloader(self) -> DataLoader[Tensor]:
+        return batches(self.test, self.batch_size)
 
 
 class Rows(Dataset[Tensor]):

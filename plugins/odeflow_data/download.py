@@ -1,0 +1,56 @@
+"""Downloads of published files, of which nothing is kept but what was checked, and no half."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pooch
+
+import odeflow as of
+
+
+def fetch(address: str, root: Path, name: str, advice: str) -> io.BytesIO:
+    """The contents of a file that a folder lacks; the folder is made.
+
+    Args:
+        address: Where it is.
+        root: The folder, for messages.
+        name: What it is called there, for messages.
+        advice: What else the user can do, for messages: "Put … there".
+
+    Raises:
+        DataError: It cannot be had, or the folder not be made.
+    """
+    contents = io.BytesIO()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        pooch.HTTPDownloader(stream=False)(address, contents, None)  # retrieve() prints and trusts a killed run's rest
+    except Exception as problem:
+        raise of.DataError(
+            f"{name} is not in {root} and cannot be downloaded from {address}: {problem}. "
+            f"{advice}, or name its folder by --data.root"
+        ) from problem
+    return contents
+
+
+def keep(root: Path, name: str, write: Callable[[Path], object]) -> None:
+    """Writes a file and then gives it its name, so that a killed run leaves no half of it.
+
+    Args:
+        root: The folder.
+        name: Of the file.
+        write: Writes it, to a path.
+
+    Raises:
+        DataError: The file cannot be written, or not get its name.
+    """
+    try:
+        with TemporaryDirectory(dir=root) as folder:
+            part = Path(folder, name)
+            write(part)
+            part.replace(root / name)
+    except OSError as problem:
+        raise of.DataError(
+            f"{name} cannot be kept in {root}: {problem}. Name another folder by --data.root"
+        ) from problem
