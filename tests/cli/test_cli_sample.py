@@ -35,6 +35,12 @@ class Noise(of.Task):
 """
 
 
+def loaded(file: str | Path) -> dict[str, np.ndarray]:
+    """An archive's arrays; the file is closed."""
+    with np.load(file) as archive:
+        return dict(archive)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, done, brief) -> Path:
     """The folder in which a short run left its own."""
@@ -57,7 +63,7 @@ def test_samples_are_those_of_the_task(done, trained):
     """`x` are the samples of the seed, `log_prob` what the task says of them; plane ones are drawn too."""
     out = done(f"sample --ckpt_path {trained} --count 50 --seed 3 --output there/drawn.npz").out
     assert out == "50 samples are in there/drawn.npz, as x, log_prob; drawn to there/drawn.png\n"
-    drawn = np.load("there/drawn.npz")
+    drawn = loaded("there/drawn.npz")
     assert (drawn["x"].shape, drawn["log_prob"].shape, int(drawn["seed"])) == ((50, 2), (50,), 3)
     assert Path("there/drawn.png").stat().st_size > 1000
     task = of.load(trained)
@@ -70,19 +76,19 @@ def test_samples_are_those_of_the_task(done, trained):
 def test_without_options(done, trained):
     """A thousand samples go into the run's folder, the same ones each time; another seed draws others."""
     done(f"sample --ckpt_path {trained}")
-    first = np.load(RUN / "samples.npz")["x"]
+    first = loaded(RUN / "samples.npz")["x"]
     assert first.shape == (1000, 2)
     done(f"sample --ckpt_path {trained}")
-    assert np.array_equal(np.load(RUN / "samples.npz")["x"], first)
+    assert np.array_equal(loaded(RUN / "samples.npz")["x"], first)
     done(f"sample --ckpt_path {trained} --seed 1")
-    assert not np.array_equal(np.load(RUN / "samples.npz")["x"], first)
+    assert not np.array_equal(loaded(RUN / "samples.npz")["x"], first)
 
 
 def test_many_samples_are_drawn_in_parts(done, trained, monkeypatch):
     """More samples than are drawn at once are as many as were asked for."""
     monkeypatch.setattr("odeflow.cli.sample.AT_ONCE", 8)
     done(f"sample --ckpt_path {trained} --count 20")
-    drawn = np.load(RUN / "samples.npz")
+    drawn = loaded(RUN / "samples.npz")
     assert (len(drawn["x"]), len(drawn["log_prob"])) == (20, 20)
     assert len(np.unique(drawn["x"], axis=0)) == 20
 
@@ -92,7 +98,7 @@ def test_weights_alone_are_enough(done, trained):
     done(f"export --ckpt_path {trained} --output net.safetensors")
     done("sample --ckpt_path net.safetensors --count 10")
     done(f"sample --ckpt_path {trained} --count 10")
-    assert np.array_equal(np.load("samples.npz")["x"], np.load(RUN / "samples.npz")["x"])
+    assert np.array_equal(loaded("samples.npz")["x"], loaded(RUN / "samples.npz")["x"])
 
 
 def test_other_tasks_may_draw_samples(done, brief):
@@ -102,7 +108,7 @@ def test_other_tasks_may_draw_samples(done, brief):
     ckpt_path = next(Path("runs/fit/version_0/checkpoints").glob("*.ckpt"))
     out = done(f"sample --plugins noise.py --ckpt_path {ckpt_path} --count 5 --output few.npz").out
     assert out == "5 samples are in few.npz, as x\n"
-    assert np.load("few.npz")["x"].shape == (5, 3)
+    assert loaded("few.npz")["x"].shape == (5, 3)
 
 
 def test_a_task_without_samples_says_so(refused, spiral_run):
