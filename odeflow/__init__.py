@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from odeflow.checkpoint import load as load
     from odeflow.cnf import CNF as CNF
     from odeflow.data import DataModule as DataModule
+    from odeflow.data import Series as Series
     from odeflow.data import Trajectories as Trajectories
     from odeflow.divergence import Divergence as Divergence
     from odeflow.divergence import Exact as Exact
@@ -54,7 +55,7 @@ _HOMES = {
     "bijection": ("Bijection", "Logit", "MovingBatchNorm"),
     "checkpoint": ("load",),
     "cnf": ("CNF",),
-    "data": ("DataModule", "Trajectories"),
+    "data": ("DataModule", "Series", "Trajectories"),
     "divergence": ("Divergence", "Exact", "HutchPlusPlus", "Hutchinson"),
     "dynamics": ("Dynamics", "Modifier"),
     "errors": (

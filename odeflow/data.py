@@ -28,6 +28,24 @@ class DataModule(Plugin, LightningDataModule, ABC):
         """Batches to validate on."""
 
 
+class Series(NamedTuple):
+    """A batch of time series, each observed at times of its own, partly or wholly.
+
+    Attributes:
+        t: (B, T), the times of each series in increasing order; at the end padded by its last time.
+        y: (B, T, d), the values; 0 where there is none, and in the padding.
+        seen: (B, T, d), bool: which values are known to the model. False in the padding.
+        target: (B, T, d), bool: which values it is to predict, among them what it saw if it is to reconstruct that.
+        label: (B,), a class of each series; None where there are no classes.
+    """
+
+    t: Tensor
+    y: Tensor
+    seen: Tensor
+    target: Tensor
+    label: Tensor | None = None
+
+
 class Trajectories(NamedTuple):
     """A batch of trajectories observed at common times.
 
