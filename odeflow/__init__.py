@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from odeflow.gradient import Gradient as Gradient
     from odeflow.gradient import InterpolatedAdjoint as InterpolatedAdjoint
     from odeflow.gradient import Reversible as Reversible
+    from odeflow.marginals import Marginals as Marginals
     from odeflow.plugin import Plugin as Plugin
     from odeflow.regularization import Jacobian as Jacobian
     from odeflow.regularization import Kinetic as Kinetic
@@ -72,6 +73,7 @@ _HOMES = {
     ),
     "flow": ("Flow", "solve"),
     "gradient": ("Adjoint", "Backprop", "Checkpointed", "Gradient", "InterpolatedAdjoint", "Reversible"),
+    "marginals": ("Marginals",),
     "plugin": ("Plugin",),
     "regularization": ("Jacobian", "Kinetic", "Regularizer", "Taylor"),
     "runge_kutta": ("AdaptiveRungeKutta", "RungeKutta"),

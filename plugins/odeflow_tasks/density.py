@@ -28,6 +28,8 @@ class Density(of.Task):
         eval_divergence: How it is computed elsewhere; `Exact()` by default, so that results are free of its noise.
         num_flows: Number of flows in a row.
         batch_norm: Whether a `MovingBatchNorm` stands before, between and after the flows.
+        marginals: Number of knots by which `Marginals` makes each feature standard normal, before the flows learn what
+            is left; taken from the training data when `fit` begins. 0, as by default: none.
         t1: Last time of each flow.
         regularizers: Penalties on the flows, added to the training loss.
         steer: Half the width of the interval around t1 from which training draws the last time.
@@ -46,6 +48,7 @@ class Density(of.Task):
         eval_divergence: of.Divergence | None = None,
         num_flows: int = 1,
         batch_norm: bool = False,
+        marginals: int = 0,
         t1: float = 1.0,
         regularizers: list[of.Regularizer] | None = None,
         steer: float = 0.0,
@@ -63,8 +66,25 @@ class Density(of.Task):
             transforms += [of.MovingBatchNorm(dynamics.width)] if batch_norm else []
             transforms.append(of.Flow(field, solver, gradient, t1=t1, regularizers=regularizers or (), steer=steer))
         transforms += [of.MovingBatchNorm(dynamics.width)] if batch_norm else []
+        transforms += [of.Marginals(dynamics.width, marginals)] if marginals else []
         self.cnf = of.CNF(transforms, shape=(dynamics.width,))
         self.divergence, self.eval_divergence = divergence or of.Exact(), eval_divergence or of.Exact()
+
+    def on_fit_start(self) -> None:
+        """Fits `Marginals`, where there are some, to the whole training part; a run that goes on has them already.
+
+        Raises:
+            DataError: There is no data module to read the training part from.
+        """
+        last = self.cnf.transforms[-1]
+        if not isinstance(last, of.Marginals) or last.fitted:
+            return
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            raise of.DataError(
+                "marginals are fitted to a data module's training part; there is none: fit them yourself"
+            )
+        last.fit(torch.cat([_vectors(batch) for batch in data.train_dataloader()]))
 
     def forward(self, x: Tensor) -> Tensor:
         """As `log_prob`."""
