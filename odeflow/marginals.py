@@ -1,4 +1,4 @@
-"""Marginals: each feature of the data made standard normal by itself, so that a flow has only their dependence to learn."""
+"""Marginals: each feature made standard normal by itself, so that a flow has only their dependence to learn."""
 
 import torch
 from torch import Tensor
