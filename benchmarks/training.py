@@ -2,8 +2,8 @@
 
     python benchmarks/training.py mnist/mlp mnist/resnet mnist/rk_net mnist/ode_net --data.root ~/mnist
 
-Options after the recipes go to each of them, as on the command line. Times are medians over the steps, in the precision
-of the recipe; an epoch is as many steps as its data have batches. `docs/results.md` has the table.
+Options after the recipes go to each of them, as on the command line. Times are the processor's, medians over the steps,
+in the precision of the recipe; an epoch is as many steps as its data have batches. `docs/results.md` has the table.
 """
 
 import argparse
@@ -47,9 +47,9 @@ def measure(recipe: str, options: list[str], steps: int) -> list[str]:
     step()
     times: list[float] = []
     for _ in range(steps):
-        start = time.perf_counter()
+        start = time.process_time()
         step()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     seconds = statistics.median(times)
     stats = getattr(task.flow, "stats", None)
     return [
