@@ -98,7 +98,7 @@ def _check_numbers(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 
 def _classes(path: Path, label: NDArray[Any], count: int) -> int:
     """Number of classes."""
-    if label.shape != (count,) or not (label == np.abs(np.round(label))).all():
+    if label.shape != (count,) or not (label == np.abs(np.round(label.astype(np.float64)))).all():
         raise of.DataError(
             f"{path}: label must hold a whole number from 0 on for each of the {count} series; its shape is "
             f"{label.shape}, and it begins with {label.ravel()[:5].tolist()}"

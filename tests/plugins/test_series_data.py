@@ -278,6 +278,13 @@ def test_common_times_and_flat_values_are_understood(tmp_path: Path) -> None:
     assert torch.equal(data.train.y[:, 2, 0] - data.train.y[:, 0, 0], torch.full((7,), 2.0))
 
 
+def test_labels_may_be_truth_values(tmp_path: Path) -> None:
+    """False and true are the classes 0 and 1."""
+    data = ready(IrregularSeries(saved(tmp_path, t=np.arange(3), y=np.ones((10, 3)), label=np.arange(10) < 5)))
+    assert data.num_classes == 2
+    assert sum(int(getattr(data, part).label.sum()) for part in PARTS) == 5
+
+
 def test_a_constant_dimension_is_left_alone(tmp_path: Path) -> None:
     """Where there is no variation, standardisation only subtracts."""
     data = ready(IrregularSeries(saved(tmp_path, t=np.arange(3), y=np.full((10, 3), 7))))
