@@ -2,11 +2,24 @@
 
 from odeflow_data.crossing import Crossing
 from odeflow_data.digits import Digits
+from odeflow_data.lynx_hare import LynxHare
 from odeflow_data.mnist import MNIST
+from odeflow_data.pendulum import Pendulum
 from odeflow_data.power import Power
 from odeflow_data.spheres import Spheres
 from odeflow_data.spiral import Spiral
 from odeflow_data.tabular_npy import TabularNPY
 from odeflow_data.toy_density import ToyDensity
 
-__all__ = ["MNIST", "Crossing", "Digits", "Power", "Spheres", "Spiral", "TabularNPY", "ToyDensity"]
+__all__ = [
+    "MNIST",
+    "Crossing",
+    "Digits",
+    "LynxHare",
+    "Pendulum",
+    "Power",
+    "Spheres",
+    "Spiral",
+    "TabularNPY",
+    "ToyDensity",
+]
