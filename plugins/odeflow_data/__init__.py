@@ -1,11 +1,14 @@
 """The data that come with odeflow, one file each."""
 
 from odeflow_data.crossing import Crossing
+from odeflow_data.decay import Decay
 from odeflow_data.digits import Digits
 from odeflow_data.lynx_hare import LynxHare
 from odeflow_data.mnist import MNIST
+from odeflow_data.no_data import NoData
 from odeflow_data.pendulum import Pendulum
 from odeflow_data.power import Power
+from odeflow_data.simulated import Simulated
 from odeflow_data.spheres import Spheres
 from odeflow_data.spiral import Spiral
 from odeflow_data.tabular_npy import TabularNPY
@@ -14,10 +17,13 @@ from odeflow_data.toy_density import ToyDensity
 __all__ = [
     "MNIST",
     "Crossing",
+    "Decay",
     "Digits",
     "LynxHare",
+    "NoData",
     "Pendulum",
     "Power",
+    "Simulated",
     "Spheres",
     "Spiral",
     "TabularNPY",

@@ -51,8 +51,7 @@ class Simulated(of.DataModule):
             raise of.SettingError(f"Simulated wants 0 < t1 < forecast; got t1={t1} and forecast={forecast}")
         if observations < 2 or steps < 1 or not noise >= 0:
             raise of.SettingError(
-                "Simulated wants observations >= 2, steps >= 1 and noise >= 0; got "
-                f"{observations}, {steps} and {noise}"
+                f"Simulated wants observations >= 2, steps >= 1 and noise >= 0; got {observations}, {steps} and {noise}"
             )
         self.dim = dynamics.width
         self.dynamics, self.initial = dynamics, torch.tensor(initial, dtype=torch.float64)

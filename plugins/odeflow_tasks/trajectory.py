@@ -90,15 +90,19 @@ class Trajectory(of.Task):
         """The distance between prediction and observation, averaged over times, samples and dimensions."""
         if stage == "test":
             return self._forecast(batch)
-        t, y = batch
-        segments = Segments.of(t, self.segment or len(t))
-        observed = torch.cat([y[segments.rows[0]], y[-1:]])
-        states = observed if self.learned is None else self.learned(observed)
+        segments, states = self._cut(batch)
         solved = self._solved(segments, states[:-1])
-        loss = self._distance((solved - y[segments.rows])[segments.inside])
+        loss = self._distance((solved - batch.y[segments.rows])[segments.inside])
         if self.learned is not None:
             loss = loss + self.continuity * (solved[-1] - states[1:]).square().mean()
         return loss
+
+    def _cut(self, batch: of.Trajectories) -> tuple[Segments, Tensor]:
+        """The segments of a batch; the states in which they begin and that in which the last one ends, (S + 1, B, d)."""
+        t, y = batch
+        segments = Segments.of(t, self.segment or len(t))
+        observed = torch.cat([y[segments.rows[0]], y[-1:]])
+        return segments, observed if self.learned is None else self.learned(observed)
 
     def _distance(self, error: Tensor) -> Tensor:
         return error.abs().mean() if self.distance == "mae" else error.square().mean()
@@ -115,7 +119,7 @@ class Trajectory(of.Task):
 
     def _forecast(self, batch: of.Trajectories) -> Tensor:
         """The loss of a test, logged beside what it is to be compared with."""
-        t, y = self.tested = batch
+        self.tested, y = batch, batch.y
         predicted, size = self._predicted(batch), self.batch_size(batch)
         for name, forecast in (("forecast", predicted), ("persistence", y[:1])):
             self.log(f"test/{name}_mae", (forecast - y)[1:].abs().mean(), batch_size=size, sync_dist=True)
@@ -134,8 +138,11 @@ class Trajectory(of.Task):
         return self._predicted(batch)
 
     def figures(self, batch: of.Trajectories) -> dict[str, Figure]:
-        """Truth beside prediction over time, in phase space, and the field that was learned."""
-        return {"phase_portrait": trajectory_figures.portrait(self.flow, batch, self._predicted(batch))}
+        """Truth beside prediction, segment by segment, over time and in phase space, and the field that was learned."""
+        segments, states = self._cut(batch)
+        solved, predicted = self._solved(segments, states[:-1]), torch.empty_like(batch.y)
+        predicted[segments.rows[segments.inside]] = solved[segments.inside]
+        return {"phase_portrait": trajectory_figures.portrait(self.flow, batch, predicted)}
 
     def test_figures(self) -> dict[str, Figure]:
         """The forecast beside what came, and with `extrapolate` its course until then."""
@@ -145,7 +152,9 @@ class Trajectory(of.Task):
         with torch.no_grad():
             drawn = {"forecast": trajectory_figures.forecast(batch, self._predicted(batch))}
             if self.extrapolate is not None:
-                t = torch.linspace(float(batch.t[0]), self.extrapolate, trajectory_figures.MOMENTS, device=batch.t.device)
+                t = torch.linspace(
+                    float(batch.t[0]), self.extrapolate, trajectory_figures.MOMENTS, device=batch.t.device
+                )
                 course = of.Trajectories(t, self._predicted(of.Trajectories(t, batch.y[:1])))
                 drawn["extrapolation"] = trajectory_figures.course(batch, course)
         return drawn

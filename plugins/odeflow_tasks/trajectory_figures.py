@@ -49,7 +49,9 @@ def forecast(batch: of.Trajectories, prediction: Tensor) -> Figure:
     """
     figure, panels = _panels(batch, 2)
     times, truth, predicted = _first(batch, prediction)
-    _draw_over_time(panels[0], times, truth, {"forecast": predicted, "persistence": np.tile(truth[:1], (len(truth), 1))})
+    _draw_over_time(
+        panels[0], times, truth, {"forecast": predicted, "persistence": np.tile(truth[:1], (len(truth), 1))}
+    )
     if len(panels) > 1:
         panels[1].plot(*truth[:, :2].T, _line(truth), color="tab:green", markersize=4, label="truth")
         panels[1].plot(*predicted[:, :2].T, "--", color="tab:blue", label="forecast")
@@ -70,7 +72,7 @@ def course(batch: of.Trajectories, foretold: of.Trajectories) -> Figure:
     times, truth, _ = _first(batch, batch.y)
     late, predicted, _ = _first(foretold, foretold.y)
     for number in range(min(truth.shape[1], MOST_CURVES)):
-        (line,) = panels[0].plot(late, predicted[:, number], linewidth=0.8, label=f"forecast $y_{number + 1}$")
+        panels[0].plot(late, predicted[:, number], linewidth=0.8, label=f"forecast $y_{number + 1}$")
         panels[0].plot(times, truth[:, number], color="black", linewidth=0.8, linestyle=":", zorder=3)
     panels[0].axvspan(times[0], times[-1], color="0.9", zorder=0, label="observed")
     panels[0].set(xlabel="$t$", ylabel="$y$", title=f"until $t$ = {late[-1]:g}", xlim=(late[0], late[-1]))
