@@ -8,7 +8,7 @@ import odeflow as of
 
 
 class Sum(of.Dynamics):
-    """dy/dt = f₁(t, y) + f₂(t, y) + …
+    """The field dy/dt = Σₖ fₖ(t, y).
 
     Source: Rackauckas et al. (2020), "Universal Differential Equations for Scientific Machine Learning".
 

@@ -65,7 +65,7 @@ def test_the_bullet_hits(free_time: bool) -> None:
     assert search(task) < 1e-3
     assert task.start[:2].tolist() == [0.0, 0.0]
     assert (task.start[2:].detach() - 10).abs().min() > 0.1
-    assert (float(task.moments[-1]) == 2.0) is not free_time
+    assert (task.moments[-1].item() == 2.0) is not free_time
 
 
 def test_a_time_alone_can_be_found() -> None:
@@ -75,7 +75,7 @@ def test_a_time_alone_can_be_found() -> None:
         free=[], free_time=True,
     )  # fmt: skip
     assert search(task) < 1e-3
-    assert float(task.moments[-1]) == pytest.approx(2.0, abs=1e-3)
+    assert task.moments[-1].item() == pytest.approx(2.0, abs=1e-3)
 
 
 def test_the_field_can_be_moved() -> None:
@@ -85,7 +85,7 @@ def test_the_field_can_be_moved() -> None:
         free=[], freeze=False,
     )  # fmt: skip
     assert search(task) < 1e-3
-    assert float(task.flow.dynamics.gravity) == pytest.approx(8.0, abs=1e-2)
+    assert task.flow.dynamics.gravity.item() == pytest.approx(8.0, abs=1e-2)
 
 
 def test_the_loss_is_the_weighted_sum_of_squares() -> None:
@@ -121,7 +121,9 @@ def test_time_may_run_backwards() -> None:
     assert task.moments[-1] < 0
 
 
-@pytest.mark.parametrize(("dynamics", "target"), [(None, [[0.0, 0.5]]), (Linear(1), [[0.5]]), (Projectile(), [[30.0, 5.0, None, None]])])
+@pytest.mark.parametrize(
+    ("dynamics", "target"), [(None, [[0.0, 0.5]]), (Linear(1), [[0.5]]), (Projectile(), [[30.0, 5.0, None, None]])]
+)
 def test_paths_are_drawn(dynamics: of.Dynamics | None, target: list[list[float | None]]) -> None:
     """First, intermediate and present path with their starts, the target, and the distance of each try."""
     size = len(target[0])

@@ -119,7 +119,9 @@ def test_prey_and_predators_go_round() -> None:
 def test_a_projectile_flies_a_parabola() -> None:
     """Without drag the path is x = v t, h = u t − ½gt²; drag acts against the velocity, with its square."""
     with torch.no_grad():
-        end = of.solve(Projectile(10.0).double(), torch.tensor([[0.0, 1, 3, 4]], dtype=D), [0.0, 2.0], solver=RK4(num_steps=2)).y[-1]
+        end = of.solve(
+            Projectile(10.0).double(), torch.tensor([[0.0, 1, 3, 4]], dtype=D), [0.0, 2.0], solver=RK4(num_steps=2)
+        ).y[-1]
         torch.testing.assert_close(end, torch.tensor([[6.0, 1 + 8 - 20, 3, 4 - 20]], dtype=D))
         slope = Projectile(0.0, 0.5).double()(ZERO, torch.tensor([[0.0, 0, 3, 4]], dtype=D))
     torch.testing.assert_close(slope, torch.tensor([[3.0, 4, -7.5, -10]], dtype=D))
@@ -129,7 +131,7 @@ def test_a_projectile_flies_a_parabola() -> None:
 
 
 def test_a_sum_adds_its_terms() -> None:
-    """f = f₁ + f₂, in time and state, and both are learned."""
+    """The field is f₁ + f₂, in time and state, and both are learned."""
     known, net = DampedPendulum(2.0), MLP(2, [4])
     field, y, t = Sum([known, net]), torch.randn(3, 2), torch.tensor(0.3)
     torch.testing.assert_close(field(t, y), known(t, y) + net(t, y))
@@ -169,7 +171,9 @@ def test_senseless_settings_are_refused(make: Callable[[], object], message: str
         make()
 
 
-@pytest.mark.parametrize("field", [Cubic(2), DampedPendulum(), LotkaVolterra(), Projectile()], ids=lambda f: type(f).__name__)
+@pytest.mark.parametrize(
+    "field", [Cubic(2), DampedPendulum(), LotkaVolterra(), Projectile()], ids=lambda f: type(f).__name__
+)
 def test_states_of_another_width_are_refused(field: of.Dynamics) -> None:
     """A state of a wrong length is an error that says what was wanted and what came."""
     with pytest.raises(of.StateError, match=rf"takes states \(…, {field.width}\).*got \(3, 7\)"):

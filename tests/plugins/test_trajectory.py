@@ -226,7 +226,10 @@ def test_senseless_settings_are_refused(options: dict[str, Any], message: str) -
     ("make", "message"),
     [
         (lambda: Simulated(Cubic(2), [[1.0]], 1.0), "initial must hold states of Cubic's width 2"),
-        (lambda: Simulated(Cubic(2), [[1.0, 0.0]], 1.0, forecast=0.5), "0 < t1 < forecast; got t1=1.0 and forecast=0.5"),
+        (
+            lambda: Simulated(Cubic(2), [[1.0, 0.0]], 1.0, forecast=0.5),
+            "0 < t1 < forecast; got t1=1.0 and forecast=0.5",
+        ),
         (lambda: Simulated(Cubic(2), [[1.0, 0.0]], 1.0, observations=1), "observations >= 2, .*; got 1, 50 and 0.0"),
     ],
 )
