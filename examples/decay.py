@@ -42,14 +42,16 @@ def draw(path: Path) -> None:
     amounts, errors = figure.subplots(1, 2)
     t = torch.linspace(0, END, 201, dtype=torch.float64)
     amounts.plot(t, torch.exp(-RATE * t), color="black", label="analytic")
+    sizes = [END / steps for steps in STEPS]
     for method, marker in zip(METHODS, "os^", strict=True):
         amounts.plot(*solution(method, STEPS[0]), marker, linestyle="--", linewidth=0.8, label=method.__name__)
-        sizes = [END / steps for steps in STEPS]
         name = f"{method.__name__}, order {method.order}"
         errors.loglog(sizes, [error(method, steps) for steps in STEPS], f"{marker}-", label=name)
     amounts.set(xlabel="$t$", ylabel="$N$", title=f"{STEPS[0]} steps")
     errors.set(xlabel="step", ylabel="largest error", title="error")
-    errors.grid(alpha=0.3, which="both")
+    errors.set_xticks(sizes, [f"{size:g}" for size in sizes], minor=False)
+    errors.set_xticks([], minor=True)
+    errors.grid(alpha=0.3)
     for axes in (amounts, errors):
         axes.legend(fontsize="small")
     figure.savefig(path, dpi=110)

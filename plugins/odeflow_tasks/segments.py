@@ -32,17 +32,23 @@ class Segments:
 
     @classmethod
     def of(cls, t: Tensor, length: int) -> "Segments":
-        """Cuts the times (T,) into segments of `length` times; the last one may be shorter."""
+        """Cuts the times (T,) into segments of `length` times; the last one may be shorter.
+
+        Raises:
+            DataError: There are fewer than two times.
+        """
+        if len(t) < 2:
+            raise of.DataError(f"a trajectory needs two observations at least; got {len(t)}")
         last = len(t) - 1
         first = torch.arange(0, last, length - 1, device=t.device)
         rows = first + torch.arange(min(length, len(t)), device=t.device)[:, None]
         inside, rows = rows <= last, rows.clamp(max=last)
-        elapsed = t[rows] - t[first]
-        ordered, order = elapsed.flatten().sort()
+        direction = (t[-1] - t[0]).sign()
+        ordered, order = (direction * (t[rows] - t[first])).flatten().sort()
         fresh = ordered.diff() > ROUNDING * torch.finfo(t.dtype).eps * t.abs().max()
         number = torch.cat([fresh.new_zeros(1), fresh]).cumsum(0)
         places = torch.empty_like(order).scatter_(0, order, number).view_as(rows)
-        grid = ordered[torch.cat([fresh.new_ones(1), fresh])]
+        grid = direction * ordered[torch.cat([fresh.new_ones(1), fresh])]
         return cls(rows, inside, grid, places, t[first])
 
     @property

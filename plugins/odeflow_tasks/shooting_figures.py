@@ -32,7 +32,7 @@ def draw(
         plane: The two entries that are drawn; None for the first two, or for the only one over time.
         distances: That of each try.
     """
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
     panels: Any = figure.subplots(1, 2, width_ratios=(3, 2))
     axes, over_tries = panels
     size = target.shape[1]
@@ -56,7 +56,7 @@ def draw(
         _draw_goal(axes, goal)
     axes.set(xlabel=names[columns[0]], ylabel=names[columns[1]], title="paths: start ●, target ×")
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-    axes.legend(fontsize="small", loc="best")
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     over_tries.semilogy(range(1, 1 + len(distances)), np.maximum(distances, 1e-12), ".-", markersize=4)
     over_tries.set(xlabel="try", ylabel="distance from the target", title="distance")
     over_tries.grid(alpha=0.3)

@@ -94,6 +94,22 @@ def test_the_grid_has_each_time_once() -> None:
     assert Segments.of(t, 6).inside.T.tolist() == [[True] * 6, [True] * 2 + [False] * 4]
 
 
+def test_time_may_run_backwards() -> None:
+    """Trajectories observed from late to early have the loss of their mirror images, cut or whole."""
+    t, y = noisy()
+    for segment in (None, 4):
+        task = fitting(Linear(2, bias=False, matrix=[[0.0, 1.0], [-1.0, 0.0]]), segment=segment)
+        mirrored = fitting(Linear(2, bias=False, matrix=[[0.0, -1.0], [1.0, 0.0]]), segment=segment)
+        loss = task.loss(of.Trajectories(-t, y), "train")
+        torch.testing.assert_close(loss, mirrored.loss(of.Trajectories(t, y), "train"))
+
+
+def test_one_observation_is_too_few() -> None:
+    """A trajectory of one observation is an error that says so."""
+    with pytest.raises(of.DataError, match="needs two observations at least; got 1"):
+        fitting(MLP(2)).loss(of.Trajectories(torch.zeros(1), torch.zeros(1, 1, 2)), "train")
+
+
 def test_learned_states_begin_where_they_were_observed() -> None:
     """At first the loss is that of observed states, and what the continuity adds to it."""
     batch = noisy()
