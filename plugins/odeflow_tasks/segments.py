@@ -31,7 +31,7 @@ class Segments:
     starts: Tensor
 
     @classmethod
-    def of(cls, t: Tensor, length: int) -> "Segments":
+    def cut(cls, t: Tensor, length: int) -> "Segments":
         """Cuts the times (T,) into segments of `length` times; the last one may be shorter.
 
         Raises:
@@ -50,11 +50,6 @@ class Segments:
         places = torch.empty_like(order).scatter_(0, order, number).view_as(rows)
         grid = direction * ordered[torch.cat([fresh.new_ones(1), fresh])]
         return cls(rows, inside, grid, places, t[first])
-
-    @property
-    def firsts(self) -> Tensor:
-        """(S,), the row at which each segment begins."""
-        return self.rows[0]
 
     def gather(self, y: Tensor) -> Tensor:
         """What was solved on the grid, (R, S, B, d), at each segment's own times, (L, S, B, d)."""

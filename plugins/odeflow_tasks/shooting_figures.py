@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 import odeflow as of
@@ -59,6 +60,7 @@ def draw(
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     over_tries.semilogy(range(1, 1 + len(distances)), np.maximum(distances, 1e-12), ".-", markersize=4)
     over_tries.set(xlabel="try", ylabel="distance from the target", title="distance")
+    over_tries.xaxis.set_major_locator(MaxNLocator(integer=True))
     over_tries.grid(alpha=0.3)
     return figure
 

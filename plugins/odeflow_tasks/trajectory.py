@@ -100,7 +100,7 @@ class Trajectory(of.Task):
     def _cut(self, batch: of.Trajectories) -> tuple[Segments, Tensor]:
         """The segments of a batch, and the states in which they begin and in which the last one ends, (S + 1, B, d)."""
         t, y = batch
-        segments = Segments.of(t, self.segment or len(t))
+        segments = Segments.cut(t, self.segment or len(t))
         observed = torch.cat([y[segments.rows[0]], y[-1:]])
         return segments, observed if self.learned is None else self.learned(observed)
 

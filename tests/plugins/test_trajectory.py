@@ -86,12 +86,12 @@ def test_segments_are_solved_from_their_own_states_and_times(segment: int) -> No
 def test_the_grid_has_each_time_once() -> None:
     """Times counted from the segments' beginnings that differ by rounding alone are one; no row is lost."""
     t = torch.tensor([0, 1, 2, 4, 5, 6, 7]) / 6 + 50
-    segments = Segments.of(t, 3)
+    segments = Segments.cut(t, 3)
     assert segments.rows.T.tolist() == [[0, 1, 2], [2, 3, 4], [4, 5, 6]]
     torch.testing.assert_close(segments.grid, torch.tensor([0, 1, 2, 3]) / 6, atol=2e-5, rtol=0)
     assert segments.places.T.tolist() == [[0, 1, 2], [0, 2, 3], [0, 1, 2]]
     assert bool(segments.inside.all())
-    assert Segments.of(t, 6).inside.T.tolist() == [[True] * 6, [True] * 2 + [False] * 4]
+    assert Segments.cut(t, 6).inside.T.tolist() == [[True] * 6, [True] * 2 + [False] * 4]
 
 
 def test_time_may_run_backwards() -> None:
