@@ -57,7 +57,7 @@ def forecast(batch: of.Trajectories, prediction: Tensor) -> Figure:
         panels[1].plot(*predicted[:, :2].T, "--", color="tab:blue", label="forecast")
         panels[1].plot(*truth[0, :2], "o", color="black", markersize=5, label="now")
         panels[1].set(title="phase portrait")
-        panels[1].legend(fontsize="small", loc="upper right")
+        panels[1].legend(fontsize="small", loc="best")
     return figure
 
 
