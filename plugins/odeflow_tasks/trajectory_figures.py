@@ -3,13 +3,14 @@
 from typing import Any
 
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import odeflow as of
 from odeflow_tasks.phase_portrait import draw_field, limits
 
-MOMENTS = 5001
+MOMENTS = 10001
 """Number of times at which an extrapolation is drawn."""
 MOST_MARKED = 100
 """So many observations are marked one by one; more are a line alone."""
@@ -78,12 +79,15 @@ def course(batch: of.Trajectories, foretold: of.Trajectories) -> Figure:
     panels[0].set(xlabel="$t$", ylabel="$y$", title=f"until $t$ = {late[-1]:g}", xlim=(late[0], late[-1]))
     panels[0].legend(fontsize="small", loc="upper right")
     if len(panels) > 1:
-        points = panels[1].scatter(*predicted[:, :2].T, c=late, cmap="viridis_r", s=2)
+        points = predicted[:, None, :2]
+        line = LineCollection(np.concatenate([points[:-1], points[1:]], axis=1), array=late[:-1], cmap="viridis_r")
+        panels[1].add_collection(line)
         panels[1].plot(*truth[:, :2].T, color="black", linewidth=0.8, linestyle=":", label="observed")
         panels[1].plot(*truth[0, :2], "o", color="black", markersize=5)
+        panels[1].autoscale()
         panels[1].set(title="phase portrait")
         panels[1].legend(fontsize="small", loc="upper right")
-        figure.colorbar(points, ax=panels[1], label="$t$")
+        figure.colorbar(line, ax=panels[1], label="$t$")
     return figure
 
 
