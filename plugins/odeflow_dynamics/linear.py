@@ -1,11 +1,13 @@
 """Linear: a linear system as vector field."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 import odeflow as of
+from odeflow_dynamics.symbolic import square
 
 
 class Linear(of.Dynamics):
@@ -18,17 +20,30 @@ class Linear(of.Dynamics):
         bias: Whether there is a b.
         time: How the time enters: "none" for an autonomous system, "concat" for dy/dt = A y + c t + b, where
             `layer.weight` is [A, c].
+        matrix: The rows of A, where learning begins; by default drawn, as b and c are.
+        trainable: Whether A, b and c are learned.
 
     Raises:
-        SettingError: There is no such way for the time to enter.
+        SettingError: There is no such way for the time to enter, or the matrix is not d × d.
     """
 
-    def __init__(self, dim: int, bias: bool = True, time: Literal["none", "concat"] = "none") -> None:
+    def __init__(
+        self,
+        dim: int,
+        bias: bool = True,
+        time: Literal["none", "concat"] = "none",
+        matrix: Sequence[Sequence[float]] | None = None,
+        trainable: bool = True,
+    ) -> None:
         super().__init__()
         if time not in ("none", "concat"):
             raise of.SettingError(f"Linear: time must be 'none' or 'concat'; got {time!r}")
         self.width, self.time = dim, time
         self.layer = nn.Linear(dim + (time == "concat"), dim, bias)
+        if matrix is not None:
+            with torch.no_grad():
+                self.layer.weight[:, :dim] = square("Linear", matrix, dim)
+        self.layer.requires_grad_(trainable)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """(…, d) ↦ (…, d).

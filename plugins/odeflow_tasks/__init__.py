@@ -3,6 +3,7 @@
 from odeflow_tasks.classification import Classification
 from odeflow_tasks.density import Density
 from odeflow_tasks.regression import Regression
+from odeflow_tasks.shooting import Shooting
 from odeflow_tasks.trajectory import Trajectory
 
-__all__ = ["Classification", "Density", "Regression", "Trajectory"]
+__all__ = ["Classification", "Density", "Regression", "Shooting", "Trajectory"]

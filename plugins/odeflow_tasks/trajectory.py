@@ -2,24 +2,46 @@
 
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import odeflow as of
+from odeflow_dynamics import OwnClock
+from odeflow_tasks import trajectory_figures
+from odeflow_tasks.segments import LearnedStates, Segments
 
 
 class Trajectory(of.Task):
     """Learns dy/dt = f(t, y) from trajectories: solves from the first observation, and compares with the others.
+
+    With `segment` a trajectory is cut into segments, each solved from a state of its own (multiple shooting): gradients
+    of long or chaotic trajectories stay tame, and all segments are solved at once. Where observations are noisy, the
+    states from which to solve can be learned; the penalty `continuity` then joins the segments to one trajectory.
+
+    A test forecasts: it solves from the first state of its batch, or where that is the end of the trajectories whose
+    states were learned, from what was learned of it. It logs the mean absolute error over all later times as
+    `test/forecast_mae`, and that of the forecast that nothing changes as `test/persistence_mae`.
+
+    Source: multiple shooting: Bock (1983), "Recent advances in parameter identification techniques for O.D.E.".
 
     Args:
         dynamics: The vector field; its width is d + augment.
         solver: Integrates.
         gradient: How to differentiate; `Checkpointed()` by default.
         distance: "mae", the mean absolute error, or "mse", the mean square error.
+        segment: Number of observations in a segment, of which the last is the first of the next segment; by default
+            the whole trajectory is one.
+        initial: Where solutions begin: "observed", in what was observed there; "learned", in states that are learned
+            with the field, for which every batch must hold the same trajectories.
+        continuity: Weight of the mean square distance between where a segment ends and where the next one begins, in
+            the loss with learned states.
+        extrapolate: A time up to which a test draws the forecast of its first trajectory.
         augment: Zeros appended to the state, which the dynamics' width includes; they are not compared.
         regularizers: Penalties on the flow, added to the training loss.
+
+    Raises:
+        SettingError: An option is out of range.
     """
 
     def __init__(
@@ -28,14 +50,27 @@ class Trajectory(of.Task):
         solver: of.Solver,
         gradient: of.Gradient | None = None,
         distance: Literal["mae", "mse"] = "mae",
+        segment: int | None = None,
+        initial: Literal["observed", "learned"] = "observed",
+        continuity: float = 1.0,
+        extrapolate: float | None = None,
         augment: int = 0,
         regularizers: list[of.Regularizer] | None = None,
     ) -> None:
         super().__init__()
         if distance not in ("mae", "mse"):
             raise of.SettingError(f"Trajectory: distance must be 'mae' or 'mse'; got {distance!r}")
-        self.flow = of.Flow(dynamics, solver, gradient, augment=augment, regularizers=regularizers or ())
-        self.distance = distance
+        if initial not in ("observed", "learned"):
+            raise of.SettingError(f"Trajectory: initial must be 'observed' or 'learned'; got {initial!r}")
+        if segment is not None and segment < 2:
+            raise of.SettingError(f"Trajectory: a segment needs two observations; got segment={segment}")
+        if not continuity >= 0:
+            raise of.SettingError(f"Trajectory: continuity must not be negative; got {continuity}")
+        field = dynamics if segment is None else OwnClock(dynamics)
+        self.flow = of.Flow(field, solver, gradient, augment=augment, regularizers=regularizers or ())
+        self.distance, self.segment, self.continuity, self.extrapolate = distance, segment, continuity, extrapolate
+        self.learned = LearnedStates() if initial == "learned" else None
+        self.tested: of.Trajectories | None = None
 
     def forward(self, y0: Tensor, t: Tensor) -> Tensor:
         """The predicted trajectories.
@@ -53,70 +88,73 @@ class Trajectory(of.Task):
 
     def loss(self, batch: of.Trajectories, stage: str) -> Tensor:
         """The distance between prediction and observation, averaged over times, samples and dimensions."""
+        if stage == "test":
+            return self._forecast(batch)
+        segments, states = self._cut(batch)
+        solved = self._solved(segments, states[:-1])
+        loss = self._distance((solved - batch.y[segments.rows])[segments.inside])
+        if self.learned is not None:
+            loss = loss + self.continuity * (solved[-1] - states[1:]).square().mean()
+        return loss
+
+    def _cut(self, batch: of.Trajectories) -> tuple[Segments, Tensor]:
+        """The segments of a batch, and the states in which they begin and in which the last one ends, (S + 1, B, d)."""
         t, y = batch
-        error = self(y[0], t) - y
+        segments = Segments.cut(t, self.segment or len(t))
+        observed = torch.cat([y[segments.rows[0]], y[-1:]])
+        return segments, observed if self.learned is None else self.learned(observed)
+
+    def _distance(self, error: Tensor) -> Tensor:
         return error.abs().mean() if self.distance == "mae" else error.square().mean()
+
+    def _solved(self, segments: Segments, states: Tensor) -> Tensor:
+        """(L, S, B, d), the segments as they are solved from these states, (S, B, d)."""
+        count, size, width = states.shape
+        if count == 1:
+            return self(states[0], segments.starts + segments.grid).unsqueeze(1)
+        clocks = segments.starts.to(states).repeat_interleave(size)[:, None]
+        y = self.flow.trajectory(states.flatten(0, 1), segments.grid, context=clocks).y
+        assert isinstance(y, Tensor)
+        return segments.gather(y[:, :, :width].unflatten(1, (count, size)))
+
+    def _forecast(self, batch: of.Trajectories) -> Tensor:
+        """The loss of a test, logged beside what it is to be compared with."""
+        self.tested, y = batch, batch.y
+        predicted, size = self._predicted(batch), self.batch_size(batch)
+        for name, forecast in (("forecast", predicted), ("persistence", y[:1])):
+            self.log(f"test/{name}_mae", (forecast - y)[1:].abs().mean(), batch_size=size, sync_dist=True)
+        return self._distance(predicted - y)
+
+    def _predicted(self, batch: of.Trajectories) -> Tensor:
+        """(T, B, d), from the best that is known of the first states."""
+        y0 = batch.y[0]
+        return self(y0 if self.learned is None else self.learned.best(y0), batch.t)
 
     def batch_size(self, batch: of.Trajectories) -> int:
         return batch.y.shape[1]
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(T, B, d), the predicted trajectories."""
-        return self(batch.y[0], batch.t)
+        return self._predicted(batch)
 
     def figures(self, batch: of.Trajectories) -> dict[str, Figure]:
-        """Truth beside prediction over time, in phase space, and the field that was learned."""
-        t, truth = batch.t, batch.y[:, 0]
-        prediction = self(batch.y[0], t)[:, 0]
-        figure = Figure(figsize=(13, 4), layout="constrained")
-        over_time, phase, field = figure.subplots(1, 3)
-        times, truth, prediction = (part.float().cpu().numpy() for part in (t, truth, prediction))
-        for number in range(min(truth.shape[1], 3)):
-            (line,) = over_time.plot(times, truth[:, number], label=f"truth $y_{number + 1}$")
-            over_time.plot(times, prediction[:, number], "--", color=line.get_color(), label="prediction")
-        over_time.set(xlabel="$t$", ylabel="$y$", title="over time")
-        over_time.legend(fontsize="small", loc="upper right")
-        if truth.shape[1] >= 2:
-            self._draw_phase(phase, truth, prediction)
-            self._draw_field(field, truth)
-        return {"phase_portrait": figure}
+        """Truth beside prediction, segment by segment, over time and in phase space, and the field that was learned."""
+        segments, states = self._cut(batch)
+        solved, predicted = self._solved(segments, states[:-1]), torch.empty_like(batch.y)
+        predicted[segments.rows[segments.inside]] = solved[segments.inside]
+        return {"phase_portrait": trajectory_figures.portrait(self.flow, batch, predicted)}
 
-    def _draw_phase(self, axes: Any, truth: np.ndarray, prediction: np.ndarray) -> None:
-        axes.plot(truth[:, 0], truth[:, 1], color="tab:green", label="truth")
-        axes.plot(prediction[:, 0], prediction[:, 1], "--", color="tab:blue", label="prediction")
-        axes.plot(*truth[0, :2], "o", color="black", markersize=4)
-        low, high = _limits(truth)
-        axes.set(xlabel="$y_1$", ylabel="$y_2$", title="phase portrait")
-        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-        axes.legend(fontsize="small", loc="upper right")
-
-    def _draw_field(self, axes: Any, truth: np.ndarray) -> None:
-        """The direction of the learned field on a grid of the first two dimensions, the others held at their mean."""
-        low, high = _limits(truth)
-        first, second = np.meshgrid(np.linspace(low[0], high[0], 25), np.linspace(low[1], high[1], 25))
-        points = np.tile(truth.mean(0), (first.size, 1))
-        points[:, 0], points[:, 1] = first.ravel(), second.ravel()
-        states = torch.tensor(points, dtype=torch.float32, device=self.device)
-        states = torch.cat([states, states.new_zeros(len(states), self.flow.augment)], dim=1)
-        field = self.flow.dynamics
-        assert isinstance(field, of.Dynamics)
-        slopes = field.leave(field(states.new_zeros(()), field.enter(states)))[:, :2].float().cpu().numpy()
-        speed = np.hypot(slopes[:, 0], slopes[:, 1]).reshape(first.shape)
-        axes.streamplot(
-            first,
-            second,
-            slopes[:, 0].reshape(first.shape),
-            slopes[:, 1].reshape(first.shape),
-            color=np.log10(speed + 1e-3),
-            cmap="viridis",
-            linewidth=0.8,
-            density=1.2,
-        )
-        axes.set(xlabel="$y_1$", ylabel="$y_2$", title="learned field", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-
-
-def _limits(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The corners of the truth's first two dimensions, with a margin."""
-    low, high = truth[:, :2].min(0), truth[:, :2].max(0)
-    margin = 0.15 * (high - low) + 1e-3
-    return low - margin, high + margin
+    def test_figures(self) -> dict[str, Figure]:
+        """The forecast beside what came, and with `extrapolate` its course until then."""
+        if self.tested is None:
+            return {}
+        batch = self.tested
+        with torch.no_grad():
+            drawn = {"forecast": trajectory_figures.forecast(batch, self._predicted(batch))}
+            if self.extrapolate is not None:
+                t = torch.linspace(
+                    float(batch.t[0]), self.extrapolate, trajectory_figures.MOMENTS, device=batch.t.device
+                )
+                course = of.Trajectories(t, self._predicted(of.Trajectories(t, batch.y[:1])))
+                drawn["extrapolation"] = trajectory_figures.course(batch, course)
+        return drawn

@@ -5,8 +5,9 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
-from odeflow import checkpoint, recipes
+from odeflow import checkpoint, load, recipes
 from odeflow.cli import explain
 from odeflow.cli.main import main
 from odeflow.cli.request import Request
@@ -17,7 +18,7 @@ OURS = [
     for name, file in recipes.available().items()
     if file.is_relative_to(SHIPPED) and not name.startswith("overlays/")
 ]
-REAL = {"MNIST": "data/mnist", "Power": "data/power"}
+REAL = {"MNIST": "data/mnist", "Pendulum": "data/schmidt_lipson", "Power": "data/power"}
 """Where the data are that do not come with a package."""
 LIGHTNING_WARNS = pytest.mark.filterwarnings(
     "ignore:.*treespec, LeafSpec:FutureWarning", "ignore:.*:UserWarning:lightning.*"
@@ -95,6 +96,53 @@ def test_spiral_learns_its_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert best(folder, "val/loss") < 0.2
     names = {file.name for file in (folder / "figures").iterdir()}
     assert names == {f"phase_portrait_{moment}.png" for moment in ("1_start", "2_midway", "3_end")}
+
+
+@LIGHTNING_WARNS
+def test_the_matrix_of_the_spiral_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole recipe: y³A with A to a hundredth."""
+    monkeypatch.chdir(tmp_path)
+    task = load(fit("trajectory/spiral") / "checkpoints/best.ckpt")
+    wanted = torch.tensor([[-0.1, 2.0], [-2.0, -0.1]])
+    torch.testing.assert_close(task.flow.dynamics.dynamics.weight.detach(), wanted, atol=0.01, rtol=0)
+
+
+@LIGHTNING_WARNS
+@pytest.mark.parametrize("name", ["shooting/linear", "shooting/bullet"])
+def test_shooting_hits(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole recipes end within 1e-3 of their target, and draw the paths; a looser solver makes the linear one fast."""
+    monkeypatch.chdir(tmp_path)
+    folder = fit(name, "--model.solver", "Dopri5", "--model.solver.rtol", "1e-6", "--model.solver.atol", "1e-6")
+    assert last(folder, "val/distance") < 1e-3
+    assert (folder / "figures/paths_3_end.png").is_file()
+
+
+@LIGHTNING_WARNS
+def test_decay_is_tested_by_solvers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without training, the test of the decay is the error of the solver: the midpoint rule's is smaller than Euler's."""
+    monkeypatch.chdir(tmp_path)
+    errors = []
+    for number, solver in enumerate(("Euler", "Midpoint")):
+        options = ["--model.solver", solver, "--model.solver.step_size", "0.1"]
+        assert main(["test", "-c", "decay", "--trainer.enable_progress_bar", "false", *options]) == 0
+        errors.append(last(Path("runs/decay") / f"version_{number}", "test/forecast_mae"))
+    assert 0 < errors[1] < 0.05 * errors[0]
+
+
+@pytest.mark.slow
+@LIGHTNING_WARNS
+@pytest.mark.parametrize("name", ["lotka_volterra", "pendulum", "pendulum_net"])
+def test_forecasts_beat_persistence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """The whole recipes, on real measurements: a fifth of the error of the forecast that nothing changes, or less."""
+    monkeypatch.chdir(tmp_path)
+    root = None if name == "lotka_volterra" else str(request.getfixturevalue("shared") / REAL["Pendulum"])
+    folder = fit(f"trajectory/{name}", *([] if root is None else ["--data.root", root]))
+    trained = str(folder / "checkpoints/best.ckpt")
+    assert main(["test", "--ckpt_path", trained, "--trainer.enable_progress_bar", "false"]) == 0
+    tested = Path("runs/test/version_0")
+    assert last(tested, "test/forecast_mae") < 0.2 * last(tested, "test/persistence_mae")
 
 
 @LIGHTNING_WARNS

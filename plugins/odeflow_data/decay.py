@@ -1,0 +1,52 @@
+"""Decay: the law of radioactive decay, whose solution is known."""
+
+import torch
+from torch.utils.data import DataLoader
+
+import odeflow as of
+
+
+class Decay(of.DataModule):
+    """N(t) = N₀ exp(−λt), the solution of dN/dt = −λN, at equidistant times; for solvers to be measured by.
+
+    Training, validation, test and prediction are the one trajectory.
+
+    Args:
+        rate: λ, in 1/time.
+        start: N₀.
+        t1: Last time.
+        observations: Number of times on [0, t1].
+        steps: Number of batches in an epoch.
+
+    Raises:
+        SettingError: The last time or a number is out of range.
+    """
+
+    def __init__(
+        self, rate: float = 1.0, start: float = 1.0, t1: float = 5.0, observations: int = 51, steps: int = 10
+    ) -> None:
+        super().__init__()
+        if not t1 > 0 or observations < 2 or steps < 1:
+            raise of.SettingError(
+                f"Decay wants t1 > 0, observations >= 2 and steps >= 1; got {t1}, {observations} and {steps}"
+            )
+        self.dim = 1
+        self.rate, self.start, self.t1, self.observations, self.steps = rate, start, t1, observations, steps
+
+    def train_dataloader(self) -> DataLoader[object]:
+        return self._loader(self.steps)
+
+    def val_dataloader(self) -> DataLoader[object]:
+        return self._loader(1)
+
+    def test_dataloader(self) -> DataLoader[object]:
+        return self._loader(1)
+
+    def predict_dataloader(self) -> DataLoader[object]:
+        return self._loader(1)
+
+    def _loader(self, count: int) -> DataLoader[object]:
+        t = torch.linspace(0, self.t1, self.observations, dtype=torch.float64)
+        y = self.start * torch.exp(-self.rate * t)
+        batch = of.Trajectories(t.float(), y.float()[:, None, None])
+        return DataLoader([batch] * count, batch_size=None)  # pyright: ignore[reportArgumentType]

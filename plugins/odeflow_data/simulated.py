@@ -1,0 +1,90 @@
+"""Simulated: observations of a system whose field is given."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+import odeflow as of
+
+
+class Simulated(of.DataModule):
+    """Trajectories of given dynamics from given states, observed with noise: what is known can be learned again.
+
+    Every training batch holds all trajectories whole, at equidistant times on [0, t1], with the same noise; validation
+    too. Test and prediction go on from t1 to `forecast`, without noise, if that is set; else they are the trajectories
+    without noise.
+
+    Args:
+        dynamics: The vector field.
+        initial: (B, d), the states at time 0.
+        t1: Last time that is observed.
+        observations: Number of observations of each trajectory.
+        forecast: Last time of the test.
+        noise: Standard deviation of the noise.
+        seed: Of the noise.
+        steps: Number of batches in an epoch.
+
+    Raises:
+        SettingError: An option is out of range, or the states do not fit the dynamics.
+    """
+
+    def __init__(
+        self,
+        dynamics: of.Dynamics,
+        initial: Sequence[Sequence[float]],
+        t1: float,
+        observations: int = 100,
+        forecast: float | None = None,
+        noise: float = 0.0,
+        seed: int = 0,
+        steps: int = 50,
+    ) -> None:
+        super().__init__()
+        if not initial or any(len(state) != dynamics.width for state in initial):
+            raise of.SettingError(
+                f"Simulated: initial must hold states of {type(dynamics).__name__}'s width {dynamics.width}; got "
+                f"{list(initial)}"
+            )
+        if not t1 > 0 or (forecast is not None and not forecast > t1):
+            raise of.SettingError(f"Simulated wants 0 < t1 < forecast; got t1={t1} and forecast={forecast}")
+        if observations < 2 or steps < 1 or not noise >= 0:
+            raise of.SettingError(
+                f"Simulated wants observations >= 2, steps >= 1 and noise >= 0; got {observations}, {steps} and {noise}"
+            )
+        self.dim = dynamics.width
+        self.dynamics, self.initial = dynamics, torch.tensor(initial, dtype=torch.float64)
+        self.t1, self.observations, self.forecast, self.steps = t1, observations, forecast, steps
+        self.noise, self.seed = noise, seed
+
+    def setup(self, stage: str) -> None:
+        from odeflow_solvers import Dopri5
+
+        spacing = self.t1 / (self.observations - 1)
+        count = self.observations + (0 if self.forecast is None else round((self.forecast - self.t1) / spacing))
+        t = spacing * torch.arange(count, dtype=torch.float64)
+        with torch.no_grad():
+            y = of.Flow(self.dynamics.double(), Dopri5(1e-10, 1e-12)).trajectory(self.initial, t).y
+        assert isinstance(y, Tensor)
+        t, y = t.float(), y.float()
+        noise = torch.randn(y[: self.observations].shape, generator=torch.Generator().manual_seed(self.seed))
+        self.observed = of.Trajectories(t[: self.observations], y[: self.observations] + self.noise * noise)
+        later = 0 if self.forecast is None else self.observations - 1
+        self.tested = of.Trajectories(t[later:], y[later:])
+
+    def train_dataloader(self) -> DataLoader[object]:
+        return _loader(self.observed, self.steps)
+
+    def val_dataloader(self) -> DataLoader[object]:
+        return _loader(self.observed, 1)
+
+    def test_dataloader(self) -> DataLoader[object]:
+        return _loader(self.tested, 1)
+
+    def predict_dataloader(self) -> DataLoader[object]:
+        return self.test_dataloader()
+
+
+def _loader(batch: of.Trajectories, count: int) -> DataLoader[object]:
+    return DataLoader([batch] * count, batch_size=None)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,36 @@
+"""DampedPendulum: a pendulum that loses energy."""
+
+import torch
+from torch import Tensor
+
+import odeflow as of
+from odeflow_dynamics.symbolic import coefficient, components
+
+
+class DampedPendulum(of.Dynamics):
+    """dθ/dt = ω, dω/dt = −(g/l) sin θ − c ω.
+
+    Args:
+        stiffness: g/l, in 1/time², where learning begins.
+        drag: c, in 1/time, where learning begins.
+        trainable: Whether both are learned.
+
+    Attributes:
+        stiffness: (), g/l.
+        drag: (), c.
+    """
+
+    width = 2
+
+    def __init__(self, stiffness: float = 1.0, drag: float = 0.0, trainable: bool = True) -> None:
+        super().__init__()
+        self.stiffness, self.drag = coefficient(stiffness, trainable), coefficient(drag, trainable)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """(…, 2) ↦ (…, 2), of angle θ (rad) and angular velocity ω.
+
+        Raises:
+            StateError: The state is no such pair.
+        """
+        angle, velocity = components("DampedPendulum", y, "θ ω")
+        return torch.stack([velocity, -self.stiffness * angle.sin() - self.drag * velocity], dim=-1)

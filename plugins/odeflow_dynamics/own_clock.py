@@ -1,0 +1,39 @@
+"""OwnClock: a field whose samples are at different times."""
+
+import torch
+from torch import Tensor
+
+import odeflow as of
+
+
+class OwnClock(of.Modifier):
+    """dy/dt = f(t + s, y), with a start s of its own for each sample: solutions that begin at different times, in one.
+
+    s is the last feature of the state as the field sees it, which `Flow.trajectory` adds as `context`, (B, 1). In a
+    solve without context s is 0.
+
+    Args:
+        dynamics: The field f.
+    """
+
+    def __init__(self, dynamics: of.Dynamics) -> None:
+        super().__init__(dynamics)
+        self.entered = dynamics.width
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """(B, d) or, with s, (B, d + 1) ↦ the same shape, the slope of s being 0."""
+        if y.shape[1] == self.entered:
+            return self.dynamics(t, y)
+        y, start = y[:, :-1], y[:, -1]
+        slope = torch.func.vmap(self._one)(t.to(start) + start, y)
+        return torch.cat([slope, torch.zeros_like(start[:, None])], dim=1)
+
+    def _one(self, t: Tensor, y: Tensor) -> Tensor:
+        """(), (d,) ↦ (d,)."""
+        return self.dynamics(t, y[None])[0]
+
+    def enter(self, y0: Tensor) -> Tensor:
+        """As of the field that is modified."""
+        state = super().enter(y0)
+        self.entered = state.shape[1]
+        return state
