@@ -188,13 +188,14 @@ class ErrorControl(StepControl):
             where = f"the step size fell to {abs(self.h):.3g} at t = {t:g}, after {self.in_a_row} rejections in a row: "
             if self.broken is not None:
                 raise SolveError(
-                    where + "beyond there the state or the field is not finite. Look for inf and nan in the field "
-                    "there, or for a solution that grows without bound",
+                    where
+                    + "beyond there the state or the field is not finite. Look for inf and nan in the field there",
                     self.broken,
                 )
             raise SolveError(
-                where + "near there the field jumps or varies too fast for the tolerances. Loosen rtol and atol, lower "
-                "min_step, name the times of jumps in step_at, or look at the field there"
+                where + "near there the field jumps, or the solution grows without bound or varies too fast for the "
+                "tolerances. Loosen rtol and atol, lower min_step, name the times of jumps in step_at, or look at the "
+                "field there"
             )
         return stop if abs(stop - t) <= abs(self.h) * (1 + SAME_STEP) else t + self.h
 

@@ -90,7 +90,10 @@ def test_gradients_by_finite_differences(gradient: of.Gradient, pendulum: torch.
 
 def test_second_derivatives_by_backprop(pendulum: torch.nn.Module) -> None:
     """By Backprop, solution(t) is twice differentiable."""
-    y0, q = torch.tensor([[0.3, -0.8, 0.5]], dtype=D, requires_grad=True), torch.tensor(0.4, dtype=D, requires_grad=True)
+    y0, q = (
+        torch.tensor([[0.3, -0.8, 0.5]], dtype=D, requires_grad=True),
+        torch.tensor(0.4, dtype=D, requires_grad=True),
+    )
 
     def value(y0: Tensor, q: Tensor) -> Tensor:
         solver = RK4(num_steps=3)
@@ -152,7 +155,9 @@ def test_what_cannot_be_given_is_refused() -> None:
     """Times outside, solutions without dense output, hidden steps, and gradients that know no steps: a clear error."""
     one = torch.full((1,), 0.2, dtype=D, requires_grad=True)
 
-    def solve(solver: of.Solver = RK4(num_steps=3), gradient: of.Gradient | None = None, dense: bool = True) -> of.Solution:  # noqa: B008
+    def solve(
+        solver: of.Solver = RK4(num_steps=3), gradient: of.Gradient | None = None, dense: bool = True
+    ) -> of.Solution:  # noqa: B008
         return of.solve(riccati, one, [2.0, 0.0], solver=solver, gradient=gradient, params=(), dense=dense)
 
     with pytest.raises(of.SettingError, match=r"t = -0\.1 lies outside of the solution, which goes from 2 to 0"):

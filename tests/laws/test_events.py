@@ -95,7 +95,9 @@ def test_one_value_a_sample() -> None:
     event = of.Event(lambda t, y: y[0][:, 0], terminal=False, direction=-1)
     (found,) = of.solve(lambda t, y: (y[1], -y[0]), pair, [0.0, 4.0], solver=TIGHT, params=(), event=event).events
     assert [leaf.shape for leaf in found.y] == [(2, 1), (2, 1)]
-    with pytest.raises(of.SettingError, match=r"shape \(\) or \(B,\); got \(3,\). A terminal event ends the solve of all"):
+    with pytest.raises(
+        of.SettingError, match=r"shape \(\) or \(B,\); got \(3,\). A terminal event ends the solve of all"
+    ):
         of.solve(turn, y0, [0.0, 4.0], solver=TIGHT, params=(), event=of.Event(height))
     with pytest.raises(of.SettingError, match=r"got \(3, 2\). Return one number, or one for each sample"):
         of.solve(turn, y0, [0.0, 4.0], solver=TIGHT, params=(), event=of.Event(lambda t, y: y, terminal=False))
@@ -114,7 +116,11 @@ class Cannon(nn.Module):
         return torch.stack((speed, -self.gravity - self.drag * (1 + 0.5 * torch.sin(t)) * speed))
 
 
-@pytest.mark.parametrize("solver", [RK4(num_steps=23), Dopri5(1e3, 1e3, first_step=0.1, max_step=0.1)], ids=lambda solver: type(solver).__name__)
+@pytest.mark.parametrize(
+    "solver",
+    [RK4(num_steps=23), Dopri5(1e3, 1e3, first_step=0.1, max_step=0.1)],
+    ids=lambda solver: type(solver).__name__,
+)
 @pytest.mark.parametrize("gradient", [of.Backprop(), of.Checkpointed()], ids=lambda gradient: type(gradient).__name__)
 def test_gradients_of_time_and_state(solver: of.Solver, gradient: of.Gradient) -> None:
     """The event's time and the state there are differentiated exactly: by y₀, θ, the start and the event itself."""
@@ -126,9 +132,7 @@ def test_gradients_of_time_and_state(solver: of.Solver, gradient: of.Gradient) -
 
         span = torch.stack((start, torch.tensor(3.0, dtype=D)))
         event = of.Event(lambda t, y: y[0] - floor * (1 + 0.1 * t))
-        solution = of.solve(
-            field, y0, span, solver=solver, gradient=gradient, params=(gravity, drag), event=event
-        )
+        solution = of.solve(field, y0, span, solver=solver, gradient=gradient, params=(gravity, drag), event=event)
         return torch.cat((solution.t[-1:], solution.y[-1]))
 
     inputs = [torch.tensor([0.2, 5.0]), torch.tensor(0.05), torch.tensor(0.1), torch.tensor(G), torch.tensor(0.3)]
@@ -141,7 +145,12 @@ def test_gradient_of_a_fall_is_the_textbooks() -> None:
     gravity = torch.tensor(G, dtype=D, requires_grad=True)
     y0 = START.clone().requires_grad_()
     solution = of.solve(
-        lambda t, y: torch.stack((y[1], -gravity)), y0, [0.0, 2.0], solver=TIGHT, params=(gravity,), event=of.Event(height)
+        lambda t, y: torch.stack((y[1], -gravity)),
+        y0,
+        [0.0, 2.0],
+        solver=TIGHT,
+        params=(gravity,),
+        event=of.Event(height),
     )
     by_start, by_gravity = torch.autograd.grad(solution.t[-1], (y0, gravity))
     assert float(solution.t[-1].detach()) == pytest.approx(math.sqrt(2 / G), abs=1e-12)
@@ -183,7 +192,9 @@ def test_zero_at_the_start_is_not_met() -> None:
 def test_events_never_met() -> None:
     """That is an error which carries the solution, unless it is said to be none; an event that is not terminal may fail."""
     event = of.Event(lambda t, y: y[0] - 2)
-    with pytest.raises(of.SolveError, match=r"no terminal event was met between t = 0 and 3\. Give a later last") as caught:
+    with pytest.raises(
+        of.SolveError, match=r"no terminal event was met between t = 0 and 3\. Give a later last"
+    ) as caught:
         of.solve(turn, START, [0.0, 1.0, 3.0], solver=TIGHT, params=(), event=event)
     assert caught.value.partial is not None
     assert caught.value.partial.t.tolist() == [0, 1, 3]
