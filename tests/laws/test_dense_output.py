@@ -155,9 +155,8 @@ def test_what_cannot_be_given_is_refused() -> None:
     """Times outside, solutions without dense output, hidden steps, and gradients that know no steps: a clear error."""
     one = torch.full((1,), 0.2, dtype=D, requires_grad=True)
 
-    def solve(
-        solver: of.Solver = RK4(num_steps=3), gradient: of.Gradient | None = None, dense: bool = True
-    ) -> of.Solution:  # noqa: B008
+    def solve(solver: of.Solver | None = None, gradient: of.Gradient | None = None, dense: bool = True) -> of.Solution:
+        solver = solver or RK4(num_steps=3)
         return of.solve(riccati, one, [2.0, 0.0], solver=solver, gradient=gradient, params=(), dense=dense)
 
     with pytest.raises(of.SettingError, match=r"t = -0\.1 lies outside of the solution, which goes from 2 to 0"):

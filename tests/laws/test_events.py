@@ -198,8 +198,8 @@ def test_events_never_met() -> None:
         of.solve(turn, START, [0.0, 1.0, 3.0], solver=TIGHT, params=(), event=event)
     assert caught.value.partial is not None
     assert caught.value.partial.t.tolist() == [0, 1, 3]
-    for event in (of.Event(event.fn, required=False), of.Event(event.fn, terminal=False)):
-        solution = of.solve(turn, START, [0.0, 3.0], solver=TIGHT, params=(), event=event)
+    for allowed in (of.Event(event.fn, required=False), of.Event(event.fn, terminal=False)):
+        solution = of.solve(turn, START, [0.0, 3.0], solver=TIGHT, params=(), event=allowed)
         assert solution.t.tolist() == [0, 3]
         assert solution.events[0].t.shape == (0,)
         assert solution.events[0].y.shape == (0, 2)

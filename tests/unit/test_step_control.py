@@ -196,11 +196,9 @@ class TestJumps:
         """What cannot choose a side says so."""
         with pytest.raises(of.SettingError, match="Dopri5: step_at needs compile=False"):
             Dopri5(compile=True, step_at=(1.0,))
+        solver, y0 = RK4(num_steps=2, step_at=(1.0,)), ONE.clone().requires_grad_()
         with pytest.raises(of.GradientError, match="Reversible does not stop at the times in step_at"):
-            solver = RK4(num_steps=2, step_at=(1.0,))
-            of.solve(
-                stiff, ONE.clone().requires_grad_(), [0.0, 2.0], solver=solver, gradient=of.Reversible(), params=()
-            )
+            of.solve(stiff, y0, [0.0, 2.0], solver=solver, gradient=of.Reversible(), params=())
 
 
 class TestNorms:
@@ -263,11 +261,9 @@ def test_stiffness_is_estimated() -> None:
 @pytest.mark.parametrize("gradient", [None, of.Backprop(), of.Checkpointed()], ids=str)
 def test_running_out_of_steps_keeps_what_was_found(gradient: of.Gradient | None) -> None:
     """The error carries the solution until there, and names an implicit solver where stability was what bound it."""
+    y0, solver = ONE.clone().requires_grad_(gradient is not None), Dopri5(1e-4, 1e-4, max_steps=200)
     with pytest.raises(of.SolveError, match=r"The problem is stiff: .* is [23]\.?\d*, .* such as Kvaerno5") as caught:
-        y0 = ONE.clone().requires_grad_(gradient is not None)
-        of.solve(
-            stiff, y0, [0.0, 0.1, 0.2, 9.0], solver=Dopri5(1e-4, 1e-4, max_steps=200), gradient=gradient, params=()
-        )
+        of.solve(stiff, y0, [0.0, 0.1, 0.2, 9.0], solver=solver, gradient=gradient, params=())
     partial = caught.value.partial
     assert partial is not None
     assert partial.t.tolist()[:3] == [0.0, 0.1, 0.2]
