@@ -32,9 +32,9 @@ def test_flow_of_a_tuple() -> None:
         def forward(self, t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             return y[1], -y[0]
 
-    first, second = of.Flow(Swap(), Dopri5(1e-8, 1e-8), t1=math.pi)((torch.ones(2, 1), torch.zeros(2, 1)))
-    assert torch.allclose(first, -torch.ones(2, 1), atol=1e-6)
-    assert torch.allclose(second, torch.zeros(2, 1), atol=1e-6)
+    first, second = of.Flow(Swap(), Dopri5(1e-6, 1e-6), t1=math.pi)((torch.ones(2, 1), torch.zeros(2, 1)))
+    assert torch.allclose(first, -torch.ones(2, 1), atol=1e-5)
+    assert torch.allclose(second, torch.zeros(2, 1), atol=1e-5)
 
 
 def test_augment_appends_zeros_that_the_field_may_use() -> None:
@@ -142,16 +142,18 @@ def test_solves_that_cannot_go_on_say_where_and_what_to_do() -> None:
         of.solve(field, one, [0.0, t1], solver=solver, params=())
 
     with pytest.raises(
-        of.SolveError, match=r"the step size fell to .* at t = 1: near there the field jumps, .* Loosen rtol"
+        of.SolveError, match=r"fell to .* at t = 1, after 1 rejections .* grows without bound .* Loosen rtol"
     ):
         solve(lambda t, y: y**2, Dopri5(max_steps=100_000))
+    with pytest.raises(of.SolveError, match=r"near there the field jumps, .* name the times of jumps in step_at"):
+        solve(lambda t, y: torch.sign(t - 1) * torch.exp(9 * y), Dopri5(1e-12, 1e-12, min_step=1e-3))
     with pytest.raises(of.SolveError, match=r"max_steps = 5 steps did not reach the end: at t = .* raise max_steps"):
         solve(lambda t, y: torch.sin(50 * t) * y, Dopri5(1e-8, 1e-8, max_steps=5))
     with pytest.raises(of.SolveError, match=r"the field is not finite at the start, t = 0"):
         solve(lambda t, y: y / 0, Dopri5())
     with pytest.raises(of.SolveError, match=r"the initial state is not finite at the start"):
         of.solve(decay, torch.tensor([math.nan]), [0.0, 1.0], solver=Dopri5(), params=())
-    with pytest.raises(of.SolveError, match=r"the step size fell to"):
+    with pytest.raises(of.SolveError, match=r"at t = 1, after \d+ rejections in a row: beyond there .* is not finite"):
         solve(lambda t, y: torch.where(t > 1, torch.nan, 1.0) * y, Dopri5())
     with pytest.raises(of.SolveError, match=r"lower min_step"):
         solve(lambda t, y: torch.sin(50 * t) * y, Dopri5(1e-10, 1e-10, min_step=0.1))

@@ -118,7 +118,7 @@ def test_order_of_the_error_is_that_of_the_weaker_solution() -> None:
 
     advanced = look_up("solver", "Fehlberg45")()
     assert Original().order == 4
-    assert Original().control(0.0, 1.0).exponent == advanced.control(0.0, 1.0).exponent == -1 / 5
+    assert Original().control(0.0, 1.0).controller.exponent == advanced.control(0.0, 1.0).controller.exponent == -1 / 5
 
 
 def test_a_runge_kutta_method_is_its_tableau() -> None:
