@@ -13,7 +13,7 @@ from odeflow.errors import GradientError, SettingError, StateError
 from odeflow.field import SameNoise
 from odeflow.gradient import Checkpointed, Gradient
 from odeflow.regularization import Rate, Regularizer, with_rates
-from odeflow.runge_kutta import AdaptiveRungeKutta
+from odeflow.stepper import AdaptiveStepper
 from odeflow.solver import Solution, Solver, Stats
 from odeflow.state import PackedField, Packing, State, check_dtype
 
@@ -234,7 +234,7 @@ class Flow(nn.Module):
     def _solve(self, field: Any, state: State, t: Tensor | Sequence[float], params: list[Tensor]) -> Solution:
         """A solve by the flow's own solver and gradient, whose statistics are kept."""
         solver, last = self.solver, self.stats
-        if self.warm_start and isinstance(solver, AdaptiveRungeKutta) and last is not None and last.suggested_step:
+        if self.warm_start and isinstance(solver, AdaptiveStepper) and last is not None and last.suggested_step:
             solver = solver.starting_with(last.suggested_step)
         solution = solve(field, state, t, solver=solver, gradient=self.gradient, params=params)
         self.stats = solution.stats

@@ -1,19 +1,16 @@
 """RungeKutta and AdaptiveRungeKutta: a tableau is all that a method adds."""
 
-import copy
-import math
-from abc import abstractmethod
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from odeflow.compiled import CompiledStages, CompiledSteps
 from odeflow.errors import SettingError
 from odeflow.field import SameNoise
-from odeflow.solver import Jump, Quadrature, Solution, Solver, Tape
-from odeflow.stages import stages_of
+from odeflow.solver import Quadrature
+from odeflow.stages import Stages, stages_of
 from odeflow.state import Field
-from odeflow.stepping import SAME_STEP, ErrorControl, FixedSteps, StepControl, run
+from odeflow.stepper import AdaptiveStepper, FixedStepper, Stepper
 from odeflow.tableau import Tableau
 
 
@@ -23,49 +20,37 @@ class _Required:
     __isabstractmethod__ = True
 
 
-def _required() -> Any:
+def required() -> Any:
+    """Stands for a class attribute that concrete subclasses must set."""
     return _Required()
 
 
-class ExplicitRungeKutta(Solver):
+class ExplicitRungeKutta(Stepper):
     """What methods with equal steps and with chosen ones share: subclass `RungeKutta` or `AdaptiveRungeKutta`.
 
-    Args:
+    Attributes:
         compile: Whether `torch.compile` makes one call of each step, forwards and backwards.
+        compiled_steps: What was compiled.
     """
 
-    tableau: ClassVar[Tableau] = _required()
-
-    def __init__(self, compile: bool = False) -> None:  # noqa: A002
-        self.compile, self.compiled_steps = compile, CompiledSteps()
+    tableau: ClassVar[Tableau] = required()
+    compile: bool
+    compiled_steps: CompiledSteps
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "tableau" in vars(cls):
             cls.order = cls.tableau.order
+            if cls.tableau.implicit:
+                raise SettingError(f"{cls.__name__} is explicit, its tableau is not: subclass ImplicitRungeKutta")
 
-    @abstractmethod
-    def control(self, t0: float, t1: float) -> StepControl:
-        """The control of the steps of a solve from t0 to t1."""
-
-    def integrate(
-        self,
-        field: Field,
-        y0: Tensor,
-        t: Tensor,
-        *,
-        tape: Tape | None = None,
-        quadrature: Quadrature | None = None,
-        jump: Jump | None = None,
-    ) -> Solution:
+    def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> Stages:
         if self.compile and isinstance(field, SameNoise):  # as `solve` gives it; gradients make fields for one solve
-            stages = CompiledStages(self.tableau, field, self.compiled_steps)
-        else:
-            stages = stages_of(self.tableau, field, y0, quadrature)
-        return run(stages, self.control(float(t[0]), float(t[-1])), y0, t, tape=tape, jump=jump)
+            return CompiledStages(self.tableau, field, self.compiled_steps)
+        return stages_of(self.tableau, field, y0, quadrature)
 
 
-class RungeKutta(ExplicitRungeKutta):
+class RungeKutta(ExplicitRungeKutta, FixedStepper):
     """An explicit Runge–Kutta method with equal steps. Subclasses set `tableau`, and that is all.
 
     Args:
@@ -85,21 +70,11 @@ class RungeKutta(ExplicitRungeKutta):
         num_steps: int | None = None,
         compile: bool = False,  # noqa: A002
     ) -> None:
-        super().__init__(compile)
-        if (step_size is None) == (num_steps is None):
-            given = "neither" if step_size is None else "both"
-            raise SettingError(f"{type(self).__name__} needs either step_size or num_steps; {given} was given")
-        for name, value in {"step_size": step_size, "num_steps": num_steps}.items():
-            if value is not None and not value > 0:
-                raise SettingError(f"{type(self).__name__}: {name} must be positive; got {value}")
-        self.step_size, self.num_steps = step_size, num_steps
-
-    def control(self, t0: float, t1: float) -> StepControl:
-        span = abs(t1 - t0)
-        return FixedSteps(t0, t1, self.num_steps or max(1, math.ceil(span / (self.step_size or span) - SAME_STEP)))
+        super().__init__(step_size, num_steps)
+        self.compile, self.compiled_steps = compile, CompiledSteps()
 
 
-class AdaptiveRungeKutta(ExplicitRungeKutta):
+class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
     """An explicit Runge–Kutta pair with error control. Subclasses set `tableau`, with embedded weights.
 
     Args:
@@ -126,36 +101,14 @@ class AdaptiveRungeKutta(ExplicitRungeKutta):
         max_steps: int = 10_000,
         compile: bool = False,  # noqa: A002
     ) -> None:
-        super().__init__(compile)
-        name = type(self).__name__
-        if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
-            raise SettingError(f"{name}: rtol and atol must not be negative, nor both 0; got {rtol} and {atol}")
-        for option, value in {"first_step": first_step, "max_step": max_step, "max_steps": max_steps}.items():
-            if value is not None and not value > 0:
-                raise SettingError(f"{name}: {option} must be positive; got {value}")
-        if not 0 <= min_step <= (max_step or math.inf):
-            raise SettingError(f"{name}: min_step must lie between 0 and max_step; got {min_step}")
-        self.rtol, self.atol = rtol, atol
-        self.first_step, self.min_step, self.max_step, self.max_steps = first_step, min_step, max_step, max_steps
+        super().__init__(rtol, atol, first_step, min_step, max_step, max_steps)
+        self.compile, self.compiled_steps = compile, CompiledSteps()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "tableau" in vars(cls) and cls.tableau.embedded_order is None:
             raise SettingError(f"{cls.__name__} adapts its steps, so its tableau needs b_embedded and embedded_order")
 
-    def starting_with(self, first_step: float) -> Self:
-        """This solver with another first step."""
-        solver = copy.copy(self)
-        solver.first_step = first_step
-        return solver
-
-    def control(self, t0: float, t1: float) -> StepControl:
-        return ErrorControl(
-            rtol=self.rtol,
-            atol=self.atol,
-            order=min(self.order, self.tableau.embedded_order or 0),
-            first_step=self.first_step,
-            min_step=self.min_step,
-            max_step=self.max_step or math.inf,
-            max_steps=self.max_steps,
-        )
+    @property
+    def error_order(self) -> int:
+        return min(self.order, self.tableau.embedded_order or 0)

@@ -133,7 +133,7 @@ class ErrorControl(StepControl):
             steepest = max(speed, rms(change / scale) / abs(trial))
             h = 100 * abs(trial)
             if steepest > 1e-15:
-                h = min(h, (0.01 / steepest) ** (1 / (stages.tableau.order + 1)))
+                h = min(h, (0.01 / steepest) ** (1 / (stages.order + 1)))
         self.h = math.copysign(min(h, abs(end - t), self.max_step), end - t)
 
     def propose(self, t: float, stop: float) -> float:
@@ -145,8 +145,8 @@ class ErrorControl(StepControl):
         if self.attempts >= self.max_steps:
             raise SolveError(
                 f"max_steps = {self.max_steps} steps did not reach the end: at t = {t:g} the step size is "
-                f"{abs(self.h):.3g}. Loosen rtol and atol, raise max_steps, or use an implicit solver if the "
-                "problem is stiff"
+                f"{abs(self.h):.3g}. Loosen rtol and atol, raise max_steps, or, if the "
+                "problem is stiff, use an implicit solver such as Kvaerno5"
             )
         self.attempts += 1
         if abs(self.h) < max(self.min_step, SMALLEST_STEP * math.ulp(t)):
