@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from odeflow.errors import SettingError
 from odeflow.memory import MemoryStages
+from odeflow.runge_kutta import required
 from odeflow.solver import Quadrature
 from odeflow.stages import ExplicitStages, stages_of
 from odeflow.state import Field
@@ -127,11 +129,11 @@ class MultistepStages(MemoryStages):
 class Multistep(FixedStepper):
     """A method of Adams with equal steps, which takes the slopes of earlier steps into account.
 
-    Its first order − 1 steps are those of a Runge–Kutta method, as are steps that differ from the one before.
+    Subclasses set `corrected`, whether a step is predicted, evaluated and corrected, and choose the starter. The
+    first order − 1 steps are the starter's, as are steps that differ from the one before.
 
     Args:
         order: Order of the method, 1 to 8.
-        corrected: Whether a step is predicted, evaluated and corrected.
         starter: The method of the first steps, of order − 1 at least.
         step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
             not larger.
@@ -142,16 +144,16 @@ class Multistep(FixedStepper):
             were given, or not positive.
     """
 
-    def __init__(
-        self, order: int, corrected: bool, starter: Tableau, step_size: float | None, num_steps: int | None
-    ) -> None:
+    corrected: ClassVar[bool] = required()
+
+    def __init__(self, order: int, starter: Tableau, step_size: float | None, num_steps: int | None) -> None:
         super().__init__(step_size, num_steps)
         name = type(self).__name__
         if order not in range(1, HIGHEST_ORDER + 1):
             raise SettingError(f"{name}: order must be a whole number from 1 to {HIGHEST_ORDER}; got {order}")
         if starter.order < order - 1:
             raise SettingError(f"{name}: order {order} needs first steps of order {order - 1}; got {starter.order}")
-        self.order, self.corrected, self.starter = order, corrected, starter
+        self.order, self.starter = order, starter
 
     def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> MultistepStages:
         return MultistepStages(self.order, self.corrected, self.starter, field, quadrature)

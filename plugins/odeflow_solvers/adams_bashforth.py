@@ -24,7 +24,8 @@ class AdamsBashforth(of.Multistep):
     """
 
     order = 4
+    corrected = False
 
     def __init__(self, order: int = 4, step_size: float | None = None, num_steps: int | None = None) -> None:
         starter = RK4.tableau if order <= 5 else Dopri8.tableau
-        super().__init__(order, False, starter, step_size, num_steps)
+        super().__init__(order, starter, step_size, num_steps)
