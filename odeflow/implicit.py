@@ -160,7 +160,7 @@ class ImplicitStages(MemoryStages):
             if not math.isfinite(size):
                 return None
             rate = size / last if number else 0.5
-            if size == 0 or (rate < 1 and size * rate / (1 - rate) <= 1 and (number or size < 1e-2)):
+            if size <= 0.01 or (number and (size <= 0.1 or (rate < 1 and size * rate / (1 - rate) <= 1))):
                 return slope
             if factors and number > 1 and rate > 2:
                 return None
@@ -226,9 +226,7 @@ class ImplicitRungeKutta(DiagonallyImplicit, FixedStepper):
         SettingError: Neither or both of the first two were given, or a value is not positive.
     """
 
-    def __init__(
-        self, step_size: float | None = None, num_steps: int | None = None, newton_tol: float = 1e-10
-    ) -> None:
+    def __init__(self, step_size: float | None = None, num_steps: int | None = None, newton_tol: float = 1e-10) -> None:
         super().__init__(step_size, num_steps)
         self.newton = Newton(newton_tol, newton_tol, full=True)
 

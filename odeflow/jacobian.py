@@ -9,6 +9,7 @@ from torch.autograd import forward_ad
 from odeflow.field import Counted
 from odeflow.state import Field
 
+
 @dataclass(frozen=True)
 class Factors:
     """The LU factors of I − hγJ, block by block.
@@ -140,7 +141,7 @@ def _blocks(lines: Tensor, dim: int | None) -> Tensor:
 
 def _agree(lines: Tensor, noise: Tensor, probe: Tensor, dim: int) -> bool:
     """Whether the direction `noise`, put together from the unit directions of each block, gives the probe."""
-    parts, wanted = (value.movedim(dim, 0).reshape(len(lines), 1, -1) for value in (noise, probe))
+    parts, wanted = (value.movedim(dim, 0).reshape(len(lines), 1, lines.shape[1]) for value in (noise, probe))
     product = parts @ lines
     size = max(float(product.norm()), float(wanted.norm()))
     return not float((product - wanted).norm()) > torch.finfo(probe.dtype).eps ** (1 / 3) * size

@@ -226,7 +226,9 @@ def test_convergence_failures() -> None:
 def test_second_derivatives_are_refused() -> None:
     """Implicit steps are differentiated once; more is refused with what to do instead."""
     y0 = torch.ones(1, 2, dtype=D, requires_grad=True)
-    y = of.solve(Decay(), y0, [0.0, 1.0], solver=look_up("solver", "ImplicitEuler")(num_steps=2), gradient=of.Backprop()).y
+    y = of.solve(
+        Decay(), y0, [0.0, 1.0], solver=look_up("solver", "ImplicitEuler")(num_steps=2), gradient=of.Backprop()
+    ).y
     with pytest.raises(of.GradientError, match=r"can be differentiated once.* explicit solver such as Dopri5"):
         torch.autograd.grad(y.sum(), y0, create_graph=True)
 
