@@ -13,9 +13,9 @@ from odeflow.errors import GradientError, SettingError, StateError
 from odeflow.field import SameNoise
 from odeflow.gradient import Checkpointed, Gradient
 from odeflow.regularization import Rate, Regularizer, with_rates
-from odeflow.stepper import AdaptiveStepper
 from odeflow.solver import Solution, Solver, Stats
 from odeflow.state import PackedField, Packing, State, check_dtype
+from odeflow.stepper import AdaptiveStepper
 
 
 def solve(

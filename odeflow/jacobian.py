@@ -55,8 +55,8 @@ class Linearisation:
 class Jacobian:
     """Differentiates a field by its state, with few evaluations where that has independent parts.
 
-    Where each part of the state along some dimension has a field of its own, as samples usually do, one pass of autograd
-    gives a row of each part's Jacobian. Whether they are independent is seen from the field each time: a random
+    Where each part of the state along some dimension has a field of its own, as samples usually do, one pass of
+    autograd gives a row of each part's Jacobian. Whether they are independent is seen from the field each time: a random
     direction times the blocks must be what autograd makes of that direction. The first two dimensions are tried, then
     the whole state is one block.
 

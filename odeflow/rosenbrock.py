@@ -64,8 +64,8 @@ class RosenbrockTableau:
                 value = _dot(_times(weights, self._gammas), self._weights(tree))
                 if abs(value - 1 / tree.density) > TOLERANCE:
                     raise TableauError(
-                        f"order {tree.order}{whose} needs Σb{tree.formula} = {1 / tree.density:.6g}, with α or β = α + γ "
-                        f"for A; these coefficients give {value:.6g}"
+                        f"order {tree.order}{whose} needs Σb{tree.formula} = {1 / tree.density:.6g}, with α or "
+                        f"β = α + γ for A; these coefficients give {value:.6g}"
                     )
 
     @property
@@ -180,8 +180,8 @@ class RosenbrockStages(MemoryStages):
             return torch.func.jvp(self.field, (clock, y), (torch.full_like(clock, time_step), direction))[1]
         except (RuntimeError, NotImplementedError) as problem:
             raise GradientError(
-                "the gradient through a Rosenbrock method needs the field's derivative by torch.func.jvp, which failed: "
-                f"{str(problem).strip().partition(chr(10))[0]}. Use an implicit Runge–Kutta solver such as Kvaerno5"
+                "the gradient through a Rosenbrock method needs the field's derivative by torch.func.jvp, which failed:"
+                f" {str(problem).strip().partition(chr(10))[0]}. Use an implicit Runge–Kutta solver such as Kvaerno5"
             ) from problem
 
     def error(self) -> Tensor:

@@ -53,8 +53,8 @@ class SymplecticStages(MemoryStages):
         for what, (one, other) in pairs.items():
             if float((one - other).norm()) > torch.finfo(y.dtype).eps ** 0.5 * float(one.norm()):
                 raise StateError(
-                    f"a symplectic method needs a separable field, dq/dt = v(t, p) and dp/dt = F(t, q), but {what}. Use "
-                    "another solver such as ImplicitMidpoint; if this is the equation of Adjoint, which is not "
+                    f"a symplectic method needs a separable field, dq/dt = v(t, p) and dp/dt = F(t, q), but {what}. "
+                    "Use another solver such as ImplicitMidpoint; if this is the equation of Adjoint, which is not "
                     "separable, give that a solver of its own or use Checkpointed"
                 )
         self.checked = True

@@ -29,7 +29,7 @@ ORDERS = {
     "scipy_solver": 5,
 }
 SCIPY_ORDERS = {"RK45": 5, "RK23": 3, "DOP853": 8, "Radau": 5, "BDF": 5, "LSODA": 5}
-"""The methods of scipy.integrate.solve_ivp; BDF and LSODA vary their order up to this one, LSODA to 12 where not stiff."""
+"""The methods of scipy.integrate.solve_ivp; BDF and LSODA vary their order, up to this one where it is stiff."""
 
 FIXED = {"euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams", "fixed_adams"}
 
