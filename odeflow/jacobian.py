@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from odeflow.field import Counted
 from odeflow.state import Field
@@ -56,9 +55,9 @@ class Jacobian:
     """Differentiates a field by its state, with few evaluations where that has independent parts.
 
     Where each part of the state along some dimension has a field of its own, as samples usually do, one pass of
-    autograd gives a row of each part's Jacobian. Whether they are independent is seen from the field each time: a random
-    direction times the blocks must be what autograd makes of that direction. The first two dimensions are tried, then
-    the whole state is one block.
+    autograd gives a row of each part's Jacobian. Whether they are independent is seen from the field each time: a
+    random direction times the blocks must be what autograd makes of that direction. The first two dimensions are
+    tried, then the whole state is one block.
 
     A field whose value has no graph, such as that of an adjoint equation, is differentiated by differences.
 
@@ -97,9 +96,8 @@ class Jacobian:
         self._count(field, 1)
         clock = y.new_full((), t)
         try:
-            with torch.no_grad(), forward_ad.dual_level():
-                slope = forward_ad.unpack_dual(field(forward_ad.make_dual(clock, torch.ones_like(clock)), y)).tangent
-            return torch.zeros_like(y) if slope is None else slope
+            with torch.no_grad():
+                return torch.func.jvp(lambda time: field(time, y), (clock,), (torch.ones_like(clock),))[1]
         except (RuntimeError, NotImplementedError):  # torch's, where something has no forward mode
             with torch.no_grad():
                 step = torch.finfo(y.dtype).eps ** (1 / 3) * max(1.0, abs(t))
