@@ -38,17 +38,23 @@ if TYPE_CHECKING:
     from odeflow.gradient import Gradient as Gradient
     from odeflow.gradient import InterpolatedAdjoint as InterpolatedAdjoint
     from odeflow.gradient import Reversible as Reversible
+    from odeflow.implicit import AdaptiveImplicitRungeKutta as AdaptiveImplicitRungeKutta
+    from odeflow.implicit import ImplicitRungeKutta as ImplicitRungeKutta
     from odeflow.marginals import Marginals as Marginals
+    from odeflow.multistep import Multistep as Multistep
     from odeflow.plugin import Plugin as Plugin
     from odeflow.regularization import Jacobian as Jacobian
     from odeflow.regularization import Kinetic as Kinetic
     from odeflow.regularization import Regularizer as Regularizer
     from odeflow.regularization import Taylor as Taylor
+    from odeflow.rosenbrock import Rosenbrock as Rosenbrock
+    from odeflow.rosenbrock import RosenbrockTableau as RosenbrockTableau
     from odeflow.runge_kutta import AdaptiveRungeKutta as AdaptiveRungeKutta
     from odeflow.runge_kutta import RungeKutta as RungeKutta
     from odeflow.solver import Solution as Solution
     from odeflow.solver import Solver as Solver
     from odeflow.solver import Stats as Stats
+    from odeflow.symplectic import Symplectic as Symplectic
     from odeflow.tableau import Tableau as Tableau
     from odeflow.task import Task as Task
 
@@ -77,10 +83,14 @@ _HOMES = {
     "flow": ("Flow", "solve"),
     "gradient": ("Adjoint", "Backprop", "Checkpointed", "Gradient", "InterpolatedAdjoint", "Reversible"),
     "marginals": ("Marginals",),
+    "implicit": ("AdaptiveImplicitRungeKutta", "ImplicitRungeKutta"),
+    "multistep": ("Multistep",),
     "plugin": ("Plugin",),
     "regularization": ("Jacobian", "Kinetic", "Regularizer", "Taylor"),
+    "rosenbrock": ("Rosenbrock", "RosenbrockTableau"),
     "runge_kutta": ("AdaptiveRungeKutta", "RungeKutta"),
     "solver": ("Solution", "Solver", "Stats"),
+    "symplectic": ("Symplectic",),
     "tableau": ("Tableau",),
     "task": ("Task",),
 }

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from odeflow.field import Counted, SameNoise
-from odeflow.stages import Stages
+from odeflow.stages import ExplicitStages, Stages
 from odeflow.state import Field, PackedField
 from odeflow.tableau import Tableau
 
@@ -97,7 +97,7 @@ def step_of(tableau: Tableau, field: Field) -> Step:
     return step
 
 
-class CompiledStages(Stages):
+class CompiledStages(ExplicitStages):
     """Stages whose steps run compiled, with autograd or without.
 
     Compiled are steps over what was given to `solve`, the same in every solve. What a gradient makes of it, and

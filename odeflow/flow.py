@@ -16,9 +16,9 @@ from odeflow.event import Crossings, Event, Watch
 from odeflow.field import SameNoise
 from odeflow.gradient import Checkpointed, Gradient
 from odeflow.regularization import Rate, Regularizer, with_rates
-from odeflow.runge_kutta import AdaptiveRungeKutta
 from odeflow.solver import MeshTape, Solution, Solver, Stats
 from odeflow.state import PackedField, Packing, State, check_dtype
+from odeflow.stepper import AdaptiveStepper
 
 
 def solve(
@@ -340,7 +340,7 @@ class Flow(nn.Module):
     ) -> Solution:
         """A solve by the flow's own solver and gradient, whose statistics are kept."""
         solver, last = self.solver, self.stats
-        if self.warm_start and isinstance(solver, AdaptiveRungeKutta) and last is not None and last.suggested_step:
+        if self.warm_start and isinstance(solver, AdaptiveStepper) and last is not None and last.suggested_step:
             solver = solver.starting_with(last.suggested_step)
         solution = solve(field, state, t, solver=solver, gradient=self.gradient, params=params, dense=dense)
         self.stats = solution.stats

@@ -1,21 +1,19 @@
 """RungeKutta and AdaptiveRungeKutta: a tableau is all that a method adds."""
 
-import copy
-import math
-from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from odeflow.compiled import CompiledStages, CompiledSteps
-from odeflow.controller import Controller, Gains
+from odeflow.controller import Gains
 from odeflow.errors import SettingError
 from odeflow.field import SameNoise
-from odeflow.solver import Jump, Quadrature, Solution, Solver, Tape
-from odeflow.stages import stages_of
+from odeflow.solver import Quadrature
+from odeflow.stages import Stages, stages_of
 from odeflow.state import Field
-from odeflow.stepping import SAME_STEP, ErrorControl, FixedSteps, Norm, StepControl, run
+from odeflow.stepper import AdaptiveStepper, FixedStepper, Stepper
+from odeflow.stepping import Norm
 from odeflow.tableau import Tableau
 
 
@@ -25,11 +23,12 @@ class _Required:
     __isabstractmethod__ = True
 
 
-def _required() -> Any:
+def required() -> Any:
+    """Stands for a class attribute that concrete subclasses must set."""
     return _Required()
 
 
-class ExplicitRungeKutta(Solver):
+class ExplicitRungeKutta(Stepper):
     """What methods with equal steps and with chosen ones share: subclass `RungeKutta` or `AdaptiveRungeKutta`.
 
     Args:
@@ -40,41 +39,27 @@ class ExplicitRungeKutta(Solver):
         SettingError: Compiled steps cannot end where the field jumps.
     """
 
-    tableau: ClassVar[Tableau] = _required()
+    tableau: ClassVar[Tableau] = required()
 
-    def __init__(self, compile: bool = False, step_at: Sequence[float] = ()) -> None:  # noqa: A002
+    def __init__(self, compile: bool, step_at: Sequence[float]) -> None:  # noqa: A002
         if compile and step_at:
             raise SettingError(f"{type(self).__name__}: step_at needs compile=False: it chooses a side at every stage")
-        self.compile, self.compiled_steps = compile, CompiledSteps()
-        self.step_at = tuple(step_at)
+        self.compile, self.compiled_steps, self.step_at = compile, CompiledSteps(), tuple(step_at)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "tableau" in vars(cls):
             cls.order = cls.tableau.order
+            if cls.tableau.implicit:
+                raise SettingError(f"{cls.__name__} is explicit, its tableau is not: subclass ImplicitRungeKutta")
 
-    @abstractmethod
-    def control(self, t0: float, t1: float) -> StepControl:
-        """The control of the steps of a solve from t0 to t1."""
-
-    def integrate(
-        self,
-        field: Field,
-        y0: Tensor,
-        t: Tensor,
-        *,
-        tape: Tape | None = None,
-        quadrature: Quadrature | None = None,
-        jump: Jump | None = None,
-    ) -> Solution:
+    def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> Stages:
         if self.compile and isinstance(field, SameNoise):  # as `solve` gives it; gradients make fields for one solve
-            stages = CompiledStages(self.tableau, field, self.compiled_steps)
-        else:
-            stages = stages_of(self.tableau, field, y0, quadrature)
-        return run(stages, self.control(float(t[0]), float(t[-1])), y0, t, tape=tape, jump=jump, step_at=self.step_at)
+            return CompiledStages(self.tableau, field, self.compiled_steps)
+        return stages_of(self.tableau, field, y0, quadrature)
 
 
-class RungeKutta(ExplicitRungeKutta):
+class RungeKutta(ExplicitRungeKutta, FixedStepper):
     """An explicit Runge–Kutta method with equal steps. Subclasses set `tableau`, and that is all.
 
     Args:
@@ -97,21 +82,11 @@ class RungeKutta(ExplicitRungeKutta):
         compile: bool = False,  # noqa: A002
         step_at: Sequence[float] = (),
     ) -> None:
-        super().__init__(compile, step_at)
-        if (step_size is None) == (num_steps is None):
-            given = "neither" if step_size is None else "both"
-            raise SettingError(f"{type(self).__name__} needs either step_size or num_steps; {given} was given")
-        for name, value in {"step_size": step_size, "num_steps": num_steps}.items():
-            if value is not None and not value > 0:
-                raise SettingError(f"{type(self).__name__}: {name} must be positive; got {value}")
-        self.step_size, self.num_steps = step_size, num_steps
-
-    def control(self, t0: float, t1: float) -> StepControl:
-        span = abs(t1 - t0)
-        return FixedSteps(t0, t1, self.num_steps or max(1, math.ceil(span / (self.step_size or span) - SAME_STEP)))
+        ExplicitRungeKutta.__init__(self, compile, step_at)
+        FixedStepper.__init__(self, step_size, num_steps)
 
 
-class AdaptiveRungeKutta(ExplicitRungeKutta):
+class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
     """An explicit Runge–Kutta pair with error control. Subclasses set `tableau`, with embedded weights.
 
     Args:
@@ -148,43 +123,16 @@ class AdaptiveRungeKutta(ExplicitRungeKutta):
         norm: Norm = "rms",
         step_at: Sequence[float] = (),
     ) -> None:
-        super().__init__(compile, step_at)
-        name = type(self).__name__
-        if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
-            raise SettingError(f"{name}: rtol and atol must not be negative, nor both 0; got {rtol} and {atol}")
-        for option, value in {"first_step": first_step, "max_step": max_step, "max_steps": max_steps}.items():
-            if value is not None and not value > 0:
-                raise SettingError(f"{name}: {option} must be positive; got {value}")
-        if not 0 <= min_step <= (max_step or math.inf):
-            raise SettingError(f"{name}: min_step must lie between 0 and max_step; got {min_step}")
-        if norm not in ("rms", "max_sample"):
-            raise SettingError(f"{name}: norm must be 'rms' or 'max_sample'; got {norm!r}")
-        Controller(controller, self.order)  # refuses what is none
-        self.rtol, self.atol = rtol, atol
-        self.controller: Gains = controller
-        self.norm: Norm = norm
-        self.first_step, self.min_step, self.max_step, self.max_steps = first_step, min_step, max_step, max_steps
+        ExplicitRungeKutta.__init__(self, compile, step_at)
+        AdaptiveStepper.__init__(
+            self, rtol, atol, first_step, min_step, max_step, max_steps, controller=controller, norm=norm
+        )
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "tableau" in vars(cls) and cls.tableau.embedded_order is None:
             raise SettingError(f"{cls.__name__} adapts its steps, so its tableau needs b_embedded and embedded_order")
 
-    def starting_with(self, first_step: float) -> Self:
-        """This solver with another first step."""
-        solver = copy.copy(self)
-        solver.first_step = first_step
-        return solver
-
-    def control(self, t0: float, t1: float) -> StepControl:
-        return ErrorControl(
-            rtol=self.rtol,
-            atol=self.atol,
-            order=min(self.order, self.tableau.embedded_order or 0),
-            first_step=self.first_step,
-            min_step=self.min_step,
-            max_step=self.max_step or math.inf,
-            max_steps=self.max_steps,
-            controller=self.controller,
-            norm=self.norm,
-        )
+    @property
+    def error_order(self) -> int:
+        return min(self.order, self.tableau.embedded_order or 0)

@@ -124,6 +124,7 @@ class Segment:
         rows: Which rows of the solution lie strictly inside.
         end_row: The row of the solution that is the state at its end, if there is one.
         span: (time at its start, time at its end).
+        places: The places θ of the rows inside, each between 0 and 1.
         dense: θ ↦ the state at the place θ between 0 and 1 of it, where the tape asked for that.
     """
 
@@ -132,6 +133,7 @@ class Segment:
     rows: slice
     end_row: int | None
     span: tuple[float, float]
+    places: tuple[float, ...] = ()
     dense: Callable[[float], Tensor] | None = None
 
 

@@ -1,4 +1,4 @@
-"""The stages of one explicit Runge–Kutta step, in two forms: for values only, and for autograd."""
+"""What one step is made of: the contract, and explicit Runge–Kutta's, for values only and for autograd."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -22,31 +22,27 @@ def _vectors(rows: tuple[Any, ...], dtype: torch.dtype, device: torch.device) ->
 
 
 class Stages(ABC):
-    """What one step of a method is made of: the slopes k of its stages, and what is combined from them.
+    """What one step of a method is made of: the contract between a method and the loop over steps.
 
     A step asks for `step`, then for `error` and `dense` as needed, and `advance` makes the slope at its end, if that
     was evaluated, the first of the next step. So a method whose last stage lies at the step's end ("first same as
     last") evaluates it once, and every other method evaluates it only where error or dense output ask for it.
 
     Args:
-        tableau: The method.
+        order: Order of the method.
         field: The vector field.
         quadrature: Takes the integrals of the field's side results, if there are any.
     """
 
-    def __init__(self, tableau: Tableau, field: Field, quadrature: Quadrature | None = None) -> None:
-        self.tableau, self.field, self.quadrature = tableau, field, quadrature
+    def __init__(self, order: int, field: Field, quadrature: Quadrature | None = None) -> None:
+        self.order, self.field, self.quadrature = order, field, quadrature
         self.evaluations = 0
-        self.count = tableau.stages - tableau.fsal  # stages before the one at the step's end
-        self.sides: list[Sequence[Tensor | None]] = [()] * (self.count + 1)
-        self.has_first = False
-        self.has_last = False
         self.window: tuple[float, float] | None = None  # between which the field is evaluated, whatever the stage
 
     @property
+    @abstractmethod
     def degree(self) -> int:
         """Degree of the dense output, a polynomial in θ."""
-        return len(self.tableau.interpolation[0])
 
     def evaluate(self, t: float, y: Tensor) -> Tensor:
         """dy/dt, counted and checked.
@@ -62,20 +58,13 @@ class Stages(ABC):
             check_shape(slope, y.shape)
         return slope
 
+    @abstractmethod
     def add_quadrature(self, h: float) -> None:
         """Adds an accepted step of size h to the quadrature, if there is one."""
-        if self.quadrature is not None:
-            for weight, side in zip(self.tableau.b, self.sides, strict=False):
-                if weight:
-                    self.quadrature.add(h * weight, side)
 
-    def _note_side(self, number: int) -> None:
-        if self.quadrature is not None:
-            self.sides[number] = self.quadrature.integrand
-
+    @abstractmethod
     def traced(self, field: Field) -> "Stages":
         """Stages of the same method for autograd, over a field of the same values."""
-        return TracedStages(self.tableau, field)
 
     @abstractmethod
     def first_slope(self, t: float, y: Tensor) -> Tensor:
@@ -94,19 +83,7 @@ class Stages(ABC):
         """(m, *state), the states at the m places θ of the step, each between 0 and 1."""
 
     def stiffness(self) -> float | None:
-        """h|λ| with λ the field's largest eigenvalue, estimated by the last two stages, if they tell.
-
-        Source: Hairer & Wanner, Solving Ordinary Differential Equations II, IV.2, "Stiffness Detection".
-        """
-        slopes, weights = self.flat_slopes(), self.tableau.stiffness_weights
-        if slopes is None or weights is None:
-            return None
-        matrix = torch.tensor(weights, dtype=slopes.dtype, device=slopes.device)
-        of_slopes, of_stages = (matrix @ slopes[: self.tableau.stages]).norm(dim=1).tolist()
-        return of_slopes / of_stages if of_stages > 0 else None
-
-    def flat_slopes(self) -> Tensor | None:
-        """(≥ s, n), the slopes of the last step without autograd, where they are kept."""
+        """h|λ| with λ the field's largest eigenvalue, if the last step tells."""
         return None
 
     def interpolant(self) -> Callable[[float], Tensor]:
@@ -128,8 +105,62 @@ class Stages(ABC):
     def advance(self) -> None:
         """Goes on to the next step."""
 
+    @abstractmethod
     def forget_slope(self) -> None:
         """The state was replaced, so that its slope is no longer known."""
+
+
+class ExplicitStages(Stages):
+    """The stages of an explicit Runge–Kutta method: slopes k, and what is combined from them.
+
+    Args:
+        tableau: The method.
+        field: The vector field.
+        quadrature: Takes the integrals of the field's side results, if there are any.
+    """
+
+    def __init__(self, tableau: Tableau, field: Field, quadrature: Quadrature | None = None) -> None:
+        super().__init__(tableau.order, field, quadrature)
+        self.tableau = tableau
+        self.count = tableau.stages - tableau.fsal  # stages before the one at the step's end
+        self.sides: list[Sequence[Tensor | None]] = [()] * (self.count + 1)
+        self.has_first = False
+        self.has_last = False
+
+    @property
+    def degree(self) -> int:
+        return len(self.tableau.interpolation[0])
+
+    def stiffness(self) -> float | None:
+        """By the last two stages.
+
+        Source: Hairer & Wanner, Solving Ordinary Differential Equations II, IV.2, "Stiffness Detection".
+        """
+        slopes, weights = self.flat_slopes(), self.tableau.stiffness_weights
+        if slopes is None or weights is None:
+            return None
+        matrix = torch.tensor(weights, dtype=slopes.dtype, device=slopes.device)
+        of_slopes, of_stages = (matrix @ slopes[: self.tableau.stages]).norm(dim=1).tolist()
+        return of_slopes / of_stages if of_stages > 0 else None
+
+    def flat_slopes(self) -> Tensor | None:
+        """(≥ s, n), the slopes of the last step without autograd, where they are kept."""
+        return None
+
+    def add_quadrature(self, h: float) -> None:
+        if self.quadrature is not None:
+            for weight, side in zip(self.tableau.b, self.sides, strict=False):
+                if weight:
+                    self.quadrature.add(h * weight, side)
+
+    def _note_side(self, number: int) -> None:
+        if self.quadrature is not None:
+            self.sides[number] = self.quadrature.integrand
+
+    def traced(self, field: Field) -> Stages:
+        return TracedStages(self.tableau, field)
+
+    def forget_slope(self) -> None:
         self.has_first = False
 
     def dense_weights(self, theta: Sequence[float], like: Tensor) -> Tensor:
@@ -139,14 +170,14 @@ class Stages(ABC):
         return (places[:, None].expand(-1, coefficients.shape[1]).cumprod(1) @ coefficients.t()).to(like)
 
 
-def stages_of(tableau: Tableau, field: Field, like: Tensor, quadrature: Quadrature | None = None) -> Stages:
+def stages_of(tableau: Tableau, field: Field, like: Tensor, quadrature: Quadrature | None = None) -> ExplicitStages:
     """The stages of a method in the form that the present state of autograd asks for."""
     if torch.is_grad_enabled():
         return TracedStages(tableau, field)
     return ValueStages(tableau, field, like, quadrature)
 
 
-class ValueStages(Stages):
+class ValueStages(ExplicitStages):
     """Stages without autograd: the slopes are rows of one matrix, so that every combination is one product.
 
     Args:
@@ -219,7 +250,7 @@ class ValueStages(Stages):
             self.sides[0] = self.sides[self.count]
 
 
-class TracedStages(Stages):
+class TracedStages(ExplicitStages):
     """Stages that autograd sees: every combination is a chain of in-place additions, which keep nothing alive."""
 
     def __init__(self, tableau: Tableau, field: Field) -> None:

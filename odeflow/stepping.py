@@ -157,7 +157,7 @@ class ErrorControl(StepControl):
             steepest = max(speed, self._size(change / scale, y) / abs(trial))
             h = 100 * abs(trial)
             if steepest > 1e-15:
-                h = min(h, (0.01 / steepest) ** (1 / (stages.tableau.order + 1)))
+                h = min(h, (0.01 / steepest) ** (1 / (stages.order + 1)))
         self.h = math.copysign(min(h, abs(end - t), self.max_step), end - t)
 
     def _size(self, value: Tensor, like: Tensor) -> float:
@@ -384,7 +384,7 @@ def run(
                 if tape is not None:
                     rerun = partial(_rerun, stages.traced, stages.window, now, h, rows.places)
                     dense = stages.interpolant() if tape.dense else None
-                    tape.append(Segment(y, rerun, rows.inside, rows.end, (now, end), dense))
+                    tape.append(Segment(y, rerun, rows.inside, rows.end, (now, end), rows.places, dense))
                 stages.advance()
                 now, y = end, y1
             if jump and stop in jumps:

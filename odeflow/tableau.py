@@ -1,4 +1,4 @@
-"""Tableau: the coefficients of an explicit Runge–Kutta method, which verify themselves when they are made."""
+"""Tableau: the coefficients of a Runge–Kutta method, which verify themselves when they are made."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ def trees(order: int) -> tuple[Tree, ...]:
 
 @dataclass(frozen=True)
 class Tableau:
-    """The Butcher tableau of an explicit Runge–Kutta method with s stages.
+    """The Butcher tableau of a Runge–Kutta method with s stages, explicit or diagonally implicit.
 
         kᵢ = f(t + cᵢ h, y + h Σⱼ aᵢⱼ kⱼ),        y₁ = y + h Σᵢ bᵢ kᵢ
 
@@ -95,6 +95,7 @@ class Tableau:
             more than stages is for the slope f(t₁, y₁) at the step's end. Without it, cubic Hermite interpolation is
             used.
         dense_order: Order of the dense output.
+        implicit: Whether a row of `a` may have one entry more, that on the diagonal, whose stage is then implicit.
 
     Raises:
         TableauError: A length, a row sum or an order condition is wrong; the message names it.
@@ -108,6 +109,7 @@ class Tableau:
     embedded_order: int | None = None
     dense: tuple[tuple[float, ...], ...] | None = None
     dense_order: int | None = None
+    implicit: bool = False
 
     def __post_init__(self) -> None:
         self._check_lengths()
@@ -132,6 +134,11 @@ class Tableau:
     def fsal(self) -> bool:
         """Whether the last stage is taken at the step's end, so that it is the next step's first."""
         return self.stages > 1 and self.c[-1] == 1 and self.a[-1] == self.b[:-1] and self.b[-1] == 0
+
+    @property
+    def stiffly_accurate(self) -> bool:
+        """Whether the last stage is the state at the step's end, and is implicit."""
+        return self.c[-1] == 1 and self.a[-1] == self.b
 
     @cached_property
     def stiffness_weights(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -176,10 +183,10 @@ class Tableau:
             if length != stages:
                 raise TableauError(f"{name} must have one entry a stage, {stages} as c has; it has {length}")
         for number, row in enumerate(self.a):
-            if len(row) != number:
-                raise TableauError(
-                    f"row {number} of a must have {number} entries (an explicit method); it has {len(row)}"
-                )
+            if len(row) not in (number, number + self.implicit):
+                wanted = f"{number} or, with the diagonal, {number + 1}" if self.implicit else f"{number}"
+                method = "a diagonally implicit method" if self.implicit else "an explicit method"
+                raise TableauError(f"row {number} of a must have {wanted} entries ({method}); it has {len(row)}")
         if (self.b_embedded is None) != (self.embedded_order is None):
             raise TableauError("b_embedded and embedded_order go together; one of them is missing")
         if (self.dense is None) != (self.dense_order is None):

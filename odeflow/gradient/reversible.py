@@ -14,7 +14,7 @@ from odeflow.gradient.surroundings import Autocast
 from odeflow.gradient.times import move_rows, on_fixed_clock
 from odeflow.runge_kutta import ExplicitRungeKutta
 from odeflow.solver import Solution, Solver, Stats
-from odeflow.stages import Stages, TracedStages, stages_of
+from odeflow.stages import ExplicitStages, TracedStages, stages_of
 from odeflow.state import Field, accumulate
 from odeflow.stepping import run
 from odeflow.tableau import Tableau
@@ -72,7 +72,7 @@ class Reversible(Gradient):
         return Solution(t, move_rows(field, t, y), stats)  # pyright: ignore[reportArgumentType]
 
 
-class _PairStages(Stages):
+class _PairStages(ExplicitStages):
     """One reversible step on pairs (2, *state), made of two steps of the method.
 
     Args:

@@ -1,5 +1,6 @@
 """TorchDiffEq: the solvers of the torchdiffeq package behind odeflow's contract."""
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,8 @@ ORDERS = {
     "dopri8": 8,
     "scipy_solver": 5,
 }
-
+SCIPY_ORDERS = {"RK45": 5, "RK23": 3, "DOP853": 8, "Radau": 5, "BDF": 5, "LSODA": 5}
+"""The methods of scipy.integrate.solve_ivp; BDF and LSODA vary their order, up to this one where it is stiff."""
 
 FIXED = {"euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams", "fixed_adams"}
 
@@ -36,16 +38,17 @@ class TorchDiffEq(of.Solver):
     """Runs `torchdiffeq.odeint`, with any of its methods.
 
     It does not show its steps, so that `Checkpointed` runs it again as a whole and the statistics hold evaluations
-    only.
+    only. The method "scipy_solver" is `scipy.integrate.solve_ivp`, which computes outside autograd: use `Adjoint`.
 
     Args:
         method: A method of torchdiffeq: "dopri5", "rk4", "implicit_adams", …
         rtol: Relative tolerance, of adaptive methods.
         atol: Absolute tolerance, of adaptive methods.
-        options: torchdiffeq's own options of the method, such as `{"step_size": 0.1}`.
+        options: torchdiffeq's own options of the method, such as `{"step_size": 0.1}`, or `{"solver": "Radau"}` to
+            choose among scipy's, of which the default is LSODA.
 
     Raises:
-        SettingError: torchdiffeq has no such method.
+        SettingError: torchdiffeq has no such method, or scipy no such solver.
 
     Source: Chen (2018), https://github.com/rtqichen/torchdiffeq.
     """
@@ -63,6 +66,11 @@ class TorchDiffEq(of.Solver):
             raise of.SettingError(f"torchdiffeq has no method {method!r}; it has {', '.join(ORDERS)}")
         self.method, self.rtol, self.atol, self.options = method, rtol, atol, options
         self.order = ORDERS[method]
+        if method == "scipy_solver":
+            name = (options or {}).get("solver", "LSODA")
+            if name not in SCIPY_ORDERS:
+                raise of.SettingError(f"scipy has no solver {name!r}; it has {', '.join(SCIPY_ORDERS)}")
+            self.order = SCIPY_ORDERS[name]
 
     def integrate(
         self,
@@ -80,6 +88,8 @@ class TorchDiffEq(of.Solver):
             stats.nfe_forward += 1
             return field(time, y)
 
+        if self.method == "scipy_solver":
+            self._check_gradient(field, y0, t, tape)
         if jump is not None or quadrature is not None:
             return of.Solution(t, self._piecewise(counted, y0, t, quadrature, jump), stats)
         y = self._odeint(counted, y0, t)
@@ -90,9 +100,26 @@ class TorchDiffEq(of.Solver):
     def _odeint(self, field: Any, y0: Any, t: Tensor, **options: Any) -> Any:
         own = {**(self.options or {}), **options}
         times = t.to(y0[0] if isinstance(y0, tuple) else y0)
-        return torchdiffeq.odeint(
-            field, y0, times, method=self.method, rtol=self.rtol, atol=self.atol, options=own or None
-        )
+        with warnings.catch_warnings():  # torchdiffeq gives every solver of scipy's a min_step, which one of them knows
+            warnings.filterwarnings("ignore", "The following arguments have no effect.*min_step", UserWarning)
+            return torchdiffeq.odeint(
+                field, y0, times, method=self.method, rtol=self.rtol, atol=self.atol, options=own or None
+            )
+
+    def _check_gradient(self, field: Field, y0: Tensor, t: Tensor, tape: Tape | None) -> None:
+        """Refuses to lose a gradient.
+
+        Raises:
+            GradientError: One is wanted, through scipy.
+        """
+        wanted = tape is not None
+        if not wanted and torch.is_grad_enabled():
+            wanted = y0.requires_grad or field(t[0].to(y0), y0).requires_grad
+        if wanted:
+            raise of.GradientError(
+                "scipy computes outside autograd, so that no gradient goes through its steps: use gradient=Adjoint(), "
+                "or a solver of odeflow"
+            )
 
     def _rerun(self, t: Tensor, field: Field, y0: Tensor) -> tuple[Tensor, Tensor | None]:
         y = self._odeint(field, y0, t)

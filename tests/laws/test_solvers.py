@@ -9,9 +9,15 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow.registry import look_up, plugins
+from odeflow.runge_kutta import ExplicitRungeKutta
+from odeflow.stepper import AdaptiveStepper, FixedStepper
 
-FIXED = [name for name, cls in plugins("solver").items() if issubclass(cls, of.RungeKutta)]
-ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, of.AdaptiveRungeKutta)]
+FIXED = [
+    name
+    for name, cls in plugins("solver").items()
+    if issubclass(cls, FixedStepper) and not issubclass(cls, of.Symplectic)  # which solve other equations
+]
+ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, AdaptiveStepper)]
 TORCHDIFFEQ_FIXED = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
 SAME_IN_TORCHDIFFEQ = {
     "Euler": "euler",
@@ -39,9 +45,15 @@ def error_at_end(solver: of.Solver, t1: float = 2.0, t0: float = 0.0) -> float:
 
 def forced(cls: type[of.Solver], h: float) -> of.Solver:
     """A solver whose steps are of size h, whatever the error."""
-    if issubclass(cls, of.RungeKutta):
+    if issubclass(cls, FixedStepper):
         return cls(step_size=h)
-    return cls(rtol=1e3, atol=1e3, first_step=h, max_step=h)
+    newton = {"newton_tol": 1e-17} if issubclass(cls, of.AdaptiveImplicitRungeKutta) else {}
+    return cls(rtol=1e3, atol=1e3, first_step=h, max_step=h, **newton)
+
+
+def dense_order(cls: type[of.Solver]) -> int:
+    """Order of the interpolant: an explicit Runge–Kutta method's own, or cubic Hermite's."""
+    return cls.tableau.interpolation_order if issubclass(cls, ExplicitRungeKutta) else min(cls.order, 3)
 
 
 def steps_above_rounding(order: int) -> list[float]:
@@ -59,7 +71,7 @@ def slope(errors: list[float]) -> float:
 def test_order_of_fixed_steps(name: str) -> None:
     """The error falls as the step size to the power of the order that is claimed, within 0.3."""
     cls = look_up("solver", name)
-    errors = [error_at_end(cls(num_steps=count)) for count in (40, 80, 160, 320)]
+    errors = [error_at_end(cls(num_steps=count), t0=-2, t1=1) for count in (40, 80, 160, 320)]
     assert slope(errors) == pytest.approx(cls.order, abs=0.3)
 
 
@@ -71,14 +83,14 @@ def test_order_of_adaptive_solvers_at_forced_steps(name: str) -> None:
     assert slope(errors) == pytest.approx(cls.order, abs=0.3)
 
 
-@pytest.mark.parametrize("name", [*FIXED, *ADAPTIVE])
+@pytest.mark.parametrize("name", [name for name in (*FIXED, *ADAPTIVE) if not name.startswith("Adams")])
 def test_order_of_dense_output(name: str) -> None:
     """Inside the steps the error falls as fast as the interpolant's order allows: a step's error is one order higher.
 
     The whole solve's error stays one of the method's order, so that dense output one order lower costs nothing.
     """
     cls = look_up("solver", name)
-    order = min(cls.order, cls.tableau.interpolation_order + 1)
+    order = min(cls.order, dense_order(cls) + 1)
     errors: list[float] = []
     for h in (0.2, 0.1, 0.05):
         places = (torch.arange(round(2 / h), dtype=D)[:, None] + torch.tensor([0.2, 0.45, 0.7], dtype=D)).flatten() * h
@@ -216,7 +228,7 @@ class TestEverySolver:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_dtype_is_kept_and_the_start_is_the_first_row(self, solver: of.Solver, dtype: torch.dtype) -> None:
         """The solution has the state's dtype, and begins with the state itself."""
-        if dtype == torch.float32 and not isinstance(solver, of.RungeKutta):
+        if dtype == torch.float32 and not isinstance(solver, FixedStepper):
             solver = type(solver)(rtol=1e-5, atol=1e-6)
         y0 = torch.ones(3, 1, dtype=dtype)
         solution = of.solve(riccati, y0, torch.tensor([0.0, 1.0]), solver=solver, params=())

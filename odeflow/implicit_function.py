@@ -1,0 +1,41 @@
+"""attach: the derivative of what an equation defines, by the theorem of the implicit function."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odeflow.errors import GradientError
+
+
+def attach(value: Tensor, solution: Tensor, solve_transposed: Callable[[Tensor], Tensor]) -> Tensor:
+    """The solution of k = F(k, …), as autograd shall see it: dk = (I − ∂F/∂k)⁻¹ dF.
+
+    Args:
+        value: F(k, …) with the solution k taken as constant; carries the graph of all else.
+        solution: k, without a graph.
+        solve_transposed: v ↦ (I − ∂F/∂k)⁻ᵀ v; is called in the backward pass.
+
+    Returns:
+        k, with a graph that can be differentiated once.
+    """
+    return _Attach.apply(value, solution, solve_transposed)  # pyright: ignore[reportReturnType]
+
+
+class _Attach(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, solution: Tensor, solve_transposed: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.solve_transposed = solve_transposed
+        return solution.view_as(solution)
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise GradientError(
+                "implicit steps can be differentiated once, and create_graph=True asks for more. "
+                "For second derivatives use an explicit solver such as Dopri5"
+            )
+        return ctx.solve_transposed(grad_outputs[0]), None, None

@@ -1,0 +1,250 @@
+"""Laws of implicit solvers: stiff problems, exact gradients, Newton's iteration."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import scipy.integrate
+import torch
+from torch import Tensor, nn
+
+import odeflow as of
+from odeflow.jacobian import Jacobian
+from odeflow.registry import look_up, plugins
+from odeflow.stepper import AdaptiveStepper
+
+D = torch.float64
+IMPLICIT = ["ImplicitEuler", "ImplicitMidpoint", "Trapezoid", "Kvaerno3", "Kvaerno5", "Rodas4"]
+
+
+def robertson(t: Tensor, y: Tensor) -> Tensor:
+    """A chemical reaction with rates from 0.04 to 3e7 (Hairer & Wanner II, IV.10)."""
+    a, b, c = y.unbind(-1)
+    slow, fast = -0.04 * a + 1e4 * b * c, 3e7 * b**2
+    return torch.stack((slow, -slow - fast, fast), -1)
+
+
+def van_der_pol(t: Tensor, y: Tensor) -> Tensor:
+    """A relaxation oscillation, μ = 1000."""
+    q, p = y.unbind(-1)
+    return torch.stack((p, 1000 * (1 - q**2) * p - q), -1)
+
+
+def hires(t: Tensor, y: Tensor) -> Tensor:
+    """High irradiance responses of photomorphogenesis, eight equations (Hairer & Wanner II, IV.10)."""
+    a, b, c, d, e, f, g, h = y.unbind(-1)
+    both = 280 * f * h - 1.81 * g
+    return torch.stack(
+        (
+            -1.71 * a + 0.43 * b + 8.32 * c + 0.0007,
+            1.71 * a - 8.75 * b,
+            -10.03 * c + 0.43 * d + 0.035 * e,
+            8.32 * b + 1.71 * c - 1.12 * d,
+            -1.745 * e + 0.43 * f + 0.43 * g,
+            -280 * f * h + 0.69 * d + 1.71 * e - 0.43 * f + 0.69 * g,
+            both,
+            -both,
+        ),
+        -1,
+    )
+
+
+PROBLEMS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], list[float], float, float]] = {
+    "Robertson": (robertson, [1.0, 0.0, 0.0], 1e4, 1e-6),
+    "Van der Pol": (van_der_pol, [2.0, 0.0], 1000.0, 1.0),
+    "HIRES": (hires, [1.0, 0, 0, 0, 0, 0, 0, 0.0057], 321.8122, 1e-2),
+}
+"""Field, initial state, last time, absolute tolerance as part of the relative one."""
+
+
+def by_radau(name: str, rtol: float) -> tuple[Tensor, int]:
+    """(the state at the end, number of steps) by scipy."""
+    field, y0, t1, part = PROBLEMS[name]
+
+    def flat(t: float, y: np.ndarray) -> np.ndarray:
+        return field(torch.tensor(t), torch.tensor(y)).numpy()
+
+    solution = scipy.integrate.solve_ivp(flat, (0, t1), y0, "Radau", rtol=rtol, atol=rtol * part)
+    return torch.tensor(solution.y[:, -1]), len(solution.t) - 1
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_stiff_problems_agree_with_radau(name: str) -> None:
+    """At 1e-8 Kvaerno5 ends where scipy's Radau does, to 1e-6 of the state, in at most as many steps."""
+    field, y0, t1, part = PROBLEMS[name]
+    wanted, steps = by_radau(name, 1e-8)
+    with torch.no_grad():
+        solver = look_up("solver", "Kvaerno5")(1e-8, 1e-8 * part)
+        solution = of.solve(field, torch.tensor([y0], dtype=D), [0.0, t1], solver=solver)
+    assert float((solution.y[-1, 0] - wanted).abs().max() / wanted.abs().max()) < 1e-6
+    assert solution.stats.accepted < steps
+
+
+@pytest.mark.parametrize("solver", ["Kvaerno3", "Rodas4"])
+def test_other_solvers_of_stiff_problems(solver: str) -> None:
+    """The lower orders solve HIRES at 1e-4 within 100 tolerances, where an explicit solver fails and names one."""
+    field, y0, t1, part = PROBLEMS["HIRES"]
+    wanted, start = by_radau("HIRES", 1e-9)[0], torch.tensor([y0], dtype=D)
+    with torch.no_grad():
+        end = of.solve(field, start, [0.0, t1], solver=look_up("solver", solver)(1e-4, 1e-4 * part)).y[-1, 0]
+        assert float((end - wanted).abs().max()) < 1e-2
+        with pytest.raises(of.SolveError, match=r"if the problem is stiff, use an implicit solver such as Kvaerno5"):
+            of.solve(field, start, [0.0, t1], solver=look_up("solver", "Dopri5")(max_steps=200))
+
+
+class Decay(nn.Module):
+    """A stiff field with parameters, in which samples have nothing to do with each other, or influence each other."""
+
+    def __init__(self, coupled: bool = False) -> None:
+        super().__init__()
+        self.rates = nn.Parameter(torch.tensor([-0.5, -40.0], dtype=D))
+        self.mix = nn.Parameter(torch.tensor([[0.1, 0.7], [-0.4, 0.2]], dtype=D))
+        self.coupled = coupled
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        drive = y.mean(0) if self.coupled else y
+        return self.rates * y * (1 + 0.2 * y**2) + torch.sin(t) * torch.tanh(drive @ self.mix)
+
+
+def solver_of(name: str) -> of.Solver:
+    """A solver whose steps do not depend on the state, so that finite differences see the same steps."""
+    cls = look_up("solver", name)
+    if not issubclass(cls, AdaptiveStepper):
+        return cls(num_steps=6, newton_tol=1e-13)
+    newton = {"newton_tol": 1e-15} if issubclass(cls, of.AdaptiveImplicitRungeKutta) else {}
+    return cls(1e2, 1e2, first_step=0.2, max_step=0.2, **newton)
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+@pytest.mark.parametrize("name", IMPLICIT)
+def test_gradients_are_those_of_the_discrete_solution(name: str, coupled: bool) -> None:
+    """At coarse steps Backprop's gradients are central differences to 1e-7, and Checkpointed's are Backprop's."""
+    field, solver = Decay(coupled), solver_of(name)
+    y0 = torch.tensor([[1.0, 0.5], [-0.3, 2.0], [0.2, -1.0]], dtype=D, requires_grad=True)
+    t = torch.tensor([0.1, 0.7, 1.3], dtype=D)
+    variables = [y0, field.rates, field.mix]
+
+    def loss(gradient: of.Gradient) -> Tensor:
+        y = of.solve(field, y0, t, solver=solver, gradient=gradient).y
+        return (torch.sin(y) * torch.linspace(-1, 2, y.numel(), dtype=D).view_as(y)).sum()
+
+    found = torch.autograd.grad(loss(of.Backprop()), variables)
+    again = torch.autograd.grad(loss(of.Checkpointed()), variables)
+    for one, other, variable in zip(found, again, variables, strict=True):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)
+        with torch.no_grad():
+            entry, total = variable.view(-1), 0.0
+            for offset, weight in {1: 8, -1: -8, 2: -1, -2: 1}.items():
+                entry[1] += offset * 1e-3
+                total += weight * float(loss(of.Backprop())) / 12e-3
+                entry[1] -= offset * 1e-3
+        assert total == pytest.approx(float(one.view(-1)[1]), rel=1e-7)
+
+
+@pytest.mark.parametrize("name", ["ImplicitEuler", "Kvaerno3", "Rodas4"])
+def test_adjoint_and_gradients_of_times(name: str) -> None:
+    """Adjoint converges to the exact gradient, which Backprop and Checkpointed give for the times too."""
+    field = Decay()
+    y0 = torch.tensor([[1.0, 0.5], [-0.3, 2.0]], dtype=D, requires_grad=True)
+    t = torch.tensor([0.0, 0.1], dtype=D, requires_grad=True)
+    cls = look_up("solver", name)
+
+    def found(solver: of.Solver, gradient: of.Gradient) -> list[Tensor]:
+        end = of.solve(field, y0, t, solver=solver, gradient=gradient).y[-1]
+        return list(torch.autograd.grad(end.square().sum(), [y0, t, field.rates, field.mix]))
+
+    truth = found(look_up("solver", "Dopri5")(1e-10, 1e-10), of.Backprop())
+    solver = cls(num_steps=100) if name == "ImplicitEuler" else cls(1e-5, 1e-6)
+    for gradient in (of.Backprop(), of.Checkpointed(), of.Adjoint()):
+        for value, true in zip(found(solver, gradient), truth, strict=True):
+            assert float((value - true).norm() / true.norm()) < (0.1 if name == "ImplicitEuler" else 2e-3)
+
+
+def test_stiff_gradient_agrees_with_finite_differences() -> None:
+    """The gradient of Robertson's end by its rates and start is that of finite differences to 1e-5."""
+    rates = torch.tensor([0.04, 1e4, 3e7], dtype=D, requires_grad=True)
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        a, b, c = y.unbind(-1)
+        slow, fast = -rates[0] * a + rates[1] * b * c, rates[2] * b**2
+        return torch.stack((slow, -slow - fast, fast), -1)
+
+    def end(gradient: of.Gradient) -> Tensor:
+        solver = look_up("solver", "Kvaerno5")(1e-9, 1e-13)
+        y0 = torch.tensor([[1.0, 0.0, 0.0]], dtype=D)
+        return of.solve(field, y0, [0.0, 1.0], solver=solver, gradient=gradient, params=[rates]).y[-1, 0, 2]
+
+    (found,) = torch.autograd.grad(end(of.Checkpointed()), rates)
+    for number in range(3):
+        values: list[float] = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                kept = rates[number].clone()
+                rates[number] *= 1 + sign * 1e-3
+                values.append(float(end(of.Checkpointed())))
+                rates[number] = kept
+        difference = (values[0] - values[1]) / (2e-3 * rates[number].item())
+        assert float(found[number]) == pytest.approx(difference, rel=1e-5)
+
+
+def test_jacobians_are_found_in_blocks() -> None:
+    """A row for each number of a sample where samples are independent, of the whole state where they are not."""
+    y = torch.randn(5, 2, dtype=D, generator=torch.Generator().manual_seed(0))
+    for coupled, size in {False: 2, True: 10}.items():
+        field = Decay(coupled)
+        linear = Jacobian().at(field, 0.3, y)
+        assert linear.blocks.shape == (10 // size, size, size)
+        full = torch.func.jacrev(lambda each, field=field: field(torch.tensor(0.3), each))(y).view(10, 10)
+        assert torch.allclose(torch.block_diag(*linear.blocks), full, atol=1e-12)
+        residual = torch.randn(5, 2, dtype=D)
+        wanted = torch.linalg.solve(torch.eye(10, dtype=D) - 0.1 * full, residual.view(-1))
+        assert torch.allclose(linear.factors(0.1).solve(residual).reshape(-1), wanted)
+
+
+def test_a_field_without_graph_is_differentiated_by_differences() -> None:
+    """A field that detaches its value has a Jacobian all the same."""
+    y = torch.randn(5, 2, dtype=D)
+    exact, found = (Jacobian().at(each, 0.3, y) for each in (Decay(), lambda t, y: Decay()(t, y).detach()))
+    assert torch.allclose(exact.blocks, found.blocks, atol=1e-5)
+
+
+def test_convergence_failures() -> None:
+    """Where Newton's iteration fails, equal steps end in an error, and an adaptive solver takes smaller ones."""
+
+    def cliff(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where(y > 0, torch.sqrt(y.clamp(min=0)), torch.nan) * -3
+
+    y0 = torch.ones(1, 1, dtype=D)
+    with pytest.raises(of.SolveError, match=r"Newton's iteration did not converge at t = \S+ with steps of 1: take sm"):
+        of.solve(cliff, y0, [0.0, 1.0], solver=look_up("solver", "ImplicitEuler")(num_steps=1), params=())
+    kvaerno5 = look_up("solver", "Kvaerno5")(1e-6, 1e-8, first_step=0.5)
+    solution = of.solve(cliff, y0, [0.0, 0.5], solver=kvaerno5, params=())
+    assert solution.stats.rejected > 0
+    assert float(solution.y[-1]) == pytest.approx(0.0625, abs=1e-5)
+
+
+def test_second_derivatives_are_refused() -> None:
+    """Implicit steps are differentiated once; more is refused with what to do instead."""
+    y0 = torch.ones(1, 2, dtype=D, requires_grad=True)
+    y = of.solve(
+        Decay(), y0, [0.0, 1.0], solver=look_up("solver", "ImplicitEuler")(num_steps=2), gradient=of.Backprop()
+    ).y
+    with pytest.raises(of.GradientError, match=r"can be differentiated once.* explicit solver such as Dopri5"):
+        torch.autograd.grad(y.sum(), y0, create_graph=True)
+
+
+def test_senseless_methods_are_refused() -> None:
+    """A tolerance of 0, an implicit tableau of an explicit method, and digits without their order are refused."""
+    for name in ("Trapezoid", "Kvaerno5"):
+        options = {"num_steps": 1} if name == "Trapezoid" else {}
+        with pytest.raises(of.SettingError, match="newton_tol must be positive"):
+            look_up("solver", name)(newton_tol=0.0, **options)
+    with pytest.raises(of.SettingError, match="Wrong is explicit, its tableau is not"):
+        type("Wrong", (of.RungeKutta,), {"tableau": look_up("solver", "Trapezoid").tableau})
+    with pytest.raises(of.TableauError, match=r"row 0 of a must have 0 or, with the diagonal, 1 entries"):
+        of.Tableau(order=1, c=(1,), a=((0.5, 0.5),), b=(1,), implicit=True)
+    rodas = vars(look_up("solver", "Rodas4").tableau)
+    given = {name: rodas[name] for name in of.RosenbrockTableau.__dataclass_fields__}
+    with pytest.raises(of.TableauError, match=r"order 1 needs Σb = 1, with α or β = α \+ γ for A"):
+        of.RosenbrockTableau(**{**given, "gamma": 0.26})
+    assert {"Rosenbrock", "ImplicitRungeKutta", "Multistep", "Symplectic"}.isdisjoint(plugins("solver"))
