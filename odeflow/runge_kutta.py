@@ -10,6 +10,7 @@ from torch import Tensor
 from odeflow.compiled import CompiledStages, CompiledSteps
 from odeflow.errors import SettingError
 from odeflow.field import SameNoise
+from odeflow.per_sample import OwnClocks, PerSample
 from odeflow.solver import Jump, Quadrature, Solution, Solver, Tape
 from odeflow.stages import stages_of
 from odeflow.state import Field
@@ -111,9 +112,12 @@ class AdaptiveRungeKutta(ExplicitRungeKutta):
         max_steps: Largest number of attempted steps.
         compile: Whether `torch.compile` makes one call of each step, forward and in the backward pass of `Backprop` and
             `Checkpointed`. Pays where many solves are of small states: compiling takes up to a minute.
+        per_sample: Whether each sample has its own clock, step size and accepted steps, so that its solution does not
+            depend on the rest of the batch. The field is then called with t of shape (b,) and y of shape (b, *state),
+            and may be called with some samples only.
 
     Raises:
-        SettingError: A value is out of range.
+        SettingError: A value is out of range, or both `compile` and `per_sample` are set.
     """
 
     def __init__(
@@ -125,9 +129,12 @@ class AdaptiveRungeKutta(ExplicitRungeKutta):
         max_step: float | None = None,
         max_steps: int = 10_000,
         compile: bool = False,  # noqa: A002
+        per_sample: bool = False,
     ) -> None:
         super().__init__(compile)
         name = type(self).__name__
+        if compile and per_sample:
+            raise SettingError(f"{name}: steps of each sample's own are not compiled; set compile or per_sample")
         if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
             raise SettingError(f"{name}: rtol and atol must not be negative, nor both 0; got {rtol} and {atol}")
         for option, value in {"first_step": first_step, "max_step": max_step, "max_steps": max_steps}.items():
@@ -135,7 +142,7 @@ class AdaptiveRungeKutta(ExplicitRungeKutta):
                 raise SettingError(f"{name}: {option} must be positive; got {value}")
         if not 0 <= min_step <= (max_step or math.inf):
             raise SettingError(f"{name}: min_step must lie between 0 and max_step; got {min_step}")
-        self.rtol, self.atol = rtol, atol
+        self.rtol, self.atol, self.per_sample = rtol, atol, per_sample
         self.first_step, self.min_step, self.max_step, self.max_steps = first_step, min_step, max_step, max_steps
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -149,7 +156,21 @@ class AdaptiveRungeKutta(ExplicitRungeKutta):
         solver.first_step = first_step
         return solver
 
-    def control(self, t0: float, t1: float) -> StepControl:
+    def integrate(
+        self,
+        field: Field,
+        y0: Tensor,
+        t: Tensor,
+        *,
+        tape: Tape | None = None,
+        quadrature: Quadrature | None = None,
+        jump: Jump | None = None,
+    ) -> Solution:
+        if not self.per_sample or quadrature is not None or jump is not None:  # an adjoint equation is solved jointly
+            return super().integrate(field, y0, t, tape=tape, quadrature=quadrature, jump=jump)
+        return PerSample(self.tableau, self.control(0.0, 0.0), OwnClocks(field), tape).solve(y0, t)
+
+    def control(self, t0: float, t1: float) -> ErrorControl:
         return ErrorControl(
             rtol=self.rtol,
             atol=self.atol,

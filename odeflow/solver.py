@@ -22,6 +22,9 @@ class Stats:
         smallest_step: Size of the smallest accepted step, in the field's time; inf before the first.
         largest_step: Size of the largest accepted step.
         suggested_step: Size of a good first step for a solve like this one, where steps are chosen by their error.
+        accepted_per_sample: (B,), accepted steps of each sample, where each has its own. `accepted` and `rejected` are
+            then those of the sample that took the most attempts, as many as the whole solve.
+        rejected_per_sample: (B,), rejected steps of each sample, likewise.
     """
 
     nfe_forward: int = 0
@@ -31,6 +34,8 @@ class Stats:
     smallest_step: float = float("inf")
     largest_step: float = 0.0
     suggested_step: float | None = None
+    accepted_per_sample: Tensor | None = field(default=None, compare=False)
+    rejected_per_sample: Tensor | None = field(default=None, compare=False)
 
     def count_step(self, size: float) -> None:
         """Counts an accepted step of this size."""
@@ -44,7 +49,7 @@ class Solution:
     """The solution of an initial value problem at the times that were asked for.
 
     Attributes:
-        t: (T,), the times.
+        t: (T,), the times, or (B, T) where each sample has its own.
         y: (T, *state), or a tuple of such tensors where the state is a tuple.
         stats: What it took.
     """
@@ -61,17 +66,17 @@ class Segment:
     Attributes:
         start: (*state), the state where it starts.
         rerun: (field, start) ↦ (state at the end, rows inside or None): pure, so that it gives the same values again.
-        rows: Which rows of the solution lie strictly inside.
+        rows: Which rows of the solution are computed with it, besides that at its end: what indexes them.
         end_row: The row of the solution that is the state at its end, if there is one.
-        span: (time at its start, time at its end).
+        span: (time at its start, time at its end), where all samples have the same.
         dense: θ ↦ the state at the place θ between 0 and 1 of it, where the tape asked for that.
     """
 
     start: Tensor
     rerun: Callable[[Field, Tensor], tuple[Tensor, Tensor | None]]
-    rows: slice
+    rows: slice | tuple[Tensor, Tensor]
     end_row: int | None
-    span: tuple[float, float]
+    span: tuple[float, float] | None = None
     dense: Callable[[float], Tensor] | None = None
 
 
@@ -119,6 +124,8 @@ class Solver(Plugin, ABC):
     kind = "solver"
     order: int
     """Order p: the global error falls as step size to the power p."""
+    per_sample: bool = False
+    """Whether each sample, along dimension 0 of the state, has its own clock: the field's t is then of shape (B,)."""
 
     @abstractmethod
     def integrate(
@@ -138,7 +145,8 @@ class Solver(Plugin, ABC):
         Args:
             field: dy/dt = field(t, y), with t of shape () and y and the result of the shape of y0.
             y0: (*state), contiguous: the state at t[0].
-            t: (T,), strictly increasing or strictly decreasing. No gradient flows to it from here.
+            t: (T,), strictly increasing or strictly decreasing; with `per_sample` also (B, T), a row for each sample.
+                No gradient flows to it from here.
             tape: Takes the segments that the solve consists of, for gradients that run them again.
             quadrature: Takes integrals of the field's side results.
             jump: Replaces the state at each of the times t[1:], so that a step must end there.

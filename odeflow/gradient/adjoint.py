@@ -24,7 +24,8 @@ class Adjoint(Gradient):
     backwards in time, the state reconstructed on the way; at each time that was asked for, λ grows by the loss's
     own ∂L/∂yᵢ and the state is set to what the forward pass found. ∂L/∂tᵢ = ∂L/∂yᵢ · f(tᵢ, yᵢ), and
     ∂L/∂t₀ = −λ(t₀) · f(t₀, y₀). The result is the gradient up to both solves' errors, not that of the discrete
-    solution: choose tolerances accordingly.
+    solution: choose tolerances accordingly. The backward equation is solved for all samples together, also where the
+    forward pass steps per sample.
 
     Args:
         solver: Solves the backward equation; by default the solver of the forward pass.
@@ -43,6 +44,7 @@ class Adjoint(Gradient):
         self.solver, self.norm = solver, norm
 
     def solve(self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...]) -> Solution:
+        self.refuse(t.dim() > 1, "times of each sample's own, (B, T): it solves backwards for all samples together")
         stats = Stats()
         backward = _backward_full if self.norm == "full" else _backward_seminorm
         y = _BackwardInTime.apply(solver, self.solver or solver, backward, None, field, stats, y0, t, *params)
@@ -67,6 +69,7 @@ class InterpolatedAdjoint(Gradient):
         self.solver = solver
 
     def solve(self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...]) -> Solution:
+        self.refuse(solver.per_sample, "per_sample=True: it reads all samples' states at common times from one step")
         stats = Stats()
         tape = Tape(dense=True)
         y = _BackwardInTime.apply(
@@ -212,7 +215,9 @@ class _Interpolated:
         return dense(self._place(time))
 
     def _place(self, time: float) -> float:
-        start, end = self.segments[self.number].span
+        span = self.segments[self.number].span
+        assert span is not None
+        start, end = span
         return (time - start) / (end - start)
 
 

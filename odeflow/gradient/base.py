@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from odeflow.errors import GradientError
 from odeflow.plugin import Plugin
 from odeflow.solver import Solution, Solver
 from odeflow.state import Field
@@ -25,9 +26,21 @@ class Gradient(Plugin, ABC):
             solver: Integrates.
             field: The vector field on one Tensor.
             y0: (*state), the state at t[0].
-            t: (T,), the times.
+            t: (T,), the times, or (B, T) where each sample has its own.
             params: What else the field depends on and gradients are wanted for.
 
         Returns:
             Solution with y of shape (T, *state). Its statistics are completed when the backward pass runs.
+
+        Raises:
+            GradientError: The gradient cannot do with this solver or these times.
         """
+
+    def refuse(self, when: bool, what: str) -> None:
+        """Refuses what only gradients through the steps themselves can do, if it is the case.
+
+        Raises:
+            GradientError: It is the case.
+        """
+        if when:
+            raise GradientError(f"{type(self).__name__} does not go with {what}. Use Checkpointed or Backprop")

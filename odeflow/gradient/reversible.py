@@ -52,6 +52,7 @@ class Reversible(Gradient):
                 f"Reversible needs an explicit Runge–Kutta solver of odeflow; {type(solver).__name__} is none. "
                 "Use Dopri5 or RK4, or another gradient"
             )
+        self.refuse(solver.per_sample, "per_sample=True: its pairs of states take their steps together")
         stats = Stats()
         if not t.requires_grad:
             y = _BackAndForth.apply(self.coupling, solver, field, t, stats, y0, *params)

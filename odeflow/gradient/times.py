@@ -17,9 +17,9 @@ def on_fixed_clock(field: Field, t: Tensor) -> Field:
     clock = t.detach()
 
     def moved(tau: Tensor, y: Tensor) -> Tensor:
-        rate = (t[-1] - t[0]) / (clock[-1] - clock[0])  # in here, so that every rerun has a graph of its own
-        time = t[0] + (tau - clock[0]) * rate
-        return field(time.to(tau), y) * rate.to(y)
+        rate = (t[..., -1] - t[..., 0]) / (clock[..., -1] - clock[..., 0])  # here, so that every rerun has its own graph
+        time = t[..., 0] + (tau - clock[..., 0]) * rate
+        return field(time.to(tau), y) * _beside(rate, y)
 
     return moved
 
@@ -31,18 +31,24 @@ def move_rows(field: Field, t: Tensor, y: Tensor) -> Tensor:
 
     Args:
         field: The original field.
-        t: (T,), with gradient.
+        t: (T,) or (B, T), with gradient.
         y: (T, *state), solved on the fixed clock.
 
     Returns:
         (T, *state), the same values.
     """
-    if len(t) == 2:
+    if t.shape[-1] == 2:
         return y
+    t = t.movedim(-1, 0)
     clock = t.detach()
     proportional = t[0] + (t[-1] - t[0]) * ((clock - clock[0]) / (clock[-1] - clock[0]))
     shift = (t - t.detach()) - (proportional - proportional.detach())
     with torch.no_grad():
         slopes = torch.stack([field(time.to(row), row) for time, row in zip(clock[1:-1], y[1:-1], strict=True)])
-    inner = y[1:-1] + slopes * shift[1:-1].to(y).reshape(-1, *(1,) * (y.dim() - 1))
+    inner = y[1:-1] + slopes * _beside(shift[1:-1], y)
     return torch.cat([y[:1], inner, y[-1:]])
+
+
+def _beside(values: Tensor, y: Tensor) -> Tensor:
+    """Values of y's leading dimensions, to be multiplied with y."""
+    return values.to(y).reshape(*values.shape, *(1,) * (y.dim() - values.dim()))
