@@ -115,8 +115,8 @@ def _check_own_times(t: Tensor, y0: State, solver: Solver) -> None:
     batch = len(y0[0] if isinstance(y0, tuple) else y0)
     if not solver.per_sample:
         raise SettingError(
-            f"t has the shape {tuple(t.shape)}, times of each sample's own, but {type(solver).__name__} takes the steps "
-            "of all samples together. Give times (T,), or an adaptive solver per_sample=True"
+            f"t has the shape {tuple(t.shape)}, times of each sample's own, but {type(solver).__name__} takes the "
+            "steps of all samples together. Give times (T,), or an adaptive solver per_sample=True"
         )
     if len(t) != batch:
         raise SettingError(f"t of shape (B, T) must have a row for each of the {batch} samples; got {tuple(t.shape)}")

@@ -7,10 +7,11 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
+from odeflow.clocks import OwnClocks
 from odeflow.compiled import CompiledStages, CompiledSteps
 from odeflow.errors import SettingError
 from odeflow.field import SameNoise
-from odeflow.per_sample import OwnClocks, PerSample
+from odeflow.per_sample import PerSample
 from odeflow.solver import Jump, Quadrature, Solution, Solver, Tape
 from odeflow.stages import stages_of
 from odeflow.state import Field

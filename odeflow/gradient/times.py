@@ -17,7 +17,8 @@ def on_fixed_clock(field: Field, t: Tensor) -> Field:
     clock = t.detach()
 
     def moved(tau: Tensor, y: Tensor) -> Tensor:
-        rate = (t[..., -1] - t[..., 0]) / (clock[..., -1] - clock[..., 0])  # here, so that every rerun has its own graph
+        # in here, so that every rerun has a graph of its own
+        rate = (t[..., -1] - t[..., 0]) / (clock[..., -1] - clock[..., 0])
         time = t[..., 0] + (tau - clock[..., 0]) * rate
         return field(time.to(tau), y) * _beside(rate, y)
 

@@ -50,25 +50,26 @@ class PlanarCNF(of.Dynamics):
         Raises:
             StateError: The state's last dimension is not d.
         """
-        rows, u, w, b = self._parameters_at(t, y)
-        return (torch.tanh(rows @ w.mT + b) @ u).view_as(y)
+        u, w, b = self._parameters_at(t, y)
+        return (torch.tanh(_rows(t, y) @ w.mT + b) @ u).view_as(y)
 
     def divergence(self, t: Tensor, y: Tensor) -> Tensor:
         """(B,), in closed form."""
-        rows, u, w, b = self._parameters_at(t, y)
-        slopes = 1 - torch.tanh(rows @ w.mT + b).square()
+        u, w, b = self._parameters_at(t, y)
+        slopes = 1 - torch.tanh(_rows(t, y) @ w.mT + b).square()
         traces = slopes @ (u * w).sum(-1, keepdim=True)
         return traces.view(y.shape[:-1]).flatten(1).sum(1) if y.dim() > 2 else traces.view(y.shape[:-1])
 
-    def _parameters_at(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """y itself, the gated σu (M, d), w (M, d) and b (M,).
-
-        Where each sample has its own time: y as (B, n, d), and (B, M, d), (B, M, d) and (B, 1, M).
-        """
+    def _parameters_at(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gated σu (M, d), w (M, d) and b (M,); (B, M, d), (B, M, d) and (B, 1, M) at t of shape (B,)."""
         if y.dim() == 0 or y.shape[-1] != self.width:
             raise of.StateError(f"PlanarCNF(dim={self.width}) takes states (…, {self.width}); got {tuple(y.shape)}")
         size = self.units * self.width
         values = self.net(t.to(y).unsqueeze(-1)).split([size, size, self.units, self.units], dim=-1)
         u, w, b, g = (value.unflatten(-1, (self.units, -1)) for value in values)
-        rows = y.reshape(len(y), -1, self.width) if t.dim() else y
-        return rows, g.sigmoid() * u, w, b.mT if t.dim() else b.squeeze(-1)
+        return g.sigmoid() * u, w, b.mT if t.dim() else b.squeeze(-1)
+
+
+def _rows(t: Tensor, y: Tensor) -> Tensor:
+    """y, as (B, n, d) where each sample has its own time."""
+    return y.reshape(len(y), -1, y.shape[-1]) if t.dim() else y

@@ -74,10 +74,14 @@ class Shift:
         if shift.dim() == 2:
             if any(isinstance(module, Piecewise) for module in dynamics.modules()):
                 raise of.StateError(
-                    "a Piecewise field whose parameters change with time takes one time for all samples; got t of shape "
-                    f"{tuple(t.shape)}. Put Piecewise outside, or use a solver without per_sample"
+                    "a Piecewise field whose parameters change with time takes one time for all samples; got t of "
+                    f"shape {tuple(t.shape)}. Put Piecewise outside, or use a solver without per_sample"
                 )
-            return torch.func.vmap(lambda shift, t, y: self.call(dynamics, shift, t, y[None])[0])(shift, t, y)
+
+            def one(shift: Tensor, t: Tensor, y: Tensor) -> Tensor:
+                return self.call(dynamics, shift, t, y[None])[0]
+
+            return torch.func.vmap(one)(shift, t, y)
         own = dict(dynamics.named_parameters())
         parts = zip(self.shapes.items(), shift.split(self._sizes), strict=True)
         shifted = {name: own[name] + part.view(shape).to(own[name]) for (name, shape), part in parts}

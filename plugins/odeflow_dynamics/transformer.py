@@ -89,7 +89,8 @@ class Transformer(of.Dynamics):
 
     def _slope(self, t: Tensor, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
         """The slope of tokens (…, N, length) that lie on a grid of these sizes."""
-        features, x = self.time(as_feature(t, tokens).squeeze(-1)), self.embed(tokens) + self._places(sizes, tokens.device)
+        features = self.time(as_feature(t, tokens).squeeze(-1))
+        x = self.embed(tokens) + self._places(sizes, tokens.device)
         for block in self.blocks:
             x = block(features, x)
         return self.unembed(_normalised(x))

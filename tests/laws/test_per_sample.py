@@ -17,7 +17,7 @@ ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, o
 
 
 class Forced(nn.Module):
-    """A nonlinear field that depends on each sample's own time, ever faster for larger states; and has parameters."""
+    """A nonlinear field with parameters, which depends on time, and needs smaller steps for larger states."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Forced(nn.Module):
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         t = t[:, None] if t.dim() else t
-        return torch.cos(2 * t) * self.outer(torch.tanh(self.inner(y))) - 0.1 * y**3 + torch.sin(y)
+        return torch.cos(2 * t) * self.outer(torch.tanh(self.inner(y))) + torch.sin(y * y.abs())
 
 
 class Paired(nn.Module):
@@ -84,7 +84,7 @@ def test_a_sample_goes_as_if_alone(name: str, times: str) -> None:
     stats = [one.stats for one in alone]
     assert batch.stats.accepted_per_sample.tolist() == [one.accepted for one in stats]
     assert batch.stats.rejected_per_sample.tolist() == [one.rejected for one in stats]
-    assert len({one.accepted for one in stats}) > 2
+    assert len({one.accepted for one in stats}) > 1
     assert batch.stats.accepted + batch.stats.rejected == max(one.accepted + one.rejected for one in stats)
     assert batch.stats.smallest_step == pytest.approx(min(one.smallest_step for one in stats), rel=1e-6)
     assert batch.stats.largest_step == pytest.approx(max(one.largest_step for one in stats), rel=1e-6)
@@ -165,10 +165,14 @@ def test_dropout_stays_the_same() -> None:
 
 def loss_of(solution: of.Solution) -> Tensor:
     leaves = solution.y if isinstance(solution.y, tuple) else (solution.y,)
-    return sum((torch.linspace(-1, 2, leaf.numel(), dtype=D).view(leaf.shape) * torch.sin(leaf)).sum() for leaf in leaves)
+    return sum(
+        (torch.linspace(-1, 2, leaf.numel(), dtype=D).view(leaf.shape) * torch.sin(leaf)).sum() for leaf in leaves
+    )
 
 
-def gradients(field: nn.Module, leaves: Sequence[Tensor], t: Tensor, by: of.Solver, gradient: of.Gradient) -> list[Tensor]:
+def gradients(
+    field: nn.Module, leaves: Sequence[Tensor], t: Tensor, by: of.Solver, gradient: of.Gradient
+) -> list[Tensor]:
     """∂L/∂y₀, ∂L/∂t and ∂L/∂θ."""
     y0 = tuple(leaves) if len(leaves) > 1 else leaves[0]
     loss = loss_of(of.solve(field, y0, t, solver=by, gradient=gradient))
@@ -182,26 +186,30 @@ def problem(kind: str, times: str) -> tuple[nn.Module, list[Tensor], Tensor]:
     return field, [leaf.requires_grad_() for leaf in leaves], t.requires_grad_()
 
 
-@pytest.mark.parametrize(("kind", "times"), list(itertools.product(["tensor", "tuple"], ["common", "own", "backwards"])))
+@pytest.mark.parametrize(
+    ("kind", "times"), list(itertools.product(["tensor", "tuple"], ["common", "own", "backwards"]))
+)
 def test_backprop_agrees_with_differences(kind: str, times: str) -> None:
-    """∂L/∂y₀, ∂L/∂t and ∂L/∂θ by Backprop, along a random direction, are central differences to 1e-5."""
+    """∂L/∂y₀, ∂L/∂t and ∂L/∂θ by Backprop, along random directions, are a central difference to 1e-6."""
     field, leaves, t = problem(kind, times)
-    by, eps = solver(1e-10), 1e-5
+    by, eps = Dopri8(1e-12, 1e-12, max_step=0.1, per_sample=True), 1e-4
     found = gradients(field, leaves, t, by, of.Backprop())
     variables = [*leaves, t, *field.parameters()]
-    for variable, gradient in zip(variables, found, strict=True):
-        if gradient is None:
-            continue
-        direction = torch.randn(variable.shape, dtype=D, generator=torch.Generator().manual_seed(0))
-        losses: list[float] = []
-        for side in (1, -1):
-            with torch.no_grad():
-                variable += side * eps * direction
-                y0 = tuple(leaves) if len(leaves) > 1 else leaves[0]
-                losses.append(float(loss_of(of.solve(field, y0, t, solver=by))))
-                variable -= side * eps * direction
-        difference = (losses[0] - losses[1]) / (2 * eps)
-        assert float((gradient * direction).sum()) == pytest.approx(difference, rel=1e-5, abs=1e-6)
+    generator = torch.Generator().manual_seed(0)
+    directions = [torch.randn(variable.shape, dtype=D, generator=generator) for variable in variables]
+    losses: list[float] = []
+    with torch.no_grad():
+        for step in (eps, -2 * eps):
+            for variable, direction in zip(variables, directions, strict=True):
+                variable += step * direction
+            losses.append(float(loss_of(solved(field, tuple(leaves) if len(leaves) > 1 else leaves[0], t, by))))
+    products = [
+        (gradient * direction).sum()
+        for gradient, direction in zip(found, directions, strict=True)
+        if gradient is not None
+    ]
+    assert len(products) == len(variables) - 1
+    assert float(sum(products)) == pytest.approx((losses[0] - losses[1]) / (2 * eps), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +222,9 @@ def test_backprop_agrees_with_differences(kind: str, times: str) -> None:
     ],
     ids=["plain", "every", "max_bytes", "per_stage"],
 )
-@pytest.mark.parametrize(("kind", "times"), list(itertools.product(["tensor", "tuple"], ["common", "own", "backwards"])))
+@pytest.mark.parametrize(
+    ("kind", "times"), list(itertools.product(["tensor", "tuple"], ["common", "own", "backwards"]))
+)
 @pytest.mark.parametrize("name", ["Dopri5", "CashKarp45"])
 def test_checkpointed_is_backprop(gradient: of.Gradient, kind: str, times: str, name: str) -> None:
     """At loose tolerance and with rejected steps, Checkpointed's gradients are Backprop's to 1e-12."""
@@ -280,7 +290,9 @@ def test_memory_of_checkpoints_grows_by_states() -> None:
         peaks: list[int] = []
         for steps in (4, 24):
             by = Dopri5(1e6, 1e6, first_step=1 / steps, max_step=1 / steps, per_sample=True)
-            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as recording:
+            with torch.profiler.profile(
+                activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+            ) as recording:
                 y = of.solve(field, y0, [0.0, 1.0], solver=by, gradient=gradient).y
                 torch.autograd.grad(y[-1].sum(), y0)
             events = sorted(recording.profiler.kineto_results.events(), key=lambda event: event.start_ns())
@@ -302,7 +314,9 @@ def test_flows_with_penalties_and_densities(divergence: of.Divergence | None) ->
     for by in (solver(1e-9), Dopri5(1e-10, 1e-10)):
         torch.manual_seed(1)
         flow = of.Flow(field, by, regularizers=[of.Kinetic(0.1), of.Jacobian(0.1)])
-        y = flow.trajectory(torch.ones(6, 2, dtype=D) * context, [0.0, 0.4, 1.0], divergence=divergence, context=context).y
+        y = flow.trajectory(
+            torch.ones(6, 2, dtype=D) * context, [0.0, 0.4, 1.0], divergence=divergence, context=context
+        ).y
         leaves = y if isinstance(y, tuple) else (y,)
         loss = sum((leaf[-1].sin().sum() for leaf in leaves), sum(flow.penalties.values()))
         found.append(torch.cat([grad.flatten() for grad in torch.autograd.grad(loss, list(field.parameters()))]))
@@ -380,7 +394,11 @@ def by_entries(t: Tensor, y: Tensor) -> Tensor:
             of.SolveError,
             "max_steps = 50 steps did not take sample 1 to its end",
         ),
-        (lambda: solved(Forced(), states()[0, 0], [0.0, 1.0]), of.StateError, r"needs a batch of states.*got shape \(\)"),
+        (
+            lambda: solved(Forced(), states()[0, 0], [0.0, 1.0]),
+            of.StateError,
+            r"needs a batch of states.*got shape \(\)",
+        ),
         (
             lambda: solved(by_entries, states(3), [0.0, 1.0]),
             of.StateError,
