@@ -1,4 +1,4 @@
-"""Steps of all samples together against steps of each sample's own, and against torchode, and prints a table.
+"""Steps of all samples together against steps of each sample's own, and against torchode, and prints the numbers.
 
     python benchmarks/per_sample.py [--cases cycle spans] [--rounds 5]
 
@@ -64,8 +64,11 @@ class Case:
 def cycle(batch: int) -> Case:
     """Samples at equal distances of time along the cycle."""
     solver = Dopri5(1e-7, 1e-7, max_steps=100_000)
-    start = of.solve(van_der_pol, torch.tensor([[2.0, 0.0]], dtype=torch.float64), [0.0, 60.0], solver=solver).y[-1]
-    y0 = of.solve(van_der_pol, start, torch.linspace(0, 41, batch + 1), solver=solver).y[:-1, 0]
+    start = torch.tensor([[2.0, 0.0]], dtype=torch.float64)
+    *_, start = of.solve(van_der_pol, start, [0.0, 60.0], solver=solver).y
+    y = of.solve(van_der_pol, start, torch.linspace(0, 41, batch + 1), solver=solver).y
+    assert isinstance(y, Tensor)
+    y0 = y[:-1, 0].contiguous()
     return Case(f"cycle, batch {batch}", van_der_pol, y0, torch.tensor([[0.0, 41.0]]).expand(batch, -1).double())
 
 
@@ -79,7 +82,7 @@ def spans(batch: int, width: int = 256) -> Case:
 
 CASES: dict[str, list[Callable[[], Case]]] = {
     "cycle": [lambda: cycle(16), lambda: cycle(64), lambda: cycle(256)],
-    "spans": [lambda: spans(64), lambda: spans(512)],
+    "spans": [lambda: spans(64), lambda: spans(256)],
 }
 Steps = tuple[float, int]
 """(mean over the samples, largest) number of accepted steps."""
@@ -152,9 +155,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     header = ("case", "steps", "mean", "largest", "calls of the field", "samples in them", "ms")
-    with torch.no_grad():
-        rows = [row for name in options.cases for make in CASES[name] for row in measure(make(), options.rounds)]
-    print(table(header, rows))
+    for name in options.cases:
+        for make in CASES[name]:
+            with torch.no_grad():
+                rows = measure(make(), options.rounds)
+            print(table(header, rows), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

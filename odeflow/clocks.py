@@ -101,7 +101,8 @@ class Samples:
     def narrowed(self, keep: Tensor) -> "Samples":
         """Some of them, by their numbers in here."""
         first = None if self.first is None else self.first[keep]
-        return Samples(*(part[keep] for part in (self.ids, self.t, self.stop, self.h, self.y, self.row)), first)
+        t, stop, h = self.t[keep], self.stop[keep], self.h[keep]
+        return Samples(self.ids[keep], t, stop, h, self.y[keep], self.row[keep], first)
 
     def step(self) -> tuple[Tensor, Tensor]:
         """(where the next step ends, its size), each (b,); samples at their end stay."""

@@ -74,20 +74,25 @@ def solved(field: object, y0: object, t: object, by: of.Solver | None = None) ->
 @pytest.mark.parametrize("name", ADAPTIVE)
 @pytest.mark.parametrize("times", ["common", "own", "backwards"])
 def test_a_sample_goes_as_if_alone(name: str, times: str) -> None:
-    """A batch's rows are each sample's own solution by the joint solver: to 1e-12, in the same steps, no more calls."""
+    """A batch's rows are what each sample's own solve gives to 1e-12, and the joint solver to 1e-10, in the same steps."""
     cls, field = look_up("solver", name), Forced()
     tolerance = 1e-6 if cls.order > 2 else 1e-3
     t = torch.linspace(0, 3, 40, dtype=D).expand(5, -1) if times == "common" else own_times(times == "backwards")
     batch = solved(field, states(), t[0] if times == "common" else t, cls(tolerance, tolerance, per_sample=True))
-    alone = [solved(field, y[None], row, cls(tolerance, tolerance)) for y, row in zip(states(), t, strict=True)]
-    assert torch.allclose(batch.y, torch.cat([one.y for one in alone], 1), rtol=0, atol=1e-12)
-    stats = [one.stats for one in alone]
-    assert batch.stats.accepted_per_sample.tolist() == [one.accepted for one in stats]
-    assert batch.stats.rejected_per_sample.tolist() == [one.rejected for one in stats]
+    for by, difference in ((cls(tolerance, tolerance, per_sample=True), 1e-12), (cls(tolerance, tolerance), 1e-10)):
+        alone = [solved(field, y[None], row, by) for y, row in zip(states(), t, strict=True)]
+        assert torch.allclose(batch.y, torch.cat([one.y for one in alone], 1), rtol=0, atol=difference)
+        assert_same_steps(batch.stats, [one.stats for one in alone])
+
+
+def assert_same_steps(batch: of.Stats, stats: list[of.Stats]) -> None:
+    """The batch took the steps that its samples took."""
+    assert batch.accepted_per_sample.tolist() == [one.accepted for one in stats]
+    assert batch.rejected_per_sample.tolist() == [one.rejected for one in stats]
     assert len({one.accepted for one in stats}) > 1
-    assert batch.stats.accepted + batch.stats.rejected == max(one.accepted + one.rejected for one in stats)
-    assert batch.stats.smallest_step == pytest.approx(min(one.smallest_step for one in stats), rel=1e-6)
-    assert batch.stats.largest_step == pytest.approx(max(one.largest_step for one in stats), rel=1e-6)
+    assert batch.accepted + batch.rejected == max(one.accepted + one.rejected for one in stats)
+    assert batch.smallest_step == pytest.approx(min(one.smallest_step for one in stats), rel=1e-6)
+    assert batch.largest_step == pytest.approx(max(one.largest_step for one in stats), rel=1e-6)
 
 
 def test_van_der_pol_takes_a_third_of_the_joint_steps() -> None:
@@ -213,20 +218,18 @@ def test_backprop_agrees_with_differences(kind: str, times: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "gradient",
+    ("gradient", "name"),
     [
-        of.Checkpointed(),
-        of.Checkpointed(every=3),
-        of.Checkpointed(max_bytes=300),
-        of.Checkpointed(per_stage=True),
+        (of.Checkpointed(), "Dopri5"),
+        (of.Checkpointed(), "CashKarp45"),
+        (of.Checkpointed(every=3), "Dopri5"),
+        (of.Checkpointed(max_bytes=300), "CashKarp45"),
+        (of.Checkpointed(per_stage=True), "Dopri5"),
     ],
-    ids=["plain", "every", "max_bytes", "per_stage"],
+    ids=["plain", "no fsal", "every", "max_bytes", "per_stage"],
 )
-@pytest.mark.parametrize(
-    ("kind", "times"), list(itertools.product(["tensor", "tuple"], ["common", "own", "backwards"]))
-)
-@pytest.mark.parametrize("name", ["Dopri5", "CashKarp45"])
-def test_checkpointed_is_backprop(gradient: of.Gradient, kind: str, times: str, name: str) -> None:
+@pytest.mark.parametrize(("kind", "times"), [("tensor", "common"), ("tuple", "own"), ("tensor", "backwards")])
+def test_checkpointed_is_backprop(gradient: of.Gradient, name: str, kind: str, times: str) -> None:
     """At loose tolerance and with rejected steps, Checkpointed's gradients are Backprop's to 1e-12."""
     field, leaves, t = problem(kind, times)
     by = look_up("solver", name)(1e-4, 1e-4, first_step=1.0, per_sample=True)
@@ -355,7 +358,7 @@ def test_many_output_times_cost_no_evaluations() -> None:
     few = solved(lambda t, y: -2 * t[:, None] * y**2, y0, t[[0, -1]], solver(1e-8))
     assert many.stats.nfe_forward == few.stats.nfe_forward
     assert torch.equal(many.y[-1], few.y[-1])
-    assert torch.allclose(many.y, 1 / (1 / y0 + (t**2)[:, None, None]), rtol=0, atol=1e-7)
+    assert torch.allclose(many.y, 1 / (1 / y0 + (t**2)[:, None, None]), rtol=0, atol=1e-6)
 
 
 def spoiled(t: Tensor, y: Tensor) -> Tensor:
