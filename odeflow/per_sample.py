@@ -215,7 +215,8 @@ class PerSample:
 
     def _too_small(self, samples: Samples) -> Tensor:
         """(b,), whether a sample is on its way with too small a step."""
-        smallest = (samples.t.abs() * (SMALLEST_STEP * torch.finfo(DTYPE).eps)).clamp_min(self.control.min_step)
+        numbers = torch.finfo(DTYPE)
+        smallest = (samples.t.abs() * (SMALLEST_STEP * numbers.eps)).clamp_min(max(self.control.min_step, numbers.tiny))
         return (samples.h.abs() < smallest) & (samples.t != samples.stop)
 
     def _give_up(self, samples: Samples) -> NoReturn:
@@ -268,7 +269,7 @@ def rms(value: Tensor) -> Tensor:
 def _alike(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors differ by rounding alone."""
     tolerance = math.sqrt(torch.finfo(one.dtype).eps)
-    return bool(((one - other).abs().amax() <= tolerance * other.abs().amax()).all())
+    return bool((one - other).abs().amax() <= tolerance * other.abs().amax())
 
 
 def _rerun(
