@@ -79,7 +79,8 @@ def test_a_sample_goes_as_if_alone(name: str, times: str) -> None:
     tolerance = 1e-6 if cls.order > 2 else 1e-3
     t = torch.linspace(0, 3, 40, dtype=D).expand(5, -1) if times == "common" else own_times(times == "backwards")
     batch = solved(field, states(), t[0] if times == "common" else t, cls(tolerance, tolerance, per_sample=True))
-    for by, difference in ((cls(tolerance, tolerance, per_sample=True), 1e-12), (cls(tolerance, tolerance), 1e-10)):
+    rounding = 1e-12 if cls.order < 8 else 1e-10  # of its error estimates, which are tiny, and so of its steps' sizes
+    for by, difference in ((cls(tolerance, tolerance, per_sample=True), rounding), (cls(tolerance, tolerance), 1e-10)):
         alone = [solved(field, y[None], row, by) for y, row in zip(states(), t, strict=True)]
         assert torch.allclose(batch.y, torch.cat([one.y for one in alone], 1), rtol=0, atol=difference)
         assert_same_steps(batch.stats, [one.stats for one in alone])
@@ -277,10 +278,10 @@ def test_a_failed_attempt_leaves_no_trace_in_the_gradient(gradient: of.Gradient)
 @pytest.mark.parametrize("norm", ["seminorm", "full"])
 def test_adjoint_goes_back_jointly(norm: str) -> None:
     """After a per-sample solve at common times, Adjoint's gradient is Backprop's to 1e-6."""
-    field, leaves, t = problem("tensor", "common")
-    t = t.detach().requires_grad_()
-    truth = gradients(field, leaves, t, solver(1e-9), of.Backprop())
-    for value, true in zip(gradients(field, leaves, t, solver(1e-9), of.Adjoint(norm=norm)), truth, strict=True):
+    field, _, t = problem("tensor", "common")
+    leaves = [(0.2 * states()).requires_grad_()]  # near 0 the way back is stable, too
+    truth = gradients(field, leaves, t, solver(1e-11), of.Backprop())
+    for value, true in zip(gradients(field, leaves, t, solver(1e-11), of.Adjoint(norm=norm)), truth, strict=True):
         assert true is None or float((value - true).norm() / true.norm()) < 1e-6
 
 
@@ -392,7 +393,7 @@ def by_entries(t: Tensor, y: Tensor) -> Tensor:
                 lambda t, y: torch.where(t > 0, torch.nan, y), torch.ones(3), [0.0, 1.0], solver(first_step=0.1)
             ),
             of.SolveError,
-            "the step size of sample 0 fell to .* at t = 0: near there",
+            r"the step size of sample 0 fell to .* at t = .*e-\d+: near there",
         ),
         (
             lambda: solved(Forced(), states(), [0.0, 1.0], solver(min_step=0.5)),
