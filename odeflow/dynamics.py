@@ -22,7 +22,7 @@ class Dynamics(Plugin, nn.Module, ABC):
         """The slope at (t, y).
 
         Args:
-            t: (), the time.
+            t: (), the time, or (B,) where each sample has its own.
             y: (B, *state).
 
         Returns:

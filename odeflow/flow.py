@@ -35,9 +35,11 @@ def solve(
     """Solves dy/dt = field(t, y) from y(t[0]) = y0.
 
     Args:
-        field: The vector field, a module or a function; t comes as a Tensor of shape ().
+        field: The vector field, a module or a function; t comes as a Tensor of shape (), or of shape (B,) where the
+            solver steps per sample.
         y0: (B, *state) or a tuple of such tensors, which the field then takes and returns too.
-        t: (T,), at least two times, strictly increasing or strictly decreasing. A Tensor may carry a gradient.
+        t: (T,), at least two times, strictly increasing or strictly decreasing. A Tensor may carry a gradient. Where
+            the solver steps per sample, each may have its own times in a row of (B, T), all rows in one direction.
         solver: Integrates.
         gradient: How to differentiate; `Checkpointed()` by default.
         params: What gradients are wanted for besides y0 and t. By default the parameters of the field, a module;
@@ -60,13 +62,20 @@ def solve(
     """
     gradient = Checkpointed() if gradient is None else gradient
     times = _checked_times(t)
+    if times.dim() == 2:
+        _check_own_times(times, y0, solver)
     if isinstance(y0, tuple):
-        packing = Packing.of(y0)
+        packing = Packing.of(y0, solver.per_sample)
         packed, start, view = PackedField(packing, field), packing.pack(y0), packing.unpack
     else:
         packing, packed, start, view = None, field, y0.contiguous(), _identity
     watch = Watch((event,) if isinstance(event, Event) else tuple(event), view)
     mesh = Mesh(dense, watch if watch.events else None) if dense or watch.events else None
+    if mesh is not None and solver.per_sample:
+        raise SettingError(
+            "dense output and events need steps that all samples take together. Set per_sample=False, or give the "
+            "times that are wanted in t, (B, T)"
+        )
     try:
         solution = _solve(packed, start, times, field, solver, gradient, params, mesh)
         _check_finite(solution)
@@ -98,7 +107,7 @@ def _check_finite(solution: Solution) -> None:
     """
     y = solution.y
     assert isinstance(y, Tensor)
-    if bool(y[-1].isfinite().all()):
+    if solution.t.dim() > 1 or bool(y[-1].isfinite().all()):  # each sample's own steps are never equal ones
         return
     finite = y.isfinite().flatten(1).all(1)
     first = int(finite.int().argmin())
@@ -186,17 +195,34 @@ def _solve(
 
 def _checked_times(t: Tensor | Sequence[float]) -> Tensor:
     times = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
-    if times.dim() != 1 or len(times) < 2:
+    if times.dim() not in (1, 2) or times.shape[-1] < 2:
         raise SettingError(f"t must hold at least two times, (T,); its shape is {tuple(times.shape)}")
     if not times.is_floating_point():
         times = times.double()
     steps = times.detach().diff()
-    if not (bool((steps > 0).all()) or bool((steps < 0).all())):
+    up, down = (steps > 0).all(-1), (steps < 0).all(-1)
+    if not (bool(up.all()) or bool(down.all())):
+        where, row = "", times
+        if times.dim() == 2:
+            number = int((up if up.sum() > down.sum() else down).logical_not().nonzero()[0])
+            where, row = f" in every row, and in all rows in the same direction; row {number}", times[number]
         raise SettingError(
-            "t must be strictly increasing or strictly decreasing, and finite; "
-            f"it goes {', '.join(f'{time:g}' for time in times.tolist()[:6])}{' …' if len(times) > 6 else ''}"
+            f"t must be strictly increasing or strictly decreasing, and finite{where or '; it'} "
+            f"goes {', '.join(f'{time:g}' for time in row.tolist()[:6])}{' …' if len(row) > 6 else ''}"
         )
     return times
+
+
+def _check_own_times(t: Tensor, y0: State, solver: Solver) -> None:
+    """Refuses times (B, T) where they cannot be."""
+    batch = len(y0[0] if isinstance(y0, tuple) else y0)
+    if not solver.per_sample:
+        raise SettingError(
+            f"t has the shape {tuple(t.shape)}, times of each sample's own, but {type(solver).__name__} takes the "
+            "steps of all samples together. Give times (T,), or an adaptive solver per_sample=True"
+        )
+    if len(t) != batch:
+        raise SettingError(f"t of shape (B, T) must have a row for each of the {batch} samples; got {tuple(t.shape)}")
 
 
 class Flow(nn.Module):
@@ -288,7 +314,7 @@ class Flow(nn.Module):
 
         Args:
             y0: (B, d, …), or a tuple of such tensors.
-            t: (T,), strictly monotone.
+            t: (T,), strictly monotone, or (B, T) as `solve` takes them.
             divergence: Makes the result a pair, of which the second is log |det ∂y(t)/∂y(t[0])|, (T, B).
             context: (B, c, …), what the field shall see beside the state: it is called with [y, context] along
                 dimension 1, and the first d entries of its slope are used.

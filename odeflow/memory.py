@@ -113,11 +113,12 @@ class MemoryTape(Tape):
     def append(self, segment: Segment) -> None:
         carried = self.stages.carried
         self.close(len(carried))
-        places, rows = list(segment.places), segment.rows
+        places, rows, span = list(segment.places), segment.rows, segment.span
+        assert span is not None  # steps with memory are taken by all samples together
         if segment.end_row is not None:
             rows = slice(segment.end_row - len(places), segment.end_row + 1)
             places.append(1.0)
-        again = partial(_again, self.stages.traced, segment.span, places, len(carried))
+        again = partial(_again, self.stages.traced, span, places, len(carried))
         packed = torch.stack((segment.start, *carried)) if carried else segment.start
         self.pending = lambda count: replace(
             segment, start=packed, rerun=partial(again, count), rows=rows, end_row=None, places=tuple(places)

@@ -22,7 +22,7 @@ class Solve:
     Attributes:
         flow: The flow that was asked.
         y0: (B, …) or a tuple of such tensors: its input.
-        t: (T,), the times that were asked for.
+        t: (T,) or (B, T), the times that were asked for.
         cotangent: ∂L/∂y, (T, B, …) for each tensor of the result.
         divergence: How the log-determinants were asked for, if they were.
         context: (B, c, …), what the field saw beside the state, if anything.
@@ -42,7 +42,8 @@ class Solve:
             return self
         cotangent = tuple(leaf[:, :count] * (total / count) for leaf in self.cotangent)
         context = None if self.context is None else self.context[:count]
-        return replace(self, y0=mapped(lambda leaf: leaf[:count], self.y0), cotangent=cotangent, context=context)
+        t = self.t[:count] if self.t.dim() == 2 else self.t
+        return replace(self, y0=mapped(lambda leaf: leaf[:count], self.y0), t=t, cotangent=cotangent, context=context)
 
     def again(
         self, solver: Solver | None = None, gradient: Gradient | None = None, t: Tensor | None = None

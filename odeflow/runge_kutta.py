@@ -5,11 +5,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from odeflow.clocks import OwnClocks
 from odeflow.compiled import CompiledStages, CompiledSteps
 from odeflow.controller import Gains
 from odeflow.errors import SettingError
 from odeflow.field import SameNoise
-from odeflow.solver import Quadrature
+from odeflow.per_sample import PerSample
+from odeflow.solver import Jump, Quadrature, Solution, Tape
 from odeflow.stages import Stages, stages_of
 from odeflow.state import Field
 from odeflow.stepper import AdaptiveStepper, FixedStepper, Stepper
@@ -105,9 +107,13 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
             throughout.
         compile: Whether `torch.compile` makes one call of each step, forward and in the backward pass of `Backprop` and
             `Checkpointed`. Pays where many solves are of small states: compiling takes up to a minute.
+        per_sample: Whether each sample has its own clock, step size and accepted steps, so that its solution does not
+            depend on the rest of the batch. The field is then called with t of shape (b,) and y of shape (b, *state),
+            and may be called with some samples only.
 
     Raises:
-        SettingError: A value is out of range.
+        SettingError: A value is out of range, or `per_sample` was set with an option of joint steps: `compile`,
+            `controller`, `norm` or `step_at`.
     """
 
     def __init__(
@@ -122,11 +128,18 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
         controller: Gains = "I",
         norm: Norm = "rms",
         step_at: Sequence[float] = (),
+        per_sample: bool = False,
     ) -> None:
         ExplicitRungeKutta.__init__(self, compile, step_at)
         AdaptiveStepper.__init__(
             self, rtol, atol, first_step, min_step, max_step, max_steps, controller=controller, norm=norm
         )
+        joint = {"compile": compile, "controller": controller != "I", "norm": norm != "rms", "step_at": bool(step_at)}
+        for option in (option for option, given in joint.items() if given and per_sample):
+            raise SettingError(
+                f"{type(self).__name__}: {option} and per_sample=True do not go together; set one of them"
+            )
+        self.per_sample = per_sample
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -136,3 +149,17 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
     @property
     def error_order(self) -> int:
         return min(self.order, self.tableau.embedded_order or 0)
+
+    def integrate(
+        self,
+        field: Field,
+        y0: Tensor,
+        t: Tensor,
+        *,
+        tape: Tape | None = None,
+        quadrature: Quadrature | None = None,
+        jump: Jump | None = None,
+    ) -> Solution:
+        if not self.per_sample or quadrature is not None or jump is not None:  # an adjoint equation is solved jointly
+            return super().integrate(field, y0, t, tape=tape, quadrature=quadrature, jump=jump)
+        return PerSample(self.tableau, self.control(0.0, 0.0), OwnClocks(field), tape).solve(y0, t)

@@ -30,6 +30,9 @@ class Stats:
         stiffness: h|λ|, the step size times the field's largest eigenvalue, as the last two stages estimate it, the
             mean over every tenth step; None where the method cannot tell or took fewer. Well below 1 accuracy chooses
             the steps; at about 3 stability does: the problem is stiff, and an implicit solver takes fewer.
+        accepted_per_sample: (B,), accepted steps of each sample, where each has its own. `accepted` and `rejected` are
+            then those of the sample that took the most attempts, as many as the whole solve.
+        rejected_per_sample: (B,), rejected steps of each sample, likewise.
     """
 
     nfe_forward: int = 0
@@ -40,6 +43,8 @@ class Stats:
     largest_step: float = 0.0
     suggested_step: float | None = None
     stiffness: float | None = None
+    accepted_per_sample: Tensor | None = field(default=None, compare=False)
+    rejected_per_sample: Tensor | None = field(default=None, compare=False)
 
     def count_step(self, size: float) -> None:
         """Counts an accepted step of this size."""
@@ -53,7 +58,7 @@ class Solution:
     """The solution of an initial value problem at the times that were asked for.
 
     Attributes:
-        t: (T,), the times.
+        t: (T,), the times, or (B, T) where each sample has its own.
         y: (T, *state), or a tuple of such tensors where the state is a tuple.
         stats: What it took.
         events: Where each of the events was met, in the order in which they were given.
@@ -121,18 +126,18 @@ class Segment:
     Attributes:
         start: (*state), the state where it starts.
         rerun: (field, start) ↦ (state at the end, rows inside or None): pure, so that it gives the same values again.
-        rows: Which rows of the solution lie strictly inside.
+        rows: Which rows of the solution are computed with it, besides that at its end: what indexes them.
         end_row: The row of the solution that is the state at its end, if there is one.
-        span: (time at its start, time at its end).
-        places: The places θ of the rows inside, each between 0 and 1.
+        span: (time at its start, time at its end), where all samples have the same.
+        places: The places θ of the rows inside, each between 0 and 1, likewise.
         dense: θ ↦ the state at the place θ between 0 and 1 of it, where the tape asked for that.
     """
 
     start: Tensor
     rerun: Callable[[Field, Tensor], tuple[Tensor, Tensor | None]]
-    rows: slice
+    rows: slice | tuple[Tensor, Tensor]
     end_row: int | None
-    span: tuple[float, float]
+    span: tuple[float, float] | None = None
     places: tuple[float, ...] = ()
     dense: Callable[[float], Tensor] | None = None
 
@@ -196,6 +201,8 @@ class Solver(Plugin, ABC):
     """Order p: the global error falls as step size to the power p."""
     step_at: tuple[float, ...] = ()
     """Times at which the field jumps, where a step ends."""
+    per_sample: bool = False
+    """Whether each sample, along dimension 0 of the state, has its own clock: the field's t is then of shape (B,)."""
 
     @abstractmethod
     def integrate(
@@ -215,7 +222,8 @@ class Solver(Plugin, ABC):
         Args:
             field: dy/dt = field(t, y), with t of shape () and y and the result of the shape of y0.
             y0: (*state), contiguous: the state at t[0].
-            t: (T,), strictly increasing or strictly decreasing. No gradient flows to it from here.
+            t: (T,), strictly increasing or strictly decreasing; with `per_sample` also (B, T), a row for each sample.
+                No gradient flows to it from here.
             tape: Takes the segments that the solve consists of, for gradients that run them again.
             quadrature: Takes integrals of the field's side results.
             jump: Replaces the state at each of the times t[1:], so that a step must end there.

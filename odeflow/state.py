@@ -10,21 +10,30 @@ from odeflow.errors import StateError
 
 State = Tensor | tuple[Tensor, ...]
 Field = Callable[[Tensor, Tensor], Tensor]
-"""dy/dt = field(t, y), on one Tensor: t of shape (), y and the result of the same shape."""
+"""dy/dt = field(t, y), on one Tensor: t of shape () or, per sample, (B,); y and the result of the same shape."""
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Turns a tuple of Tensors into one flat Tensor and back, so that solvers know only one kind of state."""
+    """Turns a tuple of Tensors into one flat Tensor and back, so that solvers know only one kind of state.
+
+    Attributes:
+        shapes: Of the tensors; of one sample's, where the packing leaves the samples apart.
+    """
 
     shapes: tuple[torch.Size, ...]
 
     @classmethod
-    def of(cls, state: tuple[Tensor, ...]) -> "Packing":
+    def of(cls, state: tuple[Tensor, ...], per_sample: bool = False) -> "Packing":
         """The packing of states like this one.
 
+        Args:
+            state: The tensors.
+            per_sample: Whether dimension 0 of all of them, the samples', shall be that of the packed state.
+
         Raises:
-            StateError: The tuple is empty, or its tensors differ in dtype or device.
+            StateError: The tuple is empty, its tensors differ in dtype or device, or have no common dimension 0 that
+                could be left.
         """
         if not state:
             raise StateError("the state is an empty tuple; give at least one Tensor")
@@ -32,11 +41,16 @@ class Packing:
         if len(kinds) > 1:
             listed = ", ".join(f"{leaf.dtype} on {leaf.device}" for leaf in state)
             raise StateError(f"the tensors of a tuple state must share dtype and device; got {listed}")
-        return cls(tuple(leaf.shape for leaf in state))
+        if per_sample and (any(leaf.dim() == 0 for leaf in state) or len({len(leaf) for leaf in state}) > 1):
+            listed = ", ".join(str(tuple(leaf.shape)) for leaf in state)
+            raise StateError(f"per_sample=True needs the samples along dimension 0 of all tensors; got shapes {listed}")
+        return cls(tuple(leaf.shape[per_sample:] for leaf in state))
 
     def pack(self, state: tuple[Tensor, ...]) -> Tensor:
-        """(sum of the leaves' sizes,)."""
-        return torch.cat([leaf.reshape(-1) for leaf in state])
+        """(sum of the leaves' sizes,), or (B, that sum) where the samples are left apart."""
+        lead = state[0].shape[: state[0].dim() - len(self.shapes[0])]
+        parts = zip(state, self.shapes, strict=True)
+        return torch.cat([leaf.reshape(*lead, shape.numel()) for leaf, shape in parts], dim=-1)
 
     def unpack(self, packed: Tensor) -> tuple[Tensor, ...]:
         """The leaves of (…, size); leading dimensions, such as that of time, are kept."""
@@ -70,7 +84,7 @@ class PackedField:
                 f"it returned {type(value).__name__}"
             )
         for number, (leaf, shape) in enumerate(zip(value, shapes, strict=True)):
-            check_shape(leaf, shape, f" for leaf {number} of the state")
+            check_shape(leaf, y.shape[:-1] + shape, f" for leaf {number} of the state")
         return self.packing.pack(tuple(value))
 
 

@@ -17,13 +17,7 @@ from odeflow.stepping import SAME_STEP, ErrorControl, FixedSteps, Norm, StepCont
 
 
 class Stepper(Solver):
-    """A solver made of steps: a family of methods says what one is, `FixedStepper` or `AdaptiveStepper` how large.
-
-    Attributes:
-        step_at: Times at which the field jumps, where a step ends.
-    """
-
-    step_at: tuple[float, ...] = ()
+    """A solver made of steps: a family of methods says what one is, `FixedStepper` or `AdaptiveStepper` how large."""
 
     @abstractmethod
     def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> Stages:
@@ -137,7 +131,7 @@ class AdaptiveStepper(Stepper):
         solver.first_step = first_step
         return solver
 
-    def control(self, t0: float, t1: float) -> StepControl:
+    def control(self, t0: float, t1: float) -> ErrorControl:
         return ErrorControl(
             rtol=self.rtol,
             atol=self.atol,

@@ -25,7 +25,8 @@ class Adjoint(Gradient):
     backwards in time, the state reconstructed on the way; at each time that was asked for, λ grows by the loss's
     own ∂L/∂yᵢ and the state is set to what the forward pass found. ∂L/∂tᵢ = ∂L/∂yᵢ · f(tᵢ, yᵢ), and
     ∂L/∂t₀ = −λ(t₀) · f(t₀, y₀). The result is the gradient up to both solves' errors, not that of the discrete
-    solution: choose tolerances accordingly.
+    solution: choose tolerances accordingly. The backward equation is solved for all samples together, also where the
+    forward pass steps per sample.
 
     Args:
         solver: Solves the backward equation; by default the solver of the forward pass.
@@ -52,7 +53,8 @@ class Adjoint(Gradient):
         params: tuple[Tensor, ...],
         mesh: Mesh | None = None,
     ) -> Solution:
-        self.refuse(mesh)
+        self.refuse(mesh is not None, "dense output and events")
+        self.refuse(t.dim() > 1, "times of each sample's own, (B, T): it solves backwards for all samples together")
         stats = Stats()
         backward = _backward_full if self.norm == "full" else _backward_seminorm
         y = _BackwardInTime.apply(solver, self.solver or solver, backward, None, field, stats, y0, t, *params)
@@ -85,7 +87,8 @@ class InterpolatedAdjoint(Gradient):
         params: tuple[Tensor, ...],
         mesh: Mesh | None = None,
     ) -> Solution:
-        self.refuse(mesh)
+        self.refuse(mesh is not None, "dense output and events")
+        self.refuse(solver.per_sample, "per_sample=True: it reads all samples' states at common times from one step")
         stats = Stats()
         tape = Tape(dense=True)
         y = _BackwardInTime.apply(
@@ -231,7 +234,9 @@ class _Interpolated:
         return dense(self._place(time))
 
     def _place(self, time: float) -> float:
-        start, end = self.segments[self.number].span
+        span = self.segments[self.number].span
+        assert span is not None
+        start, end = span
         return (time - start) / (end - start)
 
 

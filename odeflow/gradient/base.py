@@ -35,7 +35,7 @@ class Gradient(Plugin, ABC):
             solver: Integrates.
             field: The vector field on one Tensor.
             y0: (*state), the state at t[0].
-            t: (T,), the times.
+            t: (T,), the times, or (B, T) where each sample has its own.
             params: What else the field depends on and gradients are wanted for.
             mesh: Notes the steps, for dense output and events.
 
@@ -43,17 +43,14 @@ class Gradient(Plugin, ABC):
             Solution with y of shape (T, *state). Its statistics are completed when the backward pass runs.
 
         Raises:
-            GradientError: This gradient cannot differentiate dense output and events.
+            GradientError: The gradient cannot do with this solver or these times, nor with dense output and events.
         """
 
-    def refuse(self, mesh: Mesh | None) -> None:
-        """Refuses dense output and events, for gradients that know the solution at the times asked for alone.
+    def refuse(self, when: bool, what: str) -> None:
+        """Refuses what only gradients through the steps themselves can do, if it is the case.
 
         Raises:
-            GradientError: They are wanted.
+            GradientError: It is the case.
         """
-        if mesh is not None:
-            raise GradientError(
-                f"{type(self).__name__} does not differentiate dense output and events. Use Checkpointed() or "
-                "Backprop(), give the times in t instead, or solve under torch.no_grad()"
-            )
+        if when:
+            raise GradientError(f"{type(self).__name__} does not go with {what}. Use Checkpointed or Backprop")

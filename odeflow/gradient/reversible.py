@@ -56,14 +56,14 @@ class Reversible(Gradient):
         params: tuple[Tensor, ...],
         mesh: Mesh | None = None,
     ) -> Solution:
-        self.refuse(mesh)
+        self.refuse(mesh is not None, "dense output and events")
         if not isinstance(solver, ExplicitRungeKutta):
             raise GradientError(
                 f"Reversible needs an explicit Runge–Kutta solver of odeflow; {type(solver).__name__} is none. "
                 "Use Dopri5 or RK4, or another gradient"
             )
-        if solver.step_at:
-            raise GradientError("Reversible does not stop at the times in step_at. Use Checkpointed() instead")
+        self.refuse(bool(solver.step_at), "step_at: it does not stop at these times")
+        self.refuse(solver.per_sample, "per_sample=True: its pairs of states take their steps together")
         stats = Stats()
         if not t.requires_grad:
             y = _BackAndForth.apply(self.coupling, solver, field, t, stats, y0, *params)

@@ -20,26 +20,28 @@ def on_fixed_clock(field: Field, t: Tensor, step_at: Sequence[float] = ()) -> Fi
 
     Args:
         field: The original field.
-        t: (T,), with gradient.
-        step_at: Times at which the field jumps.
+        t: (T,), or (B, T) where each sample has its own, with gradient.
+        step_at: Times at which the field jumps, the same for all samples.
     """
     knots = _knots(t.detach(), step_at)
-    clock = [float(knot) for knot in knots]
+    clock = [float(knot) for knot in knots] if step_at else []
 
     def on_clock(tau: Tensor, y: Tensor) -> Tensor:
-        piece = _piece(float(tau), clock) if len(clock) > 2 else 0
+        piece = _piece(float(tau), clock) if clock else 0
         start, end = _knots(t, step_at)[piece : piece + 2]  # in here, so that every rerun has a graph of its own
         rate = (end - start) / (knots[piece + 1] - knots[piece])
         time = start + (tau - knots[piece]) * rate
-        if len(clock) > 2:
+        if clock:
             time = tau + (time - time.detach())  # not even by rounding on the other side of a jump
-        return field(time.to(tau), y) * rate.to(y)
+        return field(time.to(tau), y) * _beside(rate, y)
 
     return on_clock
 
 
 def _knots(t: Tensor, step_at: Sequence[float]) -> list[Tensor]:
-    """The ends of the pieces of the clock: the first time, those of jumps, the last time; each ()."""
+    """The ends of the pieces of the clock: the first time, those of jumps, the last time; each () or (B,)."""
+    if not step_at:
+        return [t[..., 0], t[..., -1]]
     start, end = float(t[0].detach()), float(t[-1].detach())
     breaks = sorted({time for time in step_at if min(start, end) < time < max(start, end)}, reverse=end < start)
     return [t[0], *(t.new_tensor(time) for time in breaks), t[-1]]
@@ -53,16 +55,17 @@ def _piece(time: float, clock: Sequence[float]) -> int:
 
 
 def moved(t: Tensor, step_at: Sequence[float], times: Tensor) -> Tensor:
-    """Times on the fixed clock as functions of the first and the last of t: (m,), of the same values.
+    """Times on the fixed clock as functions of the first and the last of t, of the same values.
 
     Args:
-        t: (T,), with gradient.
+        t: (T,) or (B, T), with gradient.
         step_at: Times at which the field jumps.
-        times: (m,), between the first and the last.
+        times: (m,) or (m, B), between the first and the last.
     """
     ends = torch.stack(_knots(t, step_at)).to(times)
-    clock = ends.detach()
-    pieces = torch.tensor([_piece(time, clock.tolist()) for time in times.tolist()], dtype=torch.long)
+    clock, pieces = ends.detach(), torch.tensor(0)
+    if step_at:
+        pieces = torch.tensor([_piece(time, clock.tolist()) for time in times.tolist()], dtype=torch.long)
     start, end = ends[pieces], ends[pieces + 1]
     place = (times - clock[pieces]) / (clock[pieces + 1] - clock[pieces])
     return times + ((start - start.detach()) * (1 - place) + (end - end.detach()) * place)
@@ -75,19 +78,24 @@ def move_rows(field: Field, t: Tensor, y: Tensor, step_at: Sequence[float] = ())
 
     Args:
         field: The original field.
-        t: (T,), with gradient.
+        t: (T,) or (B, T), with gradient.
         y: (T, *state), or fewer if the solve ended before, solved on the fixed clock.
         step_at: Times at which the field jumps.
 
     Returns:
         The same values.
     """
-    count = min(len(y), len(t) - 1)
+    times = t.movedim(-1, 0)
+    count = min(len(y), len(times) - 1)
     if count < 2:
         return y
-    clock = t.detach()[1:count]
-    shift = (t[1:count] - clock) - (moved(t, step_at, clock) - clock)
+    clock = times.detach()[1:count]
+    shift = (times[1:count] - clock) - (moved(t, step_at, clock) - clock)
     with torch.no_grad():
         slopes = torch.stack([field(time.to(row), row) for time, row in zip(clock, y[1:count], strict=True)])
-    inner = y[1:count] + slopes * shift.to(y).reshape(-1, *(1,) * (y.dim() - 1))
-    return torch.cat([y[:1], inner, y[count:]])
+    return torch.cat([y[:1], y[1:count] + slopes * _beside(shift, y), y[count:]])
+
+
+def _beside(values: Tensor, y: Tensor) -> Tensor:
+    """Values of y's leading dimensions, to be multiplied with y."""
+    return values.to(y).reshape(*values.shape, *(1,) * (y.dim() - values.dim()))

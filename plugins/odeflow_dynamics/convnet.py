@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
+from odeflow_dynamics.clock import as_feature
 
 
 class ConvNet(of.Dynamics):
@@ -34,7 +35,7 @@ class ConvNet(of.Dynamics):
         """
         if y.dim() != 4 or y.shape[1] != self.width:
             raise of.StateError(f"ConvNet takes images (B, {self.width}, H, W); got {tuple(y.shape)}")
-        time = t.expand(y.shape[0], 1, *y.shape[2:])
+        time = as_feature(t, y).expand(y.shape[0], 1, *y.shape[2:])
         y = self.conv1(torch.cat([time, self.norm1(y).relu()], dim=1))
         y = self.conv2(torch.cat([time, self.norm2(y).relu()], dim=1))
         return self.norm3(y)

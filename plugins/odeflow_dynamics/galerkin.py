@@ -62,20 +62,20 @@ class Galerkin(of.Modifier):
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """As of the field that is modified."""
         values = self.basis((t - self.t0) / (self.t1 - self.t0), self.degree)
-        shift = (values.to(self.coefficients)[:, None] * self.coefficients).sum(0)
+        shift = (values.to(self.coefficients)[..., None] * self.coefficients).sum(-2)
         return self.shift.call(self.dynamics, shift, t, y)
 
 
 def _polynomial(s: Tensor, degree: int) -> Tensor:
-    """(K,): T_k(x) at x = 2s − 1, k = 1 … K, by T_{k+1} = 2x T_k − T_{k−1}."""
+    """(…, K) at s, (…): T_k(x) at x = 2s − 1, k = 1 … K, by T_{k+1} = 2x T_k − T_{k−1}."""
     x = 2 * s - 1
     values = [torch.ones_like(x), x]
     for _ in range(degree - 1):
         values.append(2 * x * values[-1] - values[-2])
-    return torch.stack(values[1:])
+    return torch.stack(values[1:], dim=-1)
 
 
 def _fourier(s: Tensor, degree: int) -> Tensor:
-    """(2K,): cos 2πks, k = 1 … K, then sin 2πks."""
-    angles = 2 * math.pi * s * torch.arange(1, degree + 1, device=s.device)
-    return torch.cat([angles.cos(), angles.sin()])
+    """(…, 2K) at s, (…): cos 2πks, k = 1 … K, then sin 2πks."""
+    angles = 2 * math.pi * s[..., None] * torch.arange(1, degree + 1, device=s.device)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)

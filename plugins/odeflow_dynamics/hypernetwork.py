@@ -54,4 +54,4 @@ class Hypernetwork(of.Modifier):
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """As of the field that is modified."""
-        return self.shift.call(self.dynamics, self.net(t.reshape(1)), t, y)
+        return self.shift.call(self.dynamics, self.net(t.unsqueeze(-1)), t, y)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
+from odeflow_dynamics.clock import as_feature
 from odeflow_dynamics.symbolic import square
 
 
@@ -53,4 +54,6 @@ class Linear(of.Dynamics):
         """
         if y.dim() == 0 or y.shape[-1] != self.width:
             raise of.StateError(f"Linear(dim={self.width}) takes states (…, {self.width}); got {tuple(y.shape)}")
-        return self.layer(y if self.time == "none" else torch.cat([y, t.expand(*y.shape[:-1], 1)], dim=-1))
+        if self.time == "none":
+            return self.layer(y)
+        return self.layer(torch.cat([y, as_feature(t, y).expand(*y.shape[:-1], 1)], dim=-1))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
+from odeflow_dynamics.clock import as_feature
 from odeflow_dynamics.time_embedding import TimeEmbedding
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -76,12 +77,14 @@ class MLP(of.Dynamics):
             raise of.StateError(f"MLP(dim={self.width}) takes states (…, {self.width}); got {tuple(y.shape)}")
         x = y if self.power == 1 else y**self.power
         if self.time == "concat":
-            x = torch.cat([x, t.expand(*x.shape[:-1], 1)], dim=-1)
+            x = torch.cat([x, as_feature(t, x).expand(*x.shape[:-1], 1)], dim=-1)
         return self._timed(t, x) if self.shifts else self.layers(x)
 
     def _timed(self, t: Tensor, x: Tensor) -> Tensor:
         """The layers, each gated and shifted by the time."""
-        features = t.to(x).expand(1) if self.embedding is None else self.embedding(t)
+        features = as_feature(t.to(x), x)
+        if self.embedding is not None:
+            features = self.embedding(features.squeeze(-1))
         for number, shift in enumerate(self.shifts):
             x = self.layers[2 * number](x)
             if self.gates:

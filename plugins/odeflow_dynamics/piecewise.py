@@ -53,8 +53,18 @@ class Piecewise(of.Modifier):
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """As of the field that is modified."""
+        if t.dim():
+            return self._apart(t, y)
         number = self.number(t)
         return self.others[number - 1](t, y) if number else self.dynamics(t, y)
+
+    def _apart(self, t: Tensor, y: Tensor) -> Tensor:
+        """Each sample's slope at its own time: each piece sees those samples that are in it."""
+        numbers = torch.tensor([self.number(time) for time in t.detach().cpu()], device=y.device)
+        places = [(numbers == number).nonzero().squeeze(1) for number in range(self.pieces)]
+        pieces = [self.dynamics, *self.others]
+        slopes = [piece(t[place], y[place]) for piece, place in zip(pieces, places, strict=True) if len(place)]
+        return torch.cat(slopes)[torch.cat(places).argsort()]
 
     def number(self, t: Tensor) -> int:
         """Which piece holds at a time.

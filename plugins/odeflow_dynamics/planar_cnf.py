@@ -51,18 +51,25 @@ class PlanarCNF(of.Dynamics):
             StateError: The state's last dimension is not d.
         """
         u, w, b = self._parameters_at(t, y)
-        return torch.tanh(y @ w.T + b) @ u
+        return (torch.tanh(_rows(t, y) @ w.mT + b) @ u).view_as(y)
 
     def divergence(self, t: Tensor, y: Tensor) -> Tensor:
         """(B,), in closed form."""
         u, w, b = self._parameters_at(t, y)
-        slopes = 1 - torch.tanh(y @ w.T + b).square()
-        return (slopes @ (u * w).sum(1)).flatten(1).sum(1) if y.dim() > 2 else slopes @ (u * w).sum(1)
+        slopes = 1 - torch.tanh(_rows(t, y) @ w.mT + b).square()
+        traces = slopes @ (u * w).sum(-1, keepdim=True)
+        return traces.view(y.shape[:-1]).flatten(1).sum(1) if y.dim() > 2 else traces.view(y.shape[:-1])
 
     def _parameters_at(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The gated σu (M, d), w (M, d) and b (M,)."""
+        """The gated σu (M, d), w (M, d) and b (M,); (B, M, d), (B, M, d) and (B, 1, M) at t of shape (B,)."""
         if y.dim() == 0 or y.shape[-1] != self.width:
             raise of.StateError(f"PlanarCNF(dim={self.width}) takes states (…, {self.width}); got {tuple(y.shape)}")
         size = self.units * self.width
-        u, w, b, g = self.net(t.to(y).reshape(1)).split([size, size, self.units, self.units])
-        return g.sigmoid()[:, None] * u.view(-1, self.width), w.view(-1, self.width), b
+        values = self.net(t.to(y).unsqueeze(-1)).split([size, size, self.units, self.units], dim=-1)
+        u, w, b, g = (value.unflatten(-1, (self.units, -1)) for value in values)
+        return g.sigmoid() * u, w, b.mT if t.dim() else b.squeeze(-1)
+
+
+def _rows(t: Tensor, y: Tensor) -> Tensor:
+    """y, as (B, n, d) where each sample has its own time."""
+    return y.reshape(len(y), -1, y.shape[-1]) if t.dim() else y

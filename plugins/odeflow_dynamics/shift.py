@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 import odeflow as of
+from odeflow_dynamics.piecewise import Piecewise
 from odeflow_dynamics.singular_value import SingularValue
 
 
@@ -60,13 +61,27 @@ class Shift:
 
         Args:
             dynamics: The field f.
-            shift: (size,), δ.
-            t: (), the time.
+            shift: (size,), δ, or (B, size) where each sample has its own.
+            t: (), the time, or (B,) where each sample has its own.
             y: (B, *state).
 
         Returns:
             (B, *state).
+
+        Raises:
+            StateError: The field is `Piecewise` inside, and the samples have times of their own.
         """
+        if shift.dim() == 2:
+            if any(isinstance(module, Piecewise) for module in dynamics.modules()):
+                raise of.StateError(
+                    "a Piecewise field whose parameters change with time takes one time for all samples; got t of "
+                    f"shape {tuple(t.shape)}. Put Piecewise outside, or use a solver without per_sample"
+                )
+
+            def one(shift: Tensor, t: Tensor, y: Tensor) -> Tensor:
+                return self.call(dynamics, shift, t, y[None])[0]
+
+            return torch.func.vmap(one)(shift, t, y)
         own = dict(dynamics.named_parameters())
         parts = zip(self.shapes.items(), shift.split(self._sizes), strict=True)
         shifted = {name: own[name] + part.view(shape).to(own[name]) for (name, shape), part in parts}

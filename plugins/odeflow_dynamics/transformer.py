@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import odeflow as of
+from odeflow_dynamics.clock import as_feature
 from odeflow_dynamics.time_embedding import TimeEmbedding
 
 TIME_FEATURES = 32
@@ -88,7 +89,8 @@ class Transformer(of.Dynamics):
 
     def _slope(self, t: Tensor, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
         """The slope of tokens (…, N, length) that lie on a grid of these sizes."""
-        features, x = self.time(t), self.embed(tokens) + self._places(sizes, tokens.device)
+        features = self.time(as_feature(t, tokens).squeeze(-1))
+        x = self.embed(tokens) + self._places(sizes, tokens.device)
         for block in self.blocks:
             x = block(features, x)
         return self.unembed(_normalised(x))
@@ -118,8 +120,8 @@ class TransformerBlock(nn.Module):
         self.perceptron = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
 
     def forward(self, features: Tensor, x: Tensor) -> Tensor:
-        """(TIME_FEATURES,), (…, N, width) ↦ (…, N, width)."""
-        scale1, shift1, scale2, shift2 = self.time(features).chunk(4)
+        """(TIME_FEATURES,) or (B, 1, …, TIME_FEATURES), (…, N, width) ↦ (…, N, width)."""
+        scale1, shift1, scale2, shift2 = self.time(features).chunk(4, dim=-1)
         x = x + self._attention(_normalised(x) * (1 + scale1) + shift1)
         return x + self.perceptron(_normalised(x) * (1 + scale2) + shift2)
 

@@ -95,5 +95,5 @@ class ResidualBlock(nn.Module):
     def forward(self, features: Tensor, x: Tensor) -> Tensor:
         """(TIME_FEATURES,), (B, inputs, H, W) ↦ (B, outputs, H, W)."""
         inner = self.norm2(self.conv1(F.silu(self.norm1(x))))
-        inner = inner + self.time(features)[:, None, None]
+        inner = inner + self.time(features)[..., None, None]
         return self.shortcut(x) + self.conv2(F.silu(inner))

@@ -19,7 +19,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[st
     """The scripts, imported as when they are run; truths are kept in a folder of the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
-    names = ("problems", "engines", "compare", "scaling")
+    names = ("problems", "engines", "compare", "scaling", "per_sample")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield {name: __import__(name) for name in names}
@@ -91,3 +91,20 @@ def test_memory_of_backprop_grows(scripts: dict[str, ModuleType]) -> None:
         peaks[name] = [scaling.memory(problem, make(2048), steps)[1] for steps in (4, 32)]
     assert peaks["Backprop"][1] > 4 * peaks["Backprop"][0]
     assert peaks["Checkpointed"][1] < peaks["Backprop"][1] / 4
+
+
+def test_steps_together_and_apart(scripts: dict[str, ModuleType]) -> None:
+    """Samples that oscillate at other speeds take fewer steps apart; leaving out the finished spares calls with them."""
+    script = scripts["per_sample"]
+    speeds = torch.tensor([[1.0], [1.0], [8.0]], dtype=torch.float64)
+    y0 = torch.cat((speeds, torch.ones(3, 1).double()), dim=1)  # the first entry is the speed, and stays
+
+    def turning(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        phase = t[:, None] * y[:, :1]
+        return torch.cat((torch.zeros_like(phase), y[:, :1] * phase.cos()), dim=1)
+
+    case = script.Case("turning", turning, y0, torch.tensor([[0.0, 5.0]]).expand(3, -1).double())
+    with torch.no_grad():
+        rows = {row[1]: [float(cell) for cell in row[2:]] for row in script.measure(case, 1)}
+    assert rows["per sample"][0] < rows["together"][0]
+    assert rows["per sample"][3] < rows["per sample, none left out"][3]

@@ -170,7 +170,7 @@ def test_what_cannot_be_given_is_refused() -> None:
     with pytest.raises(of.SettingError, match="does not show its steps, so it has neither dense output nor events"):
         solve(TorchDiffEq("rk4"))
     for gradient in (of.Adjoint(), of.InterpolatedAdjoint(), of.Reversible()):
-        with pytest.raises(of.GradientError, match=f"{type(gradient).__name__} does not differentiate dense output"):
+        with pytest.raises(of.GradientError, match=f"{type(gradient).__name__} does not go with dense output"):
             solve(gradient=gradient)
         with torch.no_grad():
             assert solve(gradient=gradient)(1.0).shape == (1,)

@@ -210,7 +210,7 @@ def test_what_cannot_be_watched_is_refused() -> None:
     y0, event = START.clone().requires_grad_(), of.Event(height)
     with pytest.raises(of.SettingError, match="does not show its steps"):
         of.solve(turn, y0, [0.0, 3.0], solver=TorchDiffEq(), params=(), event=event)
-    with pytest.raises(of.GradientError, match="Adjoint does not differentiate dense output and events"):
+    with pytest.raises(of.GradientError, match="Adjoint does not go with dense output and events"):
         of.solve(turn, y0, [0.0, 3.0], solver=TIGHT, gradient=of.Adjoint(), params=(), event=event)
     with pytest.raises(of.SettingError, match="direction must be -1, 0 or 1; got 2"):
         of.Event(height, direction=2)  # pyright: ignore[reportArgumentType]

@@ -71,6 +71,16 @@ def test_samples_do_not_see_each_other(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
+def test_samples_may_have_times_of_their_own(name: str) -> None:
+    """At t of shape (B,) the slope is each sample's at its own time, also where B is the size of another dimension."""
+    field, y = field_and_state(name, torch.float64)
+    for count in (len(y), min(y.shape)):
+        t = torch.linspace(-1, 1, count, dtype=torch.float64)
+        wanted = torch.cat([field(time, state[None]) for time, state in zip(t, y, strict=False)])
+        assert torch.allclose(field(t, y[:count]), wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", FIELDS)
 def test_every_parameter_is_trained(name: str) -> None:
     """A loss on the slope has a gradient in every parameter."""
     field, y = field_and_state(name)

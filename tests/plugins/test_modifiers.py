@@ -75,6 +75,25 @@ def states() -> Tensor:
     return torch.randn(7, 2, dtype=D, generator=torch.Generator().manual_seed(5))
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_samples_may_have_times_of_their_own(name: str) -> None:
+    """At t of shape (B,) the slope is each sample's at its own time; a field that cannot says what to do."""
+    field = seeded(ALL[name])
+    y, t = field.enter(states()), torch.linspace(-0.5, 1.5, 7, dtype=D)
+    if name == "galerkin, piecewise":
+        with pytest.raises(of.StateError, match=r"one time for all samples; got t of shape \(7,\). Put Piecewise outs"):
+            field(t, y)
+        return
+    wanted = torch.cat([field(time, state[None]) for time, state in zip(t, y, strict=True)])
+    assert torch.allclose(field(t, y), wanted, rtol=0, atol=1e-12)
+    with torch.no_grad():
+        for param in field.parameters():
+            param *= 0.1
+    solver = Dopri5(1e-5, 1e-5, per_sample=True)
+    ends = [of.Flow(field, solver, gradient)(states()) for gradient in (of.Checkpointed(), of.Backprop())]
+    assert torch.allclose(*ends, rtol=0, atol=1e-10)
+
+
 def gradients(field: of.Dynamics, solver: of.Solver, gradient: of.Gradient) -> list[Tensor | None]:
     """∂L/∂y₀ and ∂L/∂θ through a flow."""
     y0 = states().requires_grad_()

@@ -24,6 +24,9 @@ def test_the_divergence_is_the_trace_of_the_jacobian(shape: tuple[int, ...]) -> 
         jacobian = torch.func.jacrev(lambda row: planar(HALF, row[None])[0])(sample)
         trace = jacobian.reshape(sample.numel(), sample.numel()).trace()
         assert abs(trace - value) < 1e-10
+    times = torch.linspace(0, 1, 7, dtype=torch.float64)
+    wanted = torch.cat([planar.divergence(time, sample[None]) for time, sample in zip(times, y, strict=True)])
+    assert torch.allclose(planar.divergence(times, y), wanted, rtol=0, atol=1e-12)
 
 
 def test_the_slope_is_the_sum_over_the_units() -> None:

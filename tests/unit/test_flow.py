@@ -67,7 +67,7 @@ def test_warm_start_saves_evaluations_at_the_same_accuracy() -> None:
     ("t", "message"),
     [
         ([0.0], r"at least two times, \(T,\); its shape is \(1,\)"),
-        ([[0.0, 1.0]], r"its shape is \(1, 2\)"),
+        ([[0.0, 1.0]], r"t has the shape \(1, 2\), times of each sample"),
         ([0.0, 1.0, 0.5], "strictly increasing or strictly decreasing, and finite; it goes 0, 1, 0.5"),
         ([0.0, 0.0], "it goes 0, 0"),
         ([0.0, math.nan], "it goes 0, nan"),
