@@ -72,7 +72,8 @@ class Jacobian:
     def at(self, field: Field, t: float, y: Tensor) -> Linearisation:
         """The derivative at (t, y)."""
         if self.dims is None:
-            self.dims = [*sorted(range(min(y.dim(), 2)), key=lambda dim: y.numel() // max(y.shape[dim], 1)), None]
+            first = sorted(range(min(y.dim(), 2)), key=lambda dim: y.numel() // max(y.shape[dim], 1))  # smallest blocks
+            self.dims = [*first, None]
         noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype).to(y.device)
         with torch.inference_mode(False), torch.enable_grad():
             state = y.detach().clone().requires_grad_()
@@ -95,9 +96,13 @@ class Jacobian:
         """(*state), ∂f/∂t at (t, y)."""
         self._count(field, 1)
         clock = y.new_full((), t)
+
+        def by_clock(time: Tensor) -> Tensor:
+            return field(time, y)
+
         try:
             with torch.no_grad():
-                return torch.func.jvp(lambda time: field(time, y), (clock,), (torch.ones_like(clock),))[1]
+                return torch.func.jvp(by_clock, (clock,), (torch.ones_like(clock),))[1]
         except (RuntimeError, NotImplementedError):  # torch's, where something has no forward mode
             with torch.no_grad():
                 step = torch.finfo(y.dtype).eps ** (1 / 3) * max(1.0, abs(t))
