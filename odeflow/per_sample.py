@@ -227,8 +227,8 @@ class PerSample:
         if not bool(small.any()):
             raise SolveError(
                 f"max_steps = {self.control.max_steps} steps did not take sample {number} to its end: at t = {t:g} the "
-                f"step size is {h:.3g}. Loosen rtol and atol, raise max_steps, or, if the problem is stiff, use an implicit "
-                "solver such as Kvaerno5"
+                f"step size is {h:.3g}. Loosen rtol and atol, raise max_steps, or, if the problem is stiff, use an "
+                "implicit solver such as Kvaerno5"
             )
         raise SolveError(
             f"the step size of sample {number} fell to {h:.3g} at t = {t:g}: near there the field jumps, varies "

@@ -135,10 +135,9 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
             self, rtol, atol, first_step, min_step, max_step, max_steps, controller=controller, norm=norm
         )
         joint = {"compile": compile, "controller": controller != "I", "norm": norm != "rms", "step_at": bool(step_at)}
-        for option in (option for option, given in joint.items() if given and per_sample):
-            raise SettingError(
-                f"{type(self).__name__}: {option} and per_sample=True do not go together; set one of them"
-            )
+        given = [option for option, is_set in joint.items() if is_set]
+        if per_sample and given:
+            raise SettingError(f"{type(self).__name__}: per_sample=True does not go with {given[0]}; leave one out")
         self.per_sample = per_sample
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

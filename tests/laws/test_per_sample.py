@@ -292,7 +292,7 @@ def test_memory_of_checkpoints_grows_by_states() -> None:
 
     def growth(gradient: of.Gradient) -> int:
         peaks: list[int] = []
-        for steps in (4, 24):
+        for steps in (4, 12):
             by = Dopri5(1e6, 1e6, first_step=1 / steps, max_step=1 / steps, per_sample=True)
             with torch.profiler.profile(
                 activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
@@ -304,8 +304,9 @@ def test_memory_of_checkpoints_grows_by_states() -> None:
         return peaks[1] - peaks[0]
 
     state = y0.numel() * y0.element_size()
-    assert growth(of.Checkpointed()) < 20 * 2.5 * state  # the state, the clock and the step size of 3 numbers
-    assert growth(of.Checkpointed()) < 0.1 * growth(of.Backprop())
+    kept = growth(of.Checkpointed())
+    assert kept < 8 * 2.5 * state  # the state, the clock and the step size of 3 numbers
+    assert kept < 0.1 * growth(of.Backprop())
 
 
 @pytest.mark.parametrize("divergence", [None, of.Exact(), of.Hutchinson()], ids=["none", "exact", "hutchinson"])
@@ -440,7 +441,7 @@ def by_entries(t: Tensor, y: Tensor) -> Tensor:
             of.SettingError,
             r"in all rows in the same direction; row 2 goes 0\.4, 0\.2",
         ),
-        (lambda: Dopri5(compile=True, per_sample=True), of.SettingError, "set compile or per_sample"),
+        (lambda: Dopri5(compile=True, per_sample=True), of.SettingError, "per_sample=True does not go with compile"),
         (
             lambda: of.solve(Forced(), states(), own_times(), solver=solver(), gradient=of.Adjoint()),
             of.GradientError,
