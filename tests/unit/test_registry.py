@@ -46,9 +46,13 @@ def test_only_concrete_classes_with_an_address_are_plugins() -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("solver", "RK5", r"no solver named 'RK5'\. Did you mean RK4\?  available: Bosh3, CashKarp45"),
+        (
+            "solver",
+            "RK5",
+            r"no solver named 'RK5'\. Did you mean RK4\?  available: AdamsBashforth, AdamsBashforthMoulton, Bosh3",
+        ),
         ("solver", "dopri5", r"no solver named 'dopri5'\. Did you mean Dopri5\?"),
-        ("solver", "xyz", r"no solver named 'xyz'\.  available: Bosh3"),
+        ("solver", "xyz", r"no solver named 'xyz'\.  available: AdamsBashforth"),
         ("solvr", "RK4", r"no kind of plugin named 'solvr'\. Did you mean solver\?  available: solver, dynamics"),
     ],
 )
