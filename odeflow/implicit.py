@@ -19,7 +19,7 @@ from odeflow.state import Field
 from odeflow.stepper import AdaptiveStepper, FixedStepper, Stepper
 from odeflow.tableau import Tableau
 
-SIMPLIFIED_ITERATIONS = 8
+SIMPLIFIED_ITERATIONS = 15
 FULL_ITERATIONS = 25
 
 
@@ -151,7 +151,8 @@ class ImplicitStages(MemoryStages):
     def _iterated(self, t: float, base: Tensor, weight: float, slope: Tensor, factors: Factors | None) -> Tensor | None:
         """Newton's iteration from a slope, with these factors or, without, with new ones each time."""
         scale, last = self.newton.scale(self.y), math.inf
-        for number in range(SIMPLIFIED_ITERATIONS if factors else FULL_ITERATIONS):
+        count = SIMPLIFIED_ITERATIONS if factors else FULL_ITERATIONS
+        for number in range(count):
             state = base.add(slope, alpha=weight)
             residual = self.evaluate(t, state) - slope
             change = (factors or self._derivatives(t, state).factors(weight)).solve(residual)
@@ -162,8 +163,8 @@ class ImplicitStages(MemoryStages):
             rate = size / last if number else 0.5
             if size <= 0.01 or (number and (size <= 0.1 or (rate < 1 and size * rate / (1 - rate) <= 1))):
                 return slope
-            if factors and number > 1 and rate > 2:
-                return None
+            if factors and number > 1 and (rate >= 1 or size * rate ** (count - number) > 1):
+                return None  # at this rate it will not converge in time
             last = size
         return None
 
