@@ -1,12 +1,37 @@
 """The data that come with odeflow, one file each."""
 
+from odeflow_data.bidirectional_spirals import BidirectionalSpirals
+from odeflow_data.character_trajectories import CharacterTrajectories
 from odeflow_data.crossing import Crossing
 from odeflow_data.digits import Digits
+from odeflow_data.hopper import Hopper
+from odeflow_data.irregular_series import IrregularSeries
+from odeflow_data.lynx_hare import LynxHare
 from odeflow_data.mnist import MNIST
+from odeflow_data.pendulum import Pendulum
+from odeflow_data.periodic_series import PeriodicSeries
+from odeflow_data.physionet2012 import PhysioNet2012
 from odeflow_data.power import Power
 from odeflow_data.spheres import Spheres
 from odeflow_data.spiral import Spiral
 from odeflow_data.tabular_npy import TabularNPY
 from odeflow_data.toy_density import ToyDensity
 
-__all__ = ["MNIST", "Crossing", "Digits", "Power", "Spheres", "Spiral", "TabularNPY", "ToyDensity"]
+__all__ = [
+    "MNIST",
+    "BidirectionalSpirals",
+    "CharacterTrajectories",
+    "Crossing",
+    "Digits",
+    "Hopper",
+    "IrregularSeries",
+    "LynxHare",
+    "Pendulum",
+    "PeriodicSeries",
+    "PhysioNet2012",
+    "Power",
+    "Spheres",
+    "Spiral",
+    "TabularNPY",
+    "ToyDensity",
+]

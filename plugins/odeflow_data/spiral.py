@@ -2,9 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 import odeflow as of
+from odeflow_data.pieces import Pieces
 
 MATRIX = ((-0.1, 2.0), (-2.0, -0.1))
 
@@ -51,7 +52,8 @@ class Spiral(of.DataModule):
         self.y = solution.y.float()  # (observations, 1, 2)
 
     def train_dataloader(self) -> DataLoader[object]:
-        pieces = _Pieces(self.t, self.y, self.batch_time, self.batch_size, self.steps, self.noise)
+        t, starts = self.t[: self.batch_time], torch.arange(len(self.t) - self.batch_time + 1)
+        pieces = Pieces(t, self.y[:, 0], starts, self.batch_size, self.steps, self.noise)
         return DataLoader(pieces, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[object]:
@@ -62,25 +64,6 @@ class Spiral(of.DataModule):
 
     def predict_dataloader(self) -> DataLoader[object]:
         return self.val_dataloader()
-
-
-class _Pieces(Dataset[of.Trajectories]):
-    """Random batches of pieces; each item is a whole batch."""
-
-    def __init__(self, t: Tensor, y: Tensor, length: int, batch_size: int, steps: int, noise: float) -> None:
-        self.t, self.y, self.length = t, y, length
-        self.batch_size, self.steps, self.noise = batch_size, steps, noise
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, index: int) -> of.Trajectories:
-        if index >= self.steps:
-            raise IndexError(index)
-        starts = torch.randint(len(self.t) - self.length + 1, (self.batch_size,))
-        rows = torch.arange(self.length)[:, None] + starts
-        y = self.y[rows, 0]
-        return of.Trajectories(self.t[: self.length], y + self.noise * torch.randn_like(y))
 
 
 def _spiral(t: Tensor, y: Tensor) -> Tensor:

@@ -1,0 +1,68 @@
+"""CharacterTrajectories: handwritten letters as the motion of a pen."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import odeflow as of
+from odeflow_data.archive import load
+from odeflow_data.series import Mode, SeriesData, padded
+
+FILE = "character_trajectories.npz"
+ARRAYS = ["labelled_x", "labelled_offsets", "labelled_y"]
+LONGEST = 205
+ADVICE = (
+    f"Wanted is {FILE}, made of UCI's data set 175 (doi:10.24432/C58G7V): labelled_x (M, 3), the pen's velocities and "
+    "force, series after series; labelled_offsets (N + 1,), where each begins, and the end; labelled_y (N,), the "
+    "letters from 0 to 19. Name its folder by --data.root"
+)
+
+
+class CharacterTrajectories(SeriesData):
+    """1,429 letters of 20 kinds, written on a tablet: horizontal and vertical velocity and the force on the tip.
+
+    A letter has 109 to 205 times, each 1/204 of the unit of time, so that the longest last as long. The published
+    values, differentiated, smoothed and normalised, are left as they are.
+
+    Source: Williams, Toussaint & Storkey (2006), "Extracting motion primitives from natural handwriting data", ICANN;
+        "Character Trajectories", UCI, doi:10.24432/C58G7V, CC BY 4.0.
+
+    Args:
+        root: Folder of `character_trajectories.npz`.
+        mode: What is to be predicted: all from a share of the times, or the end from the beginning.
+        observed: The share that is seen, of the times or of each letter's span.
+        batch_size: Number of letters in a batch; the last one may be smaller.
+        val: Share of the letters that validate.
+        test: Share of the letters that test.
+        seed: Of all that is drawn.
+
+    Raises:
+        SettingError: A number is out of its range.
+    """
+
+    def __init__(
+        self,
+        root: str = "~/.cache/odeflow/character_trajectories",
+        mode: Mode = "interpolation",
+        observed: float = 0.5,
+        batch_size: int = 50,
+        val: float = 0.1,
+        test: float = 0.2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, mode, observed, seed)
+        self.dim, self.num_classes = 3, 20
+        self.path, self.val_share, self.test_share = Path(root).expanduser() / FILE, val, test
+
+    def setup(self, stage: str) -> None:
+        x, offsets, label = load(self.path, ARRAYS, [], ADVICE).values()
+        shapes = ", ".join(str(each.shape) for each in (x, offsets, label))
+        form = x.ndim == 2 and x.shape[1] == self.dim and label.ndim == 1 and offsets.shape == (len(label) + 1,)
+        if not form or offsets[0] != 0 or offsets[-1] != len(x) or (np.diff(offsets) < 1).any():
+            raise of.DataError(f"{self.path} holds arrays that do not fit together, of shapes {shapes}. {ADVICE}")
+        length = np.diff(offsets)
+        t = (np.arange(len(x)) - np.repeat(offsets[:-1], length)) / (LONGEST - 1)
+        whole = padded(t, x, np.ones(x.shape, bool), offsets)
+        letters = torch.from_numpy(label.astype(np.int64))
+        self.divide(whole._replace(label=letters), self.val_share, self.test_share)

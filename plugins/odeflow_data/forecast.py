@@ -1,0 +1,97 @@
+"""Forecast: one measured series, whose beginning is known and whose end is to be foretold."""
+
+from abc import ABC
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+import odeflow as of
+from odeflow_data.pieces import Pieces
+
+EVEN = 0.1
+"""By how much of a step the times of a piece may depart from an even grid: clocks count milliseconds."""
+
+
+class Forecast(of.DataModule, ABC):
+    """One series of measurements: the first `known` of them train, the others are forecast.
+
+    All batches are `Trajectories`. Training takes random evenly spaced pieces of what is known, their times counted
+    from their beginning; validation all that is known, as one trajectory; test and prediction what follows, from the
+    last known measurement on, so that to persist in the first state of the batch is the baseline. A subclass reads
+    the measurements in `setup` and sets these.
+
+    Attributes:
+        t: (N,), the times.
+        y: (N, d), the measurements.
+
+    Args:
+        known: Share of the measurements that train.
+        batch_time: Number of measurements in a piece.
+        batch_size: Number of pieces in a batch.
+        steps: Number of batches in an epoch.
+
+    Raises:
+        SettingError: A number is out of its range.
+    """
+
+    t: Tensor
+    y: Tensor
+
+    def __init__(self, known: float, batch_time: int, batch_size: int, steps: int) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if not 0 < known < 1:
+            raise of.SettingError(f"{name}: known is a share between 0 and 1; got {known}")
+        if batch_time < 2:
+            raise of.SettingError(f"{name}: a piece needs two measurements; got batch_time = {batch_time}")
+        if batch_size < 1 or steps < 1:
+            raise of.SettingError(f"{name}: batch_size and steps must be positive; got {batch_size} and {steps}")
+        self.known, self.batch_time, self.batch_size, self.steps = known, batch_time, batch_size, steps
+
+    @property
+    def split(self) -> int:
+        """Number of measurements that are known, with one at least to forecast."""
+        return min(round(self.known * len(self.t)), len(self.t) - 1)
+
+    def train_dataloader(self) -> DataLoader[object]:
+        t, starts = even_pieces(self.t[: self.split], self.batch_time)
+        if not len(starts):
+            raise of.DataError(
+                f"{type(self).__name__}: no {self.batch_time} of the {self.split} known measurements in a row are "
+                "evenly spaced. Set a smaller batch_time, or a larger share known"
+            )
+        return DataLoader(Pieces(t, self.y, starts, self.batch_size, self.steps), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[object]:
+        return self._whole(slice(None, self.split))
+
+    def test_dataloader(self) -> DataLoader[object]:
+        return self._whole(slice(self.split - 1, None))
+
+    def predict_dataloader(self) -> DataLoader[object]:
+        return self.test_dataloader()
+
+    def _whole(self, part: slice) -> DataLoader[object]:
+        batch = of.Trajectories(self.t[part], self.y[part, None])
+        return DataLoader([batch], batch_size=None)  # pyright: ignore[reportArgumentType]
+
+
+def even_pieces(t: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Where evenly spaced pieces begin, and the times that they share.
+
+    Args:
+        t: (N,), increasing times, in which some measurements may be left out.
+        length: Number of measurements in a piece.
+
+    Returns:
+        The times of a piece from 0 on, (length,), and the starts, (S,).
+    """
+    gaps = t.diff()
+    step = gaps[gaps < 1.5 * gaps.median()].mean() if len(gaps) else gaps.sum()
+    grid = step * torch.arange(length)
+    if len(t) < length:
+        return grid, torch.arange(0)
+    pieces = t.unfold(0, length, 1)
+    departure = (pieces - pieces[:, :1] - grid).abs().amax(dim=1)
+    return grid, (departure <= EVEN * step).nonzero()[:, 0]

@@ -1,0 +1,89 @@
+"""Hopper: a one-legged robot that tumbles, simulated."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+import odeflow as of
+from odeflow_data.archive import load
+from odeflow_data.series import Mode, SeriesData, ranges, scaled
+
+FILE = "hopper_first1500.npz"
+ADVICE = (
+    f"Wanted is {FILE} with an array data of shape (series, times, 14), the positions and velocities of the Hopper "
+    "of the DeepMind Control Suite, simulated as in `mujoco_physics.py` of "
+    "https://github.com/YuliaRubanova/latent_ode. Name its folder by --data.root"
+)
+
+
+class Hopper(SeriesData):
+    """Seven positions and seven velocities of MuJoCo's hopper, at 200 times 0.005 s apart, from random states.
+
+    All 200 times together are the unit of time. To interpolate, each series is cut to `points` consecutive times at a
+    random place, counted from 0; to extrapolate, all 200 are used. Each column is scaled by its smallest value and its
+    range over all series to [0, 1]; the authors' code divides by the largest value instead (`divisor: largest`), which
+    the errors that they report are measured in. It extrapolates from the first third (`observed: 0.3333`), where the
+    paper speaks of half. A fifth of the series tests.
+
+    Source: Rubanova, Chen & Duvenaud (2019), "Latent ODEs for Irregularly-Sampled Time Series", section 4.2;
+        `lib/parse_datasets.py` and `lib/utils.py` of https://github.com/YuliaRubanova/latent_ode.
+
+    Args:
+        root: Folder of `hopper_first1500.npz`.
+        points: Number of consecutive times to interpolate.
+        divisor: What the values are divided by.
+        mode: What is to be predicted: all from a share of the times, or the end from the beginning.
+        observed: The share that is seen: of the times to interpolate, of the span to extrapolate.
+        batch_size: Number of series in a batch; the last one may be smaller.
+        val: Share of the series that validate.
+        test: Share of the series that test.
+        seed: Of all that is drawn.
+
+    Raises:
+        SettingError: A number is out of its range.
+    """
+
+    def __init__(
+        self,
+        root: str = "~/.cache/odeflow/hopper",
+        points: int = 100,
+        divisor: Literal["range", "largest"] = "range",
+        mode: Mode = "interpolation",
+        observed: float = 0.5,
+        batch_size: int = 50,
+        val: float = 0.1,
+        test: float = 0.2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, mode, observed, seed)
+        if points < 1:
+            raise of.SettingError(f"Hopper: points must be at least 1; got {points}")
+        self.dim = 14
+        self.path, self.points, self.divisor = Path(root).expanduser() / FILE, points, divisor
+        self.val_share, self.test_share = val, test
+
+    def setup(self, stage: str) -> None:
+        states = torch.from_numpy(load(self.path, ["data"], [], ADVICE)["data"]).float()
+        if states.ndim != 3 or states.shape[2] != self.dim or not states.isfinite().all():
+            raise of.DataError(f"{self.path} holds data of shape {tuple(states.shape)}, or not finite. {ADVICE}")
+        count, times = states.shape[:2]
+        t = torch.arange(times).expand(count, -1) / times
+        everywhere = torch.ones_like(states, dtype=torch.bool)
+        whole = of.Series(t, states, everywhere, everywhere)
+        whole = scaled(whole, *ranges(whole, self.divisor))
+        if self.mode == "interpolation":
+            whole = self._cut(whole)
+        self.divide(whole, self.val_share, self.test_share, span=1.0)
+
+    def _cut(self, whole: of.Series) -> of.Series:
+        """Each series from a random time on, its times counted from there."""
+        count, times = whole.t.shape
+        if self.points > times:
+            raise of.SettingError(f"Hopper: there are {times} times; got points = {self.points}")
+        generator = torch.Generator().manual_seed(self.seed)
+        start = torch.randint(times - self.points + 1, (count, 1), generator=generator)
+        place = start + torch.arange(self.points)
+        y = whole.y.gather(1, place[:, :, None].expand(-1, -1, self.dim))
+        everywhere = torch.ones_like(y, dtype=torch.bool)
+        return of.Series(whole.t[:, : self.points], y, everywhere, everywhere)

@@ -1,0 +1,150 @@
+"""IrregularSeries: anyone's time series, with times of their own and gaps."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import odeflow as of
+from odeflow_data.archive import load
+from odeflow_data.series import Mode, SeriesData, moments, scaled
+
+ADVICE = (
+    "Wanted is a .npz file of the arrays t (N, T), or (T,) if all series share their times; y (N, T, d), or (N, T); "
+    "and, if you like, mask, of the shape of y, and label (N,). Name it by --data.root"
+)
+
+
+class IrregularSeries(SeriesData):
+    """The series in a `.npz` file, shuffled and split into training, validation and test.
+
+    The file holds `t`, (N, T) or (T,) if all share their times, in increasing order, its end filled by NaN where a
+    series is shorter; `y`, (N, T, d) or (N, T); maybe `mask`, of the shape of `y`, true where it was observed; maybe
+    `label`, (N,), whole numbers from 0 on. NaN in `y` means that nothing was observed, too.
+
+    Attributes:
+        shift: (d,) what standardisation subtracts: `y * scale + shift` has the units of the file.
+        scale: (d,) what it divides by.
+        origin: The first time, in the file's, that batches count from.
+        unit: The time, in the file's, that is 1 in batches.
+
+    Args:
+        root: The file.
+        standardise: Whether each dimension is standardised by what was observed of the training series.
+        scale_time: Whether all times are mapped to [0, 1].
+        mode: What is to be predicted: all from a share of the times, or the end from the beginning.
+        observed: The share that is seen, of the times or of each series' span.
+        batch_size: Number of series in a batch; the last one may be smaller.
+        val: Share of the series that validate.
+        test: Share of the series that test.
+        seed: Of all that is drawn.
+
+    Raises:
+        SettingError: A number is out of its range.
+        DataError: There is no such file, or what is in it are no time series.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        standardise: bool = True,
+        scale_time: bool = True,
+        mode: Mode = "interpolation",
+        observed: float = 1.0,
+        batch_size: int = 50,
+        val: float = 0.1,
+        test: float = 0.2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, mode, observed, seed)
+        self.path = Path(root).expanduser()
+        self.standardise, self.scale_time = standardise, scale_time
+        self.val_share, self.test_share = val, test
+        arrays = load(self.path, ["t", "y"], ["label"], ADVICE)
+        _check_numbers(self.path, arrays)
+        self.dim = 1 if arrays["y"].ndim == 2 else arrays["y"].shape[-1]
+        if "label" in arrays:
+            self.num_classes = _classes(self.path, arrays["label"], len(arrays["y"]))
+
+    def setup(self, stage: str) -> None:
+        arrays = load(self.path, ["t", "y"], ["mask", "label"], ADVICE)
+        t, y, exists = _checked(self.path, arrays)
+        self.origin = float(np.nanmin(t)) if self.scale_time else 0.0
+        self.unit = (float(np.nanmax(t)) - self.origin or 1.0) if self.scale_time else 1.0
+        last = np.fmax.accumulate(t, axis=1)  # the padding repeats the last time
+        times = torch.from_numpy((last - self.origin) / self.unit).float()
+        observed = torch.from_numpy(exists)
+        values = torch.from_numpy(np.where(exists, y, 0.0))
+        label = torch.from_numpy(arrays["label"].astype(np.int64)) if "label" in arrays else None
+        self.divide(of.Series(times, values, observed, observed, label), self.val_share, self.test_share)
+        self.shift, self.scale = torch.zeros(self.dim).double(), torch.ones(self.dim).double()
+        if self.standardise:
+            self.shift, self.scale = moments(self.train)
+        parts = (scaled(part, self.shift, self.scale) for part in (self.train, self.val, self.test))
+        self.train, self.val, self.test = (part._replace(y=part.y.float()) for part in parts)
+
+
+def _check_numbers(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Raises unless all arrays hold real numbers, and times and values are of a possible shape."""
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise of.DataError(f"{path}: {name} must hold real numbers; its dtype is {array.dtype}")
+    t, y = arrays["t"], arrays["y"]
+    if y.ndim not in (2, 3) or 0 in y.shape or t.shape not in (y.shape[:2], y.shape[1:2]):
+        raise of.DataError(f"{path} holds t of shape {t.shape} and y of shape {y.shape}, which do not fit. {ADVICE}")
+
+
+def _classes(path: Path, label: NDArray[Any], count: int) -> int:
+    """Number of classes."""
+    if label.shape != (count,) or not (label == np.abs(np.round(label))).all():
+        raise of.DataError(
+            f"{path}: label must hold a whole number from 0 on for each of the {count} series; its shape is "
+            f"{label.shape}, and it begins with {label.ravel()[:5].tolist()}"
+        )
+    return int(label.max()) + 1
+
+
+def _checked(
+    path: Path, arrays: dict[str, NDArray[Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Times (N, T) with NaN at their ends, values (N, T, d), and where they were observed."""
+    _check_numbers(path, arrays)
+    y = arrays["y"].astype(np.float64)
+    t = np.broadcast_to(arrays["t"].astype(np.float64), y.shape[:2])
+    ended = np.isnan(t)
+    if ended[:, 0].any() or (ended[:, :-1] > ended[:, 1:]).any():
+        raise of.DataError(f"{path}: t may be NaN after the last time of a series only; {_where(_gaps(ended))}")
+    if np.isinf(t).any() or (np.diff(t, axis=1) < 0).any():
+        wrong = np.isinf(t).any(axis=1) | (np.diff(t, axis=1) < 0).any(axis=1)
+        raise of.DataError(
+            f"{path}: the times of each series must be finite and increase; {_where(wrong)}. "
+            "Sort the series by np.argsort(t, axis=1), or fill the end of t with NaN"
+        )
+    mask = arrays.get("mask", np.ones(arrays["y"].shape, bool))
+    if mask.shape != arrays["y"].shape or not ((mask == 0) | (mask == 1)).all():
+        raise of.DataError(
+            f"{path}: mask must have the shape {arrays['y'].shape} of y, and be 0 or 1; its shape is {mask.shape}"
+        )
+    y, mask = (part[:, :, None] if part.ndim == 2 else part for part in (y, mask.astype(bool)))
+    exists = mask & ~np.isnan(y) & ~ended[:, :, None]
+    if np.isinf(y[exists]).any():
+        raise of.DataError(
+            f"{path}: y is infinite; {_where((np.isinf(y) & exists).any(axis=(1, 2)))}. Put NaN for what is missing"
+        )
+    if not exists.any(axis=(1, 2)).all():
+        raise of.DataError(
+            f"{path}: nothing was observed of some series; {_where(~exists.any(axis=(1, 2)))}. Leave them out"
+        )
+    return t, y, exists
+
+
+def _gaps(ended: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return ended[:, 0] | (ended[:, :-1] > ended[:, 1:]).any(axis=1)
+
+
+def _where(wrong: NDArray[np.bool_]) -> str:
+    """Which of the series are wrong."""
+    rows = np.flatnonzero(wrong)
+    return f"wrong are {len(rows)} of {len(wrong)} series, the first of them number {rows[0]}"

@@ -1,0 +1,77 @@
+"""PeriodicSeries: sine waves of random frequency, observed at random times."""
+
+import math
+
+import torch
+
+import odeflow as of
+from odeflow_data.series import Mode, SeriesData
+
+
+class PeriodicSeries(SeriesData):
+    """1000 waves y = s + a sin(2π f t) on [0, 5], each observed at 100 random times of its own, 0 being the first.
+
+    The frequency f is uniform in [0.4, 0.8], the start s normal around 1 with standard deviation 0.1, and the
+    amplitude a is 1, unless a range is given: so it is in the authors' code, where however all series share their
+    times, and the noise is uniform in [0, 0.01]. Here it is Gaussian. A fifth of the series tests.
+
+    Source: Rubanova, Chen & Duvenaud (2019), "Latent ODEs for Irregularly-Sampled Time Series", section 4.1;
+        `generate_timeseries.py` of https://github.com/YuliaRubanova/latent_ode.
+
+    Args:
+        series: Number of series.
+        points: Number of times at which each is observed.
+        span: Last time at which one may be observed.
+        frequency: Smallest and largest frequency.
+        amplitude: Smallest and largest amplitude.
+        noise: Standard deviation of the noise.
+        mode: What is to be predicted: all from a share of the times, or the end from the beginning.
+        observed: The share that is seen: of the times to interpolate, of the span to extrapolate.
+        batch_size: Number of series in a batch; the last one may be smaller.
+        val: Share of the series that validate.
+        test: Share of the series that test.
+        seed: Of all that is drawn.
+
+    Raises:
+        SettingError: A number is out of its range.
+    """
+
+    def __init__(
+        self,
+        series: int = 1000,
+        points: int = 100,
+        span: float = 5.0,
+        frequency: tuple[float, float] = (0.4, 0.8),
+        amplitude: tuple[float, float] = (1.0, 1.0),
+        noise: float = 0.01,
+        mode: Mode = "interpolation",
+        observed: float = 0.5,
+        batch_size: int = 50,
+        val: float = 0.1,
+        test: float = 0.2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, mode, observed, seed)
+        if points < 2 or span <= 0 or noise < 0:
+            raise of.SettingError(
+                "PeriodicSeries: wanted two points at least, a positive span and no negative noise; "
+                f"got points = {points}, span = {span} and noise = {noise}"
+            )
+        self.dim = 1
+        self.series, self.points, self.span, self.noise = series, points, span, noise
+        self.frequency, self.amplitude = frequency, amplitude
+        self.val_share, self.test_share = val, test
+
+    def setup(self, stage: str) -> None:
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def uniform(low: float, high: float, count: int = 1) -> torch.Tensor:
+            return low + (high - low) * torch.rand(self.series, count, generator=generator)
+
+        t = uniform(0, self.span, self.points - 1).sort(dim=1).values
+        t = torch.cat([torch.zeros(self.series, 1), t], dim=1)
+        start = 1 + 0.1 * torch.randn(self.series, 1, generator=generator)
+        wave = start + uniform(*self.amplitude) * torch.sin(2 * math.pi * uniform(*self.frequency) * t)
+        y = (wave + self.noise * torch.randn(t.shape, generator=generator))[:, :, None]
+        everywhere = torch.ones_like(y, dtype=torch.bool)
+        self.divide(of.Series(t, y, everywhere, everywhere), self.val_share, self.test_share, self.span)

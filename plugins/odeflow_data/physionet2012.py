@@ -1,0 +1,251 @@
+"""PhysioNet2012: two days in intensive care, as measured, and whether the patient left the hospital alive."""
+
+import gzip
+import hashlib
+import io
+import tarfile
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import odeflow as of
+from odeflow_data.download import fetch, keep
+from odeflow_data.series import Mode, SeriesData, padded, ranges, scaled
+
+URL = "https://physionet.org/files/challenge-2012/1.0.0/"
+ARCHIVE, OUTCOMES, CACHE = "set-a.tar.gz", "Outcomes-a.txt", "set-a.npz"
+SHA256 = {
+    ARCHIVE: "998cdda0813ade746f87a52bf195dea3e045de92a008fe921db65578f6df2848",
+    OUTCOMES: "2613ea60ccda29f87571a7d6b09ad130858a8ccd66325bd073365925026883c2",
+}
+"""Of the stays' texts in the order of their names, since tars differ in their packing, and of the outcomes; both with
+Unix line ends."""
+STATIC = ("Age", "Gender", "Height", "ICUType", "Weight")
+"""Told at the beginning, with −1 for unknown; the weight may be measured again."""
+FEATURES = (
+    *STATIC,
+    *("Albumin", "ALP", "ALT", "AST", "Bilirubin", "BUN", "Cholesterol", "Creatinine", "DiasABP", "FiO2", "GCS"),
+    *("Glucose", "HCO3", "HCT", "HR", "K", "Lactate", "Mg", "MAP", "MechVent", "Na", "NIDiasABP", "NIMAP"),
+    *("NISysABP", "PaCO2", "PaO2", "pH", "Platelets", "RespRate", "SaO2", "SysABP", "Temp", "TroponinI"),
+    *("TroponinT", "Urine", "WBC"),
+)
+HOURS = 48
+UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError)  # on a damaged archive
+
+
+@dataclass(frozen=True)
+class Stays:
+    """The measurements of all stays, in the order of stays and, within them, of time.
+
+    Attributes:
+        stay: (M,), number of the stay.
+        minute: (M,), since admission.
+        feature: (M,), number of the feature.
+        value: (M,).
+        death: (N,), whether the patient died in hospital.
+    """
+
+    stay: NDArray[np.int16]
+    minute: NDArray[np.int16]
+    feature: NDArray[np.int8]
+    value: NDArray[np.float32]
+    death: NDArray[np.int8]
+
+
+class PhysioNet2012(SeriesData):
+    """Set A of the challenge: 4,000 stays of 48 hours, 41 features, of which most are missing at most times; 554 deaths.
+
+    The features are Rubanova's: age, gender, height, type of unit and weight, told at the beginning, and 36 that are
+    measured, one of them whether there is mechanical ventilation. Times are rounded to multiples of `quantisation`,
+    measurements of a feature that then coincide are averaged; 48 hours are the unit of time. Unknown heights, weights
+    and so on, published as −1, count as not observed. Each feature is scaled by its smallest value and its range over
+    all stays to [0, 1]. Labels: 1 is death in hospital.
+
+    Rubanova's code differs in this: it keeps the −1; it divides by the largest value instead of the range
+    (`divisor: largest`), which the errors that it reports are measured in; unless it classifies, it adds the 4,000
+    stays of set B; its split is another one; and it extrapolates from the first half of the distinct times of a batch,
+    here from the first 24 hours (`observed: 0.5`). It validates nothing; here `val` stays do, which do not train.
+
+    `root` may hold the published files; what it lacks is downloaded and checked. The first reading keeps the
+    measurements beside them as `.npz`, where it can be written.
+
+    Source: Silva, Moody, Scott, Celi & Mark (2012), "Predicting In-Hospital Mortality of ICU Patients: The
+        PhysioNet/Computing in Cardiology Challenge 2012", doi:10.13026/QPE7-4K53, ODC-By 1.0. Preprocessing: Rubanova,
+        Chen & Duvenaud (2019), "Latent ODEs for Irregularly-Sampled Time Series", `physionet.py` and
+        `lib/parse_datasets.py` of https://github.com/YuliaRubanova/latent_ode.
+
+    Args:
+        root: Folder of `set-a.tar.gz` and `Outcomes-a.txt`.
+        quantisation: What times are rounded to, in hours; 1/60 is the resolution of the data.
+        divisor: What the values are divided by.
+        mode: What is to be predicted: all from a share of the times, or the end from the beginning.
+        observed: The share that is seen: of the times to interpolate, of the 48 hours to extrapolate.
+        batch_size: Number of stays in a batch; the last one may be smaller.
+        val: Share of the stays that validate.
+        test: Share of the stays that test.
+        seed: Of all that is drawn.
+        url: Folder where missing files are downloaded from.
+
+    Raises:
+        SettingError: A number is out of its range.
+    """
+
+    def __init__(
+        self,
+        root: str = "~/.cache/odeflow/physionet2012",
+        quantisation: float = 0.1,
+        divisor: Literal["range", "largest"] = "range",
+        mode: Mode = "interpolation",
+        observed: float = 1.0,
+        batch_size: int = 50,
+        val: float = 0.05,
+        test: float = 0.2,
+        seed: int = 0,
+        url: str = URL,
+    ) -> None:
+        super().__init__(batch_size, mode, observed, seed)
+        if not 0 < quantisation <= HOURS:
+            raise of.SettingError(f"PhysioNet2012: quantisation must lie in (0, {HOURS}] hours; got {quantisation}")
+        self.dim, self.num_classes = len(FEATURES), 2
+        self.root, self.url = Path(root).expanduser(), url
+        self.quantisation, self.divisor = quantisation, divisor
+        self.val_share, self.test_share = val, test
+
+    def prepare_data(self) -> None:
+        if _cached(self.root) is None:
+            for name in (ARCHIVE, OUTCOMES):
+                if not (self.root / name).is_file():
+                    _download(self.url, self.root, name)
+
+    def setup(self, stage: str) -> None:
+        stays = read(self.root)
+        whole = quantised(stays, self.quantisation)
+        self.divide(scaled(whole, *ranges(whole, self.divisor)), self.val_share, self.test_share, span=1.0)
+
+
+def quantised(stays: Stays, hours: float) -> of.Series:
+    """The stays on grids of their own, with the mean of what coincides; times in units of 48 hours.
+
+    Args:
+        stays: The measurements.
+        hours: What times are rounded to.
+    """
+    known = (stays.feature >= len(STATIC)) | (stays.value != -1)
+    stay, feature, value = (part[known] for part in (stays.stay, stays.feature, stays.value))
+    tick = np.round(stays.minute[known] / (60 * hours)).astype(np.int64)
+    ticks = tick.max() + 1
+    moment, row = np.unique(stay * ticks + tick, return_inverse=True)  # the rows of the grids, stay after stay
+    cell = row * len(FEATURES) + feature
+    shape = (len(moment), len(FEATURES))
+    count = np.bincount(cell, minlength=len(moment) * len(FEATURES)).reshape(shape)
+    total = np.bincount(cell, value, minlength=len(moment) * len(FEATURES)).reshape(shape)
+    offsets = np.searchsorted(moment // ticks, np.arange(len(stays.death) + 1))
+    whole = padded((moment % ticks) * hours / HOURS, total / np.maximum(count, 1), count > 0, offsets)
+    return whole._replace(label=torch.from_numpy(stays.death.astype(np.int64)))
+
+
+def read(root: Path) -> Stays:
+    """The measurements of all stays, ordered by the stays' numbers.
+
+    Args:
+        root: Folder of the published files, or of what an earlier call kept of them.
+
+    Raises:
+        DataError: A file is missing, cannot be unpacked, or its contents are not the published ones.
+    """
+    cached = _cached(root)
+    if cached is not None:
+        return cached
+    contents: dict[str, bytes] = {}
+    for name in (ARCHIVE, OUTCOMES):
+        try:
+            contents[name] = (root / name).read_bytes()
+        except OSError as problem:
+            raise of.DataError(f"{root} has no readable {name}; it must hold the challenge's: {problem}") from problem
+    texts = _checked_texts(contents[ARCHIVE], str(root / ARCHIVE))
+    stays = parse(texts, _checked(contents[OUTCOMES], OUTCOMES, str(root / OUTCOMES)))
+    with suppress(of.DataError):  # a folder that cannot be written only costs the time of reading again
+        keep(root, CACHE, lambda part: np.savez(part, **vars(stays)))
+    return stays
+
+
+def parse(texts: dict[str, bytes], outcomes: bytes) -> Stays:
+    """The measurements in texts of lines `hh:mm,feature,value`, whose form their checksum warrants.
+
+    Args:
+        texts: Of each stay by its number, with Unix line ends and a line of titles.
+        outcomes: Lines of the stay's number, five scores and whether the patient died, and a line of titles.
+    """
+    numbers = {name: number for number, name in enumerate(FEATURES)}
+    stay: list[int] = []
+    clock: list[str] = []
+    feature: list[int] = []
+    value: list[str] = []
+    for number, name in enumerate(sorted(texts)):
+        for line in texts[name].decode().split("\n")[1:]:
+            time, _, rest = line.partition(",")
+            what, _, measured = rest.partition(",")
+            if what in numbers:  # not the stay's own number
+                stay.append(number)
+                clock.append(time)
+                feature.append(numbers[what])
+                value.append(measured)
+    minutes = {time: 60 * int(time[:2]) + int(time[3:]) for time in set(clock)}
+    died = {line.split(",")[0]: line.split(",")[5] for line in outcomes.decode().split("\n")[1:] if line}
+    return Stays(
+        np.array(stay, np.int16),
+        np.array([minutes[time] for time in clock], np.int16),
+        np.array(feature, np.int8),
+        np.array(list(map(float, value)), np.float32),
+        np.array([int(died[name]) for name in sorted(texts)], np.int8),
+    )
+
+
+def _cached(root: Path) -> Stays | None:
+    """What an earlier reading kept, if it is whole."""
+    try:
+        with np.load(root / CACHE, allow_pickle=False) as archive:
+            stays = Stays(**{name: archive[name] for name in Stays.__annotations__})
+    except (OSError, ValueError, EOFError, KeyError, zlib.error):
+        return None
+    return stays
+
+
+def _checked_texts(packed: bytes, origin: str) -> dict[str, bytes]:
+    """The text of each stay, if they are the published ones."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(packed))) as archive:
+            files = [(Path(each.name).stem, archive.extractfile(each)) for each in archive if each.isfile()]
+            texts = {name: file.read().replace(b"\r", b"") for name, file in files if file is not None}
+    except UNREADABLE as problem:
+        raise of.DataError(f"{origin} cannot be unpacked: {problem}. Delete it to download it again") from problem
+    _checked(b"".join(texts[name] for name in sorted(texts)), ARCHIVE, origin)
+    return texts
+
+
+def _checked(text: bytes, name: str, origin: str) -> bytes:
+    """The text with Unix line ends, if it is the published one."""
+    text = text.replace(b"\r", b"")
+    found = hashlib.sha256(text).hexdigest()
+    if found != SHA256[name]:
+        raise of.DataError(
+            f"{name} from {origin} is damaged or another file: its text has sha256 {found}, wanted {SHA256[name]}"
+        )
+    return text
+
+
+def _download(url: str, root: Path, name: str) -> None:
+    """Fetches a file, and keeps it once its contents are the published ones."""
+    address = f"{url.rstrip('/')}/{name}"
+    contents = fetch(address, root, name, f"Put {ARCHIVE} and {OUTCOMES} there").getvalue()
+    if name == ARCHIVE:
+        _checked_texts(contents, address)
+    else:
+        _checked(contents, name, address)
+    keep(root, name, lambda part: part.write_bytes(contents))

@@ -1,0 +1,257 @@
+"""SeriesData: irregular time series, handed out a padded batch at a time."""
+
+from abc import ABC
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+import odeflow as of
+
+Mode = Literal["interpolation", "extrapolation"]
+
+
+class SeriesData(of.DataModule, ABC):
+    """Time series whose batches are `Series`. Subclasses set the three parts in `setup`, most of them by `divide`.
+
+    What a model sees and predicts is Rubanova's choice. Interpolation: it sees a random share of the times at which
+    anything was observed, and is to give all that was; the share is drawn anew for each batch in training, and once by
+    the seed for validation and test. Extrapolation: it sees what was observed before a time, and is to give the rest.
+
+    Source: Rubanova, Chen & Duvenaud (2019), "Latent ODEs for Irregularly-Sampled Time Series", section 4.
+
+    Attributes:
+        train: All series that train.
+        val: Those that validate.
+        test: Those that test, which predictions are made of, too.
+
+    Args:
+        batch_size: Number of series in a batch, in training and evaluation; the last one may be smaller.
+        mode: What is to be predicted.
+        observed: The share that is seen: of the observed times to interpolate, of the time span to extrapolate.
+        seed: Of all that is drawn.
+
+    Raises:
+        SettingError: A number is out of its range.
+    """
+
+    train: of.Series
+    val: of.Series
+    test: of.Series
+
+    def __init__(self, batch_size: int, mode: Mode, observed: float, seed: int) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if batch_size < 1:
+            raise of.SettingError(f"{name}: batch_size must be at least 1; got {batch_size}")
+        if mode not in ("interpolation", "extrapolation"):
+            raise of.SettingError(f"{name}: mode must be 'interpolation' or 'extrapolation'; got {mode!r}")
+        if not 0 < observed <= 1 or (mode == "extrapolation" and observed == 1):
+            raise of.SettingError(
+                f"{name}: observed is a share above 0, up to 1 to interpolate and less to extrapolate; got {observed}"
+            )
+        self.batch_size, self.mode, self.observed, self.seed = batch_size, mode, observed, seed
+
+    def divide(self, whole: of.Series, val: float, test: float, span: float | None = None) -> None:
+        """Splits series at random into training, validation and test, and says what each part is to see and predict.
+
+        Args:
+            whole: All series, their `seen` or `target` telling what was observed.
+            val: Share of them that validate.
+            test: Share of them that test.
+            span: The time span of which a share is seen, from time 0; by default each series has its own.
+
+        Raises:
+            DataError: A part would be empty.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+        train, val_rows, test_rows = random_split(len(whole.t), val, test, generator, type(self).__name__)
+        if self.mode == "extrapolation":
+            whole = extrapolation(whole, self.observed, span)
+        self.train = rows_of(whole, train)
+        self.val, self.test = rows_of(whole, val_rows), rows_of(whole, test_rows)
+        if self.mode == "interpolation":
+            self.val, self.test = (interpolation(part, self.observed, generator) for part in (self.val, self.test))
+
+    def train_dataloader(self) -> DataLoader[of.Series]:
+        redrawn = self.observed if self.mode == "interpolation" else 1.0
+        return batches(self.train, self.batch_size, redrawn, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[of.Series]:
+        return batches(self.val, self.batch_size)
+
+    def test_dataloader(self) -> DataLoader[of.Series]:
+        return batches(self.test, self.batch_size)
+
+    def predict_dataloader(self) -> DataLoader[of.Series]:
+        return batches(self.test, self.batch_size)
+
+
+class _Collection(Dataset[of.Series]):
+    """Series, of which those of a batch are taken at one stroke.
+
+    Args:
+        whole: All of them.
+        redrawn: Share of the times of what is seen that each batch draws anew.
+    """
+
+    def __init__(self, whole: of.Series, redrawn: float) -> None:
+        self.whole, self.redrawn = whole, redrawn
+
+    def __len__(self) -> int:
+        return len(self.whole.t)
+
+    def __getitems__(self, indices: list[int]) -> of.Series:
+        """A batch: what a DataLoader asks for where it is offered."""
+        return trimmed(interpolation(rows_of(self.whole, torch.tensor(indices)), self.redrawn))
+
+
+def batches(whole: of.Series, batch_size: int, redrawn: float = 1.0, shuffle: bool = False) -> DataLoader[of.Series]:
+    """All series in batches; the last may be smaller, so that none is lost.
+
+    Args:
+        whole: The series.
+        batch_size: Number of series in a batch.
+        redrawn: Share of the times of what is seen that each batch draws anew.
+        shuffle: Whether each pass has an order of its own.
+    """
+    return DataLoader(_Collection(whole, redrawn), batch_size, shuffle, collate_fn=_together)
+
+
+def _together(series: Any) -> Any:
+    """A batch as it is: its series come together already."""
+    return series
+
+
+def rows_of(whole: of.Series, rows: Tensor) -> of.Series:
+    """The series of these numbers, (B,)."""
+    return of.Series(*(None if part is None else part[rows] for part in whole))  # pyright: ignore[reportArgumentType]
+
+
+def trimmed(batch: of.Series) -> of.Series:
+    """Without the end of the grid that no series of the batch uses."""
+    used = (batch.seen | batch.target).any(dim=2).any(dim=0).nonzero()
+    length = int(used.max()) + 1 if len(used) else 1
+    return of.Series(*(part[:, :length] for part in batch[:4]), batch.label)
+
+
+def interpolation(whole: of.Series, share: float, generator: torch.Generator | None = None) -> of.Series:
+    """As many as `share` of the times at which anything is seen remain so, one at least; the targets are unchanged.
+
+    Args:
+        whole: The series, `seen` telling what may be seen.
+        share: How many of the times of each series.
+        generator: Of the choice.
+    """
+    if share == 1:
+        return whole
+    times = whole.seen.any(dim=2)
+    chance = torch.rand(times.shape, generator=generator).masked_fill(~times, 2.0)
+    rank = chance.argsort(dim=1).argsort(dim=1)
+    count = (share * times.sum(dim=1, keepdim=True)).round().clamp(min=1)
+    return whole._replace(seen=whole.seen & (rank < count)[:, :, None])
+
+
+def extrapolation(whole: of.Series, share: float, span: float | None = None) -> of.Series:
+    """What is observed in the first part of the time is seen; the rest is to be predicted.
+
+    Args:
+        whole: The series, `seen` telling what is observed.
+        share: Where the first part ends, in the time span.
+        span: The time span, from time 0; by default each series has its own, from its first time to its last.
+    """
+    first, last = (0.0, span) if span is not None else (whole.t[:, :1], whole.t[:, -1:])
+    early = (whole.t < first + share * (last - first))[:, :, None]
+    return whole._replace(seen=whole.seen & early, target=whole.seen & ~early)
+
+
+def random_split(
+    count: int, val: float, test: float, generator: torch.Generator, name: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers of the series that train, validate and test: each in one part.
+
+    Args:
+        count: How many there are.
+        val: Share that validates.
+        test: Share that tests.
+        generator: Of the choice.
+        name: Of the data, for messages.
+
+    Raises:
+        DataError: A part would be empty.
+    """
+    sizes = (count - round(val * count) - round(test * count), round(val * count), round(test * count))
+    if min(sizes) < 1:
+        raise of.DataError(
+            f"{name}: of {count} series, {sizes[0]} would train, {sizes[1]} validate and {sizes[2]} test; each part "
+            "needs one. Give more series, or other shares by --data.val and --data.test"
+        )
+    train, val_rows, test_rows = torch.randperm(count, generator=generator).split(sizes)
+    return train, val_rows, test_rows
+
+
+def padded(t: NDArray[Any], y: NDArray[Any], exists: NDArray[Any], offsets: NDArray[Any]) -> of.Series:
+    """Series that lie end to end, side by side.
+
+    Args:
+        t: (M,), the times, which increase within a series.
+        y: (M, d), the values.
+        exists: (M, d), bool, which of them were observed.
+        offsets: (N + 1,), where each series begins, and the end.
+
+    Returns:
+        N series, each seen, and to be predicted, where it was observed.
+    """
+    length = np.diff(offsets)[:, None]
+    place = np.arange(length.max())
+    rows = offsets[:-1, None] + np.minimum(place, length - 1)
+    observed = torch.from_numpy(exists[rows] & (place < length)[:, :, None])
+    values = torch.from_numpy(y[rows]).float().masked_fill(~observed, 0.0)
+    return of.Series(torch.from_numpy(t[rows]).float(), values, observed, observed)
+
+
+def scaled(whole: of.Series, shift: Tensor, scale: Tensor) -> of.Series:
+    """The series with values (y − shift) / scale, and 0 still where there is none.
+
+    Args:
+        whole: The series.
+        shift: (d,).
+        scale: (d,).
+    """
+    observed = whole.seen | whole.target
+    return whole._replace(y=((whole.y - shift) / scale).masked_fill(~observed, 0.0))
+
+
+def ranges(whole: of.Series, divisor: Literal["range", "largest"] = "range") -> tuple[Tensor, Tensor]:
+    """The smallest value of each dimension, and the width of its range, or its largest value; 1 where that is 0.
+
+    Args:
+        whole: The series.
+        divisor: Which is wanted: after division by the range, values lie in [0, 1].
+
+    Returns:
+        (d,) and (d,).
+    """
+    observed = whole.seen | whole.target
+    low = whole.y.masked_fill(~observed, torch.inf).amin(dim=(0, 1))
+    high = whole.y.masked_fill(~observed, -torch.inf).amax(dim=(0, 1))
+    low, high = low.masked_fill(low > high, 0.0), high.masked_fill(low > high, 0.0)  # where nothing was observed
+    scale = high - low if divisor == "range" else high
+    return low, scale.masked_fill(scale == 0, 1.0)
+
+
+def moments(whole: of.Series) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each dimension, (d,) and (d,); the latter 1 where it is 0.
+
+    Args:
+        whole: The series.
+    """
+    observed = whole.seen | whole.target
+    count = observed.sum(dim=(0, 1)).clamp(min=1)
+    mean = whole.y.sum(dim=(0, 1)) / count
+    variance = ((whole.y - mean).square() * observed).sum(dim=(0, 1)) / count
+    std = variance.sqrt()
+    return mean, std.masked_fill(std <= 1e-12 * mean.abs(), 1.0)
