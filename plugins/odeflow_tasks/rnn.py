@@ -14,7 +14,7 @@ class RNN(Autoregressive):
     """A GRU or LSTM whose inputs are the last value, whether it was seen, and the time gone by since.
 
     Where a value is not seen, the model's own prediction takes its place, so that it runs freely beyond the last
-    observation.
+    observation. It learns to do so where training series have such places, or by `free_running`.
 
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 5.1, the baseline.
 
@@ -25,6 +25,8 @@ class RNN(Autoregressive):
         hidden: Widths of the hidden layers of decoder and classifier; linear maps where there are none.
         noise_std: Standard deviation of an observation around its prediction.
         learn_noise: Whether it is learned, from that value, for each feature.
+        free_running: Share of the times at which training hides what is seen, to be predicted all the same (scheduled
+            sampling, Bengio et al. 2015).
         num_classes: Number of classes of the series; the command line takes it from the data.
         class_weight: Factor of the classes' cross-entropy in the loss; there is a classifier if it is positive.
 
@@ -40,13 +42,16 @@ class RNN(Autoregressive):
         hidden: Sequence[int] = (20,),
         noise_std: float = 0.1,
         learn_noise: bool = False,
+        free_running: float = 0.0,
         num_classes: int | None = None,
         class_weight: float = 0.0,
     ) -> None:
         super().__init__(width, width, dim, hidden, noise_std, learn_noise, num_classes, class_weight)
         if cell not in ("gru", "lstm"):
             raise of.SettingError(f"RNN: cell must be 'gru' or 'lstm'; got {cell!r}")
-        self.width = width
+        if not 0 <= free_running < 1:
+            raise of.SettingError(f"RNN: free_running must lie in [0, 1); got {free_running}")
+        self.width, self.free_running = width, free_running
         self.cell = (nn.GRUCell if cell == "gru" else nn.LSTMCell)(2 * self.dim + 1, width)
 
     def unroll(self, batch: of.Series) -> tuple[Tensor, Tensor]:
@@ -56,6 +61,8 @@ class RNN(Autoregressive):
         """
         real = (batch.seen | batch.target).any(-1, keepdim=True)
         y, seen, elapsed = batch.y, batch.seen, gaps(batch.t)
+        if self.training and self.free_running:
+            seen = seen & (torch.rand_like(batch.t)[..., None] >= self.free_running)
         h = c = y.new_zeros(len(y), self.width)
         value, known = torch.zeros_like(y[:, 0]), torch.zeros_like(y[:, 0])
         predictions: list[Tensor] = []
