@@ -15,9 +15,9 @@ class Observations:
     """What is seen of each series, last observation first, without the times at which nothing is.
 
     Attributes:
-        t: (B, L), the times; after a row's last observation its first time, t0 at the end of the longest row.
-        inputs: (B, L, 2d), the values, 0 where they are not seen, and which are seen.
-        lengths: (B,), the number of observations.
+        t: (B, L + 1), the times; t0 after the row's last.
+        inputs: (B, L + 1, 2d), the values, 0 where they are not seen, and which are seen; 0 after the row's last.
+        lengths: (B,), the number of observations, L at most.
     """
 
     t: Tensor
@@ -26,7 +26,7 @@ class Observations:
 
     @classmethod
     def backwards(cls, batch: of.Series, t0: float) -> "Observations":
-        """Those of a batch, followed by an empty one at t0, to which the encoders run."""
+        """Those of a batch, each row followed by t0, to which the encoders run."""
         present = batch.seen.any(-1).flip(1)
         lengths = present.sum(1)
         size = int(lengths.max())
@@ -36,7 +36,8 @@ class Observations:
         values = torch.cat([batch.y.where(batch.seen, 0.0), batch.seen.to(batch.y)], dim=-1).flip(1)
         inputs = values.gather(1, order[..., None].expand(-1, -1, values.shape[-1])).masked_fill(empty[..., None], 0)
         end = t.new_full((len(t), 1), t0)
-        return cls(torch.cat([t, end], 1), torch.cat([inputs, torch.zeros_like(inputs[:, :1])], 1), lengths)
+        nothing = inputs.new_zeros(len(t), 1, values.shape[-1])
+        return cls(torch.cat([t, end], dim=1), torch.cat([inputs, nothing], dim=1), lengths)
 
 
 class RNNEncoder(nn.Module):
