@@ -31,7 +31,7 @@ def load(path: Path, wanted: list[str], optional: list[str], advice: str) -> dic
     if not zipfile.is_zipfile(path):
         raise of.DataError(f"{path} is no .npz file. {advice}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             names = list(archive.files)
             for name in wanted:
                 if name not in names:

@@ -10,8 +10,6 @@ import odeflow as of
 from odeflow_data.series import SeriesData, random_split, rows_of
 
 STOP, GROWTH, REACH, CENTRE = 6 * math.pi, 0.3, 50.0, 5.0
-"""Last time on a spiral; growth of the radius per radian; radius × angle, over the growth, of a clockwise one; ∓ x of
-the centres."""
 
 
 class BidirectionalSpirals(SeriesData):
@@ -19,18 +17,18 @@ class BidirectionalSpirals(SeriesData):
 
     With u from 0 to 6π on a dense grid, a counter-clockwise spiral is at r = 0.3 u in the direction u from (5, 0), a
     clockwise one at r = 0.3 · 50 / z in the direction z = 6π + 1 − u from (−5, 0). A spiral's stretch begins at a
-    random grid point, no nearer to both ends than its own length; its times are counted from there. On the stretch,
-    `points` grid points are drawn without replacement and get Gaussian noise; `observations` of these are known to
-    the model. Labels: 1 is counter-clockwise.
+    random grid point, at least its own length from both ends; its times are counted from there. On the stretch,
+    `points` grid points are drawn without replacement and observed with Gaussian noise; `observations` of these are
+    known to the model. Labels: 1 is counter-clockwise.
 
     Training sees and predicts the noisy known observations and nothing else. Validation and test see theirs, and
-    predict the noiseless truth, either at all `points` of the stretch (`predict: stretch`), or at as many after it
-    (`predict: beyond`; the paper speaks of "100 time points extending beyond those that were used for training").
+    predict the noiseless truth, either at all `points` of the stretch (`predict: stretch`), or at as many on the next
+    one (`predict: beyond`; the paper speaks of "100 time points extending beyond those that were used for training").
     An observation and the truth at its time are two entries of a series with the same time, the observation first.
     `truth` tells where a spiral is at any time.
 
-    The paper leaves the spirals open; they are those of the authors' example, which takes 100 equidistant points:
-    `grid=500, stretch=100`. There the direction of each spiral is a coin's, here exactly half have either.
+    The paper leaves the spirals open; they are those of the authors' example, which observes 100 equidistant points
+    (`grid: 500`, `stretch: 100`) and leaves the direction of each spiral to a coin. Here exactly half have either.
 
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 5.1; torchdiffeq,
         `examples/latent_ode.py`.
@@ -83,52 +81,40 @@ class BidirectionalSpirals(SeriesData):
 
     def setup(self, stage: str) -> None:
         generator = torch.Generator().manual_seed(self.seed)
-        train, val, test = random_split(self.spirals, self.val_share, self.test_share, generator, type(self).__name__)
+        split = random_split(self.spirals, self.val_share, self.test_share, generator, type(self).__name__)
+        self.rows = dict(zip(("train", "val", "test"), split, strict=True))
         step = STOP / (self.grid - 1)
-        self.counter_clockwise = (
-            torch.randperm(self.spirals, generator=generator) % 2
-        )  # half of them, whatever the parts
         room = self.grid - (3 if self.predict == "beyond" else 2) * self.stretch
-        start = self.stretch + torch.randint(room + 1, (self.spirals,), generator=generator)
-        self.start = step * start.double()
-        t = step * self._times(generator)
-        truth = self._place(torch.arange(self.spirals), t)
-        noisy = truth + self.noise * torch.randn(truth.shape, generator=generator, dtype=truth.dtype)
-        chosen = torch.rand(t.shape, generator=generator).argsort(dim=1) < self.observations
-        known = chosen[:, :, None].expand_as(truth)
-        label = self.counter_clockwise
+        self.start = step * (self.stretch + torch.randint(room + 1, (self.spirals,), generator=generator).double())
+        self.counter_clockwise = torch.randperm(self.spirals, generator=generator) % 2
 
-        observed = of.Series(t, noisy.masked_fill(~known, 0.0), known, known, label)
-        later = t if self.predict == "stretch" else step * (self.stretch + self._times(generator))
-        both = torch.cat([t, later], dim=1)
-        order = both.sort(dim=1, stable=True)  # stable: an observation before the truth at its time
-        values = torch.cat([observed.y, self._place(torch.arange(self.spirals), later)], dim=1)
-        seen = torch.cat([known, torch.zeros_like(known)], dim=1)
-        target = torch.cat([torch.zeros_like(known), torch.ones_like(known)], dim=1)
-        turned = (part.gather(1, order.indices[:, :, None].expand_as(part)) for part in (values, seen, target))
-        judged = of.Series(order.values, *turned, label)
-        self.train = _kept(_single(rows_of(observed, train)))
-        self.val, self.test = (_kept(_single(rows_of(judged, part))) for part in (val, test))
-        self.order = {"train": train, "val": val, "test": test}
+        everyone = torch.arange(self.spirals)
+        t = step * self._drawn(self.points, self.stretch, generator)
+        known = t.gather(1, self._drawn(self.observations, self.points, generator))
+        y = self._place(everyone, known)
+        y += self.noise * torch.randn(y.shape, generator=generator, dtype=y.dtype)
+        shown = torch.ones_like(y, dtype=torch.bool)
+        observed = of.Series(known, y, shown, shown, self.counter_clockwise)
+        if self.predict == "beyond":
+            t = step * (self.stretch + self._drawn(self.points, self.stretch, generator))
+        judged = _beside(observed, t, self._place(everyone, t))
+        self.train, self.val, self.test = (
+            _single(rows_of(observed if part == "train" else judged, rows)) for part, rows in self.rows.items()
+        )
 
     def truth(self, index: Tensor, t: Tensor, part: Literal["train", "val", "test"] = "test") -> Tensor:
-        """Where spirals are at any times, before and after their stretch, too.
+        """Where spirals are at any times, also before and after their stretch.
 
         Args:
-            index: (B,), numbers of the spirals in their part.
+            index: (B,), numbers of the spirals in their part, which batches of validation and test keep in order.
             t: (T,) or (B, T), times as in the batches; negative ones lie before the stretch.
-            part: Training, validation or test, unshuffled.
+            part: Training, validation or test.
 
         Returns:
             (B, T, 2), without noise.
         """
-        rows = self.order[part][index]
+        rows = self.rows[part][index]
         return self._place(rows, t.double().expand(len(rows), -1)).float()
-
-    def _times(self, generator: torch.Generator) -> Tensor:
-        """(N, points), numbers of the grid points of a stretch that are observed, in increasing order."""
-        chance = torch.rand(self.spirals, self.stretch, generator=generator)
-        return chance.argsort(dim=1)[:, : self.points].sort(dim=1).values.double()
 
     def _place(self, rows: Tensor, t: Tensor) -> Tensor:
         """(B, T, 2), where the spirals of these numbers are at the times t: (B, T)."""
@@ -140,16 +126,26 @@ class BidirectionalSpirals(SeriesData):
         centre = torch.where(counter, CENTRE, -CENTRE)
         return torch.stack([centre + radius * angle.cos(), radius * angle.sin()], dim=2)
 
+    def _drawn(self, count: int, choices: int, generator: torch.Generator) -> Tensor:
+        """(N, count), for each spiral so many of the numbers below `choices`, without replacement, in order."""
+        chance = torch.rand(self.spirals, choices, generator=generator)
+        return chance.argsort(dim=1)[:, :count].sort(dim=1).values
+
+
+def _beside(observed: of.Series, t: Tensor, truth: Tensor) -> of.Series:
+    """What was observed, to be seen, and the truth, to be predicted, in the order of time.
+
+    Args:
+        observed: N series.
+        t: (N, T), the times of the truth.
+        truth: (N, T, d).
+    """
+    times, order = torch.cat([observed.t, t], dim=1).sort(dim=1, stable=True)
+    place = order[:, :, None].expand(-1, -1, truth.shape[2])
+    seen = place < observed.t.shape[1]
+    return of.Series(times, torch.cat([observed.y, truth], dim=1).gather(1, place), seen, ~seen, observed.label)
+
 
 def _single(whole: of.Series) -> of.Series:
+    """The series in float32."""
     return whole._replace(t=whole.t.float(), y=whole.y.float())
-
-
-def _kept(whole: of.Series) -> of.Series:
-    """Without the times at which a series neither shows nor wants anything; all series have as many others."""
-    used = (whole.seen | whole.target).any(dim=2)
-    count = int(used.sum(dim=1)[0])
-    shape = (len(used), count)
-    t, y = whole.t[used].reshape(shape), whole.y[used].reshape(*shape, -1)
-    seen, target = (part[used].reshape(*shape, -1) for part in (whole.seen, whole.target))
-    return of.Series(t, y, seen, target, whole.label)

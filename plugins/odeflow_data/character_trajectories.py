@@ -13,9 +13,9 @@ FILE = "character_trajectories.npz"
 ARRAYS = ["labelled_x", "labelled_offsets", "labelled_y"]
 LONGEST = 205
 ADVICE = (
-    f"Wanted is {FILE}, made of UCI's data set 175 (doi:10.24432/C58G7V): labelled_x (M, 3), the pen's velocities and "
-    "force, series after series; labelled_offsets (N + 1,), where each begins, and the end; labelled_y (N,), the "
-    "letters from 0 to 19. Name its folder by --data.root"
+    f"Wanted is {FILE}, made of UCI's data set 175 (https://archive.ics.uci.edu/dataset/175): labelled_x (M, 3), the "
+    "pen's velocities and force, series after series; labelled_offsets (N + 1,), where each begins, and the end; "
+    "labelled_y (N,), the letters from 0 to 19. Name its folder by --data.root"
 )
 
 
@@ -26,7 +26,7 @@ class CharacterTrajectories(SeriesData):
     values, differentiated, smoothed and normalised, are left as they are.
 
     Source: Williams, Toussaint & Storkey (2006), "Extracting motion primitives from natural handwriting data", ICANN;
-        "Character Trajectories", UCI, doi:10.24432/C58G7V, CC BY 4.0.
+        "Character Trajectories", https://archive.ics.uci.edu/dataset/175, CC BY 4.0.
 
     Args:
         root: Folder of `character_trajectories.npz`.

@@ -1,13 +1,12 @@
 """Hopper: a one-legged robot that tumbles, simulated."""
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 import odeflow as of
 from odeflow_data.archive import load
-from odeflow_data.series import Mode, SeriesData, ranges, scaled
+from odeflow_data.series import Divisor, Mode, SeriesData, ranges, scaled
 
 FILE = "hopper_first1500.npz"
 ADVICE = (
@@ -23,7 +22,7 @@ class Hopper(SeriesData):
     All 200 times together are the unit of time. To interpolate, each series is cut to `points` consecutive times at a
     random place, counted from 0; to extrapolate, all 200 are used. Each column is scaled by its smallest value and its
     range over all series to [0, 1]; the authors' code divides by the largest value instead (`divisor: largest`), which
-    the errors that they report are measured in. It extrapolates from the first third (`observed: 0.3333`), where the
+    the errors that they report are measured in. It extrapolates from the first third (`observed: 0.33`), where the
     paper speaks of half. A fifth of the series tests.
 
     Source: Rubanova, Chen & Duvenaud (2019), "Latent ODEs for Irregularly-Sampled Time Series", section 4.2;
@@ -48,7 +47,7 @@ class Hopper(SeriesData):
         self,
         root: str = "~/.cache/odeflow/hopper",
         points: int = 100,
-        divisor: Literal["range", "largest"] = "range",
+        divisor: Divisor = "range",
         mode: Mode = "interpolation",
         observed: float = 0.5,
         batch_size: int = 50,
@@ -60,7 +59,8 @@ class Hopper(SeriesData):
         if points < 1:
             raise of.SettingError(f"Hopper: points must be at least 1; got {points}")
         self.dim = 14
-        self.path, self.points, self.divisor = Path(root).expanduser() / FILE, points, divisor
+        self.path, self.points = Path(root).expanduser() / FILE, points
+        self.divisor: Divisor = divisor
         self.val_share, self.test_share = val, test
 
     def setup(self, stage: str) -> None:

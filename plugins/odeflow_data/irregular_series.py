@@ -13,7 +13,7 @@ from odeflow_data.series import Mode, SeriesData, moments, scaled
 
 ADVICE = (
     "Wanted is a .npz file of the arrays t (N, T), or (T,) if all series share their times; y (N, T, d), or (N, T); "
-    "and, if you like, mask, of the shape of y, and label (N,). Name it by --data.root"
+    "and, if you like, mask, of the shape of y, and label (N,). Name it by --data.path"
 )
 
 
@@ -31,7 +31,7 @@ class IrregularSeries(SeriesData):
         unit: The time, in the file's, that is 1 in batches.
 
     Args:
-        root: The file.
+        path: The file.
         standardise: Whether each dimension is standardised by what was observed of the training series.
         scale_time: Whether all times are mapped to [0, 1].
         mode: What is to be predicted: all from a share of the times, or the end from the beginning.
@@ -48,7 +48,7 @@ class IrregularSeries(SeriesData):
 
     def __init__(
         self,
-        root: str,
+        path: str,
         standardise: bool = True,
         scale_time: bool = True,
         mode: Mode = "interpolation",
@@ -59,7 +59,7 @@ class IrregularSeries(SeriesData):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, mode, observed, seed)
-        self.path = Path(root).expanduser()
+        self.path = Path(path).expanduser()
         self.standardise, self.scale_time = standardise, scale_time
         self.val_share, self.test_share = val, test
         arrays = load(self.path, ["t", "y"], ["label"], ADVICE)
@@ -98,7 +98,7 @@ def _check_numbers(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 
 def _classes(path: Path, label: NDArray[Any], count: int) -> int:
     """Number of classes."""
-    if label.shape != (count,) or not (label == np.abs(np.round(label))).all():
+    if label.shape != (count,) or not (label == np.abs(np.round(label.astype(np.float64)))).all():
         raise of.DataError(
             f"{path}: label must hold a whole number from 0 on for each of the {count} series; its shape is "
             f"{label.shape}, and it begins with {label.ravel()[:5].tolist()}"
@@ -114,14 +114,14 @@ def _checked(
     y = arrays["y"].astype(np.float64)
     t = np.broadcast_to(arrays["t"].astype(np.float64), y.shape[:2])
     ended = np.isnan(t)
-    if ended[:, 0].any() or (ended[:, :-1] > ended[:, 1:]).any():
-        raise of.DataError(f"{path}: t may be NaN after the last time of a series only; {_where(_gaps(ended))}")
-    if np.isinf(t).any() or (np.diff(t, axis=1) < 0).any():
-        wrong = np.isinf(t).any(axis=1) | (np.diff(t, axis=1) < 0).any(axis=1)
-        raise of.DataError(
-            f"{path}: the times of each series must be finite and increase; {_where(wrong)}. "
-            "Sort the series by np.argsort(t, axis=1), or fill the end of t with NaN"
-        )
+    _refuse(
+        ended[:, 0] | (ended[:, :-1] > ended[:, 1:]).any(axis=1),
+        f"{path}: t may be NaN only after the last time of a series. Put NaN in y for what is missing",
+    )
+    _refuse(
+        (np.isinf(t[:, 1:]) | (np.diff(t, axis=1) < 0)).any(axis=1) | np.isinf(t[:, 0]),
+        f"{path}: the times of each series must be finite and increase. Sort t and y by np.argsort(t, axis=1)",
+    )
     mask = arrays.get("mask", np.ones(arrays["y"].shape, bool))
     if mask.shape != arrays["y"].shape or not ((mask == 0) | (mask == 1)).all():
         raise of.DataError(
@@ -129,22 +129,17 @@ def _checked(
         )
     y, mask = (part[:, :, None] if part.ndim == 2 else part for part in (y, mask.astype(bool)))
     exists = mask & ~np.isnan(y) & ~ended[:, :, None]
-    if np.isinf(y[exists]).any():
-        raise of.DataError(
-            f"{path}: y is infinite; {_where((np.isinf(y) & exists).any(axis=(1, 2)))}. Put NaN for what is missing"
-        )
-    if not exists.any(axis=(1, 2)).all():
-        raise of.DataError(
-            f"{path}: nothing was observed of some series; {_where(~exists.any(axis=(1, 2)))}. Leave them out"
-        )
+    infinite = (np.isinf(y) & exists).reshape(len(y), -1).any(axis=1)
+    _refuse(infinite, f"{path}: y must be finite. Put NaN for what is missing")
+    empty = ~exists.reshape(len(y), -1).any(axis=1)
+    _refuse(empty, f"{path}: something must have been observed of each series. Leave the empty ones out")
     return t, y, exists
 
 
-def _gaps(ended: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return ended[:, 0] | (ended[:, :-1] > ended[:, 1:]).any(axis=1)
-
-
-def _where(wrong: NDArray[np.bool_]) -> str:
-    """Which of the series are wrong."""
+def _refuse(wrong: NDArray[np.bool_], message: str) -> None:
+    """Raises if any of the series is wrong, and says which."""
     rows = np.flatnonzero(wrong)
-    return f"wrong are {len(rows)} of {len(wrong)} series, the first of them number {rows[0]}"
+    if len(rows):
+        raise of.DataError(
+            f"{message}; wrong are {len(rows)} of {len(wrong)} series, the first of them number {rows[0]}"
+        )

@@ -4,11 +4,11 @@ import gzip
 import hashlib
 import io
 import tarfile
+import zipfile
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import odeflow as of
 from odeflow_data.download import fetch, keep
-from odeflow_data.series import Mode, SeriesData, padded, ranges, scaled
+from odeflow_data.series import Divisor, Mode, SeriesData, padded, ranges, scaled
 
 URL = "https://physionet.org/files/challenge-2012/1.0.0/"
 ARCHIVE, OUTCOMES, CACHE = "set-a.tar.gz", "Outcomes-a.txt", "set-a.npz"
@@ -59,7 +59,7 @@ class Stays:
 
 
 class PhysioNet2012(SeriesData):
-    """Set A of the challenge: 4,000 stays of 48 hours, 41 features, of which most are missing at most times; 554 deaths.
+    """Set A of the challenge: 4,000 stays of 48 hours, 41 features, most of them missing at most times; 554 deaths.
 
     The features are Rubanova's: age, gender, height, type of unit and weight, told at the beginning, and 36 that are
     measured, one of them whether there is mechanical ventilation. Times are rounded to multiples of `quantisation`,
@@ -76,9 +76,10 @@ class PhysioNet2012(SeriesData):
     measurements beside them as `.npz`, where it can be written.
 
     Source: Silva, Moody, Scott, Celi & Mark (2012), "Predicting In-Hospital Mortality of ICU Patients: The
-        PhysioNet/Computing in Cardiology Challenge 2012", doi:10.13026/QPE7-4K53, ODC-By 1.0. Preprocessing: Rubanova,
-        Chen & Duvenaud (2019), "Latent ODEs for Irregularly-Sampled Time Series", `physionet.py` and
-        `lib/parse_datasets.py` of https://github.com/YuliaRubanova/latent_ode.
+        PhysioNet/Computing in Cardiology Challenge 2012", Computing in Cardiology 39, 245–248;
+        https://physionet.org/content/challenge-2012/1.0.0/, ODC-By 1.0. Preprocessing: Rubanova, Chen & Duvenaud
+        (2019), "Latent ODEs for Irregularly-Sampled Time Series"; `physionet.py` and `lib/parse_datasets.py` of
+        https://github.com/YuliaRubanova/latent_ode.
 
     Args:
         root: Folder of `set-a.tar.gz` and `Outcomes-a.txt`.
@@ -100,7 +101,7 @@ class PhysioNet2012(SeriesData):
         self,
         root: str = "~/.cache/odeflow/physionet2012",
         quantisation: float = 0.1,
-        divisor: Literal["range", "largest"] = "range",
+        divisor: Divisor = "range",
         mode: Mode = "interpolation",
         observed: float = 1.0,
         batch_size: int = 50,
@@ -114,7 +115,8 @@ class PhysioNet2012(SeriesData):
             raise of.SettingError(f"PhysioNet2012: quantisation must lie in (0, {HOURS}] hours; got {quantisation}")
         self.dim, self.num_classes = len(FEATURES), 2
         self.root, self.url = Path(root).expanduser(), url
-        self.quantisation, self.divisor = quantisation, divisor
+        self.quantisation = quantisation
+        self.divisor: Divisor = divisor
         self.val_share, self.test_share = val, test
 
     def prepare_data(self) -> None:
@@ -140,13 +142,16 @@ def quantised(stays: Stays, hours: float) -> of.Series:
     stay, feature, value = (part[known] for part in (stays.stay, stays.feature, stays.value))
     tick = np.round(stays.minute[known] / (60 * hours)).astype(np.int64)
     ticks = tick.max() + 1
-    moment, row = np.unique(stay * ticks + tick, return_inverse=True)  # the rows of the grids, stay after stay
+    moment, row = np.unique(
+        stay.astype(np.int64) * ticks + tick, return_inverse=True
+    )  # the rows of the grids, stay after stay
     cell = row * len(FEATURES) + feature
     shape = (len(moment), len(FEATURES))
     count = np.bincount(cell, minlength=len(moment) * len(FEATURES)).reshape(shape)
     total = np.bincount(cell, value, minlength=len(moment) * len(FEATURES)).reshape(shape)
     offsets = np.searchsorted(moment // ticks, np.arange(len(stays.death) + 1))
-    whole = padded((moment % ticks) * hours / HOURS, total / np.maximum(count, 1), count > 0, offsets)
+    mean = total / np.maximum(count, 1)
+    whole = padded((moment % ticks) * hours / HOURS, mean, count > 0, offsets)
     return whole._replace(label=torch.from_numpy(stays.death.astype(np.int64)))
 
 
@@ -210,11 +215,10 @@ def parse(texts: dict[str, bytes], outcomes: bytes) -> Stays:
 def _cached(root: Path) -> Stays | None:
     """What an earlier reading kept, if it is whole."""
     try:
-        with np.load(root / CACHE, allow_pickle=False) as archive:
-            stays = Stays(**{name: archive[name] for name in Stays.__annotations__})
-    except (OSError, ValueError, EOFError, KeyError, zlib.error):
+        with (root / CACHE).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return Stays(**{name: archive[name] for name in Stays.__annotations__})
+    except (*UNREADABLE, ValueError, KeyError, AttributeError, zipfile.BadZipFile):  # np.load of text, of an array
         return None
-    return stays
 
 
 def _checked_texts(packed: bytes, origin: str) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 import odeflow as of
 
 Mode = Literal["interpolation", "extrapolation"]
+Divisor = Literal["range", "largest"]
 
 
 class SeriesData(of.DataModule, ABC):
@@ -133,9 +134,10 @@ def rows_of(whole: of.Series, rows: Tensor) -> of.Series:
 
 def trimmed(batch: of.Series) -> of.Series:
     """Without the end of the grid that no series of the batch uses."""
-    used = (batch.seen | batch.target).any(dim=2).any(dim=0).nonzero()
+    t, y, seen, target, label = batch
+    used = (seen | target).any(dim=2).any(dim=0).nonzero()
     length = int(used.max()) + 1 if len(used) else 1
-    return of.Series(*(part[:, :length] for part in batch[:4]), batch.label)
+    return of.Series(t[:, :length], y[:, :length], seen[:, :length], target[:, :length], label)
 
 
 def interpolation(whole: of.Series, share: float, generator: torch.Generator | None = None) -> of.Series:
@@ -209,7 +211,7 @@ def padded(t: NDArray[Any], y: NDArray[Any], exists: NDArray[Any], offsets: NDAr
     place = np.arange(length.max())
     rows = offsets[:-1, None] + np.minimum(place, length - 1)
     observed = torch.from_numpy(exists[rows] & (place < length)[:, :, None])
-    values = torch.from_numpy(y[rows]).float().masked_fill(~observed, 0.0)
+    values = torch.from_numpy(y.astype(np.float32)[rows]).masked_fill_(~observed, 0.0)
     return of.Series(torch.from_numpy(t[rows]).float(), values, observed, observed)
 
 
@@ -225,7 +227,7 @@ def scaled(whole: of.Series, shift: Tensor, scale: Tensor) -> of.Series:
     return whole._replace(y=((whole.y - shift) / scale).masked_fill(~observed, 0.0))
 
 
-def ranges(whole: of.Series, divisor: Literal["range", "largest"] = "range") -> tuple[Tensor, Tensor]:
+def ranges(whole: of.Series, divisor: Divisor = "range") -> tuple[Tensor, Tensor]:
     """The smallest value of each dimension, and the width of its range, or its largest value; 1 where that is 0.
 
     Args:
@@ -234,7 +236,12 @@ def ranges(whole: of.Series, divisor: Literal["range", "largest"] = "range") -> 
 
     Returns:
         (d,) and (d,).
+
+    Raises:
+        SettingError: `divisor` is neither.
     """
+    if divisor not in ("range", "largest"):
+        raise of.SettingError(f"divisor must be 'range' or 'largest'; got {divisor!r}")
     observed = whole.seen | whole.target
     low = whole.y.masked_fill(~observed, torch.inf).amin(dim=(0, 1))
     high = whole.y.masked_fill(~observed, -torch.inf).amax(dim=(0, 1))
