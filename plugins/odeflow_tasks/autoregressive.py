@@ -30,8 +30,3 @@ class Autoregressive(SeriesTask, ABC):
         if stage != "train":
             self.note_errors(prediction, batch, stage)
         return -self.log_likelihood(prediction, batch).mean() + self.class_loss(last, batch, stage)
-
-
-def gaps(t: Tensor) -> Tensor:
-    """(B, T), the time since the one before; 0 at the first."""
-    return t.diff(dim=1, prepend=t[:, :1])

@@ -48,6 +48,7 @@ class LatentODE(SeriesTask):
         hidden: Widths of the hidden layers of decoder and classifier; linear maps where there are none.
         noise_std: Standard deviation σ of an observation around its prediction.
         learn_noise: Whether it is learned, from that value, for each feature.
+        balance: Whether each feature of a series has as much weight in the likelihood, however often it is a target.
         posterior_samples: Number of samples of z(t₀) in the bound.
         kl_anneal: Rate r at which the KL divergence comes in: in training its factor is 1 − rᵏ in step k. 0: at once.
         intensity_weight: Factor of the log-likelihood of when targets are observed: of each feature by a Poisson
@@ -78,6 +79,7 @@ class LatentODE(SeriesTask):
         hidden: Sequence[int] = (20,),
         noise_std: float = 0.1,
         learn_noise: bool = False,
+        balance: bool = False,
         posterior_samples: int = 1,
         kl_anneal: float = 0.0,
         intensity_weight: float = 0.0,
@@ -89,7 +91,7 @@ class LatentODE(SeriesTask):
         most_times: int = 500,
     ) -> None:
         latent = dynamics.width
-        super().__init__(latent, latent, dim, hidden, noise_std, learn_noise, num_classes, class_weight)
+        super().__init__(latent, latent, dim, hidden, noise_std, learn_noise, balance, num_classes, class_weight)
         if posterior_samples < 1:
             raise of.SettingError(f"LatentODE: posterior_samples must be at least 1; got {posterior_samples}")
         if not 0 <= kl_anneal < 1:

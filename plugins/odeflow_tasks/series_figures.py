@@ -14,7 +14,7 @@ import odeflow as of
 if TYPE_CHECKING:
     from odeflow_tasks.latent_ode import LatentODE
 
-MOST_SERIES, MOST_FEATURES, MOST_PATHS = 4, 3, 24
+MOST_SERIES, MOST_FEATURES, MOST_PATHS = 3, 3, 24
 """Most series and features in a picture, and most latent paths."""
 SAMPLES, LINES, MOMENTS = 60, 8, 301
 """Posterior samples in a band, those drawn as lines, and times along a curve."""

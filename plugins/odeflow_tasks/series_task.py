@@ -40,6 +40,8 @@ class SeriesTask(of.Task, ABC):
         hidden: Widths of the hidden layers of decoder and classifier; linear maps where there are none.
         noise_std: Standard deviation of an observation around its prediction.
         learn_noise: Whether it is learned, from that value, for each feature.
+        balance: Whether the targets of a series weigh in the likelihood so that each of its features has as much as
+            another, however often it is to be predicted; together they weigh as many as they are.
         num_classes: Number of classes of the series.
         class_weight: Factor of the classes' cross-entropy in the loss; there is a classifier if it is positive.
 
@@ -55,6 +57,7 @@ class SeriesTask(of.Task, ABC):
         hidden: Sequence[int],
         noise_std: float,
         learn_noise: bool,
+        balance: bool,
         num_classes: int | None,
         class_weight: float,
     ) -> None:
@@ -66,7 +69,7 @@ class SeriesTask(of.Task, ABC):
             raise of.SettingError(f"{name}: class_weight must not be negative; got {class_weight}")
         if class_weight and (num_classes is None or num_classes < 2):
             raise of.SettingError(f"{name}: a classifier needs num_classes, at least 2; got {num_classes}")
-        self.dim, self.class_weight = known_dim(self, dim), class_weight
+        self.dim, self.balance, self.class_weight = known_dim(self, dim), balance, class_weight
         self.decoder = _perceptron(width, hidden, self.dim)
         self.log_noise = nn.Parameter(torch.full((self.dim,), math.log(noise_std)), requires_grad=learn_noise)
         self.classifier = _perceptron(class_width, hidden, num_classes or 0) if class_weight else None
@@ -86,11 +89,16 @@ class SeriesTask(of.Task, ABC):
             batch: The series.
 
         Returns:
-            (…, B), summed over the targets of each series.
+            (…, B), summed over the targets of each series; balanced, if that is wanted.
         """
         error = (batch.y - prediction).where(batch.target, 0.0) * torch.exp(-self.log_noise)
         log_p = -0.5 * error.square() - self.log_noise - 0.5 * math.log(2 * math.pi)
-        return log_p.where(batch.target, 0.0).sum((-1, -2))
+        each = log_p.where(batch.target, 0.0).sum(-2)
+        if not self.balance:
+            return each.sum(-1)
+        counts = batch.target.sum(1)
+        share = counts.sum(1, keepdim=True) / (counts > 0).sum(1, keepdim=True).clamp(min=1)
+        return (each * share / counts.clamp(min=1)).sum(-1)
 
     def class_loss(self, features: Tensor, batch: of.Series, stage: str) -> Tensor | float:
         """The weighted cross-entropy of the series' classes, whose metric it updates; 0 without a classifier.

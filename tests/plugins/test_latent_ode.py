@@ -183,6 +183,20 @@ def test_the_likelihood_of_times_is_a_poisson_process() -> None:
     torch.testing.assert_close(found[0] - found[1], 2 * wanted, rtol=1e-4, atol=1e-3)
 
 
+def test_balanced_features_weigh_alike() -> None:
+    """Balanced, each feature has the mean over its targets, times the share of all targets that is a feature's."""
+    batch = series(dim=3)
+    batch = batch._replace(target=batch.target & torch.tensor([True, True, False]))
+    prediction = torch.randn_like(batch.y)
+    balanced, plain = (rnn(dim=3, balance=on).log_likelihood(prediction, batch) for on in (True, False))
+    for row in range(5):
+        log_p = Normal(prediction[row], 0.1).log_prob(batch.y[row])
+        features = [log_p[:, number][batch.target[row, :, number]] for number in range(2)]
+        torch.testing.assert_close(plain[row], torch.cat(features).sum())
+        mean = torch.stack([feature.mean() for feature in features]).mean()
+        torch.testing.assert_close(balanced[row], mean * batch.target[row].sum())
+
+
 def test_the_class_has_its_cross_entropy() -> None:
     """The classifier adds its weighted cross-entropy to the loss, and its AUROC or accuracy to the metrics."""
     batch = series(8)
@@ -253,6 +267,27 @@ def test_baselines_do_not_see_what_comes_later(model: Callable[..., SeriesTask],
     first, second = task.predict(batch), task.predict(later)
     assert torch.equal(first[:, :6], second[:, :6])
     assert not torch.equal(first[:, 6:], second[:, 6:])
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_times_without_an_observation_are_looked_at_only(cell: str) -> None:
+    """What is not seen changes no later prediction of an RNN: without it the others are the same, as is the class."""
+    batch, task = series(), rnn(cell=cell, **CLASSES)
+    batch = batch._replace(seen=batch.seen & (torch.arange(12) % 3 > 0)[:, None])
+    kept = torch.arange(12) % 3 > 0
+    fewer = of.Series(batch.t[:, kept], *(part[:, kept] for part in batch[1:4]), batch.label)
+    fewer = fewer._replace(t=torch.cat([batch.t[:, :1], fewer.t], dim=1))
+    fewer = fewer._replace(
+        **{
+            name: nn.functional.pad(part, (0, 0, 1, 0))
+            for name, part in fewer._asdict().items()
+            if name in ("y", "seen", "target")
+        }
+    )
+    predictions, last = task.unroll(batch)
+    again, same = task.unroll(fewer)
+    torch.testing.assert_close(again[:, 1:], predictions[:, kept])
+    torch.testing.assert_close(same, last)
 
 
 # Encoders
@@ -375,7 +410,7 @@ def test_posterior_samples_surround_the_mean() -> None:
         latent_ode_rnn(posterior_samples=3, intensity_weight=1.0),
         latent_rnn(most_times=20),
         rnn(learn_noise=True, **CLASSES),
-        rnn(cell="lstm", free_running=0.5),
+        rnn(cell="lstm", hide=0.5),
         ode_rnn(**CLASSES),
     ],
 )
@@ -404,9 +439,9 @@ def test_a_checkpoint_predicts_the_same(model: Callable[..., SeriesTask], tmp_pa
     assert not torch.equal(again.predict(batch), before)
 
 
-def test_training_hides_observations_to_run_freely() -> None:
-    """With `free_running` the training loss is random, that of evaluation is not."""
-    batch, task = series(), rnn(free_running=0.5)
+def test_training_hides_observations() -> None:
+    """With `hide` the training loss is random, that of evaluation is not."""
+    batch, task = series(), rnn(hide=0.5)
     quiet(task)
     assert len({float(task.loss(batch, "train").detach()) for _ in range(4)}) == 4
     task.eval()
@@ -484,7 +519,7 @@ def test_extrapolations_are_drawn_on_both_sides() -> None:
         (lambda: latent_rnn(encoder="ode_rnn"), "the encoder 'ode_rnn' needs encoder_dynamics"),
         (lambda: latent_rnn(cell="elman"), "cell must be 'gru' or 'lstm'; got 'elman'"),
         (lambda: rnn(cell="elman"), "cell must be 'gru' or 'lstm'; got 'elman'"),
-        (lambda: rnn(free_running=1.0), r"free_running must lie in \[0, 1\); got 1.0"),
+        (lambda: rnn(hide=1.0), r"hide must lie in \[0, 1\); got 1.0"),
         (lambda: latent_rnn(posterior_samples=0), "posterior_samples must be at least 1; got 0"),
         (lambda: latent_rnn(kl_anneal=1.0), r"kl_anneal must lie in \[0, 1\), as 0.99; got 1.0"),
         (lambda: latent_rnn(intensity_weight=-1.0), "intensity_weight must not be negative; got -1.0"),
