@@ -56,6 +56,9 @@ class LatentODE(SeriesTask):
         num_classes: Number of classes of the series; the command line takes it from the data.
         class_weight: Factor of the classes' cross-entropy in the loss; there is a classifier, of z(t₀), if positive.
         regularizers: Penalties on the latent path, added to the training loss.
+        shift: Training moves the times of each series back by a number drawn from [0, shift]. So z(t₀) becomes its
+            state at any of these times, and the field is learned both ways from likely states, which is what
+            extrapolation builds on. For autonomous fields.
         t0: Time of the latent state that q and the prior are of.
         t1: Last time of samples and of pictures.
         most_times: Largest number of times that are solved for. A batch with more different times is solved at about so
@@ -86,6 +89,7 @@ class LatentODE(SeriesTask):
         num_classes: int | None = None,
         class_weight: float = 0.0,
         regularizers: list[of.Regularizer] | None = None,
+        shift: float = 0.0,
         t0: float = 0.0,
         t1: float = 1.0,
         most_times: int = 500,
@@ -98,6 +102,8 @@ class LatentODE(SeriesTask):
             raise of.SettingError(f"LatentODE: kl_anneal must lie in [0, 1), as 0.99; got {kl_anneal}")
         if not intensity_weight >= 0:
             raise of.SettingError(f"LatentODE: intensity_weight must not be negative; got {intensity_weight}")
+        if not shift >= 0:
+            raise of.SettingError(f"LatentODE: shift must not be negative; got {shift}")
         if most_times < STENCIL:
             raise of.SettingError(f"LatentODE: most_times must be at least {STENCIL}; got {most_times}")
         if encoder == "rnn":
@@ -114,7 +120,7 @@ class LatentODE(SeriesTask):
         counts = self.dim if intensity_weight else 0
         self.flow = of.Flow(field, solver, gradient, t0, t1, augment=counts, regularizers=regularizers or ())
         self.latent, self.intensity_weight, self.most_times = latent, intensity_weight, most_times
-        self.posterior_samples, self.kl_anneal = posterior_samples, kl_anneal
+        self.posterior_samples, self.kl_anneal, self.shift = posterior_samples, kl_anneal, shift
 
     # Inference
 
@@ -135,9 +141,10 @@ class LatentODE(SeriesTask):
 
     def loss(self, batch: of.Series, stage: str) -> Tensor:
         """−ELBO and the weighted terms of intensity and class; logs the KL divergence, and in evaluation the errors."""
-        batch = self.checked(batch)
+        batch, training = self.checked(batch), stage == "train"
+        if training and self.shift:
+            batch = batch._replace(t=batch.t - self.shift * torch.rand_like(batch.t[:, :1]))
         q = self.posterior(batch)
-        training = stage == "train"
         factor = 1 - self.kl_anneal ** (self.global_step + 1) if training else 1.0
         bound, z0 = self._bound(batch, q, self.posterior_samples, factor)
         self.log(f"{stage}/kl", _divergence(q).mean(), batch_size=len(batch.t), on_step=False, on_epoch=True)

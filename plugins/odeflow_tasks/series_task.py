@@ -212,7 +212,7 @@ def _perceptron(width: int, hidden: Sequence[int], outputs: int) -> nn.Sequentia
     sizes = [width, *hidden]
     layers: list[nn.Module] = []
     for inputs, size in itertools.pairwise(sizes):
-        layers += [nn.Linear(inputs, size), nn.ReLU()]
+        layers += [nn.Linear(inputs, size), nn.SiLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
 
 

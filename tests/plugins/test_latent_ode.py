@@ -439,6 +439,17 @@ def test_a_checkpoint_predicts_the_same(model: Callable[..., SeriesTask], tmp_pa
     assert not torch.equal(again.predict(batch), before)
 
 
+def test_training_shifts_the_times() -> None:
+    """With `shift` the training loss is that of the same series begun earlier, by a number of its own for each."""
+    batch, task = series(), latent_rnn(shift=2.0)
+    quiet(task)
+    torch.manual_seed(1)
+    loss = task.loss(batch, "train")
+    torch.manual_seed(1)
+    moved = batch._replace(t=batch.t - 2 * torch.rand(5, 1))
+    torch.testing.assert_close(loss, -task.elbo(moved).mean())
+
+
 def test_training_hides_observations() -> None:
     """With `hide` the training loss is random, that of evaluation is not."""
     batch, task = series(), rnn(hide=0.5)
@@ -523,6 +534,7 @@ def test_extrapolations_are_drawn_on_both_sides() -> None:
         (lambda: latent_rnn(posterior_samples=0), "posterior_samples must be at least 1; got 0"),
         (lambda: latent_rnn(kl_anneal=1.0), r"kl_anneal must lie in \[0, 1\), as 0.99; got 1.0"),
         (lambda: latent_rnn(intensity_weight=-1.0), "intensity_weight must not be negative; got -1.0"),
+        (lambda: latent_rnn(shift=-1.0), "shift must not be negative; got -1.0"),
         (lambda: latent_rnn(most_times=5), "most_times must be at least 6; got 5"),
         (lambda: latent_rnn(dim=None), "LatentODE needs dim, the number of values of an observation"),
         (lambda: rnn(noise_std=0.0), "noise_std must be positive; got 0.0"),
