@@ -2,8 +2,11 @@
 
 from odeflow_tasks.classification import Classification
 from odeflow_tasks.density import Density
+from odeflow_tasks.latent_ode import LatentODE
+from odeflow_tasks.ode_rnn import ODERNN
 from odeflow_tasks.regression import Regression
+from odeflow_tasks.rnn import RNN
 from odeflow_tasks.shooting import Shooting
 from odeflow_tasks.trajectory import Trajectory
 
-__all__ = ["Classification", "Density", "Regression", "Shooting", "Trajectory"]
+__all__ = ["Classification", "Density", "LatentODE", "ODERNN", "Regression", "RNN", "Shooting", "Trajectory"]

@@ -19,7 +19,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[st
     """The scripts, imported as when they are run; truths are kept in a folder of the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
-    names = ("problems", "engines", "compare", "scaling", "per_sample")
+    names = ("problems", "engines", "compare", "scaling", "per_sample", "series")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield {name: __import__(name) for name in names}
@@ -108,3 +108,14 @@ def test_steps_together_and_apart(scripts: dict[str, ModuleType]) -> None:
         rows = {row[1]: [float(cell) for cell in row[2:]] for row in script.measure(case, 1)}
     assert rows["per sample"][0] < rows["together"][0]
     assert rows["per sample"][3] < rows["per sample, none left out"][3]
+
+
+def test_series_are_as_many_in_both_batches(scripts: dict[str, ModuleType]) -> None:
+    """Regular and irregular series have the same observations; each model has its row, with a ratio."""
+    series = scripts["series"]
+    regular, irregular = series.batches(6, 5)
+    assert regular.y.shape == irregular.y.shape == (6, 5, 2)
+    assert [len(batch.t.unique()) for batch in (regular, irregular)] == [5, 30]
+    rows = series.rows(6, 5, steps=1)
+    assert len(rows) == 8
+    assert all(len(row) == len(series.HEADER) and float(row[-1]) > 0 for row in rows)

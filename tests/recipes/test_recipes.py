@@ -18,7 +18,13 @@ OURS = [
     for name, file in recipes.available().items()
     if file.is_relative_to(SHIPPED) and not name.startswith("overlays/")
 ]
-REAL = {"MNIST": "data/mnist", "Pendulum": "data/schmidt_lipson", "Power": "data/power"}
+REAL = {
+    "MNIST": "data/mnist",
+    "Hopper": "data/hopper",
+    "Pendulum": "data/schmidt_lipson",
+    "PhysioNet2012": "data/physionet2012",
+    "Power": "data/power",
+}
 """Where the data are that do not come with a package."""
 LIGHTNING_WARNS = pytest.mark.filterwarnings(
     "ignore:.*treespec, LeafSpec:FutureWarning", "ignore:.*:UserWarning:lightning.*"
@@ -74,6 +80,7 @@ def test_every_recipe_runs(
     """Each recipe trains and validates by the command line, and leaves its checkpoints, metrics and configuration."""
     monkeypatch.chdir(tmp_path)
     few = ["--trainer.max_epochs", "1", "--trainer.limit_val_batches", "1", "--trainer.num_sanity_val_steps", "0"]
+    few += ["--trainer.check_val_every_n_epoch", "1"]
     root = REAL.get(recipes.read(name)["data"]["class_path"])
     if root is None:
         folder = fit(name, *few, "--trainer.limit_train_batches", "2", "--trainer.log_every_n_steps", "1")

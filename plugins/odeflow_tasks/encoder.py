@@ -1,0 +1,139 @@
+"""Encoders: from what is seen of a series to one vector, read backwards in time."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+import odeflow as of
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What is seen of each series, last observation first, without the times at which nothing is.
+
+    Attributes:
+        t: (B, L + 1), the times; t0 after the row's last.
+        inputs: (B, L + 1, 2d), the values, 0 where they are not seen, and which are seen; 0 after the row's last.
+        lengths: (B,), the number of observations, L at most.
+    """
+
+    t: Tensor
+    inputs: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def backwards(cls, batch: of.Series, t0: float) -> "Observations":
+        """Those of a batch, each row followed by t0, to which the encoders run."""
+        present = batch.seen.any(-1).flip(1)
+        lengths = present.sum(1)
+        size = int(lengths.max())
+        order = present.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :size]
+        empty = torch.arange(size, device=lengths.device) >= lengths[:, None]
+        t = batch.t.flip(1).gather(1, order).masked_fill(empty, t0)
+        values = torch.cat([batch.y.where(batch.seen, 0.0), batch.seen.to(batch.y)], dim=-1).flip(1)
+        inputs = values.gather(1, order[..., None].expand(-1, -1, values.shape[-1])).masked_fill(empty[..., None], 0)
+        end = t.new_full((len(t), 1), t0)
+        nothing = inputs.new_zeros(len(t), 1, values.shape[-1])
+        return cls(torch.cat([t, end], dim=1), torch.cat([inputs, nothing], dim=1), lengths)
+
+
+class RNNEncoder(nn.Module):
+    """A GRU or LSTM over the observations, backwards in time; each comes with the time since the one before.
+
+    All rows are reversed at once, without what is not seen. A last step without an observation reaches t0.
+
+    Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 5.
+
+    Args:
+        dim: Length d of an observation.
+        width: Length of the hidden state.
+        cell: "gru" or "lstm".
+
+    Raises:
+        SettingError: There is no such cell.
+    """
+
+    def __init__(self, dim: int, width: int, cell: Literal["gru", "lstm"] = "gru") -> None:
+        super().__init__()
+        kinds = {"gru": nn.GRU, "lstm": nn.LSTM}
+        if cell not in kinds:
+            raise of.SettingError(f"cell must be 'gru' or 'lstm'; got {cell!r}")
+        self.width = width
+        self.rnn = kinds[cell](2 * dim + 1, width, batch_first=True)
+
+    def forward(self, batch: of.Series, t0: float) -> Tensor:
+        """(B, width), the hidden state at t0."""
+        seen = Observations.backwards(batch, t0)
+        gaps = -seen.t.diff(dim=1, prepend=seen.t[:, :1])
+        steps = torch.cat([seen.inputs, gaps[..., None]], dim=-1)
+        states, _ = self.rnn(steps)  # not packed, which takes a GRU twice the time (PyTorch 2.13, CPU)
+        return states[torch.arange(len(states), device=states.device), seen.lengths]
+
+
+class ODERNNEncoder(nn.Module):
+    """A GRU over the observations, backwards in time, whose hidden state follows an equation between them and to t0.
+
+    Source: Rubanova et al. (2019), "Latent ODEs for Irregularly-Sampled Time Series", algorithm 1.
+
+    Args:
+        dim: Length d of an observation.
+        dynamics: The field of the hidden state; its width is that of the state.
+        solver: Integrates it from each observation to the next.
+    """
+
+    def __init__(self, dim: int, dynamics: of.Dynamics, solver: of.Solver) -> None:
+        super().__init__()
+        self.width = dynamics.width
+        self.between = Between(dynamics, solver)
+        self.cell = nn.GRUCell(2 * dim, dynamics.width)
+
+    def forward(self, batch: of.Series, t0: float) -> Tensor:
+        """(B, width), the hidden state at t0."""
+        seen = Observations.backwards(batch, t0)
+        gaps = seen.t.diff(dim=1)
+        h = gaps.new_zeros(len(gaps), self.width)
+        for number in range(gaps.shape[1]):
+            present = number < seen.lengths[:, None]
+            h = self.cell(seen.inputs[:, number], h).where(present, h)
+            h = self.between(h, gaps[:, number])
+        return h
+
+
+class Between(nn.Module):
+    """Carries states over gaps of time, one of its own for each: dh/ds = Δt f(h) on 0 ≤ s ≤ 1, solved for all at once.
+
+    The field is told s as the time, so that autonomous fields are meant. The pass backwards keeps the graph of each
+    gap: there are many, and each is short.
+
+    Args:
+        dynamics: The field f.
+        solver: Integrates.
+    """
+
+    def __init__(self, dynamics: of.Dynamics, solver: of.Solver) -> None:
+        super().__init__()
+        self.flow = of.Flow(_Scaled(dynamics), solver, of.Backprop())
+
+    def forward(self, h: Tensor, gaps: Tensor) -> Tensor:
+        """(B, width), the states after the gaps.
+
+        Args:
+            h: (B, width).
+            gaps: (B,), in the field's time; negative backwards.
+        """
+        y = self.flow.trajectory(h, self.flow.span(), context=gaps[:, None]).y
+        assert isinstance(y, Tensor)
+        return y[-1]
+
+
+class _Scaled(nn.Module):
+    """The field on [h, Δt] that is Δt f(h)."""
+
+    def __init__(self, dynamics: of.Dynamics) -> None:
+        super().__init__()
+        self.dynamics = dynamics
+
+    def forward(self, t: Tensor, state: Tensor) -> Tensor:
+        return self.dynamics(t, state[:, :-1]) * state[:, -1:]

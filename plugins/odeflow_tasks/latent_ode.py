@@ -1,0 +1,279 @@
+"""LatentODE: a generative model of time series whose latent state follows an equation."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+import odeflow as of
+from odeflow_tasks import series_figures
+from odeflow_tasks.encoder import ODERNNEncoder, RNNEncoder
+from odeflow_tasks.latent_path import STENCIL, at_own_times
+from odeflow_tasks.series_task import SeriesTask
+
+SAMPLES_T = 100
+"""Number of times of a sampled series."""
+
+
+class LatentODE(SeriesTask):
+    """The latent ODE, a variational autoencoder: z(t₀) ~ N(0, I), dz/dt = f(t, z), y(t) ~ N(decoder(z(t)), σ²).
+
+    An encoder reads what is seen of a series backwards in time, and gives a normal density q(z(t₀)) with independent
+    components. The loss is −ELBO in nats a series, averaged: E_q[Σ log p(y | z)] − KL(q ‖ p), where the sum is over
+    the targets. With several posterior samples it is the tighter importance-weighted bound (Burda et al. 2016). The
+    predictions by which errors are measured are made of the mean of q.
+
+    A latent path is defined at all times. So series are reconstructed, extrapolated and sampled anywhere, also before
+    t₀. Each batch is one solve, whatever the times of its series.
+
+    Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 5; Rubanova et al. (2019), "Latent
+    ODEs for Irregularly-Sampled Time Series".
+
+    Args:
+        dynamics: The field of the latent state; its width is the latent size.
+        solver: Integrates.
+        gradient: How to differentiate; `Checkpointed()` by default.
+        dim: Length d of an observation; the command line takes it from the data.
+        encoder: "rnn": a GRU or LSTM that is told the gaps between observations; "ode_rnn": a GRU whose state follows
+            an equation in the gaps.
+        encoder_width: Length of the RNN's hidden state.
+        cell: "gru" or "lstm", of the RNN.
+        encoder_dynamics: The ODE-RNN's field, which should not depend on time; its width is that of the hidden state.
+        encoder_solver: Integrates that; by default the same solver.
+        hidden: Widths of the hidden layers of decoder and classifier; linear maps where there are none.
+        noise_std: Standard deviation σ of an observation around its prediction.
+        learn_noise: Whether it is learned, from that value, for each feature.
+        balance: Whether each feature of a series has as much weight in the likelihood, however often it is a target.
+        posterior_samples: Number of samples of z(t₀) in the bound.
+        kl_anneal: Rate r at which the KL divergence comes in: in training its factor is 1 − rᵏ in step k. 0: at once.
+        intensity_weight: Factor of the log-likelihood of when targets are observed: of each feature by a Poisson
+            process with rate λ(z(t)), from t₀ to the series' last time; there is a λ if it is positive.
+        num_classes: Number of classes of the series; the command line takes it from the data.
+        class_weight: Factor of the classes' cross-entropy in the loss; there is a classifier, of z(t₀), if positive.
+        regularizers: Penalties on the latent path, added to the training loss.
+        shift: Training moves the times of each series back by a number drawn from [0, shift]. So z(t₀) becomes its
+            state at any of these times, and the field is learned both ways from likely states, which is what
+            extrapolation builds on. For autonomous fields.
+        t0: Time of the latent state that q and the prior are of.
+        t1: Last time of samples and of pictures.
+        most_times: Largest number of times that are solved for. A batch with more different times is solved at about so
+            many equidistant ones, and read between them by polynomials of degree five.
+
+    Raises:
+        SettingError: An option is out of range, or one that another needs is missing.
+    """
+
+    def __init__(
+        self,
+        dynamics: of.Dynamics,
+        solver: of.Solver,
+        gradient: of.Gradient | None = None,
+        dim: int | None = None,
+        encoder: Literal["rnn", "ode_rnn"] = "rnn",
+        encoder_width: int = 25,
+        cell: Literal["gru", "lstm"] = "gru",
+        encoder_dynamics: of.Dynamics | None = None,
+        encoder_solver: of.Solver | None = None,
+        hidden: Sequence[int] = (20,),
+        noise_std: float = 0.1,
+        learn_noise: bool = False,
+        balance: bool = False,
+        posterior_samples: int = 1,
+        kl_anneal: float = 0.0,
+        intensity_weight: float = 0.0,
+        num_classes: int | None = None,
+        class_weight: float = 0.0,
+        regularizers: list[of.Regularizer] | None = None,
+        shift: float = 0.0,
+        t0: float = 0.0,
+        t1: float = 1.0,
+        most_times: int = 500,
+    ) -> None:
+        latent = dynamics.width
+        super().__init__(latent, latent, dim, hidden, noise_std, learn_noise, balance, num_classes, class_weight)
+        if posterior_samples < 1:
+            raise of.SettingError(f"LatentODE: posterior_samples must be at least 1; got {posterior_samples}")
+        if not 0 <= kl_anneal < 1:
+            raise of.SettingError(f"LatentODE: kl_anneal must lie in [0, 1), as 0.99; got {kl_anneal}")
+        if not intensity_weight >= 0:
+            raise of.SettingError(f"LatentODE: intensity_weight must not be negative; got {intensity_weight}")
+        if not shift >= 0:
+            raise of.SettingError(f"LatentODE: shift must not be negative; got {shift}")
+        if most_times < STENCIL:
+            raise of.SettingError(f"LatentODE: most_times must be at least {STENCIL}; got {most_times}")
+        if encoder == "rnn":
+            self.encoder = RNNEncoder(self.dim, encoder_width, cell)
+        elif encoder != "ode_rnn":
+            raise of.SettingError(f"LatentODE: encoder must be 'rnn' or 'ode_rnn'; got {encoder!r}")
+        elif encoder_dynamics is None:
+            raise of.SettingError("LatentODE: the encoder 'ode_rnn' needs encoder_dynamics, the field of its state")
+        else:
+            self.encoder = ODERNNEncoder(self.dim, encoder_dynamics, encoder_solver or solver)
+        self.posterior_head = nn.Linear(self.encoder.width, 2 * latent)
+        self.intensity = nn.Linear(latent, self.dim) if intensity_weight else None
+        field = dynamics if self.intensity is None else _Counting(dynamics, self.intensity)
+        counts = self.dim if intensity_weight else 0
+        self.flow = of.Flow(field, solver, gradient, t0, t1, augment=counts, regularizers=regularizers or ())
+        self.latent, self.intensity_weight, self.most_times = latent, intensity_weight, most_times
+        self.posterior_samples, self.kl_anneal, self.shift = posterior_samples, kl_anneal, shift
+
+    # Inference
+
+    def posterior(self, batch: of.Series) -> Normal:
+        """q(z(t₀)) of each series, (B, latent), from what is seen of it."""
+        batch = self.checked(batch)
+        mean, spread = self.posterior_head(self.encoder(batch, self.flow.t0)).chunk(2, dim=-1)
+        return Normal(mean, F.softplus(spread) + 1e-6)
+
+    def elbo(self, batch: of.Series, samples: int | None = None) -> Tensor:
+        """(B,), the evidence lower bound of each series in nats; with several samples the importance-weighted one.
+
+        Args:
+            batch: The series.
+            samples: Number of posterior samples; by default `posterior_samples`.
+        """
+        return self._bound(self.checked(batch), self.posterior(batch), samples or self.posterior_samples, 1.0)[0]
+
+    def loss(self, batch: of.Series, stage: str) -> Tensor:
+        """−ELBO and the weighted terms of intensity and class; logs the KL divergence, and in evaluation the errors."""
+        batch, training = self.checked(batch), stage == "train"
+        if training and self.shift:
+            batch = batch._replace(t=batch.t - self.shift * torch.rand_like(batch.t[:, :1]))
+        q = self.posterior(batch)
+        factor = 1 - self.kl_anneal ** (self.global_step + 1) if training else 1.0
+        bound, z0 = self._bound(batch, q, self.posterior_samples, factor)
+        self.log(f"{stage}/kl", _divergence(q).mean(), batch_size=len(batch.t), on_step=False, on_epoch=True)
+        if not training:
+            self.note_errors(self.decode(self.path(q.mean, batch.t)), batch, stage)
+        return -bound.mean() + self.class_loss(z0, batch, stage)
+
+    def _bound(self, batch: of.Series, q: Normal, samples: int, factor: float) -> tuple[Tensor, Tensor]:
+        """(B,), the bound with the KL divergence times a factor, and (samples, B, latent), the z(t₀) it is made of."""
+        z0 = q.rsample(torch.Size([samples]))
+        states = self._states(z0, batch.t)
+        log_p = self.log_likelihood(self.decode(states[..., : self.latent]), batch)
+        if self.intensity is not None:
+            log_p = log_p + self.intensity_weight * self._log_intensity(self.intensity, states, batch)
+        if samples == 1:
+            return log_p[0] - factor * _divergence(q), z0
+        log_ratio = (Normal(0.0, 1.0).log_prob(z0) - q.log_prob(z0)).sum(-1)
+        return (log_p + factor * log_ratio).logsumexp(0) - math.log(samples), z0
+
+    def _log_intensity(self, intensity: nn.Module, states: Tensor, batch: of.Series) -> Tensor:
+        """(S, B), log p of the targets' times: Σ log λ(t) − ∫ λ dt, summed over features."""
+        z, counts = states.split([self.latent, self.dim], dim=-1)
+        log_rate = F.softplus(intensity(z)).log().where(batch.target, 0.0)
+        window = counts[..., -1, :] - counts[..., 0, :].clamp(max=0)  # from t0, or before it where the series begins
+        return log_rate.sum((-1, -2)) - window.sum(-1)
+
+    # Series
+
+    def path(self, z0: Tensor, t: Tensor) -> Tensor:
+        """The latent path, (…, B, T, latent).
+
+        Args:
+            z0: (…, B, latent), at t₀.
+            t: (B, T), in any order, before or after t₀; or (T,), for all alike.
+        """
+        return self._states(z0, t)[..., : self.latent]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(…, latent) ↦ (…, d), the mean of an observation."""
+        return self.decoder(z)
+
+    def predict(self, batch: of.Series) -> Tensor:
+        return self.reconstruct(batch)
+
+    def reconstruct(self, batch: of.Series, t: Tensor | None = None, samples: int | None = None) -> Tensor:
+        """The series as the model has them, at any times.
+
+        Args:
+            batch: What is seen of the series.
+            t: (B, T) or (T,), times inside or outside the observed ones; by default the batch's.
+            samples: Number S of posterior samples; by default the posterior's mean is taken.
+
+        Returns:
+            (B, T, d), or (S, B, T, d).
+        """
+        q = self.posterior(batch)
+        z0 = q.mean if samples is None else q.sample(torch.Size([samples]))
+        return self.decode(self.path(z0, batch.t if t is None else t))
+
+    def extrapolate(
+        self, batch: of.Series, until: float, count: int = SAMPLES_T, samples: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The series from t₀ on to a time far from the observed ones.
+
+        Args:
+            batch: What is seen of the series.
+            until: The last time, after t₀ or before it.
+            count: Number of equidistant times.
+            samples: As in `reconstruct`.
+
+        Returns:
+            The times (count,) from t₀ to `until`, and the series at them, as of `reconstruct`.
+        """
+        t = torch.linspace(self.flow.t0, until, count, dtype=batch.t.dtype, device=batch.t.device)
+        return t, self.reconstruct(batch, t, samples)
+
+    def sample_at(self, t: Tensor, count: int) -> Tensor:
+        """New series from the prior, without the noise of observation.
+
+        Args:
+            t: (T,), any times, before or after t₀.
+            count: Their number.
+
+        Returns:
+            (count, T, d).
+        """
+        z0 = torch.randn(count, self.latent, dtype=self.log_noise.dtype, device=self.device)
+        return self.decode(self.path(z0, t))
+
+    def sample(self, count: int) -> dict[str, Tensor]:
+        """New series "x", (count, 100, d), at the times "t", (count, 100), equidistant from t₀ to t₁."""
+        times = torch.linspace(self.flow.t0, self.flow.t1, SAMPLES_T, device=self.device)
+        return {"x": self.sample_at(times, count), "t": times.expand(count, -1)}
+
+    def _states(self, z0: Tensor, t: Tensor) -> Tensor:
+        """(…, B, T, latent and expected numbers of events since t₀)."""
+        rows = z0.reshape(-1, self.latent)
+        states = at_own_times(
+            self.flow, rows, t.expand(*z0.shape[:-1], t.shape[-1]).reshape(len(rows), -1), self.most_times
+        )
+        return states.view(*z0.shape[:-1], *states.shape[1:])
+
+    def figures(self, batch: Any) -> dict[str, Figure]:
+        """Reconstruction and extrapolation with posterior bands, latent paths, and samples from the prior."""
+        batch = series_figures.few(self.checked(batch))
+        with torch.random.fork_rng(
+            [batch.t.device] if batch.t.is_cuda else []
+        ):  # a run does not depend on its pictures
+            torch.manual_seed(0)
+            return series_figures.draw_latent(self, batch)
+
+
+class _Counting(nn.Module):
+    """The field of a latent state and of the integrals of its rates: d/dt (z, Λ) = (f(t, z), λ(z)).
+
+    Args:
+        dynamics: The field f.
+        intensity: z ↦ the rates before the softplus that makes them positive.
+    """
+
+    def __init__(self, dynamics: of.Dynamics, intensity: nn.Module) -> None:
+        super().__init__()
+        self.dynamics, self.intensity = dynamics, intensity
+
+    def forward(self, t: Tensor, state: Tensor) -> Tensor:
+        z = state[:, : self.dynamics.width]
+        return torch.cat([self.dynamics(t, z), F.softplus(self.intensity(z))], dim=1)
+
+
+def _divergence(q: Normal) -> Tensor:
+    """(B,), KL(q ‖ N(0, I)) in nats."""
+    return 0.5 * (q.mean.square() + q.variance - 1 - q.variance.log()).sum(-1)

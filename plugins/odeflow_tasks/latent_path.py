@@ -1,0 +1,73 @@
+"""The latent path: one solve for a batch whose series have times of their own."""
+
+import math
+
+import torch
+from torch import Tensor
+
+import odeflow as of
+
+STENCIL = 6
+"""Number of points through which the polynomial goes that reads between the times that were solved for."""
+
+
+def at_own_times(flow: of.Flow, z0: Tensor, t: Tensor, most: int) -> Tensor:
+    """The states of each sample at times of its own, from one solve forwards and, where needed, one backwards.
+
+    If the batch has at most `most` different times, the solution is computed at exactly these. Else it would be
+    computed at far more times than any sample asks for; then it is computed at about `most` equidistant ones, and read
+    between them by the polynomial through the six nearest, of which the error falls as the sixth power of their
+    distance.
+
+    Args:
+        flow: Carries the states; they start at its t0.
+        z0: (N, d), the states at t0.
+        t: (N, T), the times, before or after t0.
+        most: Largest number of times of the solve, at least 6.
+
+    Returns:
+        (N, T, width), width being d and what the flow appends.
+    """
+    times, places = torch.cat([t.new_full((1,), flow.t0), t.reshape(-1)]).unique(return_inverse=True)
+    if len(times) <= most:
+        return _rows(_solved(flow, z0, times), places[1:].view_as(t))
+    low, high = float(times[0]) - flow.t0, float(times[-1]) - flow.t0
+    step = (high - low) / (most - 1)
+    first = math.floor(low / step)
+    grid = flow.t0 + step * torch.arange(first, first + most + 1, dtype=t.dtype, device=t.device)
+    return _between(_solved(flow, z0, grid), (t - flow.t0) / step - first)
+
+
+def _solved(flow: of.Flow, z0: Tensor, times: Tensor) -> Tensor:
+    """(T, N, width) at rising times, of which one is t0."""
+    start = int((times - flow.t0).abs().argmin())
+    parts: list[Tensor] = []
+    if start > 0:
+        parts.append(_trajectory(flow, z0, times[: start + 1].flip(0)).flip(0))
+    if start < len(times) - 1:
+        parts.append(_trajectory(flow, z0, times[start:])[len(parts) :])  # the row of t0 once
+    return torch.cat(parts) if parts else _trajectory(flow, z0, times.new_tensor(flow.span()))[:1]
+
+
+def _trajectory(flow: of.Flow, z0: Tensor, times: Tensor) -> Tensor:
+    y = flow.trajectory(z0, times).y
+    assert isinstance(y, Tensor)
+    return y
+
+
+def _rows(y: Tensor, rows: Tensor) -> Tensor:
+    """(N, T, width): of each sample its own rows (N, T) of y (rows, N, width)."""
+    samples = torch.arange(len(rows), device=rows.device)[:, None]
+    flat = (rows * len(rows) + samples).reshape(-1)
+    return y.reshape(-1, y.shape[-1]).index_select(0, flat).view(*rows.shape, -1)
+
+
+def _between(y: Tensor, x: Tensor) -> Tensor:
+    """(N, T, width): y (rows, N, width) at the places x (N, T) between its rows, by Lagrange's polynomial."""
+    first = (x.floor().long() - (STENCIL // 2 - 1)).clamp(0, len(y) - STENCIL)
+    nodes = torch.arange(STENCIL, dtype=x.dtype, device=x.device)
+    same = torch.eye(STENCIL, dtype=torch.bool, device=x.device)
+    scale = (nodes[:, None] - nodes).masked_fill(same, 1).prod(-1)
+    weights = (x - first)[..., None, None].sub(nodes).masked_fill(same, 1).prod(-1) / scale
+    parts = (_rows(y, first + node) * weights[..., node, None] for node in range(STENCIL))
+    return torch.stack(list(parts)).sum(0)

@@ -1,0 +1,85 @@
+"""RNN: the discrete baseline for irregular time series."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+import odeflow as of
+from odeflow_tasks.autoregressive import Autoregressive
+
+
+class RNN(Autoregressive):
+    """A GRU or LSTM whose inputs are the last observation, which of its values were seen, and the time gone by since.
+
+    It takes one step from each observation to the next, and predicts there. A time at which nothing is seen is
+    predicted by such a step, too, which then is not kept: so no error is handed on, however many of them there are.
+    Where part of an observation is not seen, the prediction takes its place.
+
+    Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 5.1, the baseline.
+
+    Args:
+        dim: Length d of an observation; the command line takes it from the data.
+        width: Length of the hidden state.
+        cell: "gru" or "lstm".
+        hidden: Widths of the hidden layers of decoder and classifier; linear maps where there are none.
+        noise_std: Standard deviation of an observation around its prediction.
+        learn_noise: Whether it is learned, from that value, for each feature.
+        balance: Whether each feature of a series has as much weight in the likelihood, however often it is a target.
+        hide: Share of the times at which training hides what is seen, to be predicted all the same; so it learns to
+            predict farther than from one observation to the next.
+        num_classes: Number of classes of the series; the command line takes it from the data.
+        class_weight: Factor of the classes' cross-entropy in the loss; there is a classifier if it is positive.
+
+    Raises:
+        SettingError: An option is out of range, or missing.
+    """
+
+    def __init__(
+        self,
+        dim: int | None = None,
+        width: int = 25,
+        cell: Literal["gru", "lstm"] = "gru",
+        hidden: Sequence[int] = (20,),
+        noise_std: float = 0.1,
+        learn_noise: bool = False,
+        balance: bool = False,
+        hide: float = 0.0,
+        num_classes: int | None = None,
+        class_weight: float = 0.0,
+    ) -> None:
+        super().__init__(width, width, dim, hidden, noise_std, learn_noise, balance, num_classes, class_weight)
+        if cell not in ("gru", "lstm"):
+            raise of.SettingError(f"RNN: cell must be 'gru' or 'lstm'; got {cell!r}")
+        if not 0 <= hide < 1:
+            raise of.SettingError(f"RNN: hide must lie in [0, 1); got {hide}")
+        self.width, self.hide = width, hide
+        self.cell = (nn.GRUCell if cell == "gru" else nn.LSTMCell)(2 * self.dim + 1, width)
+
+    def unroll(self, batch: of.Series) -> tuple[Tensor, Tensor]:
+        """(B, T, d), the predictions, and (B, width), the hidden state at the end of each series."""
+        y, seen = batch.y, batch.seen
+        if self.training and self.hide:
+            seen = seen & (torch.rand_like(batch.t)[..., None] >= self.hide)
+        present, known = seen.any(-1), seen.to(y)
+        step = y.new_zeros(len(y), 2 * self.dim)  # the last observation, and which of it was seen
+        state = (y.new_zeros(len(y), self.width),) * (2 if isinstance(self.cell, nn.LSTMCell) else 1)
+        clock = batch.t[:, 0]
+        predictions: list[Tensor] = []
+        for number in range(y.shape[1]):
+            now, there = batch.t[:, number], present[:, number, None]
+            new = self._stepped(state, step, now - clock)
+            predictions.append(self.decoder(new[0]))
+            value = y[:, number].where(seen[:, number], predictions[-1])
+            step = torch.cat([value, known[:, number]], dim=1).where(there, step)
+            state = tuple(after.where(there, before) for after, before in zip(new, state, strict=True))
+            clock = now.where(present[:, number], clock)
+        return torch.stack(predictions, dim=1), self._stepped(state, step, batch.t[:, -1] - clock)[0]
+
+    def _stepped(self, state: tuple[Tensor, ...], step: Tensor, gap: Tensor) -> tuple[Tensor, ...]:
+        """The hidden state, and an LSTM's memory, after reading an observation and a gap of time."""
+        inputs = torch.cat([step, gap[:, None]], dim=1)
+        if isinstance(self.cell, nn.LSTMCell):
+            return self.cell(inputs, (state[0], state[1]))
+        return (self.cell(inputs, state[0]),)

@@ -1,0 +1,228 @@
+"""SeriesTask: what all models of irregular time series share: decoder, likelihood, classifier and metrics."""
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MeanSquaredError, Metric
+from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
+
+import odeflow as of
+from odeflow_tasks import series_figures
+
+KINDS = ("", "interpolation_", "extrapolation_")
+"""Of which targets errors are told: of all, and of those that are not seen, inside and outside the observed time."""
+
+
+class SeriesTask(of.Task, ABC):
+    """Predicts series from what is seen of them, and their class. Subclasses say how, by `loss` and `predict`.
+
+    A value y at a target is distributed normally around its prediction. The metrics of validation and test, whose
+    names follow "val/" and "test/":
+
+    - `mse`, `rmse`: over all targets;
+    - `interpolation_mse`, `interpolation_rmse`: over targets that are not seen, between the series' first and last
+      observation; `extrapolation_mse`, `extrapolation_rmse`: over those before and after;
+    - `feature_mse`: the mean over series and features of the mean square error of this feature in this series, which
+      counts as 0 where it has no target (so Rubanova et al. 2019, as released);
+    - `auroc` for two classes, `accuracy` for more.
+
+    Args:
+        width: Length of the vectors that are decoded.
+        class_width: Length of those that are classified.
+        dim: Length d of an observation.
+        hidden: Widths of the hidden layers of decoder and classifier; linear maps where there are none.
+        noise_std: Standard deviation of an observation around its prediction.
+        learn_noise: Whether it is learned, from that value, for each feature.
+        balance: Whether the targets of a series weigh in the likelihood so that each of its features has as much as
+            another, however often it is to be predicted; together they weigh as many as they are.
+        num_classes: Number of classes of the series.
+        class_weight: Factor of the classes' cross-entropy in the loss; there is a classifier if it is positive.
+
+    Raises:
+        SettingError: An option is out of range, or missing.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        class_width: int,
+        dim: int | None,
+        hidden: Sequence[int],
+        noise_std: float,
+        learn_noise: bool,
+        balance: bool,
+        num_classes: int | None,
+        class_weight: float,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if not noise_std > 0:
+            raise of.SettingError(f"{name}: noise_std must be positive; got {noise_std}")
+        if not class_weight >= 0:
+            raise of.SettingError(f"{name}: class_weight must not be negative; got {class_weight}")
+        if class_weight and (num_classes is None or num_classes < 2):
+            raise of.SettingError(f"{name}: a classifier needs num_classes, at least 2; got {num_classes}")
+        self.dim, self.balance, self.class_weight = known_dim(self, dim), balance, class_weight
+        self.decoder = _perceptron(width, hidden, self.dim)
+        self.log_noise = nn.Parameter(torch.full((self.dim,), math.log(noise_std)), requires_grad=learn_noise)
+        self.classifier = _perceptron(class_width, hidden, num_classes or 0) if class_weight else None
+        self.metrics = nn.ModuleDict(
+            {f"{stage}_": _metrics(num_classes if class_weight else None) for stage in ("val", "test")}
+        )
+
+    @abstractmethod
+    def predict(self, batch: of.Series) -> Tensor:
+        """(B, T, d), the predictions at the batch's times."""
+
+    def log_likelihood(self, prediction: Tensor, batch: of.Series) -> Tensor:
+        """The log-density of the targets in nats.
+
+        Args:
+            prediction: (…, B, T, d).
+            batch: The series.
+
+        Returns:
+            (…, B), summed over the targets of each series; balanced, if that is wanted.
+        """
+        error = (batch.y - prediction).where(batch.target, 0.0) * torch.exp(-self.log_noise)
+        log_p = -0.5 * error.square() - self.log_noise - 0.5 * math.log(2 * math.pi)
+        each = log_p.where(batch.target, 0.0).sum(-2)
+        if not self.balance:
+            return each.sum(-1)
+        counts = batch.target.sum(1)
+        share = counts.sum(1, keepdim=True) / (counts > 0).sum(1, keepdim=True).clamp(min=1)
+        return (each * share / counts.clamp(min=1)).sum(-1)
+
+    def class_loss(self, features: Tensor, batch: of.Series, stage: str) -> Tensor | float:
+        """The weighted cross-entropy of the series' classes, whose metric it updates; 0 without a classifier.
+
+        Args:
+            features: (…, B, class_width); the mean over leading dimensions is taken.
+            batch: The series.
+            stage: "train", "val" or "test".
+        """
+        if self.classifier is None:
+            return 0.0
+        logits = self.classifier(features)
+        labels = batch.label
+        assert labels is not None
+        if stage != "train":
+            probabilities = logits.softmax(-1).reshape(-1, *logits.shape[-2:]).mean(0)
+            self._note(stage, "auroc", probabilities[:, 1], labels)
+            self._note(stage, "accuracy", probabilities, labels)
+        flat = logits.reshape(-1, logits.shape[-1])
+        return self.class_weight * F.cross_entropy(flat, labels.repeat(len(flat) // len(labels)))
+
+    def note_errors(self, prediction: Tensor, batch: of.Series, stage: str) -> None:
+        """Updates and logs the metrics of predictions (B, T, d)."""
+        square = (prediction - batch.y).where(batch.target, 0.0).square()
+        counts = batch.target.sum(1)
+        self._note(stage, "feature_mse", square.sum(1) / counts.clamp(min=1))
+        unseen = batch.target & ~batch.seen
+        inside = observed_time(batch)[..., None]
+        masks = (batch.target, unseen & inside, unseen & ~inside)
+        for kind, mask in zip(KINDS, masks, strict=True):
+            if bool(mask.any()):
+                for name in ("mse", "rmse"):
+                    self._note(stage, kind + name, prediction[mask], batch.y[mask])
+
+    def _note(self, stage: str, name: str, *values: Tensor) -> None:
+        """Updates and logs a metric, if there is one of this name."""
+        metrics = self.metrics[f"{stage}_"]
+        assert isinstance(metrics, nn.ModuleDict)
+        if name in metrics:
+            metric = metrics[name]
+            assert isinstance(metric, Metric)
+            metric.update(*values)
+            shown = name in ("rmse", "auroc", "accuracy")
+            self.log(f"{stage}/{name}", metric, prog_bar=shown, batch_size=len(values[0]), on_step=False, on_epoch=True)
+
+    def batch_size(self, batch: of.Series) -> int:
+        return len(batch.t)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """(B, T, d), the predictions at the batch's times."""
+        return self.predict(self.checked(batch))
+
+    def figures(self, batch: Any) -> dict[str, Figure]:
+        """Truth, observations and prediction of the first series."""
+        batch = series_figures.few(self.checked(batch))
+        return series_figures.draw(batch, [series_figures.Curve("prediction", batch.t, self.predict(batch))])
+
+    def checked(self, batch: Any) -> of.Series:
+        """The batch, if it is one that this task can take.
+
+        Raises:
+            DataError: It is none.
+        """
+        name = type(self).__name__
+        if not isinstance(batch, of.Series):
+            raise of.DataError(
+                f"{name} wants batches that are odeflow.Series(t, y, seen, target, label); got {type(batch).__name__}"
+            )
+        t, y = batch.t, batch.y
+        if y.dim() != 3 or y.shape[2] != self.dim or t.shape != y.shape[:2]:
+            raise of.DataError(
+                f"{name}(dim={self.dim}) wants times (B, T) and values (B, T, {self.dim}); "
+                f"got {tuple(t.shape)} and {tuple(y.shape)}"
+            )
+        for part in ("seen", "target"):
+            mask: Tensor = getattr(batch, part)
+            if mask.dtype != torch.bool or mask.shape != y.shape:
+                raise of.DataError(
+                    f"{name}: {part} must be a bool mask {tuple(y.shape)} as the values are; "
+                    f"got {mask.dtype} {tuple(mask.shape)}"
+                )
+        if not bool((t.diff(dim=1) >= 0).all()):
+            raise of.DataError(
+                f"{name}: the times of each series must rise, padded at the end by the last; they do not"
+            )
+        if self.classifier is not None and batch.label is None:
+            raise of.DataError(f"{name}: class_weight={self.class_weight} needs series with labels; these have none")
+        return batch
+
+
+def known_dim(task: of.Task, dim: int | None) -> int:
+    """The length of an observation.
+
+    Raises:
+        SettingError: Nobody said it.
+    """
+    if dim is None or dim < 1:
+        raise of.SettingError(
+            f"{type(task).__name__} needs dim, the number of values of an observation, at least 1; got {dim}"
+        )
+    return dim
+
+
+def observed_time(batch: of.Series) -> Tensor:
+    """(B, T), bool: which times lie between the first and the last at which anything of the series is seen."""
+    present = batch.seen.any(-1)
+    return (present.cumsum(1) > 0) & (present.flip(1).cumsum(1).flip(1) > 0)
+
+
+def _perceptron(width: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
+    sizes = [width, *hidden]
+    layers: list[nn.Module] = []
+    for inputs, size in itertools.pairwise(sizes):
+        layers += [nn.Linear(inputs, size), nn.SiLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
+
+
+def _metrics(num_classes: int | None) -> nn.ModuleDict:
+    """The metrics of a stage by name."""
+    found: dict[str, nn.Module] = {"feature_mse": MeanMetric()}
+    for kind in KINDS:
+        found |= {f"{kind}mse": MeanSquaredError(), f"{kind}rmse": MeanSquaredError(squared=False)}
+    if num_classes == 2:
+        found["auroc"] = BinaryAUROC()
+    elif num_classes is not None:
+        found["accuracy"] = MulticlassAccuracy(num_classes, average="micro")
+    return nn.ModuleDict(found)
