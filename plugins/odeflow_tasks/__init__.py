@@ -4,5 +4,6 @@ from odeflow_tasks.classification import Classification
 from odeflow_tasks.density import Density
 from odeflow_tasks.regression import Regression
 from odeflow_tasks.trajectory import Trajectory
+from odeflow_tasks.variational import Variational
 
-__all__ = ["Classification", "Density", "Regression", "Trajectory"]
+__all__ = ["Classification", "Density", "Regression", "Trajectory", "Variational"]

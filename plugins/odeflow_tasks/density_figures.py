@@ -1,6 +1,7 @@
 """Pictures of a density that a `CNF` learns, beside the data that it learns from."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,20 @@ def density(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
     panels[1].scatter(*_numbers(x[:500]).T, s=3, linewidths=0, color="tab:cyan")
     nll = -cnf().log_prob(x).mean().item()
     panels[1].set(title=f"$\\log p(x)$; $-\\log p$ of data {nll:.3f} nats on average")
+    return figure
+
+
+def beside(log_target: Callable[[Tensor], Tensor], cnf: of.CNF, z: Tensor) -> Figure:
+    """A density that is known, the one that was learned, and samples of the latter, made of base noise z (B, 2)."""
+    window = (-5.0, 5.0)
+    figure, panels = _panels(3, window)
+    grid = _grid(window, FINE, z)
+    for axes, log_p, title in zip(panels, (log_target, cnf().log_prob), ("target", "learned"), strict=False):
+        _show(axes, np.exp(_numbers(log_p(grid))).reshape(FINE, FINE), window, vmin=0)
+        axes.set(title=title)
+    x = _numbers(cnf.from_base(z[:MOST_POINTS], with_log_det=False)[0])
+    panels[2].scatter(*x.T, s=5, linewidths=0, color="tab:blue", alpha=0.7)
+    panels[2].set(title=f"{len(x)} samples")
     return figure
 
 
