@@ -300,10 +300,10 @@ def test_help_tells_the_kinds_and_their_options(done):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("", "what to draw comes first: odeflow plot statistics|activations|precision --ckpt_path FILE"),
+        ("", "what to draw comes first: odeflow plot statistics|activations|precision|animation --ckpt_path FILE"),
         (
             "--ckpt_path LAST",
-            "what to draw comes first: odeflow plot statistics|activations|precision --ckpt_path FILE",
+            "what to draw comes first: odeflow plot statistics|activations|precision|animation --ckpt_path FILE",
         ),
         (
             "statistic --ckpt_path LAST",
