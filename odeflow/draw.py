@@ -232,17 +232,17 @@ def evolution(start: Moment) -> tuple[Figure, Callable[[Moment], None]]:
     figure = Figure(figsize=(9, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     square = (-start.reach, start.reach)
-    image = left.imshow(start.p, origin="lower", extent=(*square, *square), cmap="magma", vmin=0)
-    points = right.scatter(*start.x.T, s=4, linewidths=0, color="tab:blue", alpha=0.7)
+    image = left.imshow(start.p.numpy(), origin="lower", extent=(*square, *square), cmap="magma", vmin=0)
+    points = right.scatter(*start.x.T.numpy(), s=4, linewidths=0, color="tab:blue", alpha=0.7)
     left.set(title="density")
     right.set(title=f"{len(start.x)} samples")
     for axes in (left, right):
         axes.set(xlim=square, ylim=square, aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
 
     def show(moment: Moment) -> None:
-        image.set_data(moment.p)
-        image.set_clim(0, moment.p.max())
-        points.set_offsets(moment.x)
+        image.set_data(moment.p.numpy())
+        image.set_clim(0, moment.p.max().item())
+        points.set_offsets(moment.x.numpy())
         figure.suptitle(f"{100 * moment.progress:3.0f} % of the way from base to data: {moment.entropy:.2f} nats")
 
     show(start)
@@ -258,7 +258,7 @@ def images(named: Mapping[str, Tensor]) -> Figure:
     figure = Figure(figsize=(4.2 * len(named), 4.5), layout="constrained")
     panels = figure.subplots(1, len(named), squeeze=False)[0]
     for axes, (title, x) in zip(panels, named.items(), strict=True):
-        axes.imshow(_mosaic(x.detach().float().cpu().clamp(0, 1)), cmap="gray", vmin=0, vmax=1)
+        axes.imshow(_mosaic(x.detach().float().cpu().clamp(0, 1)).numpy(), cmap="gray", vmin=0, vmax=1)
         axes.set_axis_off()
         axes.set(title=f"{len(x)} {title}")
     return figure

@@ -3,7 +3,7 @@
     python docs/figures/planar_vs_cnf.py
 
 trains both flows at each size on each target, which takes half an hour of one core; runs that are there are kept. The
-divergences, estimated by 50,000 samples and for the continuous flows by a tight solver, are printed and written to a CSV.
+divergences, estimated by 50,000 samples and for continuous flows by a tight solver, are printed and written to a CSV.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def drawn(fits: Sequence[Fit], tasks: dict[tuple[str, str, int], Variational]) -
     """A row for each target: its density, those of the flows, and the divergences."""
     figure = Figure(figsize=(21, 7), layout="constrained")
     columns = 1 + len(EPOCHS) * len(SIZES)
-    panels: Any = figure.subplots(len(TARGETS), columns + 1, width_ratios=[1] * columns + [1.7])
+    panels: Any = figure.subplots(len(TARGETS), columns + 1, squeeze=False, width_ratios=[1] * columns + [1.7])
     for row, target in zip(panels, TARGETS, strict=True):
         some = tasks[target, "cnf", SIZES[0]]
         show(row[0], some.target.log_density(grid()))
