@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from odeflow.bijection import Bijection as Bijection
     from odeflow.bijection import Logit as Logit
     from odeflow.bijection import MovingBatchNorm as MovingBatchNorm
+    from odeflow.bijection import Planar as Planar
     from odeflow.checkpoint import load as load
     from odeflow.cnf import CNF as CNF
     from odeflow.data import DataModule as DataModule
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "bijection": ("Bijection", "Logit", "MovingBatchNorm"),
+    "bijection": ("Bijection", "Logit", "MovingBatchNorm", "Planar"),
     "checkpoint": ("load",),
     "cnf": ("CNF",),
     "data": ("DataModule", "Series", "Trajectories"),

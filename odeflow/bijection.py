@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from odeflow.errors import SettingError, StateError
 
+MARGIN = 1e-4
+"""By how much the slope of a planar layer is kept from zero."""
+
 
 class Bijection(nn.Module, ABC):
     """x = g(z), from the side of the base to the side of the data. Subclasses call `super().__init__()` first."""
@@ -116,3 +119,54 @@ class Logit(Bijection):
     def _log_det(self, z: Tensor) -> Tensor:
         """(B,), log |det ∂z/∂x|."""
         return (math.log(1 - 2 * self.alpha) + F.softplus(z) + F.softplus(-z)).flatten(1).sum(1)
+
+
+class Planar(Bijection):
+    """x = z + û tanh(wᵀz + b): a layer of the planar normalizing flow, which bends space along one direction.
+
+    û = u + (softplus(wᵀu) − 1 + μ − wᵀu) w/‖w‖² keeps wᵀû above −1 by a margin μ = 1e-4, so that the map can be
+    inverted, and log |det ∂x/∂z| = log (1 + wᵀû (1 − tanh²(wᵀz + b))). The inverse has no formula: s = wᵀz + b solves
+    the increasing equation s + wᵀû tanh s = wᵀx + b, by bisection and a Newton step that carries the gradient.
+
+    Source: Rezende & Mohamed (2015), "Variational Inference with Normalizing Flows", eqs. 10–12 and appendix A.1.
+
+    Args:
+        dim: Length d of a vector.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.u, self.w = nn.Parameter(torch.randn(dim) / dim**0.5), nn.Parameter(torch.randn(dim) / dim**0.5)
+        self.b = nn.Parameter(torch.zeros(()))
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        u, slope = self._invertible()
+        s = z @ self.w + self.b
+        return z + s.tanh()[:, None] * u, _planar_log_det(s, slope)
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        u, slope = self._invertible()
+        s = _increasing_root(x @ self.w + self.b, slope)
+        return x - s.tanh()[:, None] * u, -_planar_log_det(s, slope)
+
+    def _invertible(self) -> tuple[Tensor, Tensor]:
+        """û (d,), and wᵀû (), which is greater than −1 + μ."""
+        product = self.w @ self.u
+        slope = F.softplus(product) - 1 + MARGIN
+        return self.u + (slope - product) * self.w / self.w.square().sum(), slope
+
+
+def _planar_log_det(s: Tensor, slope: Tensor) -> Tensor:
+    return torch.log1p(slope * (1 - s.tanh().square()))
+
+
+def _increasing_root(value: Tensor, slope: Tensor) -> Tensor:
+    """(B,), the s with s + c tanh s = a, given a (B,) and c > −1 ()."""
+    with torch.no_grad():
+        below, above = value - slope.abs(), value + slope.abs()
+        for _ in range(torch.finfo(value.dtype).bits):  # after which they are neighbours among the floats
+            middle = (below + above) / 2
+            low = middle + slope * middle.tanh() < value
+            below, above = torch.where(low, middle, below), torch.where(low, above, middle)
+        rate = 1 + slope * (1 - above.tanh().square())
+    return above - (above + slope * above.tanh() - value) / rate

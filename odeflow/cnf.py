@@ -101,6 +101,37 @@ class CNF(nn.Module):
             total = total + log_det
         return z, total
 
+    def leading(self, progress: float) -> "CNF":
+        """The flow that stops on its way from base to data; its parts are those of this one.
+
+        Each `Flow` is an equal part of the way; a bijection acts when the way comes to it. Where there are bijections
+        alone, it is they that are equal parts.
+
+        Args:
+            progress: The part of the way, from 0 to 1.
+
+        Raises:
+            SettingError: The progress does not lie between 0 and 1.
+        """
+        if not 0 <= progress <= 1:
+            raise SettingError(f"progress must lie between 0 and 1; got {progress}")
+        part = CNF([*self.transforms], self.shape, self.given_base, self.divergence)  # pyright: ignore[reportArgumentType]
+        if progress < 1:
+            part.transforms = nn.ModuleList(self._until(progress))
+        return part.train(self.training).to(self.zero)
+
+    def _until(self, progress: float) -> list[nn.Module]:
+        flows = [number for number, transform in enumerate(self.transforms) if isinstance(transform, Flow)]
+        stages = flows or [*range(len(self.transforms))]
+        whole, rest = divmod(progress * len(stages), 1)
+        number = stages[int(whole)]
+        leading, last = list(self.transforms)[: number if progress else 0], self.transforms[number]
+        if isinstance(last, Flow) and rest > 1e-6:
+            leading.append(
+                Flow(last.dynamics, last.solver, last.gradient, last.t0, last.t0 + rest * (last.t1 - last.t0))
+            )
+        return leading
+
     @torch.no_grad()
     def inconsistency(self, x: Tensor, context: Tensor | None = None) -> float:
         """How far x is from where it comes back to from the base: the root mean square, in the data's unit."""

@@ -14,7 +14,8 @@ class DataModule(Plugin, LightningDataModule, ABC):
     """Data for training, validation and test, whose sizes are known before they are read.
 
     A subclass announces its sizes as attributes set in `__init__`; the command line passes them on to the task:
-    `dim` (length of a vector), `channels` and `num_classes`, as far as they make sense.
+    `dim` (length of a vector, or of an image's values), `channels`, `shape` (of an image) and `num_classes`, as far as
+    they make sense.
     """
 
     kind = "data"

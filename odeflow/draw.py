@@ -1,17 +1,18 @@
 """Draws what `odeflow.measure` found."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from torch import Tensor
 
-from odeflow.measure import Activations, Components, Effort
+from odeflow.measure import Activations, Components, Effort, Moment
 
 MOST_CLASSES = 10
 """With more than these, labels are told apart by a colour bar instead of a legend."""
@@ -220,6 +221,56 @@ def precision(tests: Sequence[Tested]) -> Figure:
     else:
         _note(axes, "no solver came to a finite result")
     return figure
+
+
+def evolution(start: Moment) -> tuple[Figure, Callable[[Moment], None]]:
+    """A density and its samples side by side, and what brings them to another moment.
+
+    Args:
+        start: The moment that is shown at first.
+    """
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    square = (-start.reach, start.reach)
+    image = left.imshow(start.p.numpy(), origin="lower", extent=(*square, *square), cmap="magma", vmin=0)
+    points = right.scatter(*start.x.T.numpy(), s=4, linewidths=0, color="tab:blue", alpha=0.7)
+    left.set(title="density")
+    right.set(title=f"{len(start.x)} samples")
+    for axes in (left, right):
+        axes.set(xlim=square, ylim=square, aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
+
+    def show(moment: Moment) -> None:
+        image.set_data(moment.p.numpy())
+        image.set_clim(0, moment.p.max().item())
+        points.set_offsets(moment.x.numpy())
+        figure.suptitle(f"{100 * moment.progress:3.0f} % of the way from base to data: {moment.entropy:.2f} nats")
+
+    show(start)
+    return figure, show
+
+
+def images(named: Mapping[str, Tensor]) -> Figure:
+    """Panels of images in rows, dark where they are 0.
+
+    Args:
+        named: By title, (B, C, H, W) between 0 and 1: grey, or in red, green and blue where C is 3.
+    """
+    figure = Figure(figsize=(4.2 * len(named), 4.5), layout="constrained")
+    panels = figure.subplots(1, len(named), squeeze=False)[0]
+    for axes, (title, x) in zip(panels, named.items(), strict=True):
+        axes.imshow(_mosaic(x.detach().float().cpu().clamp(0, 1)).numpy(), cmap="gray", vmin=0, vmax=1)
+        axes.set_axis_off()
+        axes.set(title=f"{len(x)} {title}")
+    return figure
+
+
+def _mosaic(x: Tensor) -> Tensor:
+    """(height, width) or (height, width, 3), as square as it can be."""
+    columns = math.ceil(math.sqrt(len(x)))
+    x = x if x.shape[1] in (1, 3) else x.mean(1, keepdim=True)
+    missing = x.new_zeros(-len(x) % columns, *x.shape[1:])
+    rows = torch.cat([x, missing]).unflatten(0, (-1, columns))  # (rows, columns, C, H, W)
+    return rows.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1).squeeze(-1)
 
 
 def _scale_by_logarithm(axes: Any, name: str) -> None:

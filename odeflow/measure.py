@@ -1,4 +1,4 @@
-"""What a trained flow costs and does: its error and evaluations against the tolerance, its states over time."""
+"""What a trained flow costs and does: its error and evaluations by tolerance, its states and densities over time."""
 
 import copy
 import statistics
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from odeflow.cnf import CNF
 from odeflow.errors import OdeflowError, SolveError
 from odeflow.gradient import Adjoint, Checkpointed, Gradient
 from odeflow.recording import Solve, leaves, mapped
@@ -64,6 +65,30 @@ class Components:
 
     scores: Tensor
     shares: Tensor
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A density of the plane on its way from the base to the data.
+
+    Attributes:
+        progress: The part of the way, from 0 to 1.
+        x: (B, 2), samples.
+        entropy: −E[log p(x)] in nats, estimated by the samples.
+        reach: Half the side of the square that is shown, about the origin.
+        p: (n, n), the density in the middle of each cell of the square, row by row from below.
+    """
+
+    progress: float
+    x: Tensor
+    entropy: float
+    reach: float
+    p: Tensor
+
+    @property
+    def mass(self) -> float:
+        """The probability of the square."""
+        return (self.p.sum() * (2 * self.reach / len(self.p)) ** 2).item()
 
 
 def efforts(
@@ -201,3 +226,34 @@ def liveliest(y: Tensor, count: int) -> list[int]:
     """The numbers of the `count` features of (T, B, d) that move most over time, in ascending order."""
     moved = y.std(0).mean(0)
     return sorted(moved.topk(min(count, len(moved))).indices.tolist())
+
+
+@torch.no_grad()
+def evolution(cnf: CNF, frames: int, samples: int, cells: int = 100) -> list[Moment]:
+    """A density of the plane at equidistant moments between base and data, above the same samples carried along.
+
+    Args:
+        cnf: The flow.
+        frames: Number of moments; the last is the data's.
+        samples: Number of samples.
+        cells: Along a side of the grid.
+    """
+    z = cnf.base.sample(torch.Size([samples]))
+    ways = [index / max(frames - 1, 1) for index in range(frames - 1)] + [1.0]
+    carried: list[tuple[Tensor, Tensor]] = []
+    for progress in ways:
+        x, log_det = cnf.leading(progress).from_base(z)
+        carried.append((x, cnf.base.log_prob(z) - log_det))
+    reach = 1.1 * max(x.abs().max().item() for x, _ in carried)
+    at = reach * ((2 * torch.arange(cells, dtype=z.dtype, device=z.device) + 1) / cells - 1)
+    grid = torch.cartesian_prod(at, at).flip(1)
+    return [
+        Moment(
+            progress=progress,
+            x=x.cpu(),
+            entropy=-log_prob.mean().item(),
+            reach=reach,
+            p=cnf.leading(progress)().log_prob(grid).exp().view(cells, cells).cpu(),
+        )
+        for progress, (x, log_prob) in zip(ways, carried, strict=True)
+    ]

@@ -13,7 +13,8 @@ usage: odeflow COMMAND …
   validate  evaluate on the validation part
   test      evaluate on the test part:  odeflow test --ckpt_path best.ckpt --model.solver.rtol 1e-8
   predict   write predictions
-  plot      draw what a checkpoint's flow does:  odeflow plot statistics|activations|precision --ckpt_path best.ckpt
+  plot      draw what a checkpoint's flow does:  odeflow plot KIND --ckpt_path best.ckpt, the KIND being
+            statistics, activations, precision or animation
   sample    draw from a learned density:  odeflow sample --ckpt_path best.ckpt --count 1000
   export    write a checkpoint's weights alone:  odeflow export --ckpt_path best.ckpt --output net.safetensors
   recipes   list | show NAME | copy NAME FILE

@@ -5,9 +5,11 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from odeflow import draw, measure, registry
 from odeflow.cli.run import Command
+from odeflow.cnf import CNF
 from odeflow.draw import Epoch, Tested
 from odeflow.errors import DataError, SettingError, SolveError
 from odeflow.measure import Effort
@@ -38,10 +41,12 @@ class Picture:
     Attributes:
         figure: To be saved.
         rows: At least one, all with the same keys.
+        frames: Each brings the figure to its next moment, if it moves.
     """
 
     figure: Figure
     rows: list[dict[str, Any]]
+    frames: Sequence[Callable[[], None]] = ()
 
 
 def statistics(command: Command, run: Path | None, solver: str, tolerances: Sequence[float], samples: int) -> Picture:
@@ -131,6 +136,30 @@ def precision(
         tests.append(_tested(command, name, options))
     _print(tests)
     return Picture(draw.precision(tests), [asdict(test) for test in tests])
+
+
+def animation(command: Command, frames: int, samples: int) -> Picture:
+    """A density of the plane on its way from the base, above samples that are carried along.
+
+    Args:
+        command: Holds the task.
+        frames: Number of moments.
+        samples: Number of samples.
+
+    Raises:
+        SettingError: The task has no `CNF`, or one of other data.
+    """
+    cnf = next((module for module in command.model.eval().modules() if isinstance(module, CNF)), None)
+    if cnf is None or tuple(cnf.shape) != (2,):
+        what = "learns no density" if cnf is None else f"learns one of the shape {tuple(cnf.shape)}"
+        raise SettingError(f"an animation shows a density of the plane; {type(command.model).__name__} {what}")
+    torch.manual_seed(0)
+    moments = measure.evolution(cnf, frames, samples)
+    rows: list[dict[str, Any]] = [
+        {"progress": moment.progress, "entropy": moment.entropy, "mass": moment.mass} for moment in moments
+    ]
+    figure, show = draw.evolution(moments[0])
+    return Picture(figure, rows, [partial(show, moment) for moment in moments])
 
 
 def _tested(command: Command, solver: str, options: dict[str, Any], trained: bool = False) -> Tested:

@@ -1,4 +1,4 @@
-"""`odeflow plot statistics | activations | precision`: draws what the flow of a checkpoint costs and does."""
+"""`odeflow plot KIND`: draws what the flow of a checkpoint costs and does."""
 
 import argparse
 import csv
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from matplotlib import animation
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -23,7 +24,11 @@ KINDS = {
     "statistics": "error, time and backward evaluations against forward ones, and evaluations over training",
     "activations": "the state over time, and its principal components",
     "precision": "the test's result against evaluations, under several solvers and settings",
+    "animation": "a density of the plane on its way from the base to the data",
 }
+MOVING = {".gif": "pillow", ".mp4": "ffmpeg"}
+"""What animations may be, and what writes them."""
+FRAMES_A_SECOND = 20
 PASSED = ("model", "data", "trainer", "seed_everything")
 """Options that are not the picture's: they change what the checkpoint says."""
 TRAINER = {
@@ -62,6 +67,8 @@ def plot(words: list[str]) -> int:
             drawn = picture.statistics(subject, run, options.solver, options.tolerances, options.samples)
         elif kind == "activations":
             drawn = picture.activations(subject, options.channels, options.samples)
+        elif kind == "animation":
+            drawn = picture.animation(subject, options.frames, options.samples)
         else:
             drawn = picture.precision(subject, options.solvers, options.num_steps, options.tolerances)
     except MisconfigurationException as problem:
@@ -73,7 +80,10 @@ def plot(words: list[str]) -> int:
 def _write(output: Path, drawn: picture.Picture) -> None:
     table = output.with_suffix(".csv")
     output.parent.mkdir(parents=True, exist_ok=True)
-    drawn.figure.savefig(output, dpi=150)
+    if drawn.frames:
+        _animate(output, drawn)
+    else:
+        drawn.figure.savefig(output, dpi=150)
     with table.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(drawn.rows[0]))
         writer.writeheader()
@@ -81,12 +91,28 @@ def _write(output: Path, drawn: picture.Picture) -> None:
     Console(soft_wrap=True).print(f"drawn to {output}, the numbers are in {table}", highlight=False, markup=False)
 
 
+def _animate(output: Path, drawn: picture.Picture) -> None:
+    """Writes the frames; the last one stays for a second."""
+    writer = animation.writers[MOVING[output.suffix]](fps=FRAMES_A_SECOND)
+    with writer.saving(drawn.figure, str(output), dpi=100):
+        for show in [*drawn.frames, *FRAMES_A_SECOND * [drawn.frames[-1]]]:
+            show()
+            writer.grab_frame()
+
+
 def _output(kind: str, given: str | None, run: Path | None) -> Path:
     """Where to draw to: by default `figures/` in the run's folder, or here if there is none."""
-    output = (run or Path()) / "figures" / f"{kind}.png" if given is None else Path(given)
-    known = sorted(Figure().canvas.get_supported_filetypes())
-    if output.suffix.removeprefix(".") not in known:
-        raise SettingError(f"--output must end in .png or another of {', '.join(known)}; got {given}")
+    moving = kind == "animation"
+    output = (run or Path()) / "figures" / f"{kind}.{'gif' if moving else 'png'}" if given is None else Path(given)
+    known = [*MOVING] if moving else sorted(f".{ending}" for ending in Figure().canvas.get_supported_filetypes())
+    if output.suffix not in known:
+        raise SettingError(
+            f"--output must end in {known[0] if moving else '.png'} or another of {', '.join(known)}; got {given}"
+        )
+    if moving and not animation.writers.is_available(MOVING[output.suffix]):
+        raise SettingError(
+            f"a {output.suffix} is written by {MOVING[output.suffix]}, which is not installed; write a .gif"
+        )
     return output
 
 
@@ -128,6 +154,10 @@ OPTIONS: dict[str, dict[str, tuple[Callable[[str], Any], str | None, str]]] = {
         ),
         "tolerances": (_tolerances, "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6", "rtol and atol of the adaptive ones"),
         "batches": (count, None, "number of test batches; by default all"),
+    },
+    "animation": {
+        "frames": (count, "80", f"number of moments, {FRAMES_A_SECOND} a second"),
+        "samples": (count, "1000", "number of samples that are carried along"),
     },
 }
 

@@ -24,7 +24,7 @@ from odeflow.plugin import import_path
 from odeflow.schedule import OneCycle
 from odeflow.task import Task
 
-LINKS = ("num_classes", "channels", "dim")
+LINKS = ("num_classes", "channels", "dim", "shape")
 """Sizes that data announce and tasks take."""
 
 

@@ -10,13 +10,15 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from odeflow import checkpoint
+from odeflow import checkpoint, draw
 from odeflow.cli.options import Options, count, run_of
 from odeflow.errors import SettingError
 from odeflow.task import Task
 
 AT_ONCE = 10_000
 """Number of samples that are drawn together, to bound the memory."""
+MOST_IMAGES = 100
+"""In a picture."""
 
 
 def sample(words: list[str]) -> int:
@@ -39,17 +41,17 @@ def sample(words: list[str]) -> int:
     arrays: dict[str, Any] = {**drawn, "seed": given.seed}
     np.savez(output, **arrays)
     told = f"{given.count:,} samples are in {output}, as {', '.join(drawn)}"
-    x = drawn.get("x")
-    if x is not None and x.ndim == 2 and x.shape[1] == 2:
+    figure = _picture(drawn)
+    if figure is not None:
         picture = output.with_suffix(".png")
-        _picture(x, drawn.get("log_prob")).savefig(picture, dpi=150)
+        figure.savefig(picture, dpi=150)
         told += f"; drawn to {picture}"
     print(told)  # noqa: T201
     return 0
 
 
 def _options(words: list[str]) -> argparse.Namespace:
-    description = "Draws new samples from what a checkpoint learned, and a picture of them in two dimensions."
+    description = "Draws new samples from what a checkpoint learned, and a picture of points in the plane or images."
     parser = Options("sample", description)
     parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="the checkpoint, or exported weights")
     parser.add_argument("--count", metavar="COUNT", type=count, default="1000", help="of samples; by default 1000")
@@ -76,7 +78,15 @@ def _drawn(task: Task, count: int) -> dict[str, np.ndarray]:
     return {name: torch.cat(values).numpy() for name, values in parts.items()}
 
 
-def _picture(x: np.ndarray, log_prob: np.ndarray | None) -> Figure:
+def _picture(drawn: dict[str, np.ndarray]) -> Figure | None:
+    """Images, or points of the plane; None of other samples."""
+    x = drawn.get("x")
+    if x is not None and x.ndim == 4:
+        return draw.images({"samples": torch.from_numpy(x[:MOST_IMAGES])})
+    return _scatter(x, drawn.get("log_prob")) if x is not None and x.ndim == 2 and x.shape[1] == 2 else None
+
+
+def _scatter(x: np.ndarray, log_prob: np.ndarray | None) -> Figure:
     """Samples (N, 2) in the plane, coloured by their log-density where it is known."""
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()

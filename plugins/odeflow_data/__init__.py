@@ -17,6 +17,7 @@ from odeflow_data.power import Power
 from odeflow_data.simulated import Simulated
 from odeflow_data.spheres import Spheres
 from odeflow_data.spiral import Spiral
+from odeflow_data.standard_normal import StandardNormal
 from odeflow_data.tabular_npy import TabularNPY
 from odeflow_data.toy_density import ToyDensity
 
@@ -38,6 +39,7 @@ __all__ = [
     "Simulated",
     "Spheres",
     "Spiral",
+    "StandardNormal",
     "TabularNPY",
     "ToyDensity",
 ]

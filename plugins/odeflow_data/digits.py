@@ -8,7 +8,9 @@ import odeflow as of
 
 
 class Digits(of.DataModule):
-    """1,797 images of 8×8 pixels in ten classes, scaled to [0, 1]: 1,197 to train, 300 to validate, 300 to test.
+    """1,797 images of 8×8 pixels in ten classes: 1,197 to train, 300 to validate, 300 to test.
+
+    Pixels take 17 values from 0 to 1.
 
     Source: Alpaydin & Kaynak (1998), "Optical Recognition of Handwritten Digits", UCI, by way of scikit-learn.
 
@@ -20,6 +22,7 @@ class Digits(of.DataModule):
     def __init__(self, batch_size: int = 64, seed: int = 0) -> None:
         super().__init__()
         self.channels, self.dim, self.num_classes = 1, 64, 10
+        self.shape = (1, 8, 8)
         self.batch_size, self.seed = batch_size, seed
 
     def setup(self, stage: str) -> None:

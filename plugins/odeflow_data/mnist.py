@@ -28,7 +28,7 @@ UNREADABLE = (OSError, EOFError, zlib.error)  # what gzip raises on a damaged fi
 
 
 class MNIST(of.DataModule):
-    """70,000 images of 28×28 pixels in ten classes, standardised; the published 60,000 / 10,000 split.
+    """70,000 images of 28×28 pixels in ten classes; the published 60,000 / 10,000 split.
 
     The last `val_size` training images, shuffled by `seed`, are kept for validation. Files that `root` lacks are
     downloaded and checked.
@@ -41,6 +41,8 @@ class MNIST(of.DataModule):
         val_size: Number of training images kept for validation.
         augment: Whether training images are moved by a random affine map: rotation ±10°, shift ±2 pixels,
             scale 0.9–1.1, shear ±5°.
+        standardise: Whether pixels have mean 0 and standard deviation 1 over all; else they lie between 0 and 1, in 256
+            levels, which densities need.
         seed: Of the split.
         url: Where missing files are downloaded from.
     """
@@ -51,6 +53,7 @@ class MNIST(of.DataModule):
         batch_size: int = 128,
         val_size: int = 5000,
         augment: bool = True,
+        standardise: bool = True,
         seed: int = 0,
         url: str = URL,
     ) -> None:
@@ -58,8 +61,10 @@ class MNIST(of.DataModule):
         if not 0 < val_size < 60_000:
             raise of.SettingError(f"MNIST: val_size must lie between 1 and 59,999; got {val_size}")
         self.channels, self.dim, self.num_classes = 1, 784, 10
+        self.shape = (1, 28, 28)
         self.root, self.url = Path(root).expanduser(), url
         self.batch_size, self.val_size, self.augment, self.seed = batch_size, val_size, augment, seed
+        self.mean, self.std = (MEAN, STD) if standardise else (0.0, 1.0)
 
     def prepare_data(self) -> None:
         for name, checksum in FILES.items():
@@ -81,7 +86,7 @@ class MNIST(of.DataModule):
             self.test = TensorDataset(*self._read("t10k"))
 
     def _read(self, part: str) -> tuple[Tensor, Tensor]:
-        """Images (N, 1, 28, 28), standardised, and labels (N,)."""
+        """Images (N, 1, 28, 28) and labels (N,)."""
         images = read_idx(self.root, f"{part}-images-idx3-ubyte")
         labels = read_idx(self.root, f"{part}-labels-idx1-ubyte")
         if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
@@ -89,7 +94,7 @@ class MNIST(of.DataModule):
                 f"{self.root} holds images of {part} of shape {tuple(images.shape)} and labels of shape "
                 f"{tuple(labels.shape)}; wanted (n, 28, 28) and (n,)"
             )
-        return (images[:, None].float() / 255 - MEAN) / STD, labels.long()
+        return (images[:, None].float() / 255 - self.mean) / self.std, labels.long()
 
     def train_dataloader(self) -> DataLoader[object]:
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True, drop_last=True)
@@ -107,20 +112,26 @@ class MNIST(of.DataModule):
         if not (self.augment and self.trainer is not None and self.trainer.training):
             return batch
         images, labels = batch
-        return random_affine(images), labels
+        return random_affine(images, dark=-self.mean / self.std), labels
 
 
 def random_affine(
-    images: Tensor, degrees: float = 10, shift: float = 2, scale: float = 0.1, shear: float = 5
+    images: Tensor,
+    degrees: float = 10,
+    shift: float = 2,
+    scale: float = 0.1,
+    shear: float = 5,
+    dark: float = -MEAN / STD,
 ) -> Tensor:
     """Each image rotated, shifted, scaled and sheared at random, bilinearly; what comes in from outside is dark.
 
     Args:
-        images: (B, 1, H, W), standardised.
+        images: (B, 1, H, W).
         degrees: Largest rotation.
         shift: Largest shift, in pixels.
         scale: Largest change of scale.
         shear: Largest shear, in degrees.
+        dark: The value of what comes in.
 
     Returns:
         (B, 1, H, W).
@@ -135,7 +146,6 @@ def random_affine(
     first = torch.stack([cos, -sin + slant * cos, uniform(2 * shift / width)], dim=1)
     second = torch.stack([sin, cos + slant * sin, uniform(2 * shift / height)], dim=1)
     grid = F.affine_grid(torch.stack([first, second], dim=1), list(images.shape), align_corners=False)
-    dark = -MEAN / STD
     return F.grid_sample(images - dark, grid.to(images), align_corners=False) + dark
 
 

@@ -1,16 +1,15 @@
 """ToyDensity: two-dimensional densities without end, whose exact values and entropies are known."""
 
-import math
-from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 import odeflow as of
+from odeflow_data.epochs import Epochs
 from odeflow_data.planar_density import DENSITIES
 from odeflow_data.table import Table
 
@@ -65,7 +64,7 @@ class ToyDensity(Table):
         self.dim = 2
         self.density, self.batch_size, self.samples = DENSITIES[name], batch_size, samples
         self.val_size, self.test_size, self.seed = val_size, test_size, seed
-        self.train = _Epochs(partial(self._draw, samples), samples, batch_size)
+        self.train = Epochs(partial(self._draw, samples), samples, batch_size)
 
     def _draw(self, count: int, *part: int) -> Tensor:
         """Points (count, 2); `part` says of what: 0 and the epoch, 1 for validation, 2 for the test."""
@@ -106,26 +105,3 @@ class ToyDensity(Table):
     def entropy(self) -> float:
         """−E[log p(x)] in nats, the smallest mean negative log-likelihood that a model can have."""
         return self.density.entropy()
-
-
-class _Epochs(Dataset[Tensor]):
-    """The batches of an epoch; asking again for one that was given begins the next epoch, with new points.
-
-    So every process of a distributed run sees its own share of the same epoch.
-    """
-
-    def __init__(self, draw: Callable[[int, int], Tensor], samples: int, batch_size: int) -> None:
-        self.draw, self.count, self.batch_size = draw, math.ceil(samples / batch_size), batch_size
-        self.epoch, self.given, self.points = -1, set[int](), torch.empty(0, 2)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Tensor:
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        if index in self.given or not len(self.points):
-            self.epoch, self.given = self.epoch + 1, set()
-            self.points = self.draw(0, self.epoch)
-        self.given.add(index)
-        return self.points[index * self.batch_size : (index + 1) * self.batch_size]

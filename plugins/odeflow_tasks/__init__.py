@@ -8,5 +8,16 @@ from odeflow_tasks.regression import Regression
 from odeflow_tasks.rnn import RNN
 from odeflow_tasks.shooting import Shooting
 from odeflow_tasks.trajectory import Trajectory
+from odeflow_tasks.variational import Variational
 
-__all__ = ["Classification", "Density", "LatentODE", "ODERNN", "Regression", "RNN", "Shooting", "Trajectory"]
+__all__ = [
+    "RNN",
+    "Classification",
+    "Density",
+    "LatentODE",
+    "ODERNN",
+    "Regression",
+    "Shooting",
+    "Trajectory",
+    "Variational",
+]

@@ -1,5 +1,7 @@
 """Density: fit a continuous normalizing flow to samples by maximum likelihood."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,18 +14,25 @@ from odeflow_tasks import density_figures
 
 
 class Density(of.Task):
-    """Learns the density of vectors: the loss is −log p(x) in nats, averaged, with p as of `CNF`.
+    """Learns the density of vectors or images: the loss is −log p(x) in nats, averaged, with p as of `CNF`.
 
     The base, a standard normal density at t = 0, is carried to the data at t = t1, through one flow or several, each
-    with parameters of its own. Figures are drawn of data in two dimensions; of others the marginals.
+    with parameters of its own. Figures are drawn of images and of data in two dimensions; of others the marginals.
 
-    Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 4; Grathwohl et al. (2019), "FFJORD".
+    Pixels that take few values have no density until noise is spread over the steps between them, x ↦ (kx + u)/(k + 1)
+    with k + 1 `levels` and u uniform; a `Logit` then takes the flow's space to [0, 1]. The loss of such data bounds
+    that of their values from above, and is logged in bits per dimension, too.
+
+    Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 4; Grathwohl et al. (2019), "FFJORD";
+    levels: Theis, van den Oord & Bethge (2016), "A note on the evaluation of generative models", section 3.1.
 
     Args:
         dynamics: The vector field of the first flow; the others are built by its spec.
         solver: Integrates.
         gradient: How to differentiate; `Checkpointed()` by default.
         dim: Length d of a vector; the command line takes it from the data. By default the dynamics' width.
+        shape: Of an image, (C, H, W); the command line takes it from the data. A field of the width C sees images, one
+            of the width CHW vectors.
         divergence: How the divergence is computed in training; `Exact()` by default.
         eval_divergence: How it is computed elsewhere; `Exact()` by default, so that results are free of its noise.
         num_flows: Number of flows in a row.
@@ -33,6 +42,8 @@ class Density(of.Task):
         t1: Last time of each flow.
         regularizers: Penalties on the flows, added to the training loss.
         steer: Half the width of the interval around t1 from which training draws the last time.
+        levels: Number of values 0, 1/k, …, 1 that the data take, such as 256; by default they have a density.
+        alpha: Of the `Logit`, where there are levels.
 
     Raises:
         SettingError: An option is out of range, or the dynamics do not fit the data.
@@ -44,6 +55,7 @@ class Density(of.Task):
         solver: of.Solver,
         gradient: of.Gradient | None = None,
         dim: int | None = None,
+        shape: Sequence[int] | None = None,
         divergence: of.Divergence | None = None,
         eval_divergence: of.Divergence | None = None,
         num_flows: int = 1,
@@ -52,14 +64,17 @@ class Density(of.Task):
         t1: float = 1.0,
         regularizers: list[of.Regularizer] | None = None,
         steer: float = 0.0,
+        levels: int | None = None,
+        alpha: float = 1e-6,
     ) -> None:
         super().__init__()
         if num_flows < 1:
             raise of.SettingError(f"Density: num_flows must be at least 1; got {num_flows}")
-        if dim not in (None, dynamics.width):
-            raise of.SettingError(
-                f"the data have dim={dim}, but the dynamics' width is {dynamics.width}; a density needs both alike"
-            )
+        if levels is not None and levels < 2:
+            raise of.SettingError(f"Density: levels must be at least 2; got {levels}")
+        if marginals and (levels or shape):
+            raise of.SettingError("Density: marginals are of vectors that have a density; leave out levels and shape")
+        self.shape, seen = _shapes(dynamics.width, dim, shape)
         fields = [dynamics, *(registry.build(dynamics.spec) for _ in range(num_flows - 1))]
         transforms: list[of.Flow | of.Bijection] = []
         for field in fields:
@@ -67,7 +82,8 @@ class Density(of.Task):
             transforms.append(of.Flow(field, solver, gradient, t1=t1, regularizers=regularizers or (), steer=steer))
         transforms += [of.MovingBatchNorm(dynamics.width)] if batch_norm else []
         transforms += [of.Marginals(dynamics.width, marginals)] if marginals else []
-        self.cnf = of.CNF(transforms, shape=(dynamics.width,))
+        transforms += [of.Logit(alpha)] if levels else []
+        self.cnf, self.levels = of.CNF(transforms, seen), levels
         self.divergence, self.eval_divergence = divergence or of.Exact(), eval_divergence or of.Exact()
 
     def on_fit_start(self) -> None:
@@ -84,7 +100,7 @@ class Density(of.Task):
             raise of.DataError(
                 "marginals are fitted to a data module's training part; there is none: fit them yourself"
             )
-        last.fit(torch.cat([_vectors(batch) for batch in data.train_dataloader()]))
+        last.fit(torch.cat([_data(batch) for batch in data.train_dataloader()]))
 
     def forward(self, x: Tensor) -> Tensor:
         """As `log_prob`."""
@@ -94,7 +110,7 @@ class Density(of.Task):
         """The log-density in nats, by `divergence` in training mode and by `eval_divergence` else.
 
         Args:
-            x: (B, d).
+            x: (B, d) or (B, C, H, W); with levels between 0 and 1.
 
         Returns:
             (B,).
@@ -102,37 +118,70 @@ class Density(of.Task):
         Raises:
             DataError: x has another shape.
         """
-        if x.dim() != 2 or x.shape[1:] != self.cnf.shape:
-            raise of.DataError(f"Density wants vectors of shape (B, {self.cnf.shape[0]}); got {tuple(x.shape)}")
+        if x.shape[1:] != self.shape:
+            wanted = ", ".join(map(str, self.shape))
+            raise of.DataError(f"Density wants data of shape (B, {wanted}); got {tuple(x.shape)}")
         self._choose_divergence()
-        return self.cnf().log_prob(x)
+        return self.cnf().log_prob(x.reshape(-1, *self.cnf.shape))
 
     def sample(self, count: int) -> dict[str, Tensor]:
-        """New samples "x", (count, d), and their densities "log_prob", (count,), in nats."""
+        """New samples "x", (count, d) or (count, C, H, W), and their densities "log_prob", (count,), in nats."""
         self._choose_divergence()
         x, log_prob = self.cnf().sample_and_log_prob((count,))
-        return {"x": x, "log_prob": log_prob}
+        return {"x": x.view(count, *self.shape), "log_prob": log_prob}
 
     def _choose_divergence(self) -> None:
         self.cnf.divergence = self.divergence if self.training else self.eval_divergence
 
     def loss(self, batch: Any, stage: str) -> Tensor:
-        """The mean of −log p(x), in nats."""
-        return -self.log_prob(_vectors(batch)).mean()
+        """The mean of −log p(x), in nats; with levels, its bits per dimension are logged."""
+        x = self._spread(batch)
+        loss = -self.log_prob(x).mean()
+        if self.levels is not None:
+            bits = (loss.detach() / math.prod(self.shape) + math.log(self.levels)) / math.log(2)
+            options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(x), "sync_dist": True}
+            self.log(f"{stage}/bits_per_dim", bits, prog_bar=True, **options)
+        return loss
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(B,), log p(x) in nats."""
-        return self.log_prob(_vectors(batch))
+        return self.log_prob(self._spread(batch))
 
     def figures(self, batch: Any) -> dict[str, Figure]:
-        """Samples beside data, the density, its way from base to data, and that of samples; see `density_figures`."""
-        x = _vectors(batch)
+        """Samples beside data, and in the plane the density, its way from base to data, and that of samples."""
+        x = _data(batch)
         self._choose_divergence()
         with torch.random.fork_rng([x.device] if x.is_cuda else []):  # so that a run does not depend on its pictures
             torch.manual_seed(0)
             return density_figures.draw(self.cnf, x)
 
+    def _spread(self, batch: Any) -> Tensor:
+        """The data of a batch; of values in levels, each with noise as wide as a level."""
+        x = _data(batch)
+        return x if self.levels is None else ((self.levels - 1) * x + torch.rand_like(x)) / self.levels
 
-def _vectors(batch: Any) -> Tensor:
+
+def _data(batch: Any) -> Tensor:
     """The data of a batch, without labels."""
     return batch[0] if isinstance(batch, (tuple, list)) else batch
+
+
+def _shapes(width: int, dim: int | None, shape: Sequence[int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape of the data, and that in which dynamics of this width see them.
+
+    Raises:
+        SettingError: They do not fit.
+    """
+    if shape is None:
+        if dim not in (None, width):
+            raise of.SettingError(
+                f"the data have dim={dim}, but the dynamics' width is {width}; a density needs both alike"
+            )
+        return (width,), (width,)
+    shape = tuple(shape)
+    if width not in (shape[0], math.prod(shape)):
+        raise of.SettingError(
+            f"images of the shape {shape} need dynamics of the width {shape[0]}, that of their channels, or "
+            f"{math.prod(shape)}, for vectors of all their values; got {width}"
+        )
+    return shape, shape if width == shape[0] else (width,)

@@ -1,6 +1,7 @@
 """Pictures of a density that a `CNF` learns, beside the data that it learns from."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from matplotlib.patches import Circle
 from torch import Tensor
 
 import odeflow as of
+from odeflow.draw import images
 
-MOST_POINTS, MOST_LINES, MOST_PAIRS = 2000, 100, 5
-"""Most points and flow lines in a picture, and most features in a picture of pairs."""
+MOST_POINTS, MOST_LINES, MOST_PAIRS, MOST_IMAGES = 2000, 100, 5, 64
+"""Most points, flow lines and images in a picture, and most features in a picture of pairs."""
 MOMENTS = 6
 """Number of times at which the density is shown on its way from base to data."""
 FINE, COARSE = 150, 80
@@ -23,12 +25,15 @@ DEPTH = 10
 
 
 def draw(cnf: of.CNF, x: Tensor) -> dict[str, Figure]:
-    """Pictures by name: in two dimensions samples, density, evolution, flow lines and base; else the marginals.
+    """Pictures by name: samples of images; in the plane density, evolution, flow lines and base too; else marginals.
 
     Args:
         cnf: The flow, from the standard normal density to that of the data.
-        x: (B, d), data.
+        x: (B, d) or (B, C, H, W), data.
     """
+    if x.dim() == 4:
+        x = x[:MOST_IMAGES]
+        return {"samples": images({"data": x, "samples": cnf().sample(torch.Size([len(x)])).view(x.shape)})}
     x = x[:MOST_POINTS]
     if x.shape[1] != 2:
         return {"marginals": marginals(cnf, x)}
@@ -67,6 +72,20 @@ def density(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
     return figure
 
 
+def beside(log_target: Callable[[Tensor], Tensor], cnf: of.CNF, z: Tensor) -> Figure:
+    """A density that is known, the one that was learned, and samples of the latter, made of base noise z (B, 2)."""
+    window = (-5.0, 5.0)
+    figure, panels = _panels(3, window)
+    grid = _grid(window, FINE, z)
+    for axes, log_p, title in zip(panels, (log_target, cnf().log_prob), ("target", "learned"), strict=False):
+        _show(axes, np.exp(_numbers(log_p(grid))).reshape(FINE, FINE), window, vmin=0)
+        axes.set(title=title)
+    x = _numbers(cnf.from_base(z[:MOST_POINTS], with_log_det=False)[0])
+    panels[2].scatter(*x.T, s=5, linewidths=0, color="tab:blue", alpha=0.7)
+    panels[2].set(title=f"{len(x)} samples")
+    return figure
+
+
 def evolution(cnf: of.CNF, window: tuple[float, float]) -> Figure:
     """The density at a few times between base and data, above samples that are carried along.
 
@@ -76,11 +95,9 @@ def evolution(cnf: of.CNF, window: tuple[float, float]) -> Figure:
     panels = figure.subplots(2, MOMENTS, sharex=True, sharey=True)
     z = cnf.base.sample(torch.Size([MOST_POINTS // 2]))
     for column, progress in enumerate(np.linspace(0, 1, MOMENTS)):
-        part = _leading(cnf, progress)
-        log_p = cnf.base.log_prob if part is None else part().log_prob
-        grid = _grid(window, COARSE, z)
-        p = _numbers(log_p(grid).exp()).reshape(COARSE, COARSE)
-        points = z if part is None else part.from_base(z, with_log_det=False)[0]
+        part = cnf.leading(progress)
+        p = np.exp(_on_grid(part, window, COARSE, z))
+        points = part.from_base(z, with_log_det=False)[0]
         _show(panels[0, column], p, window, vmin=0)
         panels[0, column].set(title=f"{100 * progress:.0f} % of the way")
         panels[1, column].scatter(*_numbers(points).T, s=2.5, linewidths=0, color="tab:blue", alpha=0.7)
@@ -151,23 +168,6 @@ def marginals(cnf: of.CNF, x: Tensor) -> Figure:
 
 
 # The density and the way to it
-
-
-def _leading(cnf: of.CNF, progress: float) -> of.CNF | None:
-    """The flow that stops at a part of the way from base to data; None at its start."""
-    transforms: list[Any] = list(cnf.transforms)
-    flows = [number for number, transform in enumerate(transforms) if isinstance(transform, of.Flow)]
-    if progress == 0:
-        return None
-    if progress == 1 or not flows:
-        return cnf
-    whole, rest = divmod(progress * len(flows), 1)
-    number = flows[int(whole)]
-    last, leading = transforms[number], transforms[:number]
-    if rest > 1e-6:
-        stop = last.t0 + rest * (last.t1 - last.t0)
-        leading.append(of.Flow(last.dynamics, last.solver, last.gradient, last.t0, stop))
-    return of.CNF(leading, cnf.shape, cnf.given_base, cnf.divergence).train(cnf.training).to(cnf.zero)
 
 
 def _path(cnf: of.CNF, z: Tensor) -> Tensor:

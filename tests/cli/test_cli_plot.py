@@ -2,12 +2,14 @@
 
 import contextlib
 import csv
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 import odeflow as of
 from odeflow import draw, registry
@@ -288,9 +290,44 @@ def test_a_recipe_says_what_the_checkpoint_does_not(done, last):
     assert rows["spec"] == pytest.approx(rows["weights"])
 
 
+# animation
+
+
+def test_a_density_moves_from_the_base_to_the_data(done, monkeypatch):
+    """Frames are as many as asked for, plus a second of the last; the mass stays, the entropy goes to the task's."""
+    monkeypatch.setattr("odeflow_tasks.density_figures.FINE", 10)
+    monkeypatch.setattr("odeflow_tasks.density_figures.COARSE", 6)
+    task = (
+        "-c density/two_moons --model.dynamics PlanarCNF --model.dynamics.dim 2 --model.dynamics.units 4 "
+        "--model.solver RK4 --model.solver.num_steps 2 --data.samples 600 --data.val_size 100"
+    )
+    done(f"fit {task} --trainer.max_epochs 1 --trainer.enable_progress_bar false --trainer.log_every_n_steps 1")
+    run = Path("runs/density/two_moons/version_0")
+    out = done(f"plot animation --ckpt_path {run}/checkpoints/best.ckpt --frames 5 --samples 2000").out
+    assert out.endswith(f"drawn to {run}/figures/animation.gif, the numbers are in {run}/figures/animation.csv\n")
+    with Image.open(run / "figures/animation.gif") as gif:
+        assert gif.format == "GIF"
+        assert gif.n_frames > 2
+        assert gif.info["duration"] == 50
+    rows = table(run / "figures/animation.csv")
+    assert column(rows, "progress") == [0, 0.25, 0.5, 0.75, 1]
+    assert all(mass == pytest.approx(1, abs=0.01) for mass in column(rows, "mass"))
+    entropy = column(rows, "entropy")
+    assert entropy[0] == pytest.approx(math.log(2 * math.pi * math.e), abs=0.1)
+    trained = of.load(run / "checkpoints/best.ckpt")
+    assert entropy[-1] == pytest.approx(-trained.sample(2000)["log_prob"].mean().item(), abs=0.1)
+
+
+def test_a_film_needs_its_writer(refused, last, monkeypatch):
+    """Without ffmpeg an .mp4 is refused, with what to do."""
+    monkeypatch.setattr("matplotlib.animation.writers.is_available", lambda name: name != "ffmpeg")
+    message = refused(f"plot animation --ckpt_path {last} --output film.mp4")
+    assert message == "error: a .mp4 is written by ffmpeg, which is not installed; write a .gif\n"
+
+
 def test_help_tells_the_kinds_and_their_options(done):
     """`plot --help` names the kinds, `plot KIND --help` its options with their defaults."""
-    assert all(kind in done("plot --help").out for kind in ("statistics", "activations", "precision"))
+    assert all(kind in done("plot --help").out for kind in ("statistics", "activations", "precision", "animation"))
     out = done("plot precision --help").out
     assert "--num_steps" in out
     assert "1,2,4,8,16" in out
@@ -300,14 +337,14 @@ def test_help_tells_the_kinds_and_their_options(done):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("", "what to draw comes first: odeflow plot statistics|activations|precision --ckpt_path FILE"),
+        ("", "what to draw comes first: odeflow plot statistics|activations|precision|animation --ckpt_path FILE"),
         (
             "--ckpt_path LAST",
-            "what to draw comes first: odeflow plot statistics|activations|precision --ckpt_path FILE",
+            "what to draw comes first: odeflow plot statistics|activations|precision|animation --ckpt_path FILE",
         ),
         (
             "statistic --ckpt_path LAST",
-            "no kind of plot named 'statistic'. Did you mean statistics?  available: statistics, activations, precision",
+            "no kind of plot named 'statistic'. Did you mean statistics?  available: statistics, activations, precision, animation",
         ),
         ("statistics", "odeflow plot needs what was trained: --ckpt_path FILE, or -c NAME --weights"),
         ("statistics -c digits/ode_net", "odeflow plot needs what was trained: --ckpt_path FILE, or -c NAME --weights"),
@@ -344,6 +381,11 @@ def test_help_tells_the_kinds_and_their_options(done):
         (
             "activations --ckpt_path LAST --data.sed 1",
             "data: Digits has no option 'sed'. Did you mean seed?  options: batch_size, seed",
+        ),
+        ("animation --ckpt_path LAST", "an animation shows a density of the plane; Classification learns no density"),
+        (
+            "animation --ckpt_path LAST --output a.png",
+            "--output must end in .gif or another of .gif, .mp4; got a.png",
         ),
         ("activations --ckpt_path LAST --data.seed x", "seed: Expected a int. Got value: x"),
         (

@@ -108,6 +108,47 @@ def test_a_linear_flow_of_a_gaussian_is_the_known_gaussian() -> None:
     assert torch.allclose(model().log_prob(x), truth.log_prob(x), rtol=0, atol=1e-6)
 
 
+def test_a_linear_flow_fits_a_gaussian() -> None:
+    """By maximum likelihood it finds mean and covariance of its data, and so their log-density, to 1e-6."""
+    torch.manual_seed(0)
+    x = torch.randn(200, 2, dtype=DOUBLE) @ torch.tensor([[1.0, 0.5], [0.0, 0.6]], dtype=DOUBLE) + 1
+    model = cnf(of.Flow(Linear(2).double(), RK4(num_steps=16), of.Backprop()))
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=60, tolerance_change=0, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = -model().log_prob(x).mean()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    truth = MultivariateNormal(x.mean(0), x.T.cov(correction=0))
+    model.transforms[0].solver = Dopri5(1e-10, 1e-10)
+    assert torch.allclose(model().log_prob(x), truth.log_prob(x), rtol=0, atol=1e-6)
+
+
+def test_a_flow_may_stop_on_its_way() -> None:
+    """From the base at 0 to the whole at 1, each flow an equal part; bijections act when the way comes to them."""
+    model, z = cnf(settled_norm(), flow(), settled_norm(), flow()), torch.randn(5, 2, dtype=DOUBLE)
+    first, second = model.transforms[1], model.transforms[3]
+
+    def at(progress: float) -> Tensor:
+        return model.leading(progress).from_base(z)[0]
+
+    assert torch.equal(at(0), z)
+    normed = model.transforms[0](z)[0]
+    assert torch.allclose(at(1e-9), normed)
+    assert torch.allclose(at(0.2), first.trajectory(normed, (0.0, 0.4)).y[-1], atol=1e-6)
+    middle = model.transforms[2](first(normed))[0]
+    assert torch.allclose(at(0.5), middle, atol=1e-6)
+    assert torch.allclose(at(0.75), second.trajectory(middle, (0.0, 0.5)).y[-1], atol=1e-6)
+    assert torch.equal(at(1), model.from_base(z)[0])
+    x, log_prob = model.leading(0.6)().sample_and_log_prob((4,))
+    assert torch.allclose(model.leading(0.6)().log_prob(x), log_prob, atol=1e-5)
+    layers = cnf(settled_norm(), settled_norm())
+    assert torch.equal(layers.leading(0.5).from_base(z)[0], layers.transforms[0](z)[0])
+
+
 def test_gradients_reach_parameters_through_density_and_samples() -> None:
     """∂/∂θ of log p(x), and of samples with fixed base noise, agree with finite differences."""
     model, x = cnf(flow()), torch.randn(4, 2, dtype=DOUBLE)
@@ -208,6 +249,7 @@ def test_training_draws_the_end_time_where_asked() -> None:
         ),
         (lambda: cnf(flow())().log_prob(torch.zeros(3, 4)), of.StateError, r"log_prob takes \(…, 2\); got \(3, 4\)"),
         (lambda: cnf(flow())().expand((3,)), of.SettingError, "a flow without context has one distribution"),
+        (lambda: cnf(flow()).leading(1.5), of.SettingError, r"progress must lie between 0 and 1; got 1\.5"),
         (lambda: of.Logit(0.6), of.SettingError, r"alpha must lie between 0 and 0\.5; got 0\.6"),
         (
             lambda: of.Logit().inverse(torch.tensor([[1.5]])),

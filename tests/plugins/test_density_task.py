@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import odeflow as of
 from odeflow.registry import build
-from odeflow_dynamics import MLP, Linear, PlanarCNF
+from odeflow_data import ToyDensity
+from odeflow_dynamics import MLP, Linear, PlanarCNF, UNet
 from odeflow_solvers import RK4, Dopri5
 from odeflow_tasks import Density
 
@@ -157,6 +158,28 @@ def test_maximum_likelihood_finds_a_gaussian() -> None:
     assert task.eval().loss(x, "val").item() == pytest.approx(best.item(), abs=0.01)
 
 
+def test_a_trained_density_is_one() -> None:
+    """After a training on two moons p integrates to 1, samples come with their density, and x returns from the base."""
+    torch.manual_seed(0)
+    task = Density(MLP(2, hidden=(32, 32), time="concat_squash"), RK4(num_steps=3), of.Backprop())
+    data = ToyDensity("two_moons", samples=25_000, batch_size=256)
+    optimizer = torch.optim.Adam(task.parameters(), lr=3e-2)
+    for x in data.train_dataloader():
+        optimizer.zero_grad()
+        task.loss(x, "train").backward()
+        optimizer.step()
+    (flow,) = (part for part in task.double().eval().cnf.transforms if isinstance(part, of.Flow))
+    flow.solver = Dopri5(1e-6, 1e-6)
+    data.setup("test")
+    test = data.test[:500].double()
+    with torch.no_grad():
+        assert task.loss(test, "test") < 2.7  # of a single Gaussian at best 3.2
+        assert integral(task, reach=6, size=120) == pytest.approx(1, abs=1e-3)
+        drawn = task.sample(200)
+        assert torch.allclose(task.log_prob(drawn["x"]), drawn["log_prob"], atol=1e-4)
+        assert task.cnf.inconsistency(test) < 1e-4
+
+
 def titles(task: Density, x: Tensor) -> dict[str, list[str]]:
     with torch.no_grad():
         return {name: [axes.get_title() for axes in figure.axes] for name, figure in task.figures(x).items()}
@@ -221,5 +244,63 @@ def test_errors() -> None:
         Density(MLP(2), RK4(num_steps=2), num_flows=0)
     with pytest.raises(of.SettingError, match=r"the data have dim=3, but the dynamics' width is 2"):
         Density(MLP(2), RK4(num_steps=2), dim=3)
-    with pytest.raises(of.DataError, match=r"Density wants vectors of shape \(B, 2\); got \(4, 3\)"):
+    with pytest.raises(of.SettingError, match=r"shape \(1, 4, 4\) need dynamics of the width 1, .*, or 16, .*; got 2"):
+        Density(MLP(2), RK4(num_steps=2), shape=[1, 4, 4])
+    with pytest.raises(of.SettingError, match="Density: levels must be at least 2; got 1"):
+        Density(MLP(2), RK4(num_steps=2), levels=1)
+    with pytest.raises(of.DataError, match=r"Density wants data of shape \(B, 2\); got \(4, 3\)"):
         Density(MLP(2), RK4(num_steps=2)).log_prob(torch.zeros(4, 3))
+
+
+def images(**options: Any) -> Density:
+    """A flow of grey images of four levels, whose field sees images."""
+    torch.manual_seed(0)
+    field = UNet(1, hidden=4, depth=1, groups=2)
+    task = Density(field, RK4(num_steps=2), shape=(1, 4, 4), levels=4, alpha=1e-3, **options).double().eval()
+    task.log = lambda *args, **kwargs: None
+    return task
+
+
+def test_images_have_a_density_between_zero_and_one() -> None:
+    """Samples are images whose log-density is what log_prob says, a little beyond [0, 1] at most."""
+    task = images(batch_norm=True)
+    drawn = task.sample(6)
+    assert drawn["x"].shape == (6, 1, 4, 4)
+    assert -2e-3 < drawn["x"].min() < drawn["x"].max() < 1 + 2e-3
+    assert torch.allclose(task.log_prob(drawn["x"]), drawn["log_prob"], atol=1e-2)
+    assert task.figures(drawn["x"]).keys() == {"samples"}
+
+
+def test_fields_on_vectors_see_images_as_such() -> None:
+    """A field as wide as all values gives each image the density of its vector."""
+    task = Density(MLP(18), RK4(num_steps=2), dim=18, shape=(2, 3, 3)).eval()
+    x = torch.randn(4, 2, 3, 3)
+    assert torch.equal(task.log_prob(x), task.cnf().log_prob(x.flatten(1)))
+    assert task.sample(5)["x"].shape == (5, 2, 3, 3)
+
+
+def test_noise_fills_the_steps_between_levels() -> None:
+    """(kx + u)/(k + 1): each value gets the cell of its own, and bits per dimension follow from the loss."""
+    task, logged = images(), {}
+    task.log = lambda name, value, **options: logged.update({name: value})
+    levels = torch.arange(4, dtype=DOUBLE).repeat_interleave(4).view(1, 1, 4, 4) / 3
+    spread = task._spread((levels.repeat(500, 1, 1, 1), None))
+    assert torch.equal((spread * 4).floor() / 3, levels.expand_as(spread))
+    assert (spread.mean(0) - (levels[0] * 3 + 0.5) / 4).abs().max() < 0.02
+    loss = task.loss(levels, "val")
+    assert logged["val/bits_per_dim"].item() == pytest.approx((loss.item() / 16 + math.log(4)) / math.log(2))
+
+
+def test_bits_per_dimension_bound_the_entropy_of_the_levels() -> None:
+    """Uniform pixels of four levels take two bits, which no model beats and a trained one comes near."""
+    torch.manual_seed(0)
+    task = Density(Linear(1), RK4(num_steps=2), levels=4, alpha=1e-2)
+    logged: dict[str, Tensor] = {}
+    task.log = lambda name, value, **options: logged.update({name: value})
+    x = torch.randint(0, 4, (4000, 1)) / 3
+    optimizer = torch.optim.Adam(task.parameters(), lr=0.05)
+    for _ in range(60):
+        optimizer.zero_grad()
+        task.loss(x, "train").backward()
+        optimizer.step()
+    assert 2 <= logged["train/bits_per_dim"] < 2.1

@@ -103,6 +103,15 @@ def test_pixels_are_standardised(real: MNIST) -> None:
     assert abs(images.std().item() - 1) < 1e-2
 
 
+def test_pixels_may_stay_as_they_are(real: MNIST) -> None:
+    """Without standardising they are the bytes over 255, and outside of a moved image it is dark."""
+    raw = ready(real.root, standardise=False)
+    images, _ = raw.val.tensors
+    assert images.min() == 0
+    assert images.max() == 1
+    assert torch.equal((images * 255).round() / 255, images)
+
+
 def test_validation_is_drawn_from_all_digits(real: MNIST) -> None:
     """Labels are 0..9 in every part, and no digit is rare in validation."""
     for part in (real.train, real.val, real.test):

@@ -1,0 +1,89 @@
+"""Variational: fit a flow to a density that is known by its energy."""
+
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import odeflow as of
+from odeflow_tasks import density_figures
+from odeflow_tasks.potential import POTENTIALS
+
+
+class Variational(of.Task):
+    """Learns to draw from a density p(x) = exp(−U(x)) / Z: the loss is KL(q‖p) in nats, q being that of the samples.
+
+        KL(q‖p) = E[log q(x) + U(x)] + log Z,    x = φ(z),    log q(x) = log N(z; 0, 1) − log |det ∂x/∂z|
+
+    A batch is the noise z. Since log Z is known here by integration over the plane, the loss is 0 for q = p, and
+    positive otherwise but for the noise of its estimate. φ is a continuous flow, planar layers, or that and then these.
+
+    Source: Rezende & Mohamed (2015), "Variational Inference with Normalizing Flows", section 6.1; Chen et al. (2018),
+    "Neural Ordinary Differential Equations", figure 4.
+
+    Args:
+        dynamics: The vector field of the continuous flow, if there is one.
+        solver: Integrates; needed with dynamics.
+        gradient: How to differentiate; `Checkpointed()` by default.
+        target: "U1" (two arcs of a ring), "U2" (a wave), "U3" (a wave with a bump) or "U4" (a wave that forks).
+        planar: Number of planar layers, `Planar`.
+        divergence: How the divergence is computed; `Exact()` by default.
+        t1: Last time of the continuous flow.
+        regularizers: Penalties on the continuous flow, added to the training loss.
+
+    Raises:
+        SettingError: There is no such target, nothing that could be trained, or dynamics without a solver.
+    """
+
+    def __init__(
+        self,
+        dynamics: of.Dynamics | None = None,
+        solver: of.Solver | None = None,
+        gradient: of.Gradient | None = None,
+        target: str = "U1",
+        planar: int = 0,
+        divergence: of.Divergence | None = None,
+        t1: float = 1.0,
+        regularizers: list[of.Regularizer] | None = None,
+    ) -> None:
+        super().__init__()
+        if target not in POTENTIALS:
+            raise of.SettingError(f"Variational: no target {target!r}. There are: {', '.join(POTENTIALS)}")
+        if planar < 0 or (planar == 0 and dynamics is None):
+            raise of.SettingError(f"Variational needs dynamics, or planar at least 1; got planar={planar}")
+        if dynamics is not None and solver is None:
+            raise of.SettingError(f"Variational needs a solver for {type(dynamics).__name__}; give model.solver")
+        transforms: list[of.Flow | of.Bijection] = []
+        if dynamics is not None and solver is not None:
+            transforms.append(of.Flow(dynamics, solver, gradient, t1=t1, regularizers=regularizers or ()))
+        self.cnf = of.CNF([*transforms, *(of.Planar(2) for _ in range(planar))], shape=(2,), divergence=divergence)
+        self.target = POTENTIALS[target]
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples x (B, 2), and log q(x) (B,), of noise z (B, 2)."""
+        x, log_det = self.cnf.from_base(z)
+        return x, self.cnf.base.log_prob(z) - log_det
+
+    def loss(self, batch: Any, stage: str) -> Tensor:
+        """The estimate of KL(q‖p) by a batch of noise, in nats."""
+        x, log_q = self(batch)
+        return (log_q - self.target.log_density(x)).mean()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """(B,), log q(x) in nats of x (B, 2)."""
+        return self.cnf().log_prob(x)
+
+    def sample(self, count: int) -> dict[str, Tensor]:
+        """New samples "x", (count, 2), and their densities "log_prob", (count,), in nats."""
+        x, log_prob = self.cnf().sample_and_log_prob((count,))
+        return {"x": x, "log_prob": log_prob}
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """(B, 2), the samples x of a batch of noise."""
+        return self(batch)[0]
+
+    def figures(self, batch: Any) -> dict[str, Figure]:
+        """The target, the density that was learned, and samples of it."""
+        with torch.no_grad():
+            return {"density": density_figures.beside(self.target.log_density, self.cnf, batch)}
