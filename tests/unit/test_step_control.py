@@ -254,7 +254,7 @@ def test_stiffness_is_estimated() -> None:
     assert of.solve(stiff, ONE, [0.0, 0.1], solver=RK4(num_steps=200), params=()).stats.stiffness is None
 
 
-@pytest.mark.parametrize("gradient", [None, of.Backprop(), of.Checkpointed()], ids=str)
+@pytest.mark.parametrize("gradient", [None, of.Backprop(), of.Checkpointed()], ids=["none", "Backprop", "Checkpointed"])
 def test_running_out_of_steps_keeps_what_was_found(gradient: of.Gradient | None) -> None:
     """The error carries the solution until there, and names an implicit solver where stability was what bound it."""
     y0, solver = ONE.clone().requires_grad_(gradient is not None), Dopri5(1e-4, 1e-4, max_steps=200)
