@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from odeflow.dynamics import Dynamics as Dynamics
     from odeflow.dynamics import Modifier as Modifier
     from odeflow.errors import CheckpointError as CheckpointError
+    from odeflow.errors import ConformanceError as ConformanceError
     from odeflow.errors import DataError as DataError
     from odeflow.errors import GradientError as GradientError
     from odeflow.errors import OdeflowError as OdeflowError
@@ -61,6 +62,7 @@ _HOMES = {
     "dynamics": ("Dynamics", "Modifier"),
     "errors": (
         "CheckpointError",
+        "ConformanceError",
         "DataError",
         "GradientError",
         "OdeflowError",
