@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from odeflow.errors import SolveError as SolveError
     from odeflow.errors import StateError as StateError
     from odeflow.errors import TableauError as TableauError
+    from odeflow.event import Crossings as Crossings
+    from odeflow.event import Event as Event
     from odeflow.flow import Flow as Flow
     from odeflow.flow import solve as solve
     from odeflow.gradient import Adjoint as Adjoint
@@ -73,6 +75,7 @@ _HOMES = {
         "StateError",
         "TableauError",
     ),
+    "event": ("Crossings", "Event"),
     "flow": ("Flow", "solve"),
     "gradient": ("Adjoint", "Backprop", "Checkpointed", "Gradient", "InterpolatedAdjoint", "Reversible"),
     "marginals": ("Marginals",),

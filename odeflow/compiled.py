@@ -158,6 +158,9 @@ class CompiledStages(Stages):
         rows = torch.addmm(self.y.reshape(1, -1), weights, self.slopes.flatten(1), alpha=self.h)
         return rows.view(-1, *self.y.shape)
 
+    def flat_slopes(self) -> Tensor | None:
+        return None if self.slopes is None else self.slopes.detach().flatten(1)
+
     def keep(self) -> None:
         """Every step makes slopes of its own."""
 

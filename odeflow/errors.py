@@ -1,5 +1,12 @@
 """Every error that odeflow raises on purpose. Messages say what was wanted, what came, and what to do."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from odeflow.solver import Solution
+
 
 class OdeflowError(Exception):
     """Root of odeflow's errors: catch it to catch them all."""
@@ -42,4 +49,18 @@ class ConformanceError(OdeflowError, AssertionError):
 
 
 class SolveError(OdeflowError, RuntimeError):
-    """The integration could not go on: the step size vanished, the state blew up, or the step budget ran out."""
+    """The integration could not go on: the step size vanished, the state blew up, or the step budget ran out.
+
+    Args:
+        message: What happened, and what to do.
+        broken: Where a state or slope has entries that are not finite, that state or slope.
+
+    Attributes:
+        partial: The solution until there, at those of the times asked for that were reached, and at the last time
+            reached; None if nothing was. It carries a gradient by `Backprop` alone.
+    """
+
+    def __init__(self, message: str, broken: "Tensor | None" = None) -> None:
+        super().__init__(message)
+        self.broken = broken
+        self.partial: Solution | None = None

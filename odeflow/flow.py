@@ -1,5 +1,6 @@
 """solve() and Flow: how people integrate."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -7,14 +8,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from odeflow.dense import Mesh
 from odeflow.divergence import Divergence
 from odeflow.dynamics import Dynamics
-from odeflow.errors import GradientError, SettingError, StateError
+from odeflow.errors import GradientError, SettingError, SolveError, StateError
+from odeflow.event import Crossings, Event, Watch
 from odeflow.field import SameNoise
 from odeflow.gradient import Checkpointed, Gradient
 from odeflow.regularization import Rate, Regularizer, with_rates
 from odeflow.runge_kutta import AdaptiveRungeKutta
-from odeflow.solver import Solution, Solver, Stats
+from odeflow.solver import MeshTape, Solution, Solver, Stats
 from odeflow.state import PackedField, Packing, State, check_dtype
 
 
@@ -26,6 +29,8 @@ def solve(
     solver: Solver,
     gradient: Gradient | None = None,
     params: Iterable[Tensor] | None = None,
+    dense: bool = False,
+    event: Event | Sequence[Event] = (),
 ) -> Solution:
     """Solves dy/dt = field(t, y) from y(t[0]) = y0.
 
@@ -37,24 +42,116 @@ def solve(
         gradient: How to differentiate; `Checkpointed()` by default.
         params: What gradients are wanted for besides y0 and t. By default the parameters of the field, a module;
             `Backprop` finds all that the field uses by itself.
+        dense: Whether the solution can be called, `solution(t)`, for the state at any time. Costs the memory of a few
+            states a step.
+        event: What shall be looked for on the way. At the first terminal event the solve ends: its time is then the
+            last of the solution, and the times beyond are left out.
 
     Returns:
-        Solution with y of shape (T, B, *state), or a tuple of such tensors.
+        Solution with y of shape (T, B, *state), or a tuple of such tensors. Where there are events, `events` says where
+        each was met.
 
     Raises:
         StateError: The state, or what the field made of it, has a wrong shape or dtype.
         SettingError: The times are not strictly monotone.
-        GradientError: The field is a function and the gradient must be told its parameters.
-        SolveError: The integration could not go on.
+        GradientError: The field is a function and the gradient must be told its parameters, or the gradient knows
+            nothing of dense output and events.
+        SolveError: The integration could not go on, or a terminal event was not met. Carries the solution until there.
     """
     gradient = Checkpointed() if gradient is None else gradient
     times = _checked_times(t)
     if isinstance(y0, tuple):
         packing = Packing.of(y0)
-        solution = _solve(PackedField(packing, field), packing.pack(y0), times, field, solver, gradient, params)
-        assert isinstance(solution.y, Tensor)
-        return replace(solution, y=packing.unpack(solution.y))
-    return _solve(field, y0.contiguous(), times, field, solver, gradient, params)
+        packed, start, view = PackedField(packing, field), packing.pack(y0), packing.unpack
+    else:
+        packing, packed, start, view = None, field, y0.contiguous(), _identity
+    watch = Watch((event,) if isinstance(event, Event) else tuple(event), view)
+    mesh = Mesh(dense, watch if watch.events else None) if dense or watch.events else None
+    try:
+        solution = _solve(packed, start, times, field, solver, gradient, params, mesh)
+        _check_finite(solution)
+        if watch.events:
+            solution = _at_events(solution, watch, times)
+        return (solution if dense else replace(solution, interpolant=None)).seen(view)
+    except SolveError as error:
+        if error.partial is not None:
+            error.partial = error.partial.seen(view)
+        if packing is not None and error.broken is not None:
+            error.args = (f"{error.args[0]}. Not finite: {_broken_leaves(packing.unpack(error.broken))}",)
+        raise
+
+
+def _identity(state: Tensor) -> State:
+    return state
+
+
+def _broken_leaves(state: tuple[Tensor, ...]) -> str:
+    """Which leaves of a state are not finite."""
+    return ", ".join(f"leaf {number}" for number, leaf in enumerate(state) if not bool(leaf.isfinite().all()))
+
+
+def _check_finite(solution: Solution) -> None:
+    """Equal steps go on through infinity; the solution must not.
+
+    Raises:
+        SolveError: The last state is not finite.
+    """
+    y = solution.y
+    assert isinstance(y, Tensor)
+    if bool(y[-1].isfinite().all()):
+        return
+    finite = y.isfinite().flatten(1).all(1)
+    first = int(finite.int().argmin())
+    where = f"between t = {float(solution.t[first - 1]):g} and " if first else "at "
+    error = SolveError(
+        f"the state is not finite: it ceases to be {where}t = {float(solution.t[first]):g}. Take smaller steps, look "
+        "for inf and nan in the field, or for a solution that grows without bound",
+        y[first],
+    )
+    error.partial = Solution(solution.t[:first], y[:first], solution.stats)
+    raise error
+
+
+def _at_events(solution: Solution, watch: Watch, t: Tensor) -> Solution:
+    """The solution with what was found at its events, up to the first terminal one.
+
+    Raises:
+        SolveError: A terminal event that is required was not met.
+    """
+    dense = solution.interpolant
+    assert dense is not None
+    assert isinstance(solution.y, Tensor)
+    detached = dense.detach()
+    sign = math.copysign(1.0, dense.end - dense.mesh.times[0])
+    found = sorted(((watch.locate(each, detached), each) for each in watch.crossings), key=lambda pair: sign * pair[0])
+    final = next((number for number, (_, each) in enumerate(found) if watch.events[each.event].terminal), None)
+    if final is None and any(each.terminal and each.required for each in watch.events):
+        error = SolveError(
+            f"no terminal event was met between t = {float(t[0]):g} and {float(t[-1]):g}. Give a later last time, look "
+            "at the event's values along the partial solution, or set required=False to take what there is"
+        )
+        error.partial = replace(solution, interpolant=None)
+        raise error
+    found = found if final is None else found[: final + 1]
+    crossings: list[Crossings] = []
+    for number in range(len(watch.events)):
+        own = [(time, each) for time, each in found if each.event == number]
+        seen, located = [each for _, each in own], [time for time, _ in own]
+        times = watch.times(seen, located, dense)
+        y = dense.at(times, [each.step for each in seen])
+        samples = [each.sample for each in seen if each.sample is not None]
+        crossings.append(Crossings(times, y, torch.tensor(samples, device=y.device) if samples else None))
+    if final is not None:
+        last = crossings[found[final][1].event]
+        kept = int((sign * (last.t[-1].detach() - solution.t.detach()) > 0).sum())
+        assert isinstance(last.y, Tensor)
+        solution = replace(
+            solution,
+            t=torch.cat((solution.t[:kept], last.t[-1:].to(solution.t.device))),
+            y=torch.cat((solution.y[:kept], last.y[-1:])),
+            interpolant=dense.until(found[final][0]),
+        )
+    return replace(solution, events=tuple(each.seen(watch.unpack) for each in crossings))
 
 
 def _solve(
@@ -65,11 +162,12 @@ def _solve(
     solver: Solver,
     gradient: Gradient,
     params: Iterable[Tensor] | None,
+    mesh: Mesh | None,
 ) -> Solution:
     check_dtype(y0)
     packed = SameNoise(packed)
     if not torch.is_grad_enabled():
-        return replace(solver.integrate(packed, y0, t.detach()), t=t)
+        return solver.integrate(packed, y0, t.detach(), tape=MeshTape.of(mesh)).on(mesh)
     if params is None:
         if isinstance(field, nn.Module):
             params = field.parameters()
@@ -82,8 +180,8 @@ def _solve(
     wanted = tuple(param for param in params or () if param.requires_grad)
     if gradient.needs_params and not (wanted or y0.requires_grad or t.requires_grad):
         with torch.no_grad():
-            return solver.integrate(packed, y0, t)
-    return gradient.solve(solver, packed, y0, t, wanted)
+            return solver.integrate(packed, y0, t, tape=MeshTape.of(mesh)).on(mesh)
+    return gradient.solve(solver, packed, y0, t, wanted, mesh)
 
 
 def _checked_times(t: Tensor | Sequence[float]) -> Tensor:
@@ -184,6 +282,7 @@ class Flow(nn.Module):
         *,
         divergence: Divergence | None = None,
         context: Tensor | None = None,
+        dense: bool = False,
     ) -> Solution:
         """The states at all the times t, of which the first is that of y0.
 
@@ -193,6 +292,7 @@ class Flow(nn.Module):
             divergence: Makes the result a pair, of which the second is log |det ∂y(t)/∂y(t[0])|, (T, B).
             context: (B, c, …), what the field shall see beside the state: it is called with [y, context] along
                 dimension 1, and the first d entries of its slope are used.
+            dense: Whether the solution can be called, `solution(t)`, for the states at any time between.
 
         Returns:
             Solution with y of shape (T, B, d + augment, …), the first of the pair with a divergence.
@@ -204,7 +304,7 @@ class Flow(nn.Module):
         if divergence is not None and torch.is_inference_mode_enabled():
             with torch.inference_mode(False), torch.no_grad():  # a divergence is a derivative, and needs a graph
                 y0, t, context = _usual(y0), _usual(t), _usual(context)
-                return Flow.trajectory(self, y0, t, divergence=divergence, context=context)
+                return Flow.trajectory(self, y0, t, divergence=divergence, context=context, dense=dense)
         state, field = self._entered(y0), self.dynamics
         params: list[Tensor] = list(self.dynamics.parameters())
         if context is not None:
@@ -218,25 +318,31 @@ class Flow(nn.Module):
             rates.append(divergence.along(state))
         elif not rates:
             self.penalties = {}
-            solution = self._solve(field, state, t, params)
-            return replace(solution, y=self._left(solution.y))
+            return self._solve(field, state, t, params, dense).seen(self._left)
         if isinstance(state, tuple):
             raise StateError("regularizers need a state of shape (B, d, …); got a tuple")
         start = (state, state.new_zeros(len(state), len(rates)))
-        solution = self._solve(with_rates(field, rates), start, t, params)
-        y, integrals = solution.y
+        solution = self._solve(with_rates(field, rates), start, t, params, dense)
+        _, integrals = solution.y
         self.penalties = {
             regularizer.name: regularizer.weight * integrals[-1, :, number].mean().abs()
             for number, regularizer in enumerate(regularizers)
         }
-        return replace(solution, y=self._left(y) if divergence is None else (y, integrals[:, :, -1]))
 
-    def _solve(self, field: Any, state: State, t: Tensor | Sequence[float], params: list[Tensor]) -> Solution:
+        def seen(pair: State) -> State:
+            y, integrals = pair
+            return self._left(y) if divergence is None else (y, integrals[:, :, -1])
+
+        return solution.seen(seen)
+
+    def _solve(
+        self, field: Any, state: State, t: Tensor | Sequence[float], params: list[Tensor], dense: bool
+    ) -> Solution:
         """A solve by the flow's own solver and gradient, whose statistics are kept."""
         solver, last = self.solver, self.stats
         if self.warm_start and isinstance(solver, AdaptiveRungeKutta) and last is not None and last.suggested_step:
             solver = solver.starting_with(last.suggested_step)
-        solution = solve(field, state, t, solver=solver, gradient=self.gradient, params=params)
+        solution = solve(field, state, t, solver=solver, gradient=self.gradient, params=params, dense=dense)
         self.stats = solution.stats
         return solution
 

@@ -119,8 +119,9 @@ def _noted(
     *,
     divergence: Divergence | None = None,
     context: Tensor | None = None,
+    dense: bool = False,
 ) -> Solution:
-    solution = Flow.trajectory(flow, y0, t, divergence=divergence, context=context)
+    solution = Flow.trajectory(flow, y0, t, divergence=divergence, context=context, dense=dense)
     for leaf in leaves(solution.y):
         if not leaf.requires_grad:  # nothing before it learns; the loss still depends on it
             leaf.requires_grad_()

@@ -3,17 +3,19 @@
 import copy
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
 from odeflow.compiled import CompiledStages, CompiledSteps
+from odeflow.controller import Controller, Gains
 from odeflow.errors import SettingError
 from odeflow.field import SameNoise
 from odeflow.solver import Jump, Quadrature, Solution, Solver, Tape
 from odeflow.stages import stages_of
 from odeflow.state import Field
-from odeflow.stepping import SAME_STEP, ErrorControl, FixedSteps, StepControl, run
+from odeflow.stepping import SAME_STEP, ErrorControl, FixedSteps, Norm, StepControl, run
 from odeflow.tableau import Tableau
 
 
@@ -32,12 +34,19 @@ class ExplicitRungeKutta(Solver):
 
     Args:
         compile: Whether `torch.compile` makes one call of each step, forwards and backwards.
+        step_at: Times at which the field jumps, where a step ends.
+
+    Raises:
+        SettingError: Compiled steps cannot end where the field jumps.
     """
 
     tableau: ClassVar[Tableau] = _required()
 
-    def __init__(self, compile: bool = False) -> None:  # noqa: A002
+    def __init__(self, compile: bool = False, step_at: Sequence[float] = ()) -> None:  # noqa: A002
+        if compile and step_at:
+            raise SettingError(f"{type(self).__name__}: step_at needs compile=False: it chooses a side at every stage")
         self.compile, self.compiled_steps = compile, CompiledSteps()
+        self.step_at = tuple(step_at)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -62,7 +71,7 @@ class ExplicitRungeKutta(Solver):
             stages = CompiledStages(self.tableau, field, self.compiled_steps)
         else:
             stages = stages_of(self.tableau, field, y0, quadrature)
-        return run(stages, self.control(float(t[0]), float(t[-1])), y0, t, tape=tape, jump=jump)
+        return run(stages, self.control(float(t[0]), float(t[-1])), y0, t, tape=tape, jump=jump, step_at=self.step_at)
 
 
 class RungeKutta(ExplicitRungeKutta):
@@ -72,6 +81,8 @@ class RungeKutta(ExplicitRungeKutta):
         step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
             not larger.
         num_steps: Number of steps between the first and the last time; the other way to say it.
+        step_at: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
+            on its own side of it throughout.
         compile: Whether `torch.compile` makes one call of each step, forward and in the backward pass of `Backprop` and
             `Checkpointed`. Pays where many solves are of small states: compiling takes up to a minute.
 
@@ -84,8 +95,9 @@ class RungeKutta(ExplicitRungeKutta):
         step_size: float | None = None,
         num_steps: int | None = None,
         compile: bool = False,  # noqa: A002
+        step_at: Sequence[float] = (),
     ) -> None:
-        super().__init__(compile)
+        super().__init__(compile, step_at)
         if (step_size is None) == (num_steps is None):
             given = "neither" if step_size is None else "both"
             raise SettingError(f"{type(self).__name__} needs either step_size or num_steps; {given} was given")
@@ -109,6 +121,13 @@ class AdaptiveRungeKutta(ExplicitRungeKutta):
         min_step: Smallest step; below it the solve fails. 0: as small as the time's floating point allows.
         max_step: Largest step; unbounded by default.
         max_steps: Largest number of attempted steps.
+        controller: How the next step's size follows from the errors of the last: "I", by the last alone; "PI" and
+            "PID", which make the sizes smoother; or the gains (β₁, β₂, β₃) of such a controller (see `Controller`).
+        norm: What of a step's scaled error must be at most 1: "rms", the root mean square over everything;
+            "max_sample", the largest of the samples' root mean squares, so that a batch mate cannot hide an error. The
+            latter needs a state of one Tensor (B, d, …).
+        step_at: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
+            throughout.
         compile: Whether `torch.compile` makes one call of each step, forward and in the backward pass of `Backprop` and
             `Checkpointed`. Pays where many solves are of small states: compiling takes up to a minute.
 
@@ -125,8 +144,11 @@ class AdaptiveRungeKutta(ExplicitRungeKutta):
         max_step: float | None = None,
         max_steps: int = 10_000,
         compile: bool = False,  # noqa: A002
+        controller: Gains = "I",
+        norm: Norm = "rms",
+        step_at: Sequence[float] = (),
     ) -> None:
-        super().__init__(compile)
+        super().__init__(compile, step_at)
         name = type(self).__name__
         if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
             raise SettingError(f"{name}: rtol and atol must not be negative, nor both 0; got {rtol} and {atol}")
@@ -135,7 +157,12 @@ class AdaptiveRungeKutta(ExplicitRungeKutta):
                 raise SettingError(f"{name}: {option} must be positive; got {value}")
         if not 0 <= min_step <= (max_step or math.inf):
             raise SettingError(f"{name}: min_step must lie between 0 and max_step; got {min_step}")
+        if norm not in ("rms", "max_sample"):
+            raise SettingError(f"{name}: norm must be 'rms' or 'max_sample'; got {norm!r}")
+        Controller(controller, self.order)  # refuses what is none
         self.rtol, self.atol = rtol, atol
+        self.controller: Gains = controller
+        self.norm: Norm = norm
         self.first_step, self.min_step, self.max_step, self.max_steps = first_step, min_step, max_step, max_steps
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -158,4 +185,6 @@ class AdaptiveRungeKutta(ExplicitRungeKutta):
             min_step=self.min_step,
             max_step=self.max_step or math.inf,
             max_steps=self.max_steps,
+            controller=self.controller,
+            norm=self.norm,
         )

@@ -2,12 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
+import torch
 from torch import Tensor
 
+from odeflow.dense import Interpolant, Mesh, View
+from odeflow.errors import SettingError
+from odeflow.event import Crossings
 from odeflow.plugin import Plugin
-from odeflow.state import Field, accumulate
+from odeflow.state import Field, State, accumulate
 
 
 @dataclass
@@ -22,6 +27,9 @@ class Stats:
         smallest_step: Size of the smallest accepted step, in the field's time; inf before the first.
         largest_step: Size of the largest accepted step.
         suggested_step: Size of a good first step for a solve like this one, where steps are chosen by their error.
+        stiffness: h|λ|, the step size times the field's largest eigenvalue, as the last two stages estimate it, the
+            mean over every tenth step; None where the method cannot tell or took fewer. Well below 1 accuracy chooses
+            the steps; at about 3 stability does: the problem is stiff, and an implicit solver takes fewer.
     """
 
     nfe_forward: int = 0
@@ -31,6 +39,7 @@ class Stats:
     smallest_step: float = float("inf")
     largest_step: float = 0.0
     suggested_step: float | None = None
+    stiffness: float | None = None
 
     def count_step(self, size: float) -> None:
         """Counts an accepted step of this size."""
@@ -47,11 +56,62 @@ class Solution:
         t: (T,), the times.
         y: (T, *state), or a tuple of such tensors where the state is a tuple.
         stats: What it took.
+        events: Where each of the events was met, in the order in which they were given.
+        interpolant: The solution at any time, if it was asked for: call the solution itself.
     """
 
     t: Tensor
     y: Tensor | tuple[Tensor, ...]
     stats: Stats = field(default_factory=Stats)
+    events: tuple[Crossings, ...] = ()
+    interpolant: Interpolant | None = None
+
+    def __call__(self, t: Tensor | float) -> State:
+        """The state at the times t, by dense output; differentiable, also with respect to t.
+
+        Args:
+            t: () or (m,), between the first time and the last.
+
+        Returns:
+            (*state) or (m, *state), or a tuple of such tensors.
+
+        Raises:
+            SettingError: The solve was without `dense=True`, or a time lies outside.
+        """
+        if self.interpolant is None:
+            raise SettingError("this solution is known only at its times t: solve with dense=True to ask for others")
+        return self.interpolant(t)
+
+    def on(self, mesh: "Mesh | None", move: Callable[[Tensor], Tensor] = lambda times: times) -> "Solution":
+        """The solution at the times that were asked for, from all rows of a solve that noted its mesh.
+
+        Args:
+            mesh: The mesh, if there was one.
+            move: Lets the times of the mesh follow whatever they depend on.
+
+        Raises:
+            SettingError: The solver does not show its steps.
+        """
+        if mesh is None:
+            return self
+        if not mesh.times:
+            raise SettingError(
+                "this solver does not show its steps, so it has neither dense output nor events: "
+                "give the times that you need in t, or use a solver of odeflow"
+            )
+        assert isinstance(self.y, Tensor)
+        times = move(torch.tensor(mesh.times, dtype=torch.float64))
+        interpolant = Interpolant(mesh, times, self.y)
+        return replace(self, t=self.t[: len(mesh.asked)], y=self.y[mesh.asked], interpolant=interpolant)
+
+    def seen(self, view: View) -> "Solution":
+        """The same as people shall see it.
+
+        Args:
+            view: Takes (m, *state) for any m.
+        """
+        interpolant = None if self.interpolant is None else self.interpolant.seen(view)
+        return replace(self, y=view(self.y), interpolant=interpolant)
 
 
 @dataclass(frozen=True)
@@ -80,15 +140,28 @@ class Tape:
 
     Args:
         dense: Whether the segments shall keep what their dense output needs.
+        mesh: Notes the steps, and which of them become rows of the solution.
     """
 
-    def __init__(self, dense: bool = False) -> None:
-        self.dense = dense
+    def __init__(self, dense: bool = False, mesh: Mesh | None = None) -> None:
+        self.dense, self.mesh = dense, mesh
         self.segments: list[Segment] = []
 
     def append(self, segment: Segment) -> None:
         """Takes the next segment."""
         self.segments.append(segment)
+
+
+class MeshTape(Tape):
+    """A tape that keeps its mesh alone."""
+
+    @classmethod
+    def of(cls, mesh: Mesh | None) -> Self | None:
+        """A tape for a mesh, if there is one."""
+        return None if mesh is None else cls(mesh=mesh)
+
+    def append(self, segment: Segment) -> None:
+        """Forgets it."""
 
 
 class Quadrature:
@@ -119,6 +192,8 @@ class Solver(Plugin, ABC):
     kind = "solver"
     order: int
     """Order p: the global error falls as step size to the power p."""
+    step_at: tuple[float, ...] = ()
+    """Times at which the field jumps, where a step ends."""
 
     @abstractmethod
     def integrate(

@@ -41,6 +41,12 @@ class Stages(ABC):
         self.sides: list[Sequence[Tensor | None]] = [()] * (self.count + 1)
         self.has_first = False
         self.has_last = False
+        self.window: tuple[float, float] | None = None  # between which the field is evaluated, whatever the stage
+
+    @property
+    def degree(self) -> int:
+        """Degree of the dense output, a polynomial in θ."""
+        return len(self.tableau.interpolation[0])
 
     def evaluate(self, t: float, y: Tensor) -> Tensor:
         """dy/dt, counted and checked.
@@ -49,6 +55,8 @@ class Stages(ABC):
             StateError: The field's value has another shape than y.
         """
         self.evaluations += 1
+        if self.window is not None:
+            t = min(max(t, self.window[0]), self.window[1])
         slope = self.field(y.new_full((), t), y)
         if slope.shape != y.shape:
             check_shape(slope, y.shape)
@@ -84,6 +92,22 @@ class Stages(ABC):
     @abstractmethod
     def dense(self, theta: Sequence[float]) -> Tensor:
         """(m, *state), the states at the m places θ of the step, each between 0 and 1."""
+
+    def stiffness(self) -> float | None:
+        """h|λ| with λ the field's largest eigenvalue, estimated by the last two stages, if they tell.
+
+        Source: Hairer & Wanner, Solving Ordinary Differential Equations II, IV.2, "Stiffness Detection".
+        """
+        slopes, weights = self.flat_slopes(), self.tableau.stiffness_weights
+        if slopes is None or weights is None:
+            return None
+        matrix = torch.tensor(weights, dtype=slopes.dtype, device=slopes.device)
+        of_slopes, of_stages = (matrix @ slopes[: self.tableau.stages]).norm(dim=1).tolist()
+        return of_slopes / of_stages if of_stages > 0 else None
+
+    def flat_slopes(self) -> Tensor | None:
+        """(≥ s, n), the slopes of the last step without autograd, where they are kept."""
+        return None
 
     def interpolant(self) -> Callable[[float], Tensor]:
         """θ ↦ the state at the place θ of this step, for good: later steps do not change it."""
@@ -182,6 +206,9 @@ class ValueStages(Stages):
         rows = torch.addmm(self.y.view(1, -1), weights, self.slopes, alpha=self.h)
         return rows.view(-1, *self.shape)
 
+    def flat_slopes(self) -> Tensor | None:
+        return self.slopes
+
     def keep(self) -> None:
         self.slopes = self.slopes.clone()
 
@@ -243,6 +270,9 @@ class TracedStages(Stages):
         weights = self.dense_weights(theta, slopes)
         rows = torch.addmm(self.y.reshape(1, -1), weights, slopes.view(len(self.slopes), -1), alpha=self.h)
         return rows.view(-1, *self.y.shape)
+
+    def flat_slopes(self) -> Tensor | None:
+        return torch.stack([slope.detach() for slope in self.slopes]).flatten(1)
 
     def keep(self) -> None:
         self.slopes = list(self.slopes)

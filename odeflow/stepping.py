@@ -1,24 +1,31 @@
 """The one integration loop: steps from the first time to the last, of equal size or under error control."""
 
 import math
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from odeflow.errors import SolveError
+from odeflow.controller import Controller, Gains
+from odeflow.dense import Mesh
+from odeflow.errors import SettingError, SolveError
 from odeflow.solver import Jump, Segment, Solution, Stats, Tape
 from odeflow.stages import Stages
 from odeflow.state import Field
 
-SAFETY = 0.9
-LARGEST_GROWTH = 10.0
-LARGEST_SHRINKAGE = 0.2
 SMALLEST_STEP = 8  # in spacings of floating-point numbers at the present time
 SAME_STEP = 1e-6  # a step whose end is this part of itself from a time ends there
+STIFFNESS_EVERY = 10  # accepted steps
+STIFF = 2.0  # the h|λ| near which stability bounds the steps of explicit methods
+ROUNDING = 0.25  # the part of the tolerance from which on the rounding of the state is worth a warning
+
+Norm = Literal["rms", "max_sample"]
 
 
 class StepControl(ABC):
@@ -26,9 +33,11 @@ class StepControl(ABC):
 
     Attributes:
         next_size: Size of the next step, where the control chooses it by the error of the last.
+        stiffness: The mean of h|λ|, where the control looks at it.
     """
 
     next_size: float | None = None
+    stiffness: float | None = None
 
     @abstractmethod
     def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
@@ -77,9 +86,9 @@ class FixedSteps(StepControl):
 
 
 class ErrorControl(StepControl):
-    """Steps as large as the tolerances allow (elementary controller; Hairer, Nørsett & Wanner, II.4).
+    """Steps as large as the tolerances allow (Hairer, Nørsett & Wanner, II.4).
 
-    A step is accepted if the root mean square over the state of error / (atol + rtol·max(|y|, |y₁|)) is at most 1.
+    A step is accepted if the norm of error / (atol + rtol·max(|y|, |y₁|)) is at most 1.
 
     Args:
         rtol: Relative tolerance.
@@ -89,6 +98,8 @@ class ErrorControl(StepControl):
         min_step: Smallest step.
         max_step: Largest step.
         max_steps: Largest number of attempts.
+        controller: How the next step's size follows from the errors.
+        norm: "rms", the root mean square over the whole state; "max_sample", the largest of the samples' own.
     """
 
     def __init__(
@@ -101,11 +112,17 @@ class ErrorControl(StepControl):
         min_step: float,
         max_step: float,
         max_steps: int,
+        controller: Gains = "I",
+        norm: Norm = "rms",
     ) -> None:
-        self.rtol, self.atol, self.exponent = rtol, atol, -1 / (order + 1)
+        self.rtol, self.atol, self.norm = rtol, atol, norm
+        self.controller = Controller(controller, order)
         self.first_step, self.min_step, self.max_step, self.max_steps = first_step, min_step, max_step, max_steps
         self.h = 0.0  # size of the next step, signed
-        self.attempts = 0
+        self.attempts = self.accepted = 0
+        self.in_a_row = 0  # rejections since the last accepted step
+        self.broken: Tensor | None = None  # the state or error of the last step, if that was not finite
+        self.stiffness_sum, self.stiffness_count = 0.0, 0
         self.size_of_y: Tensor | None = None  # |y| of the last accepted state
         self.smallest_scale: Tensor | None = None  # atol, where a tensor is added faster than a number
 
@@ -114,15 +131,22 @@ class ErrorControl(StepControl):
 
         Raises:
             SolveError: The field is not finite at the start.
+            SettingError: The norm needs samples, and the state has none.
         """
+        if self.norm == "max_sample" and y.dim() < 2:
+            raise SettingError(
+                f"norm='max_sample' needs a state of shape (B, d, …), one Tensor; got {tuple(y.shape)}, to which "
+                "tuples are packed too. Use norm='rms'"
+            )
         slope = stages.first_slope(t, y).detach()
         y = y.detach()
         size_of_y = y.abs()
         scale = size_of_y * self.rtol + self.atol
-        size, speed = rms(y / scale), rms(slope / scale)
+        size, speed = self._size(y / scale, y), self._size(slope / scale, y)
         if not math.isfinite(size + speed):
-            culprit = "field" if math.isfinite(size) else "initial state"
-            raise SolveError(f"the {culprit} is not finite at the start, t = {t:g}: look for inf and nan there")
+            name, culprit = ("field", slope) if math.isfinite(size) else ("initial state", y)
+            raise SolveError(f"the {name} is not finite at the start, t = {t:g}: look for inf and nan there", culprit)
+        self._warn_of_rounding(size, y.dtype)
         self.size_of_y = size_of_y
         h = self.first_step
         if h is None:
@@ -130,11 +154,23 @@ class ErrorControl(StepControl):
             trial = math.copysign(min(trial, abs(end - t)), end - t)
             with torch.no_grad():
                 change = stages.evaluate(t + trial, y.add(slope, alpha=trial)) - slope
-            steepest = max(speed, rms(change / scale) / abs(trial))
+            steepest = max(speed, self._size(change / scale, y) / abs(trial))
             h = 100 * abs(trial)
             if steepest > 1e-15:
                 h = min(h, (0.01 / steepest) ** (1 / (stages.tableau.order + 1)))
         self.h = math.copysign(min(h, abs(end - t), self.max_step), end - t)
+
+    def _size(self, value: Tensor, like: Tensor) -> float:
+        """The norm of a state or of its flat form."""
+        return rms(value) if self.norm == "rms" else largest_rms(value.reshape(len(like), -1))
+
+    def _warn_of_rounding(self, size: float, dtype: torch.dtype) -> None:
+        if size * torch.finfo(dtype).eps > ROUNDING:
+            warnings.warn(
+                f"rtol = {self.rtol:g} and atol = {self.atol:g} ask for more digits than {dtype} has: steps will be "
+                "many and small, for rounding errors. Loosen them, or solve in float64",
+                stacklevel=2,
+            )
 
     def propose(self, t: float, stop: float) -> float:
         """One step of the present size, ending at `stop` at the latest.
@@ -145,16 +181,30 @@ class ErrorControl(StepControl):
         if self.attempts >= self.max_steps:
             raise SolveError(
                 f"max_steps = {self.max_steps} steps did not reach the end: at t = {t:g} the step size is "
-                f"{abs(self.h):.3g}. Loosen rtol and atol, raise max_steps, or use an implicit solver if the "
-                "problem is stiff"
+                f"{abs(self.h):.3g}, after {self.attempts - self.accepted} rejections. {self._advice()}"
             )
         self.attempts += 1
         if abs(self.h) < max(self.min_step, SMALLEST_STEP * math.ulp(t)):
+            where = f"the step size fell to {abs(self.h):.3g} at t = {t:g}, after {self.in_a_row} rejections in a row: "
+            if self.broken is not None:
+                raise SolveError(
+                    where + "beyond there the state or the field is not finite. Look for inf and nan in the field "
+                    "there, or for a solution that grows without bound",
+                    self.broken,
+                )
             raise SolveError(
-                f"the step size fell to {abs(self.h):.3g} at t = {t:g}: near there the field jumps, varies too fast "
-                "for the tolerances, or is not finite. Loosen rtol and atol, lower min_step, or look at the field there"
+                where + "near there the field jumps or varies too fast for the tolerances. Loosen rtol and atol, lower "
+                "min_step, name the times of jumps in step_at, or look at the field there"
             )
         return stop if abs(stop - t) <= abs(self.h) * (1 + SAME_STEP) else t + self.h
+
+    def _advice(self) -> str:
+        if self.stiffness is not None and self.stiffness > STIFF:
+            return (
+                f"The problem is stiff: the step size times the field's largest eigenvalue is {self.stiffness:.2g}, so "
+                "that stability bounds the steps. Use an implicit solver, such as Kvaerno5"
+            )
+        return "Loosen rtol and atol, raise max_steps, or use an implicit solver, such as Kvaerno5, if it is stiff"
 
     def accepts(self, stages: Stages, y: Tensor, h: float, y1: Tensor) -> bool:
         """Judges by the scaled error, and sets the size of the next step."""
@@ -163,25 +213,40 @@ class ErrorControl(StepControl):
         if self.smallest_scale is None:
             self.smallest_scale = y1.new_tensor(self.atol)
         scale = torch.add(self.smallest_scale, torch.maximum(size_of_y, size_of_y1), alpha=self.rtol)
-        error = abs(h) * rms(stages.error().div_(scale.reshape(-1)))
+        scaled = stages.error().div_(scale.reshape(-1))
+        error = abs(h) * self._size(scaled, y)
         accepted = error <= 1
-        factor = LARGEST_SHRINKAGE  # also where the error is nan
-        if error <= math.inf:
-            factor = min(LARGEST_GROWTH, max(LARGEST_SHRINKAGE, SAFETY * max(error, 1e-30) ** self.exponent))
-        size = abs(h) * factor
+        cut = abs(h) < abs(self.h) * (1 - SAME_STEP)  # by a stop: it says nothing against the larger one
+        size = abs(h) * self.controller.factor(error, cut)
         if accepted:
-            self.size_of_y = size_of_y1
-            if abs(h) < abs(self.h) * (1 - SAME_STEP):  # cut short by a stop, it says nothing against the larger one
+            self.size_of_y, self.in_a_row = size_of_y1, 0
+            self.accepted += 1
+            if cut:
                 size = max(size, abs(self.h))
+            if self.accepted % STIFFNESS_EVERY == 0:
+                self._look_at_stiffness(stages)
         else:
             self.size_of_y = size_of_y
+            self.in_a_row += 1
+            self.broken = None if error < math.inf else scaled.view_as(y) if size_of_y1.isfinite().all() else y1
         self.next_size = min(size, self.max_step)
         self.h = math.copysign(self.next_size, h)
         return accepted
 
+    def _look_at_stiffness(self, stages: Stages) -> None:
+        seen = stages.stiffness()
+        if seen is not None:
+            self.stiffness_sum, self.stiffness_count = self.stiffness_sum + seen, self.stiffness_count + 1
+            self.stiffness = self.stiffness_sum / self.stiffness_count
+
     def forget_state(self) -> None:
         """The size of the old state is void."""
         self.size_of_y = None
+
+
+def largest_rms(samples: Tensor) -> float:
+    """The largest root mean square of a row of (B, n)."""
+    return float(samples.square().mean(1).max().sqrt()) if samples.numel() else 0.0
 
 
 def rms(value: Tensor) -> float:
@@ -190,79 +255,173 @@ def rms(value: Tensor) -> float:
     return math.sqrt(float(flat.dot(flat)) / max(flat.numel(), 1))
 
 
-class Outputs:
-    """Collects the solution's rows as the steps pass the times that were asked for."""
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of the solution a step gave.
 
-    def __init__(self, t: Tensor, y0: Tensor) -> None:
+    Attributes:
+        places: The places θ inside the step, those of the mesh included, whose states are rows.
+        inside: The rows of these.
+        end: The row of the step's end, if it is one.
+    """
+
+    places: tuple[float, ...]
+    inside: slice
+    end: int | None
+
+
+class Outputs:
+    """Collects the solution's rows as the steps pass the times that were asked for, and those that the mesh wants.
+
+    Args:
+        t: (T,), the times that were asked for.
+        y0: (*state), the state at the first.
+        mesh: Wants rows of its own.
+    """
+
+    def __init__(self, t: Tensor, y0: Tensor, mesh: Mesh | None) -> None:
+        self.t, self.mesh = t, mesh
         self.times: list[float] = t.tolist()
         self.blocks = [y0[None]]
-        self.row = 1
+        self.size = 1
+        self.asked = [0] if mesh is None else mesh.asked
+        self.asked[:] = [0]
         gaps = [abs(second - first) for first, second in pairwise(self.times)]
         largest = max(abs(self.times[0]), abs(self.times[-1]))
         self.tolerance = min(4 * torch.finfo(t.dtype).eps * largest, 0.25 * min(gaps))
 
-    def inside(self, t: float, t1: float) -> list[float]:
-        """The places θ between 0 and 1 of the times that lie inside the step."""
+    @property
+    def stopped(self) -> bool:
+        """Whether the solve ends before its last time."""
+        return self.mesh is not None and self.mesh.stopped
+
+    def start(self, stages: Stages) -> None:
+        """The solve starts."""
+        if self.mesh is not None:
+            self.mesh.start(self.times[0], self.blocks[0][0], stages.degree)
+
+    def step(self, stages: Stages, t: float, t1: float, y1: Tensor) -> Rows:
+        """Takes the rows of the step from t to (t1, y1)."""
+        places, inside, end = self._inside(t, t1), slice(0, 0), None
+        asked = len(places)
+        if self.mesh is not None:
+            places += self.mesh.places(t1, y1)
+            if len(places) > asked:
+                self.mesh.blocks[len(self.mesh.times) - 2] = self.size + asked
+        if places:
+            inside = self._add(stages.dense(places), asked)
+        if len(self.asked) < len(self.times) and abs(t1 - self.times[len(self.asked)]) <= self.tolerance:
+            end = self._add(y1[None], 1).start
+        return Rows(places, inside, end)
+
+    def _inside(self, t: float, t1: float) -> tuple[float, ...]:
+        """The places θ between 0 and 1 of the times that were asked for and lie inside the step."""
         places: list[float] = []
-        sign, row = math.copysign(1.0, t1 - t), self.row
-        while row < len(self.times) and sign * (t1 - self.times[row]) > self.tolerance:
-            places.append((self.times[row] - t) / (t1 - t))
-            row += 1
-        return places
+        sign, number = math.copysign(1.0, t1 - t), len(self.asked)
+        while number < len(self.times) and sign * (t1 - self.times[number]) > self.tolerance:
+            places.append((self.times[number] - t) / (t1 - t))
+            number += 1
+        return tuple(places)
 
-    def ends(self, t1: float) -> bool:
-        """Whether the next time is the step's end."""
-        return self.row < len(self.times) and abs(t1 - self.times[self.row]) <= self.tolerance
-
-    def add(self, block: Tensor) -> slice:
-        """Takes the next rows; returns which they are."""
+    def _add(self, block: Tensor, asked: int) -> slice:
+        """Takes rows, of which the first were asked for; returns which they are."""
+        rows = slice(self.size, self.size + len(block))
+        self.asked.extend(range(self.size, self.size + asked))
         self.blocks.append(block)
-        self.row += len(block)
-        return slice(self.row - len(block), self.row)
+        self.size = rows.stop
+        return rows
+
+    def solution(self, stats: Stats) -> Solution:
+        """All rows."""
+        return Solution(self.t, torch.cat(self.blocks), stats)
+
+    def partial(self, t: float, y: Tensor, stats: Stats) -> Solution:
+        """What is known when the solve failed after it had reached (t, y)."""
+        rows, times = torch.cat(self.blocks)[self.asked], self.times[: len(self.asked)]
+        if abs(t - times[-1]) > self.tolerance:
+            rows, times = torch.cat((rows, y[None])), [*times, t]
+        return Solution(torch.tensor(times, dtype=torch.float64), rows, stats)
 
 
 def run(
-    stages: Stages, control: StepControl, y0: Tensor, t: Tensor, *, tape: Tape | None = None, jump: Jump | None = None
+    stages: Stages,
+    control: StepControl,
+    y0: Tensor,
+    t: Tensor,
+    *,
+    tape: Tape | None = None,
+    jump: Jump | None = None,
+    step_at: Sequence[float] = (),
 ) -> Solution:
-    """The solution at the times t, by the contract of `Solver.integrate`."""
+    """The solution at the times t, by the contract of `Solver.integrate`; steps end at the times `step_at`, too.
+
+    A tape with a mesh gets all rows, of which `Solution.on` makes what was asked for.
+    """
     stats = Stats()
-    outputs = Outputs(t, y0)
+    outputs = Outputs(t, y0, tape.mesh if tape else None)
     times = outputs.times
-    stops = times[1:] if jump else times[-1:]
+    breaks = {time for time in step_at if min(times) <= time <= max(times)}
+    jumps = {time: number for number, time in enumerate(times) if number} if jump else {}
     now, y = times[0], y0
-    control.start(stages, now, y, times[-1])
-    for number, stop in enumerate(stops, start=1):
-        while now != stop:
-            end = control.propose(now, stop)
-            h = end - now
-            y1 = stages.step(now, h, y)
-            if not control.accepts(stages, y, h, y1):
-                stats.rejected += 1
-                continue
-            stats.count_step(abs(h))
-            stats.suggested_step = stats.suggested_step or control.next_size
-            stages.add_quadrature(h)
-            places = outputs.inside(now, end)
-            rows = outputs.add(stages.dense(places)) if places else slice(0, 0)
-            end_row = outputs.add(y1[None]).start if outputs.ends(end) else None
-            if tape is not None:
-                rerun = partial(_rerun, stages.traced, now, h, places)
-                dense = stages.interpolant() if tape.dense else None
-                tape.append(Segment(y, rerun, rows, end_row, (now, end), dense))
-            stages.advance()
-            now, y = end, y1
-        if jump:
-            y = jump(number, y)
-            stages.forget_slope()
-            control.forget_state()
-    stats.nfe_forward = stages.evaluations
-    return Solution(t, torch.cat(outputs.blocks), stats)
+    try:
+        stages.window = _window(now, times[-1], breaks, y0.dtype)
+        control.start(stages, now, y, times[-1])
+        outputs.start(stages)
+        for stop in sorted({*jumps, *breaks, times[-1]} - {now}, reverse=times[-1] < times[0]):
+            stages.window = _window(now, stop, breaks, y0.dtype)
+            while now != stop and not outputs.stopped:
+                end = control.propose(now, stop)
+                h = end - now
+                y1 = stages.step(now, h, y)
+                if not control.accepts(stages, y, h, y1):
+                    stats.rejected += 1
+                    continue
+                stats.count_step(abs(h))
+                stats.suggested_step = stats.suggested_step or control.next_size
+                stages.add_quadrature(h)
+                rows = outputs.step(stages, now, end, y1)
+                if tape is not None:
+                    rerun = partial(_rerun, stages.traced, stages.window, now, h, rows.places)
+                    dense = stages.interpolant() if tape.dense else None
+                    tape.append(Segment(y, rerun, rows.inside, rows.end, (now, end), dense))
+                stages.advance()
+                now, y = end, y1
+            if jump and stop in jumps:
+                y = jump(jumps[stop], y)
+                control.forget_state()
+                stages.forget_slope()
+            if stop in breaks:
+                stages.forget_slope()
+    except SolveError as error:
+        error.partial = outputs.partial(now, y, stats)
+        raise
+    finally:
+        stats.nfe_forward, stats.stiffness = stages.evaluations, control.stiffness
+    return outputs.solution(stats)
+
+
+def _window(start: float, stop: float, breaks: Collection[float], dtype: torch.dtype) -> tuple[float, float] | None:
+    """Between which times the field is evaluated from `start` to `stop`: on this side of breaks at either end."""
+    if start not in breaks and stop not in breaks:
+        return None
+    ends = torch.tensor((start, stop), dtype=dtype)
+    inner = torch.nextafter(ends, ends.flip(0)).tolist()
+    first = inner[0] if start in breaks else start
+    last = inner[1] if stop in breaks else stop
+    return min(first, last), max(first, last)
 
 
 def _rerun(
-    stages_over: Callable[[Field], Stages], t: float, h: float, places: Sequence[float], field: Field, y: Tensor
+    stages_over: Callable[[Field], Stages],
+    window: tuple[float, float] | None,
+    t: float,
+    h: float,
+    places: Sequence[float],
+    field: Field,
+    y: Tensor,
 ) -> tuple[Tensor, Tensor | None]:
     """The step from (t, y) once more: (state at its end, states at the places inside, if any)."""
     stages = stages_over(field)
+    stages.window = window
     y1 = stages.step(t, h, y)
     return y1, stages.dense(places) if places else None

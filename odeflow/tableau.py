@@ -134,6 +134,14 @@ class Tableau:
         return self.stages > 1 and self.c[-1] == 1 and self.a[-1] == self.b[:-1] and self.b[-1] == 0
 
     @cached_property
+    def stiffness_weights(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Weights of k, s of them, for kₛ − kₛ₋₁ and for (gₛ − gₛ₋₁)/h, if the last stages g lie at the same node."""
+        if self.stages < 2 or self.c[-1] != self.c[-2]:
+            return None
+        rows = [(*row, *(0.0,) * (self.stages - len(row))) for row in self.a[-2:]]
+        return (*(0.0,) * (self.stages - 2), -1.0, 1.0), tuple(x - y for x, y in zip(rows[1], rows[0], strict=True))
+
+    @cached_property
     def error_weights(self) -> tuple[float, ...] | None:
         """B − b_embedded, if there are embedded weights."""
         if self.b_embedded is None:

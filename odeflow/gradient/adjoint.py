@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from odeflow.dense import Mesh
 from odeflow.errors import GradientError, SettingError
 from odeflow.gradient.base import Gradient
 from odeflow.gradient.once import once
@@ -42,7 +43,16 @@ class Adjoint(Gradient):
             raise SettingError(f"Adjoint: norm must be 'seminorm' or 'full'; got {norm!r}")
         self.solver, self.norm = solver, norm
 
-    def solve(self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...]) -> Solution:
+    def solve(
+        self,
+        solver: Solver,
+        field: Field,
+        y0: Tensor,
+        t: Tensor,
+        params: tuple[Tensor, ...],
+        mesh: Mesh | None = None,
+    ) -> Solution:
+        self.refuse(mesh)
         stats = Stats()
         backward = _backward_full if self.norm == "full" else _backward_seminorm
         y = _BackwardInTime.apply(solver, self.solver or solver, backward, None, field, stats, y0, t, *params)
@@ -66,7 +76,16 @@ class InterpolatedAdjoint(Gradient):
     def __init__(self, solver: Solver | None = None) -> None:
         self.solver = solver
 
-    def solve(self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...]) -> Solution:
+    def solve(
+        self,
+        solver: Solver,
+        field: Field,
+        y0: Tensor,
+        t: Tensor,
+        params: tuple[Tensor, ...],
+        mesh: Mesh | None = None,
+    ) -> Solution:
+        self.refuse(mesh)
         stats = Stats()
         tape = Tape(dense=True)
         y = _BackwardInTime.apply(

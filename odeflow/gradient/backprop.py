@@ -1,12 +1,14 @@
 """Backprop: plain autograd through every accepted step."""
 
 from dataclasses import replace
+from functools import partial
 
 from torch import Tensor
 
+from odeflow.dense import Mesh
 from odeflow.gradient.base import Gradient
-from odeflow.gradient.times import move_rows, on_fixed_clock
-from odeflow.solver import Solution, Solver
+from odeflow.gradient.times import move_rows, moved, on_fixed_clock
+from odeflow.solver import MeshTape, Solution, Solver
 from odeflow.state import Field
 
 
@@ -18,9 +20,20 @@ class Backprop(Gradient):
 
     needs_params = False
 
-    def solve(self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...]) -> Solution:
+    def solve(
+        self,
+        solver: Solver,
+        field: Field,
+        y0: Tensor,
+        t: Tensor,
+        params: tuple[Tensor, ...],
+        mesh: Mesh | None = None,
+    ) -> Solution:
+        tape = MeshTape.of(mesh)
         if not t.requires_grad:
-            return solver.integrate(field, y0, t)
-        solution = solver.integrate(on_fixed_clock(field, t), y0, t.detach())
+            return solver.integrate(field, y0, t, tape=tape).on(mesh)
+        solution = solver.integrate(on_fixed_clock(field, t, solver.step_at), y0, t.detach(), tape=tape)
+        solution = solution.on(mesh, partial(moved, t, solver.step_at))
         assert isinstance(solution.y, Tensor)
-        return replace(solution, t=t, y=move_rows(field, t, solution.y))
+        y = move_rows(field, t, solution.y, solver.step_at)
+        return replace(solution, t=t[: len(y)], y=y)

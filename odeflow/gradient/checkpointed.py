@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from odeflow.dense import Mesh
 from odeflow.errors import SettingError
 from odeflow.field import Counted
 from odeflow.gradient.base import Gradient
 from odeflow.gradient.once import once
 from odeflow.gradient.surroundings import Autocast
-from odeflow.gradient.times import move_rows, on_fixed_clock
+from odeflow.gradient.times import move_rows, moved, on_fixed_clock
 from odeflow.solver import Segment, Solution, Solver, Stats, Tape
 from odeflow.state import Field, accumulate
 
@@ -51,19 +52,30 @@ class Checkpointed(Gradient):
             raise SettingError("give every or max_bytes, not both: each says how many states are kept")
         self.every, self.max_bytes, self.per_stage = every, max_bytes, per_stage
 
-    def solve(self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...]) -> Solution:
+    def solve(
+        self,
+        solver: Solver,
+        field: Field,
+        y0: Tensor,
+        t: Tensor,
+        params: tuple[Tensor, ...],
+        mesh: Mesh | None = None,
+    ) -> Solution:
         stats = Stats()
         if not t.requires_grad:
-            y = _Replay.apply(self, solver, field, t, stats, y0, *params)
-            return Solution(t, y, stats)  # pyright: ignore[reportArgumentType]
-        y = _Replay.apply(self, solver, on_fixed_clock(field, t), t.detach(), stats, y0, t, *params)
-        return Solution(t, move_rows(field, t, y), stats)  # pyright: ignore[reportArgumentType]
+            rows = _Replay.apply(self, solver, field, t, stats, mesh, y0, *params)
+            return Solution(t, rows, stats).on(mesh)  # pyright: ignore[reportArgumentType]
+        fixed = on_fixed_clock(field, t, solver.step_at)
+        rows = _Replay.apply(self, solver, fixed, t.detach(), stats, mesh, y0, t, *params)
+        solution = Solution(t, rows, stats).on(mesh, partial(moved, t, solver.step_at))  # pyright: ignore[reportArgumentType]
+        assert isinstance(solution.y, Tensor)
+        return replace(solution, y=move_rows(field, t, solution.y, solver.step_at))
 
-    def tape(self, like: Tensor) -> "SparseTape":
+    def tape(self, like: Tensor, mesh: Mesh | None) -> "SparseTape":
         """An empty tape for states like this one."""
         if self.max_bytes is None:
-            return SparseTape(self.every, None)
-        return SparseTape(1, max(1, self.max_bytes // (like.numel() * like.element_size())))
+            return SparseTape(self.every, None, mesh)
+        return SparseTape(1, max(1, self.max_bytes // (like.numel() * like.element_size())), mesh)
 
 
 class SparseTape(Tape):
@@ -72,10 +84,11 @@ class SparseTape(Tape):
     Args:
         every: A state is kept at every so many segments.
         capacity: Largest number of kept states; the distance is doubled when there would be more.
+        mesh: Notes the steps.
     """
 
-    def __init__(self, every: int, capacity: int | None) -> None:
-        super().__init__()
+    def __init__(self, every: int, capacity: int | None, mesh: Mesh | None) -> None:
+        super().__init__(mesh=mesh)
         self.every, self.capacity = every, capacity
         self.starts: list[Tensor] = []
 
@@ -97,10 +110,11 @@ class _Replay(torch.autograd.Function):
         field: Field,
         t: Tensor,
         stats: Stats,
+        mesh: Mesh | None,
         y0: Tensor,
         *params: Tensor,
     ) -> Tensor:
-        tape = gradient.tape(y0)
+        tape = gradient.tape(y0, mesh)
         ctx.autocast = Autocast(y0)
         with ctx.autocast.again():
             solution = solver.integrate(field, y0, t, tape=tape)
@@ -126,7 +140,7 @@ class _Replay(torch.autograd.Function):
             free = len(group) if tape.capacity is None else tape.capacity - number - 1
             _reverse(group, starts[number], free, reversal.advance, reversal.visit)
         ctx.stats.nfe_backward += reversal.field.evaluations
-        return None, None, None, None, None, reversal.adjoint + grad_y[0], *reversal.grads
+        return None, None, None, None, None, None, reversal.adjoint + grad_y[0], *reversal.grads
 
 
 class _Reversal:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odeflow.dense import Mesh
 from odeflow.errors import GradientError, SettingError
 from odeflow.gradient.base import Gradient
 from odeflow.gradient.once import once
@@ -46,12 +47,23 @@ class Reversible(Gradient):
             raise SettingError(f"Reversible: coupling must lie above 0 and be at most 1; got {coupling}")
         self.coupling = coupling
 
-    def solve(self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...]) -> Solution:
+    def solve(
+        self,
+        solver: Solver,
+        field: Field,
+        y0: Tensor,
+        t: Tensor,
+        params: tuple[Tensor, ...],
+        mesh: Mesh | None = None,
+    ) -> Solution:
+        self.refuse(mesh)
         if not isinstance(solver, ExplicitRungeKutta):
             raise GradientError(
                 f"Reversible needs an explicit Runge–Kutta solver of odeflow; {type(solver).__name__} is none. "
                 "Use Dopri5 or RK4, or another gradient"
             )
+        if solver.step_at:
+            raise GradientError("Reversible does not stop at the times in step_at. Use Checkpointed() instead")
         stats = Stats()
         if not t.requires_grad:
             y = _BackAndForth.apply(self.coupling, solver, field, t, stats, y0, *params)

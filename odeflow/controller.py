@@ -1,0 +1,64 @@
+"""Controller: how the size of the next step follows from the errors of the last ones."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from odeflow.errors import SettingError
+
+SAFETY = 0.9
+LARGEST_GROWTH = 10.0
+LARGEST_SHRINKAGE = 0.2
+GAINS: dict[str, tuple[float, ...]] = {"I": (1.0,), "PI": (0.7, -0.4), "PID": (1 / 18, 1 / 9, 1 / 18)}
+
+Gains = Literal["I", "PI", "PID"] | Sequence[float]
+"""A controller by name, or its own gains (β₁, β₂, β₃), of which the last may be left out."""
+
+
+class Controller:
+    """The next step's size by a digital filter of the last steps' scaled errors e.
+
+        hₙ₊₁ = hₙ rₙ^β₁ rₙ₋₁^β₂ rₙ₋₂^β₃,        rₙ = 0.9 eₙ^(−1/(q + 1))
+
+    "I" takes the last error alone; "PI", Söderlind's PI.3.4, makes the sizes smoother where stability rather than
+    accuracy bounds them; "PID", his H312PID, smooths them most, for fields that are not smooth. Until enough steps
+    were accepted, and after a rejected one, it is "I".
+
+    Source: Hairer, Nørsett & Wanner, Solving Ordinary Differential Equations I, II.4, and Hairer & Wanner, II, IV.2;
+    Söderlind (2003), "Digital filters in adaptive time-stepping", ACM Trans. Math. Softw. 29, 1–26, table III.
+
+    Args:
+        gains: A name or the gains themselves.
+        order: Order q of the error: it falls as h^(q+1).
+
+    Raises:
+        SettingError: There is no such controller, or not one to three gains.
+    """
+
+    def __init__(self, gains: Gains, order: int) -> None:
+        if isinstance(gains, str):
+            if gains not in GAINS:
+                raise SettingError(f"controller must be one of {', '.join(GAINS)}, or the gains; got {gains!r}")
+            gains = GAINS[gains]
+        if not 1 <= len(gains) <= 3:
+            raise SettingError(f"a controller has one to three gains (β₁, β₂, β₃); got {list(gains)}")
+        self.gains, self.exponent = tuple(gains), -1 / (order + 1)
+        self.past: list[float] = []  # r of the accepted steps, latest first
+
+    def factor(self, error: float, cut: bool = False) -> float:
+        """How much larger the next step shall be than the last.
+
+        Args:
+            error: The last step's scaled error, accepted if it is at most 1; may be inf or nan.
+            cut: Whether the step was shorter than was chosen, so that its error tells nothing of the choice.
+        """
+        if not error < float("inf"):
+            return LARGEST_SHRINKAGE
+        ratio = SAFETY * max(error, 1e-30) ** self.exponent
+        factor, others = ratio, len(self.gains) - 1
+        if error <= 1 and not cut and (others or self.gains != (1.0,)):
+            if len(self.past) >= others:
+                factor = ratio ** self.gains[0]
+                for gain, past in zip(self.gains[1:], self.past, strict=False):
+                    factor *= past**gain
+            self.past = [ratio, *self.past][:others]
+        return min(LARGEST_GROWTH, max(LARGEST_SHRINKAGE, factor))

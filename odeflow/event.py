@@ -1,0 +1,203 @@
+"""Event: a condition on time and state whose meeting is found, noted, and may end the solve."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from odeflow.dense import Interpolant
+from odeflow.errors import SettingError
+from odeflow.state import State
+
+PRECISION = 1e-14  # of the place of an event in its step
+
+
+@dataclass(frozen=True)
+class Event:
+    """Where a function of time and state changes its sign.
+
+    A change is seen when a step ends, so that two within one step are missed: bound the steps by `max_step` where that
+    matters. An event that is zero at the start, to rounding, as after a restart where one was met, is not met there
+    but when it next crosses zero.
+
+    Attributes:
+        fn: (t, y) ↦ (), or (B,) with one value for each sample; continuous and differentiable. y is as the field takes
+            it.
+        terminal: Whether the solve ends there. With several samples that share their steps the value must be ().
+        direction: 1 for changes from − to + alone, in the direction of the solve; −1 for those from + to −; 0 for both.
+        required: Whether it is an error if the solve reaches its last time without meeting a terminal event.
+    """
+
+    fn: Callable[[Tensor, Any], Tensor]
+    terminal: bool = True
+    direction: Literal[-1, 0, 1] = 0
+    required: bool = True
+
+    def __post_init__(self) -> None:
+        if self.direction not in (-1, 0, 1):
+            raise SettingError(f"an event's direction must be -1, 0 or 1; got {self.direction}")
+
+
+@dataclass(frozen=True)
+class Crossings:
+    """Where a solve met an event, in order of time.
+
+    Attributes:
+        t: (K,), the times, differentiable.
+        y: (K, *state), the states there; where the event has a value for each sample, (K, *state of one sample).
+        sample: (K,), whose they are in that case; else None.
+    """
+
+    t: Tensor
+    y: State
+    sample: Tensor | None = None
+
+    def seen(self, unpack: Callable[[Tensor], State]) -> "Crossings":
+        """The same with unpacked states, and of these only the samples' own."""
+        y = unpack(self.y)  # pyright: ignore[reportArgumentType]
+        if self.sample is None:
+            return replace(self, y=y)
+        chosen = torch.arange(len(self.sample), device=self.sample.device), self.sample
+        return replace(self, y=y[chosen] if isinstance(y, Tensor) else tuple(leaf[chosen] for leaf in y))
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """A change of sign that was seen.
+
+    Attributes:
+        event: Number of the event.
+        step: Number of the step.
+        sample: The sample, where the event has a value for each.
+    """
+
+    event: int
+    step: int
+    sample: int | None
+
+
+class Watch:
+    """Looks for changes of sign at the ends of steps: the observer of a solve with events.
+
+    Args:
+        events: What to look for.
+        unpack: Packed state ↦ state as the events take it.
+    """
+
+    def __init__(self, events: Sequence[Event], unpack: Callable[[Tensor], State]) -> None:
+        self.events, self.unpack = events, unpack
+        self.values: list[Tensor] = []
+        self.crossings: list[Crossing] = []
+        self.stopped = False
+
+    def value(self, number: int, t: Tensor, y: Tensor) -> Tensor:
+        """The value of an event at the time t, (), and the packed state y.
+
+        Raises:
+            SettingError: It has a shape that cannot be.
+        """
+        event, t = self.events[number], t.to(y)
+        value = event.fn(t, self.unpack(y))
+        if value.dim() > 1 or (event.terminal and value.numel() != 1):
+            advice = (
+                "A terminal event ends the solve of all samples at once: return one number, such as the minimum "
+                "over the samples, or set terminal=False"
+                if value.dim() == 1
+                else "Return one number, or one for each sample"
+            )
+            raise SettingError(f"an event's value must have shape () or (B,); got {tuple(value.shape)}. {advice}")
+        return value
+
+    def start(self, t: float, y: Tensor) -> None:
+        self.values = self._values(t, y)
+
+    def _values(self, t: float, y: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            state, time = y.detach(), torch.tensor(t, dtype=torch.float64)
+            return [self.value(number, time, state) for number in range(len(self.events))]
+
+    def sees(self, number: int, t: float, y: Tensor) -> bool:
+        before, self.values = self.values, self._values(t, y)
+        known = len(self.crossings)
+        for index, (event, old, new) in enumerate(zip(self.events, before, self.values, strict=True)):
+            crosses = (old.sign() * new.sign() <= 0) & (old != 0)
+            if number == 0:
+                crosses &= old.abs() > math.sqrt(torch.finfo(new.dtype).eps) * new.abs()
+            if event.direction:
+                crosses &= (new - old) * event.direction > 0
+            for place in crosses.nonzero().tolist():
+                self.crossings.append(Crossing(index, number, place[0] if place else None))
+                self.stopped |= event.terminal
+        return len(self.crossings) > known
+
+    def locate(self, crossing: Crossing, interpolant: Interpolant) -> float:
+        """The time of a crossing, by bracketing on its step's polynomial."""
+        start, end = interpolant.mesh.times[crossing.step : crossing.step + 2]
+
+        def value(place: float) -> float:
+            t = torch.tensor([start + place * (end - start)], dtype=torch.float64)
+            return float(self._of(crossing, t[0], interpolant.at(t, [crossing.step])[0]))
+
+        with torch.no_grad():
+            return start + root(value, PRECISION) * (end - start)
+
+    def _of(self, crossing: Crossing, t: Tensor, y: Tensor) -> Tensor:
+        value = self.value(crossing.event, t, y)
+        return value if crossing.sample is None else value[crossing.sample]
+
+    def times(self, crossings: Sequence[Crossing], located: Sequence[float], interpolant: Interpolant) -> Tensor:
+        """(K,), the crossings' times with their gradients, by the implicit function theorem.
+
+        An event g(t, y(t)) = 0 with y(t) the dense output moves with whatever y depends on by δt = −δg / (dg/dt).
+        """
+        t = torch.tensor(located, dtype=torch.float64)
+        if not (torch.is_grad_enabled() and crossings):
+            return t
+        steps = [crossing.step for crossing in crossings]
+
+        def values(t: Tensor, interpolant: Interpolant) -> Tensor:
+            states = interpolant.at(t, steps)
+            triples = zip(crossings, t, states, strict=True)
+            return torch.stack([self._of(crossing, time, state) for crossing, time, state in triples]).to(t)
+
+        moving = values(t, interpolant)
+        if not moving.requires_grad:
+            return t
+        clock = t.clone().requires_grad_()
+        (rate,) = torch.autograd.grad(values(clock, interpolant.detach()).sum(), clock)
+        return t - (moving - moving.detach()) / rate
+
+
+def root(function: Callable[[float], float], precision: float) -> float:
+    """A zero between 0 and 1 of a function whose signs differ there, by bisection or inverse quadratic interpolation.
+
+    Source: Chandrupatla (1997), "A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear
+    function without using derivatives", Adv. Eng. Softw. 28, 145–149.
+    """
+    a, b = 1.0, 0.0
+    at_a, at_b = function(a), function(b)
+    if at_a * at_b >= 0:  # by rounding, the zero lies at an end
+        return a if abs(at_a) <= abs(at_b) else b
+    part = 0.5
+    while True:
+        x = a + part * (b - a)
+        at_x = function(x)
+        if (at_x > 0) == (at_a > 0):
+            c, at_c = a, at_a
+        else:
+            c, at_c, b, at_b = b, at_b, a, at_a
+        a, at_a = x, at_x
+        best = a if abs(at_a) < abs(at_b) else b
+        smallest = precision / max(abs(b - a), precision)
+        if at_a == 0 or smallest > 0.5:
+            return best
+        xi, phi = (a - b) / (c - b), (at_a - at_b) / (at_c - at_b)
+        part = 0.5
+        if phi**2 < xi and (1 - phi) ** 2 < 1 - xi:
+            part = at_a / (at_b - at_a) * at_c / (at_b - at_c) + (c - a) / (b - a) * at_a / (at_c - at_a) * at_b / (
+                at_c - at_b
+            )
+        part = min(1 - smallest, max(smallest, part))

@@ -1,0 +1,236 @@
+"""Laws of events: found where they are, as exactly as the solution is, with the gradient of their times."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import odeflow as of
+from odeflow.event import root
+from odeflow.registry import look_up, plugins
+from odeflow_solvers import RK4, Dopri5, TorchDiffEq
+
+D = torch.float64
+G = 9.81
+EXPLICIT = [name for name, cls in plugins("solver").items() if issubclass(cls, (of.RungeKutta, of.AdaptiveRungeKutta))]
+TIGHT = Dopri5(1e-9, 1e-10)
+
+
+def fall(t: Tensor, y: Tensor) -> Tensor:
+    """A body in free fall: height and speed."""
+    return torch.stack((y[..., 1], torch.full_like(y[..., 1], -G)), -1)
+
+
+def turn(t: Tensor, y: Tensor) -> Tensor:
+    """(cos, −sin) from (1, 0)."""
+    return torch.stack((y[..., 1], -y[..., 0]), -1)
+
+
+def height(t: Tensor, y: Tensor) -> Tensor:
+    return y[..., 0]
+
+
+START = torch.tensor([1.0, 0.0], dtype=D)
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_every_solver_finds_events(name: str) -> None:
+    """A terminal event ends the solve on the solver's own trajectory, at a time as exact as that is."""
+    cls = look_up("solver", name)
+    solver = cls(num_steps=400) if issubclass(cls, of.RungeKutta) else cls(1e-6 if cls.order > 2 else 1e-4, 1e-6)
+    with torch.no_grad():
+        solution = of.solve(turn, START, [0.0, 1.0, 5.0], solver=solver, event=of.Event(height), dense=True)
+    assert solution.t.tolist()[:2] == [0, 1]
+    assert float(solution.t[-1]) == pytest.approx(math.pi / 2, abs=5e-3 if cls.order < 3 else 1e-4)
+    assert abs(float(solution.y[-1, 0])) < 1e-12
+    assert torch.equal(solution(solution.t[-1]), solution.y[-1])
+    with pytest.raises(of.SettingError, match="lies outside of the solution"):
+        solution(2.0)
+
+
+@pytest.mark.parametrize("direction", [-1, 0, 1])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_direction_and_order(direction: int, backwards: bool) -> None:
+    """Events that are not terminal are all noted, those of the direction asked for, in the order of the solve."""
+    sign = -1 if backwards else 1
+    event = of.Event(height, terminal=False, direction=direction)  # pyright: ignore[reportArgumentType]
+    solution = of.solve(turn, START, [0.0, sign * 10.0], solver=TIGHT, params=(), event=event)
+    falling, rising = [math.pi / 2, 5 * math.pi / 2], [3 * math.pi / 2]
+    wanted = sorted((falling if direction < 1 else []) + (rising if direction > -1 else []))
+    (found,) = solution.events
+    assert found.sample is None
+    assert found.t.tolist() == pytest.approx([sign * t for t in wanted], abs=1e-7)
+    assert found.y.shape == (len(wanted), 2)
+    assert torch.allclose(found.y[:, 0], torch.zeros(len(wanted), dtype=D), atol=1e-12)
+    assert len(solution.t) == 2
+
+
+def test_several_events() -> None:
+    """The first terminal event ends the solve; of the others, what came before it is noted."""
+    events = [
+        of.Event(lambda t, y: y[0] - 0.5, terminal=False),
+        of.Event(lambda t, y: y[1] - 0.3),
+        of.Event(lambda t, y: y[0] + 0.2),
+        of.Event(lambda t, y: t - 1.2, terminal=False),
+        of.Event(lambda t, y: t - 1.95, terminal=False),
+    ]
+    # one step over everything, so that all are in one
+    solution = of.solve(turn, START, [0.0, 1.0, 2.0], solver=RK4(num_steps=1), params=(), event=events)
+    assert [len(each.t) for each in solution.events] == [1, 0, 1, 1, 0]
+    assert solution.t.tolist() == [0, 1, float(solution.events[2].t)]
+    assert float(solution.events[3].t) == pytest.approx(1.2, abs=1e-12)
+
+
+def test_one_value_a_sample() -> None:
+    """Events that are not terminal are noted for each sample, with whose they are and its own state."""
+    y0 = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], dtype=D)
+    event = of.Event(height, terminal=False, direction=-1)
+    (found,) = of.solve(turn, y0, [0.0, 4.0], solver=TIGHT, params=(), event=event).events
+    assert found.sample is not None
+    assert found.sample.tolist() == [0, 1]
+    assert found.t.tolist() == pytest.approx([math.pi / 2, math.pi], abs=1e-7)
+    assert torch.allclose(found.y, torch.tensor([[0.0, -1.0]] * 2, dtype=D), atol=1e-7)
+    pair = (y0[:, :1], y0[:, 1:])
+    event = of.Event(lambda t, y: y[0][:, 0], terminal=False, direction=-1)
+    (found,) = of.solve(lambda t, y: (y[1], -y[0]), pair, [0.0, 4.0], solver=TIGHT, params=(), event=event).events
+    assert [leaf.shape for leaf in found.y] == [(2, 1), (2, 1)]
+    with pytest.raises(of.SettingError, match=r"shape \(\) or \(B,\); got \(3,\). A terminal event ends the solve of all"):
+        of.solve(turn, y0, [0.0, 4.0], solver=TIGHT, params=(), event=of.Event(height))
+    with pytest.raises(of.SettingError, match=r"got \(3, 2\). Return one number, or one for each sample"):
+        of.solve(turn, y0, [0.0, 4.0], solver=TIGHT, params=(), event=of.Event(lambda t, y: y, terminal=False))
+
+
+class Cannon(nn.Module):
+    """Free fall with drag, with gravity and drag as parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gravity = nn.Parameter(torch.tensor(G, dtype=D))
+        self.drag = nn.Parameter(torch.tensor(0.3, dtype=D))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        speed = y[1]
+        return torch.stack((speed, -self.gravity - self.drag * (1 + 0.5 * torch.sin(t)) * speed))
+
+
+@pytest.mark.parametrize("solver", [RK4(num_steps=23), Dopri5(1e3, 1e3, first_step=0.1, max_step=0.1)], ids=lambda solver: type(solver).__name__)
+@pytest.mark.parametrize("gradient", [of.Backprop(), of.Checkpointed()], ids=lambda gradient: type(gradient).__name__)
+def test_gradients_of_time_and_state(solver: of.Solver, gradient: of.Gradient) -> None:
+    """The event's time and the state there are differentiated exactly: by y₀, θ, the start and the event itself."""
+    cannon = Cannon()
+
+    def value(y0: Tensor, start: Tensor, floor: Tensor, gravity: Tensor, drag: Tensor) -> Tensor:
+        def field(t: Tensor, y: Tensor) -> Tensor:
+            return torch.func.functional_call(cannon, {"gravity": gravity, "drag": drag}, (t, y))
+
+        span = torch.stack((start, torch.tensor(3.0, dtype=D)))
+        event = of.Event(lambda t, y: y[0] - floor * (1 + 0.1 * t))
+        solution = of.solve(
+            field, y0, span, solver=solver, gradient=gradient, params=(gravity, drag), event=event
+        )
+        return torch.cat((solution.t[-1:], solution.y[-1]))
+
+    inputs = [torch.tensor([0.2, 5.0]), torch.tensor(0.05), torch.tensor(0.1), torch.tensor(G), torch.tensor(0.3)]
+    leaves = tuple(each.to(D).requires_grad_() for each in inputs)
+    assert torch.autograd.gradcheck(value, leaves, eps=1e-6, atol=2e-6, rtol=2e-6)
+
+
+def test_gradient_of_a_fall_is_the_textbooks() -> None:
+    """A body falls √(2h/g): ∂t/∂h = 1/√(2gh), ∂t/∂g = −√(h/2g³)."""
+    gravity = torch.tensor(G, dtype=D, requires_grad=True)
+    y0 = START.clone().requires_grad_()
+    solution = of.solve(
+        lambda t, y: torch.stack((y[1], -gravity)), y0, [0.0, 2.0], solver=TIGHT, params=(gravity,), event=of.Event(height)
+    )
+    by_start, by_gravity = torch.autograd.grad(solution.t[-1], (y0, gravity))
+    assert float(solution.t[-1].detach()) == pytest.approx(math.sqrt(2 / G), abs=1e-12)
+    assert float(by_start[0]) == pytest.approx(1 / math.sqrt(2 * G), abs=1e-10)
+    assert float(by_gravity) == pytest.approx(-math.sqrt(1 / (2 * G**3)), abs=1e-10)
+
+
+@pytest.mark.parametrize("direction", [-1, 0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_bouncing_ball(direction: int, dtype: torch.dtype) -> None:
+    """A solve goes on from each event: a ball that keeps half its speed bounces at the times of the series.
+
+    At each restart the event is zero to rounding, of either sign, and is not met there once more.
+    """
+    t, y = torch.zeros((), dtype=D), torch.tensor([1.0, 0.0], dtype=dtype, requires_grad=True)
+    start, bounces = y, list[Tensor]()
+    event = of.Event(height, direction=direction)  # pyright: ignore[reportArgumentType]
+    for _ in range(6):
+        span = torch.stack((t, t + 3.0))
+        solution = of.solve(fall, y, span, solver=Dopri5(1e-6, 1e-7), params=(), event=event)
+        t, y = solution.t[-1], solution.y[-1] * torch.tensor([1.0, -0.5], dtype=dtype)
+        bounces.append(t)
+    first = math.sqrt(2 / G)
+    wanted = [first * (1 + 2 * sum(0.5**k for k in range(1, number + 1))) for number in range(6)]
+    precise = dtype == torch.float64
+    assert [float(each.detach()) for each in bounces] == pytest.approx(wanted, abs=1e-9 if precise else 1e-5)
+    if precise:  # every bounce's time scales as the root of the first height
+        (slope,) = torch.autograd.grad(bounces[-1], start)
+        assert float(slope[0]) == pytest.approx(wanted[-1] / 2, rel=1e-8)
+
+
+def test_zero_at_the_start_is_not_met() -> None:
+    """An event that is exactly zero at the start waits until it crosses zero again."""
+    y0 = torch.tensor([0.0, 1.0], dtype=D)
+    solution = of.solve(turn, y0, [0.0, 5.0], solver=TIGHT, params=(), event=of.Event(height))
+    assert float(solution.t[-1]) == pytest.approx(math.pi, abs=1e-7)
+
+
+def test_events_never_met() -> None:
+    """That is an error which carries the solution, unless it is said to be none; an event that is not terminal may fail."""
+    event = of.Event(lambda t, y: y[0] - 2)
+    with pytest.raises(of.SolveError, match=r"no terminal event was met between t = 0 and 3\. Give a later last") as caught:
+        of.solve(turn, START, [0.0, 1.0, 3.0], solver=TIGHT, params=(), event=event)
+    assert caught.value.partial is not None
+    assert caught.value.partial.t.tolist() == [0, 1, 3]
+    for event in (of.Event(event.fn, required=False), of.Event(event.fn, terminal=False)):
+        solution = of.solve(turn, START, [0.0, 3.0], solver=TIGHT, params=(), event=event)
+        assert solution.t.tolist() == [0, 3]
+        assert solution.events[0].t.shape == (0,)
+        assert solution.events[0].y.shape == (0, 2)
+
+
+def test_what_cannot_be_watched_is_refused() -> None:
+    """Solvers that hide their steps, gradients that know none, directions that are none: a clear error."""
+    y0, event = START.clone().requires_grad_(), of.Event(height)
+    with pytest.raises(of.SettingError, match="does not show its steps"):
+        of.solve(turn, y0, [0.0, 3.0], solver=TorchDiffEq(), params=(), event=event)
+    with pytest.raises(of.GradientError, match="Adjoint does not differentiate dense output and events"):
+        of.solve(turn, y0, [0.0, 3.0], solver=TIGHT, gradient=of.Adjoint(), params=(), event=event)
+    with pytest.raises(of.SettingError, match="direction must be -1, 0 or 1; got 2"):
+        of.Event(height, direction=2)  # pyright: ignore[reportArgumentType]
+
+
+def test_events_cost_no_evaluations() -> None:
+    """Looking for events takes no evaluations of the field, but the one at the end that FSAL methods have anyway."""
+    plain = of.solve(turn, START, [0.0, 3.0], solver=TIGHT, params=()).stats
+    watched = of.solve(turn, START, [0.0, 3.0], solver=TIGHT, params=(), event=of.Event(height, terminal=False)).stats
+    assert watched.nfe_forward == plain.nfe_forward
+
+
+@pytest.mark.parametrize(
+    ("function", "zero"),
+    [
+        (lambda x: x - 0.3, 0.3),
+        (lambda x: (x - 0.999) ** 3, 0.999),
+        (lambda x: math.exp(20 * x) - math.exp(5), 0.25),
+        (lambda x: -1.0 if x < 0.7 else 1.0, 0.7),
+        (lambda x: x, 0.0),
+        (lambda x: 1 - x, 1.0),
+    ],
+)
+def test_root(function: object, zero: float) -> None:
+    """A zero is found in few evaluations, also of functions that are flat, steep or jump there."""
+    calls = 0
+
+    def counted(x: float) -> float:
+        nonlocal calls
+        calls += 1
+        return function(x)
+
+    assert root(counted, 1e-14) == pytest.approx(zero, abs=1e-5 if zero == 0.999 else 1e-12)
+    assert calls < 120
