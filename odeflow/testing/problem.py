@@ -46,7 +46,7 @@ class Spiral(nn.Module):
         super().__init__()
         self.timed = timed
         self.shrink = nn.Parameter(torch.ones((), dtype=torch.float64))
-        self.turn = nn.Parameter(torch.full((), 2.0, dtype=torch.float64))
+        self.turn = nn.Parameter(torch.full((), 2.5, dtype=torch.float64))
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """(B, 2) ↦ (B, 2)."""
@@ -62,21 +62,21 @@ def _spiral(t: float, timed: bool) -> Tensor:
     phase = torch.tensor([0.0, 1.0, -2.0], dtype=torch.float64)
     if timed:
         inverse = c + t**2
-        angle = 2 * torch.atan(t / c.sqrt()) / c.sqrt()
+        angle = 2.5 * torch.atan(t / c.sqrt()) / c.sqrt()
     else:
         inverse = c + 2 * t
-        angle = inverse.log()
+        angle = 1.25 * inverse.log()
     angle = phase + angle
     return torch.stack((angle.cos(), angle.sin()), -1) / inverse.sqrt()[:, None]
 
 
 SPIRAL = Problem(
-    "u' = |u|² (2Ju − t u)",
+    "u' = |u|² (2.5 Ju − t u)",
     Spiral(timed=True),
     lambda t: _spiral(t, timed=True),
     -0.3,
     1.2,
-    Problem("u' = |u|² (2Ju − u)", Spiral(timed=False), lambda t: _spiral(t, timed=False), -0.3, 1.2),
+    Problem("u' = |u|² (2.5 Ju − u)", Spiral(timed=False), lambda t: _spiral(t, timed=False), -0.3, 1.2),
 )
 """The problem for every solver: three samples, of two dimensions."""
 
