@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from odeflow.data import DataModule as DataModule
     from odeflow.data import Series as Series
     from odeflow.data import Trajectories as Trajectories
+    from odeflow.diagnosis import Diagnosis as Diagnosis
+    from odeflow.diagnosis import diagnose as diagnose
     from odeflow.divergence import Divergence as Divergence
     from odeflow.divergence import Exact as Exact
     from odeflow.divergence import Hutchinson as Hutchinson
@@ -60,6 +62,7 @@ _HOMES = {
     "checkpoint": ("load",),
     "cnf": ("CNF",),
     "data": ("DataModule", "Series", "Trajectories"),
+    "diagnosis": ("Diagnosis", "diagnose"),
     "divergence": ("Divergence", "Exact", "HutchPlusPlus", "Hutchinson"),
     "dynamics": ("Dynamics", "Modifier"),
     "errors": (

@@ -67,6 +67,11 @@ class TolerantSteps(StepControl):
         )
 
     def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
+        """Chooses the first step.
+
+        torchdiffeq's default tolerances are beyond float32, in which it is mostly used: that is no reason to warn.
+        """
+        self.sizes.rtol = max(self.sizes.rtol, 8 * torch.finfo(y.dtype).eps)
         self.sizes.start(stages, t, y, end)
 
     def propose(self, t: float, stop: float) -> float:

@@ -47,14 +47,17 @@ class _Driven(Solver):
 
     Args:
         method: The method.
-        control: (T,), the times of a solve, and its first state ↦ the control.
-        step_at: Times at which the field jumps; None: the ends of all steps.
+        control: (T,), the times of a solve ↦ the control.
+        step_at: (T,), the times of a solve ↦ those at which the field may jump.
     """
 
     def __init__(
-        self, method: ExplicitRungeKutta, control: Callable[[Tensor, Tensor], StepControl], step_at: tuple[float, ...]
+        self,
+        method: ExplicitRungeKutta,
+        control: Callable[[Tensor], StepControl],
+        step_at: Callable[[Tensor], tuple[float, ...]],
     ) -> None:
-        self.method, self.control, self.step_at = method, control, step_at
+        self.method, self.control, self.jumps = method, control, step_at
         self.order = method.order
 
     def integrate(
@@ -67,11 +70,12 @@ class _Driven(Solver):
         quadrature: Quadrature | None = None,
         jump: Jump | None = None,
     ) -> Solution:
-        control, tableau = self.control(t.detach(), y0), self.method.tableau
+        t = t.detach()
+        control, tableau = self.control(t), self.method.tableau
         if jump is not None and isinstance(control, ReportedSteps):
             jump = _noted(jump, control)
         stages = stages_of(tableau, field, y0, quadrature)
-        return run(stages, control, y0, t, tape=tape, jump=jump, step_at=self.step_at)
+        return run(stages, control, y0, t, tape=tape, jump=jump, step_at=self.jumps(t))
 
 
 def _noted(jump: Jump, control: ReportedSteps) -> Jump:
@@ -148,16 +152,19 @@ def solver_of(
 
     cls = _class(method)
     if is_fixed(method):
-        ends = grid
 
-        def on_grid(t: Tensor, y0: Tensor) -> StepControl:
-            if ends is not None:
-                return reported(GridSteps(ends(t).tolist()))
+        def on_grid(t: Tensor) -> StepControl:
+            if grid is not None:
+                return reported(GridSteps(grid(t).tolist()))
             start = float(t[0])
             step = float(options["step_size"]) * (1 if t[-1] > t[0] else -1)
             return reported(FixedSteps(start, start + step, 1))
 
-        return _Driven(cls(num_steps=1), on_grid, ())
+        def jumps(t: Tensor) -> tuple[float, ...]:
+            """All points of the grid, whose two sides `perturb` tells apart."""
+            return () if grid is None or not options.get("perturb") else tuple(grid(t).tolist())
+
+        return _Driven(cls(num_steps=1), on_grid, jumps)
     plain = {name: options[name] for name in ADAPTIVE if name in options and name not in ("norm", "dtype", "jump_t")}
     step_t = _times(plain.pop("step_t", None))
     jump_t = _times(options.get("jump_t"))
@@ -165,7 +172,7 @@ def solver_of(
         raise SettingError("step_t and jump_t must not have any repeated elements between them")
     scalars = {name: None if value is None else float(value) for name, value in plain.items()}
     tolerance = Tolerance(rtol=rtol, atol=atol, step_t=step_t, **scalars)  # pyright: ignore[reportArgumentType]
-    return _Driven(cls(), lambda t, y0: reported(TolerantSteps(tolerance, cls.order, norm)), jump_t)
+    return _Driven(cls(), lambda t: reported(TolerantSteps(tolerance, cls.order, norm)), lambda t: jump_t)
 
 
 def _times(times: Tensor | None) -> tuple[float, ...]:

@@ -177,7 +177,9 @@ def odeint_event(
     pairs = list(zip(by_y, slopes, ends, strict=True))
     rate = sum(((by * slope).sum() for by, slope, _ in pairs if by is not None), start=value.new_zeros(()))
     rate = (rate + (0 if by_t is None else by_t)).detach()
-    moved = sum(((by * (end - end.detach())).sum() for by, _, end in pairs if by is not None), start=value.new_zeros(()))
+    moved = sum(
+        ((by * (end - end.detach())).sum() for by, _, end in pairs if by is not None), start=value.new_zeros(())
+    )
     time = event_t - (moved / rate).to(event_t)
     shift = time - time.detach()
     joined = [
@@ -245,7 +247,14 @@ class _Call:
 
     @classmethod
     def of(
-        cls, func: Func, y0: State, t: Tensor, rtol: Tol, atol: Tol, method: str | None, options: Mapping[str, Any] | None
+        cls,
+        func: Func,
+        y0: State,
+        t: Tensor,
+        rtol: Tol,
+        atol: Tol,
+        method: str | None,
+        options: Mapping[str, Any] | None,
     ) -> "_Call":
         """Checks the arguments.
 
@@ -256,9 +265,13 @@ class _Call:
         if not isinstance(y0, (Tensor, tuple)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise StateError(f"y0 must be a Tensor or a tuple of Tensors; got {type(y0).__name__}")
         if any(leaf.is_complex() for leaf in (y0 if isinstance(y0, tuple) else (y0,))):
-            raise StateError("complex states are not solved: solve for torch.view_as_real(y0), with a field of such states")
+            raise StateError(
+                "complex states are not solved: solve for torch.view_as_real(y0), with a field of such states"
+            )
         if not isinstance(t, Tensor) or not t.is_floating_point():  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise SettingError(f"t must be a floating-point Tensor, (T,); got {t.dtype if isinstance(t, Tensor) else t!r}")
+            raise SettingError(
+                f"t must be a floating-point Tensor, (T,); got {t.dtype if isinstance(t, Tensor) else t!r}"
+            )
         packing = Packing.of(y0) if isinstance(y0, tuple) else None
         call = cls(
             func, y0, t, packing, _tolerance("rtol", rtol, packing), _tolerance("atol", atol, packing), method or "dopri5",
@@ -329,7 +342,9 @@ class _Call:
     def _until(self, event_fn: EventFn, gradient: Gradient, params: tuple[Tensor, ...] | None) -> tuple[Tensor, State]:
         """(time of the event, states at the start and there)."""
         if len(self.t) != 2:
-            raise SettingError(f"with event_fn, t must hold the first time and the direction, (2,); got {len(self.t)} times")
+            raise SettingError(
+                f"with event_fn, t must hold the first time and the direction, (2,); got {len(self.t)} times"
+            )
         start = self.t[0]
         event = _combined(event_fn, start, self.y0)
         with torch.no_grad():
@@ -342,7 +357,7 @@ class _Call:
         end = float(start.detach()) + math.copysign(far, float(self.t[1].detach() - start.detach()))
         with torch.no_grad():
             found = solve(
-                self.func, self.y0, [float(start), end], solver=self._solver(None), params=(), event=Event(event)
+                self.func, self.y0, [float(start.detach()), end], solver=self._solver(None), params=(), event=Event(event)
             )
         event_t = found.t[-1].to(self.t)
         if not torch.is_grad_enabled():
@@ -415,6 +430,8 @@ def _tolerance(name: str, tol: Tol, packing: Packing | None) -> float | Tensor:
     if packing is None:
         return torch.as_tensor(tol)
     if len(tol) != len(packing.shapes):
-        raise SettingError(f"{name} must be one number, or one for each of the {len(packing.shapes)} tensors; got {len(tol)}")
+        raise SettingError(
+            f"{name} must be one number, or one for each of the {len(packing.shapes)} tensors; got {len(tol)}"
+        )
     each = [torch.as_tensor(one).expand(shape).reshape(-1) for one, shape in zip(tol, packing.shapes, strict=True)]
     return torch.cat(each)

@@ -97,7 +97,9 @@ def _solution(subject: Subject, gradient: Gradient, field: _Field, leaves: list[
     return solve(field, state, t, solver=subject.solver, gradient=gradient)
 
 
-def _gradients(subject: Subject, gradient: Gradient, field: _Field, times: tuple[float, ...]) -> dict[str, Tensor | None]:
+def _gradients(
+    subject: Subject, gradient: Gradient, field: _Field, times: tuple[float, ...]
+) -> dict[str, Tensor | None]:
     """By name: those of the state's leaves, of the times, and of the parameters."""
     leaves, t = _case(field, times)
     y = _solution(subject, gradient, field, leaves, t).y

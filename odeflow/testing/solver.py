@@ -201,7 +201,10 @@ def time_reversal(subject: Subject) -> None:
 def dtype_and_device(subject: Subject) -> None:
     """The solution has the state's dtype and device, begins with the state itself, and has a row for each time."""
     problem = subject.problem
-    devices = [torch.device("cpu"), *([torch.accelerator.current_accelerator()] if torch.accelerator.is_available() else [])]
+    devices = [
+        torch.device("cpu"),
+        *([torch.accelerator.current_accelerator()] if torch.accelerator.is_available() else []),
+    ]
     for device in devices:
         for dtype in (torch.float32, torch.float64):
             y0 = problem.solution(problem.t0).to(device, dtype)
@@ -262,7 +265,9 @@ def tuple_states(subject: Subject) -> None:
         joined.shape == whole.shape and largest(joined - whole) < 100 * ROUNDING,
         f"{subject.name}: tuple states",
         wanted="the solution of the tensor that the tuple's leaves make",
-        got=f"a difference of {largest(joined - whole):.1e}" if joined.shape == whole.shape else f"{tuple(joined.shape)}",
+        got=f"a difference of {largest(joined - whole):.1e}"
+        if joined.shape == whole.shape
+        else f"{tuple(joined.shape)}",
         look="whether the solver relies on the shape of the state: tuples come as one flat tensor",
     )
 
@@ -361,7 +366,9 @@ def backprop_against_finite_differences(subject: Subject) -> None:
         with torch.no_grad():
             return float(_loss(problem, solve(problem.field, y0, t, solver=solver)))
 
-    for variable, gradient, name in zip([y0, *params], found, ["y0", *dict(problem.field.named_parameters())], strict=True):
+    for variable, gradient, name in zip(
+        [y0, *params], found, ["y0", *dict(problem.field.named_parameters())], strict=True
+    ):
         flat, differences = variable.detach().view(-1), list[float]()
         for place in range(flat.numel()):
             kept = float(flat[place])
@@ -383,7 +390,11 @@ def backprop_against_finite_differences(subject: Subject) -> None:
 
 def checkpointed_against_backprop(subject: Subject) -> None:
     """The gradient of the steps run again from the tape is autograd's."""
-    pairs = zip(_gradients(subject, subject.coarse, Checkpointed()), _gradients(subject, subject.coarse, Backprop()), strict=True)
+    pairs = zip(
+        _gradients(subject, subject.coarse, Checkpointed()),
+        _gradients(subject, subject.coarse, Backprop()),
+        strict=True,
+    )
     error = max(relative(replayed, plain) for replayed, plain in pairs)
     require(
         error < 1e-8,
