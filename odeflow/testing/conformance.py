@@ -67,4 +67,5 @@ def largest(difference: Tensor) -> float:
 
 def relative(value: Tensor, truth: Tensor) -> float:
     """‖value − truth‖ / ‖truth‖."""
+    value, truth = value.detach(), truth.detach()
     return float((value - truth).norm() / truth.norm().clamp_min(1e-300))

@@ -126,6 +126,8 @@ def _stepping(solver: type[Solver] | Solver | Callable[[float], Solver]) -> Call
         return lambda h: cls(**{**settings, "step_size": h})
     if {"rtol", "atol", "first_step", "max_step"} <= arguments.keys():
         forced = {"rtol": 1e6, "atol": 1e6}
+        if "newton_tol" in arguments:  # as part of rtol and atol
+            forced["newton_tol"] = 1e-20
         return lambda h: cls(**{**settings, **forced, "first_step": h, "max_step": h})
     raise SettingError(
         f"{cls.__name__} takes neither step_size nor rtol, atol, first_step and max_step, so how to force its steps is "
@@ -328,8 +330,9 @@ def output_times(subject: Subject) -> None:
     many = subject.solve(16, t=torch.linspace(problem.t0, problem.t1, 60, dtype=torch.float64))
     few = subject.solve(16)
     difference = largest(many.y[-1] - few.y[-1])
+    dearer = many.stats.nfe_forward - few.stats.nfe_forward
     require(
-        difference < 100 * ROUNDING and abs(many.stats.nfe_forward - few.stats.nfe_forward) <= 17,
+        difference < 100 * ROUNDING and (dearer <= 17 or not many.stats.accepted),  # a solver may hide its steps
         f"{subject.name}: output times",
         wanted="the same steps, whatever the times at which the solution is asked for",
         got=f"a difference of {difference:.1e} at the end, {many.stats.nfe_forward} evaluations of the field at 60 times and "
@@ -407,7 +410,7 @@ def checkpointed_against_backprop(subject: Subject) -> None:
 
 def adjoint_against_backprop(subject: Subject) -> None:
     """The continuous adjoint, by quadrature and jumps, is close to the discrete gradient."""
-    steps = 6 * subject.coarse
+    steps = 4 * subject.coarse
     try:
         found = _gradients(subject, steps, Adjoint())
     except StateError:  # the solver is for equations of a form that the adjoint's has not, and says so

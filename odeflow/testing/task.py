@@ -106,21 +106,22 @@ def learning(subject: Subject) -> None:
     task = subject.task
     params = [param for param in task.parameters() if param.requires_grad]
     kept = [param.detach().clone() for param in params]
-    start = subject.loss("train")
-    gradients = torch.autograd.grad(start, params, allow_unused=True)
+    loss = subject.loss("train")
+    start = float(loss.detach())
+    gradients = torch.autograd.grad(loss, params, allow_unused=True)
     size = sum(float(each.square().sum()) for each in gradients if each is not None)
     steps, losses = [1e-1, 1e-2, 1e-3, 1e-4], list[float]()
     with torch.no_grad():
         for step in steps:
             for param, old, gradient in zip(params, kept, gradients, strict=True):
                 param.copy_(old if gradient is None else old - step / max(size, 1e-12) ** 0.5 * gradient)
-            losses.append(float(subject.loss("train")))
+            losses.append(float(subject.loss("train").detach()))
         for param, old in zip(params, kept, strict=True):
             param.copy_(old)
     require(
-        min(losses) < float(start),
+        min(losses) < start,
         f"{subject.name}: learning",
-        wanted=f"a loss below {float(start):.6g} after a step along the negative gradient",
+        wanted=f"a loss below {start:.6g} after a step along the negative gradient",
         got=", ".join(f"{loss:.6g} after one of size {step:g}" for step, loss in zip(steps, losses, strict=True)),
         look="the sign of the loss, and whether it is what its gradient belongs to",
     )
