@@ -1,7 +1,7 @@
 """DETEST: global errors and evaluations of odeflow's adaptive solvers beside scipy's, as a table for docs/solvers.md.
 
-    python benchmarks/detest.py                 # all problems and tolerances; minutes
-    python benchmarks/detest.py A B2 --tolerances 1e-6
+python benchmarks/detest.py                 # all problems and tolerances; minutes
+python benchmarks/detest.py A B2 --tolerances 1e-6
 """
 
 import argparse
@@ -66,10 +66,11 @@ def outcome(problem: Problem, solver: str, tolerance: float, reference: Tensor) 
 
 
 def table(found: dict[tuple[str, str, float], Outcome], solvers: Sequence[str], tolerances: Sequence[float]) -> str:
-    """Markdown: for each class and tolerance, each solver's evaluations in total and its largest error per tolerance."""
+    """Markdown: for each class and tolerance, evaluations in sum and the largest error per tolerance."""
     names = sorted({name for name, _, _ in found})
+    titles = [f"scipy {solver}" if solver in SCIPY else f"`{solver}`" for solver in solvers]
     lines = [
-        f"| class | tolerance | {' | '.join(f'`{solver}`' if solver not in SCIPY else f'scipy {solver}' for solver in solvers)} |",
+        f"| class | tolerance | {' | '.join(titles)} |",
         f"|---|---|{'---|' * len(solvers)}",
     ]
     for group in sorted({name[0] for name in names}):

@@ -107,7 +107,9 @@ def _second_order(force: Callable[[Tensor, Tensor, Tensor], Tensor], t: Tensor, 
 
 
 FORCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "E1": lambda x, y, v: -(v / (x + 1) + (1 - 0.25 / (x + 1) ** 2) * y),  # Bessel's equation of order ½, shifted by one
+    "E1": lambda x, y, v: (
+        -(v / (x + 1) + (1 - 0.25 / (x + 1) ** 2) * y)
+    ),  # Bessel's equation of order ½, shifted by one
     "E2": lambda x, y, v: (1 - y**2) * v - y,  # Van der Pol's
     "E3": lambda x, y, v: y**3 / 6 - y + 2 * torch.sin(2.78535 * x),  # Duffing's
     "E4": lambda x, y, v: 0.032 - 0.4 * v**2,  # a falling body
@@ -151,5 +153,8 @@ def problems() -> list[Problem]:
     for number in range(1, 6):
         e = 0.2 * number - 0.1
         found.append(Problem(f"D{number}", _orbit, torch.tensor((1 - e, 0, 0, ((1 + e) / (1 - e)) ** 0.5), dtype=D)))
-    found += [Problem(name, partial(_second_order, force), torch.tensor(STARTS[name], dtype=D)) for name, force in FORCES.items()]
+    found += [
+        Problem(name, partial(_second_order, force), torch.tensor(STARTS[name], dtype=D))
+        for name, force in FORCES.items()
+    ]
     return found

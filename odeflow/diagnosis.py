@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class Diagnosis:
         reconstruction: ‖y₀ − ŷ₀‖ / ‖y₀‖, where ŷ₀ comes from solving back from the end.
         error: ‖y − y*‖ / ‖y*‖ at the end, against a far tighter solve in float64.
         wanted: The error that is asked for.
-        errors: The same error at each tolerance that was tried, loosest first, with the evaluations: {rtol: (error, nfe)}.
+        errors: The same error at each tolerance that was tried, loosest first: {rtol: (error, evaluations)}.
         enough: The loosest tolerance whose error, and that of all tighter ones, is below `wanted`; None: none was.
         gradients: By the name of its class, how each gradient compares with Backprop.
     """
@@ -76,7 +77,9 @@ class Diagnosis:
         return "\n".join([*self._cost(), *self._difficulty(), *self._accuracy(), *self._differentiation()])
 
     def _cost(self) -> list[str]:
-        steps = f", {self.accepted} steps and {self.rejected} rejected" if self.accepted else "; the solver hides its steps"
+        steps = (
+            f", {self.accepted} steps and {self.rejected} rejected" if self.accepted else "; the solver hides its steps"
+        )
         lines = [
             f"{self.solver} from t = {self.span[0]:g} to {self.span[1]:g} in {self.dtype}",
             f"cost            {self.nfe} evaluations of the field{steps}",
@@ -92,18 +95,29 @@ class Diagnosis:
         lines.append(f"stiffness       largest step × spectral radius = {self.stiffness:.2g}")
         fast = self.spectral_radius * abs(self.span[1] - self.span[0])
         if self.stiffness > STIFF and fast > 50:
-            lines.append("                Stability bounds the steps: the problem is stiff. Use an implicit solver, such as Kvaerno5.")
+            lines.append(
+                "                Stability bounds the steps: the problem is stiff. Use an implicit solver, as Kvaerno5."
+            )
         elif self.stiffness > STIFF:
-            lines.append("                The steps are about as large as stability allows; a looser tolerance saves nothing.")
+            lines.append(
+                "                The steps are about as large as stability allows; a looser tolerance saves nothing."
+            )
         else:
             lines.append("                Accuracy chooses the steps, not stability: an explicit solver is right.")
         return lines
 
     def _accuracy(self) -> list[str]:
         lines = [f"error           {self.error:.1e} at the end, {self.wanted:.0e} is wanted"]
-        lines += [f"                rtol {rtol:.0e}: {error:.1e}, {nfe} evaluations" for rtol, (error, nfe) in self.errors.items()]
+        lines += [
+            f"                rtol {rtol:.0e}: {error:.1e}, {nfe} evaluations"
+            for rtol, (error, nfe) in self.errors.items()
+        ]
         if not self.errors:
-            advice = "Steps are of equal size: halve them until the error is small enough." if self.error > self.wanted else ""
+            advice = (
+                "Steps are of equal size: halve them until the error is small enough."
+                if self.error > self.wanted
+                else ""
+            )
         elif self.enough is None:
             advice = "No tolerance that was tried is enough. Solve in float64, and look whether the field is smooth."
         elif self.error > self.wanted:
@@ -115,7 +129,7 @@ class Diagnosis:
         lines.append(f"back and forth  returns to the start up to {self.reconstruction:.1e}")
         if not self.reconstruction < max(100 * self.error, 1e-3):
             lines.append(
-                "                The way back is unstable, as of dynamics that contract: Adjoint reconstructs the state and "
+                "                The way back is unstable, as where dynamics contract: Adjoint reconstructs the state and "
                 "is wrong here. Use Checkpointed or InterpolatedAdjoint."
             )
         return lines
@@ -128,16 +142,20 @@ class Diagnosis:
             else:
                 verdict = "" if found.error < max(self.wanted, 1e-6) else "  ← not good enough"
                 lines.append(f"                {name}: {found.error:.1e}, {found.nfe_backward} evaluations{verdict}")
-        if any(found.error is not None and not found.error < max(self.wanted, 1e-6) for found in self.gradients.values()):
-            lines.append("                Continuous gradients are as good as the tolerances; Checkpointed is exact at any.")
+        if any(
+            found.error is not None and not found.error < max(self.wanted, 1e-6) for found in self.gradients.values()
+        ):
+            lines.append(
+                "                Continuous gradients are as good as the tolerances; Checkpointed is exact at any."
+            )
         return lines
 
 
 def diagnose(flow: Flow, y0: State, *, wanted: float = 1e-3, seed: int = 0) -> Diagnosis:
     """Measures what solving a flow costs, how hard its equation is, and which settings would do.
 
-    The flow is left as it is: what is measured in float64 is measured on a copy, on the CPU. Random numbers of the field,
-    such as dropout's, are switched off.
+    The flow is left as it is: what is measured in float64 is measured on a copy, on the CPU. Random
+    numbers of the field, such as dropout's, are switched off.
 
     Args:
         flow: The flow; it is called as in evaluation.
@@ -300,7 +318,7 @@ class _Patient:
         ends = leaves(_end(solution))
         weights = [torch.randn(end.shape, generator=generator, dtype=end.dtype) for end in ends]
         inputs = [*starts, *params]
-        grads = torch.autograd.grad(ends, inputs, weights, allow_unused=True)
+        grads: tuple[Any, ...] = torch.autograd.grad(ends, inputs, weights, allow_unused=True)
         flat = [torch.zeros_like(x) if grad is None else grad for x, grad in zip(inputs, grads, strict=True)]
         return torch.cat([each.flatten() for each in flat]), solution.stats.nfe_backward
 

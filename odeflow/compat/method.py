@@ -180,7 +180,7 @@ def _times(times: Tensor | None) -> tuple[float, ...]:
 
 
 def grid_of(func: Any, y0: Any, options: Mapping[str, Any]) -> Grid:
-    """t ↦ the grid of a fixed method: by `step_size` or `grid_constructor`, else the times themselves."""
+    """The grid of a fixed method as a function of the times: by the options, else the times themselves."""
     step, constructor = options.get("step_size"), options.get("grid_constructor")
 
     def grid(t: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +108,7 @@ def odeint_adjoint(
     """
     if adjoint_params is None and not isinstance(func, nn.Module):
         raise SettingError(
-            "func must be an nn.Module, whose parameters get gradients; else give adjoint_params=(…), which may be empty"
+            "func must be an nn.Module, whose parameters get gradients; else give adjoint_params=(…), possibly empty"
         )
     call = _Call.of(func, y0, t, rtol, atol, method, options)
     method_back = adjoint_method or call.method
@@ -173,7 +173,8 @@ def odeint_event(
         clock = event_t.detach().requires_grad_()
         leaves = [end.detach().requires_grad_() for end in ends]
         value = event(clock, view(leaves))
-        by_t, *by_y = torch.autograd.grad(value, [clock, *leaves], allow_unused=True)
+        derivatives: tuple[Any, ...] = torch.autograd.grad(value, [clock, *leaves], allow_unused=True)
+        by_t, *by_y = derivatives
     pairs = list(zip(by_y, slopes, ends, strict=True))
     rate = sum(((by * slope).sum() for by, slope, _ in pairs if by is not None), start=value.new_zeros(()))
     rate = (rate + (0 if by_t is None else by_t)).detach()
@@ -206,10 +207,6 @@ def _single(name: str, tol: Tol) -> float | Tensor:
             f"serve it: give adjoint_{name}, one number"
         )
     return float(tol)
-
-
-class _Norms(Protocol):
-    def __call__(self, leaves: Sequence[Tensor]) -> Tensor | float: ...
 
 
 def _rms(value: Tensor) -> Tensor:
@@ -265,24 +262,29 @@ class _Call:
         if not isinstance(y0, (Tensor, tuple)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise StateError(f"y0 must be a Tensor or a tuple of Tensors; got {type(y0).__name__}")
         if any(leaf.is_complex() for leaf in (y0 if isinstance(y0, tuple) else (y0,))):
-            raise StateError(
-                "complex states are not solved: solve for torch.view_as_real(y0), with a field of such states"
-            )
+            raise StateError("complex states are not solved: solve for torch.view_as_real(y0), with a field of that")
         if not isinstance(t, Tensor) or not t.is_floating_point():  # pyright: ignore[reportUnnecessaryIsInstance]
             raise SettingError(
-                f"t must be a floating-point Tensor, (T,); got {t.dtype if isinstance(t, Tensor) else t!r}"
+                f"t must be a floating-point Tensor, (T,); got {t.dtype if isinstance(t, Tensor) else t!r}"  # pyright: ignore[reportUnnecessaryIsInstance]
             )
         packing = Packing.of(y0) if isinstance(y0, tuple) else None
         call = cls(
-            func, y0, t, packing, _tolerance("rtol", rtol, packing), _tolerance("atol", atol, packing), method or "dopri5",
+            func,
+            y0,
+            t,
+            packing,
+            _tolerance("rtol", rtol, packing),
+            _tolerance("atol", atol, packing),
+            method or "dopri5",
             dict(options or {}),
-        )  # fmt: skip
+        )
         check_method(call.method, call.options)
         return call
 
     def norm(self) -> Norm:
         """The norm of states as solvers know them."""
-        user, packing = self.options.get("norm"), self.packing
+        user: Callable[[Any], Tensor | float] | None = self.options.get("norm")
+        packing = self.packing
         if packing is None:
             return user or _rms
         return lambda packed: (user or _mixed)(packing.unpack(packed.reshape(-1)))
@@ -299,7 +301,7 @@ class _Call:
         return grid_of(self.func, self.y0, self.options)
 
     def _solver(self, grid: Callable[[Tensor], Tensor] | None) -> Solver:
-        view = self.packing.unpack if self.packing else lambda y: y
+        view: Callable[[Tensor], object] = self.packing.unpack if self.packing else _itself
         callbacks = _callbacks(self.func, "", view)
         return solver_of(
             self.method, self.options, self.rtol, self.atol, norm=self.norm(), grid=grid, callbacks=callbacks
@@ -357,7 +359,12 @@ class _Call:
         end = float(start.detach()) + math.copysign(far, float(self.t[1].detach() - start.detach()))
         with torch.no_grad():
             found = solve(
-                self.func, self.y0, [float(start.detach()), end], solver=self._solver(None), params=(), event=Event(event)
+                self.func,
+                self.y0,
+                [float(start.detach()), end],
+                solver=self._solver(None),
+                params=(),
+                event=Event(event),
             )
         event_t = found.t[-1].to(self.t)
         if not torch.is_grad_enabled():
@@ -392,7 +399,7 @@ class _Call:
 
         def size(state: Tensor) -> float:
             if callable(norm):
-                return float(norm(view(state)))
+                return float(norm(view(state)))  # pyright: ignore[reportArgumentType]
             y, adjoint, *others = parts(state)
             return max(float(state_norm(y)), float(state_norm(adjoint)), _mixed(others))
 
@@ -405,6 +412,10 @@ class _Call:
         callbacks = _callbacks(self.func, "_adjoint", view)
         solver = solver_of(self.method, options, self.rtol, self.atol, norm=size, grid=grid, callbacks=callbacks)
         return Adjoint(solver, "full" if everything else "seminorm")
+
+
+def _itself(y: Tensor) -> Tensor:
+    return y
 
 
 def _callbacks(func: object, suffix: str, view: Callable[[Tensor], object]) -> Callbacks:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,7 +113,7 @@ def every_parameter_is_trained(subject: Subject) -> None:
         return
     slope = subject.slope(subject.y)
     loss = (slope - torch.linspace(-1, 1, slope.numel(), dtype=slope.dtype).view_as(slope).to(slope)).square().sum()
-    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    found: tuple[Any, ...] = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     without = [name for name, gradient in zip(named, found, strict=True) if gradient is None]
     require(
         not without,

@@ -43,8 +43,9 @@ def gradient_checks(gradient: Gradient, *, solver: Solver | None = None, toleran
     """
     if solver is None:
         discover()
-        solver = look_up("solver", "Dopri5")(rtol=1e-10, atol=1e-10)
-    assert isinstance(solver, Solver)
+        tight = look_up("solver", "Dopri5")(rtol=1e-10, atol=1e-10)
+        assert isinstance(tight, Solver)
+        solver = tight
     return checks_of(Subject(gradient, solver, tolerance), LAWS)
 
 

@@ -68,7 +68,7 @@ def solver_checks(
     problem: Problem = SPIRAL,
     dense_order: int | None = None,
 ) -> list[Check]:
-    """The laws of solvers, each as a check: for `pytest.mark.parametrize("check", solver_checks(…), ids=str)`.
+    """Each law of solvers as a check, for `pytest.mark.parametrize("check", solver_checks(…), ids=str)`.
 
     Args:
         solver: The class, or an instance whose other settings shall be kept, if its arguments are those of `RungeKutta`
@@ -102,7 +102,7 @@ def check_solver(
 def observed_order(
     solver: type[Solver] | Solver | Callable[[float], Solver], *, problem: Problem = SPIRAL
 ) -> tuple[float, float]:
-    """(at the end, inside the steps): the powers of the step size with which the largest error falls.
+    """The powers of the step size with which errors fall: at the steps' ends, and inside the steps.
 
     Args:
         solver: As for `solver_checks`.
@@ -113,7 +113,7 @@ def observed_order(
 
 
 def _stepping(solver: type[Solver] | Solver | Callable[[float], Solver]) -> Callable[[float], Solver]:
-    """h ↦ the solver that takes steps of size h."""
+    """The solver that takes steps of size h, as a function of h."""
     if isinstance(solver, Solver):
         cls, settings = type(solver), dict[str, Any](solver.remembered_spec["init_args"])
     elif isinstance(solver, type):
@@ -131,12 +131,12 @@ def _stepping(solver: type[Solver] | Solver | Callable[[float], Solver]) -> Call
         return lambda h: cls(**{**settings, **forced, "first_step": h, "max_step": h})
     raise SettingError(
         f"{cls.__name__} takes neither step_size nor rtol, atol, first_step and max_step, so how to force its steps is "
-        f"not known: pass a function, such as check_solver(lambda h: {cls.__name__}(…)), whose solver takes steps of size h"
+        f"not known: pass a function, such as check_solver(lambda h: {cls.__name__}(…)), that gives steps of size h"
     )
 
 
 def _errors(subject: Subject, problem: Problem) -> list[tuple[int, float]]:
-    """(number of steps, error halfway and at the end), the steps halving twice, where a method of this order is above rounding."""
+    """(number of steps, error halfway and at the end), the steps halving twice, mostly above rounding."""
     least = 48 if subject.order < 4 else 24 if subject.order < 7 else 8
     t = torch.linspace(problem.t0, problem.t1, 3, dtype=torch.float64)
     truth = torch.stack([problem.solution(time) for time in t.tolist()])
@@ -169,8 +169,8 @@ def order(subject: Subject) -> None:
         unmoved = _slope(_errors(subject, autonomous))
         if abs(unmoved - subject.order) <= SLACK:
             look = (
-                f"the nodes c, the times at which the field is called: on {autonomous.formula}, which does not depend on "
-                f"time, the order is {unmoved:.2f}"
+                f"the nodes c, the times at which the field is called: without time, on {autonomous.formula}, "
+                f"the order is {unmoved:.2f}"
             )
     require(
         abs(slope - subject.order) <= SLACK,
@@ -281,8 +281,10 @@ def batch_independence(subject: Subject) -> None:
     t = torch.linspace(problem.t0, problem.t1, 4, dtype=torch.float64)
     solver = subject.stepped(problem.span / 16)
     with torch.no_grad():
-        together = solve(problem.field, y0, t, solver=solver).y[:, :1]
-        alone = solve(problem.field, y0[:1], t, solver=solver).y
+        whole, alone = (solve(problem.field, start, t, solver=solver).y for start in (y0, y0[:1]))
+    assert isinstance(whole, Tensor)
+    assert isinstance(alone, Tensor)
+    together = whole[:, :1]
     require(
         largest(together - alone) < 1e-9,
         f"{subject.name}: batch independence",
@@ -335,7 +337,7 @@ def output_times(subject: Subject) -> None:
         difference < 100 * ROUNDING and (dearer <= 17 or not many.stats.accepted),  # a solver may hide its steps
         f"{subject.name}: output times",
         wanted="the same steps, whatever the times at which the solution is asked for",
-        got=f"a difference of {difference:.1e} at the end, {many.stats.nfe_forward} evaluations of the field at 60 times and "
+        got=f"a difference of {difference:.1e} at the end, {many.stats.nfe_forward} evaluations at 60 times and "
         f"{few.stats.nfe_forward} at 2",
         look="whether steps end at output times: interpolate instead",
     )
@@ -404,7 +406,7 @@ def checkpointed_against_backprop(subject: Subject) -> None:
         f"{subject.name}: Checkpointed",
         wanted="the gradient that Backprop gives",
         got=f"a relative difference of {error:.1e}",
-        look="the tape: each segment's `rerun` must compute the same values again, from its start alone, and name its rows",
+        look="the tape: each segment's `rerun` must compute the same values again, from its start alone",
     )
 
 

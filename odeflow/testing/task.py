@@ -1,6 +1,6 @@
 """The laws of tasks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ class Subject:
 
 
 @contextmanager
-def _unlogged(task: "Task") -> Iterator[None]:
+def _unlogged(task: "Task") -> Generator[None]:
     """A task without a trainer has nowhere to log to."""
     with patch.object(task, "log"), patch.object(task, "log_dict"):
         yield
@@ -90,7 +90,7 @@ def finite_scalar_loss(subject: Subject) -> None:
 def every_parameter_is_trained(subject: Subject) -> None:
     """The training loss has a gradient for every parameter that requires one."""
     named = {name: param for name, param in subject.task.named_parameters() if param.requires_grad}
-    found = torch.autograd.grad(subject.loss("train"), list(named.values()), allow_unused=True)
+    found: tuple[Any, ...] = torch.autograd.grad(subject.loss("train"), list(named.values()), allow_unused=True)
     without = [name for name, gradient in zip(named, found, strict=True) if gradient is None]
     require(
         not without,
@@ -108,7 +108,7 @@ def learning(subject: Subject) -> None:
     kept = [param.detach().clone() for param in params]
     loss = subject.loss("train")
     start = float(loss.detach())
-    gradients = torch.autograd.grad(loss, params, allow_unused=True)
+    gradients: tuple[Any, ...] = torch.autograd.grad(loss, params, allow_unused=True)
     size = sum(float(each.square().sum()) for each in gradients if each is not None)
     steps, losses = [1e-1, 1e-2, 1e-3, 1e-4], list[float]()
     with torch.no_grad():

@@ -122,7 +122,10 @@ def test_another_dtype_is_caught() -> None:
         def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
             return super().integrate(lambda s, y: field(s, y).double(), y0.double(), t, **options)
 
-    caught(Promoting, "Promoting: dtype and device: wanted a solution in the state's torch.float32 on cpu; got torch.float64")
+    caught(
+        Promoting,
+        "Promoting: dtype and device: wanted a solution in the state's torch.float32 on cpu; got torch.float64",
+    )
 
 
 def test_mixed_batch_mates_are_caught() -> None:
@@ -131,11 +134,14 @@ def test_mixed_batch_mates_are_caught() -> None:
     class Mixing(Wrong):
         def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
             solution = super().integrate(field, y0, t, **options)
-            mixed = solution.y + 1e-5 * (solution.y.mean(1, keepdim=True) - solution.y.detach().mean()) * self.method.step_size**2
+            mixed = (
+                solution.y
+                + 1e-5 * (solution.y.mean(1, keepdim=True) - solution.y.detach().mean()) * self.method.step_size**2
+            )
             return replace(solution, y=torch.cat((y0[None], mixed[1:])))
 
     (check,) = (check for check in solver_checks(Mixing) if str(check) == "batch independence")
-    with pytest.raises(of.ConformanceError, match="Mixing: batch independence: .*reductions over the state"):
+    with pytest.raises(of.ConformanceError, match=r"Mixing: batch independence: .*reductions over the state"):
         check()
 
 
@@ -170,7 +176,7 @@ def test_times_that_go_back_wrongly_are_caught() -> None:
             return super().integrate(lambda s, y: -field(s, y), y0, t, **options)
 
     (check,) = (check for check in solver_checks(Forward) if str(check) == "time reversal")
-    with pytest.raises(of.ConformanceError, match="Forward: time reversal: .*the sign of the steps"):
+    with pytest.raises(of.ConformanceError, match=r"Forward: time reversal: .*the sign of the steps"):
         check()
 
 
@@ -235,7 +241,9 @@ def test_wrong_gradients_and_tasks_are_caught() -> None:
             solution = super().solve(solver, field, y0, t, *rest)
             return replace(solution, y=2 * solution.y.detach() - solution.y)
 
-    with pytest.raises(of.ConformanceError, match=r"Negative: one tensor: wanted ∂L/∂y0\[0\] within 1e-06 of Backprop's"):
+    with pytest.raises(
+        of.ConformanceError, match=r"Negative: one tensor: wanted ∂L/∂y0\[0\] within 1e-06 of Backprop's"
+    ):
         check_gradient(Negative())
     assert "back in time" in {str(check) for check in gradient_checks(of.Checkpointed())}
 

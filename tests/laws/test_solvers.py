@@ -141,21 +141,6 @@ class TestEverySolver:
                 alone = of.solve(pendulum, y0, many[[0, number]], solver=solver).y[-1]
                 assert torch.allclose(dense[number], alone, atol=1e-6)
 
-    def test_tuple_state_is_the_same_as_a_tensor(self, solver: of.Solver, coupled: torch.nn.Module) -> None:
-        """A tuple of tensors is solved as the concatenation of its leaves, and comes back in their shapes."""
-        state = (torch.randn(4, 3, dtype=D), torch.randn(4, dtype=D))
-        packed = torch.cat([leaf.flatten() for leaf in state])
-
-        def flat(t: Tensor, y: Tensor) -> Tensor:
-            return torch.cat([leaf.flatten() for leaf in coupled(t, (y[:12].view(4, 3), y[12:]))])
-
-        with torch.no_grad():
-            first, second = of.solve(coupled, state, [0.0, 0.4, 1.0], solver=solver).y
-            whole = of.solve(flat, packed, [0.0, 0.4, 1.0], solver=solver).y
-        assert first.shape == (3, 4, 3)
-        assert second.shape == (3, 4)
-        assert torch.equal(torch.cat([first.flatten(1), second], 1), whole)
-
     def test_values_do_not_depend_on_autograd(self, solver: of.Solver, pendulum: torch.nn.Module) -> None:
         """With and without autograd the same trajectory is computed, up to rounding."""
         y0 = torch.randn(4, 3, dtype=D)
@@ -163,17 +148,6 @@ class TestEverySolver:
         with torch.no_grad():
             values = of.solve(pendulum, y0, [0.0, 0.3, 1.0], solver=solver).y
         assert torch.allclose(traced, values, rtol=0, atol=1e-9)
-
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_dtype_is_kept_and_the_start_is_the_first_row(self, solver: of.Solver, dtype: torch.dtype) -> None:
-        """The solution has the state's dtype, and begins with the state itself."""
-        if dtype == torch.float32 and not isinstance(solver, of.RungeKutta):
-            solver = type(solver)(rtol=1e-5, atol=1e-6)
-        y0 = torch.ones(3, 1, dtype=dtype)
-        solution = of.solve(riccati, y0, torch.tensor([0.0, 1.0]), solver=solver, params=())
-        assert solution.y.dtype == dtype
-        assert torch.equal(solution.y[0], y0)
-        assert float(solution.y[-1, 0]) == pytest.approx(0.5, abs=1e-4)
 
 
 def test_steps_hit_fractional_step_sizes() -> None:

@@ -70,7 +70,9 @@ def test_equal_steps_tuples_and_hidden_steps() -> None:
     torch.manual_seed(0)
     equal = of.diagnose(of.Flow(MLP(2), RK4(num_steps=4)), torch.randn(3, 2))
     assert (equal.errors, equal.accepted) == ({}, 4)
-    assert "Steps are of equal size" in str(of.diagnose(of.Flow(MLP(2), RK4(num_steps=1)), torch.randn(3, 2), wanted=1e-12))
+    assert "Steps are of equal size" in str(
+        of.diagnose(of.Flow(MLP(2), RK4(num_steps=1)), torch.randn(3, 2), wanted=1e-12)
+    )
     hidden = of.diagnose(of.Flow(MLP(2), TorchDiffEq("dopri5", 1e-5, 1e-5)), torch.randn(3, 2))
     assert hidden.stiffness is None
     assert "the solver hides its steps" in str(hidden)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from odeflow_ralston import Hamiltonian, Ralston3
 
 from odeflow.testing import Check, dynamics_checks, solver_checks
-from odeflow_ralston import Hamiltonian, Ralston3
 
 
 @pytest.mark.parametrize("check", solver_checks(Ralston3), ids=str)
