@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from odeflow.data import DataModule as DataModule
     from odeflow.data import Series as Series
     from odeflow.data import Trajectories as Trajectories
+    from odeflow.diagnosis import Diagnosis as Diagnosis
+    from odeflow.diagnosis import diagnose as diagnose
     from odeflow.divergence import Divergence as Divergence
     from odeflow.divergence import Exact as Exact
     from odeflow.divergence import Hutchinson as Hutchinson
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from odeflow.dynamics import Dynamics as Dynamics
     from odeflow.dynamics import Modifier as Modifier
     from odeflow.errors import CheckpointError as CheckpointError
+    from odeflow.errors import ConformanceError as ConformanceError
     from odeflow.errors import DataError as DataError
     from odeflow.errors import GradientError as GradientError
     from odeflow.errors import OdeflowError as OdeflowError
@@ -66,10 +69,12 @@ _HOMES = {
     "checkpoint": ("load",),
     "cnf": ("CNF",),
     "data": ("DataModule", "Series", "Trajectories"),
+    "diagnosis": ("Diagnosis", "diagnose"),
     "divergence": ("Divergence", "Exact", "HutchPlusPlus", "Hutchinson"),
     "dynamics": ("Dynamics", "Modifier"),
     "errors": (
         "CheckpointError",
+        "ConformanceError",
         "DataError",
         "GradientError",
         "OdeflowError",

@@ -44,6 +44,10 @@ class GradientError(OdeflowError, RuntimeError):
     """A gradient was asked for that the chosen method cannot give."""
 
 
+class ConformanceError(OdeflowError, AssertionError):
+    """A plugin breaks a law that all plugins of its kind keep."""
+
+
 class SolveError(OdeflowError, RuntimeError):
     """The integration could not go on: the step size vanished, the state blew up, or the step budget ran out.
 

@@ -145,7 +145,8 @@ def plugins(kind: str) -> dict[str, type[Plugin]]:
 
 def _concrete_subclasses(cls: type[Plugin]) -> Iterator[type[Plugin]]:
     for subclass in cls.__subclasses__():
-        if not inspect.isabstract(subclass) and "<locals>" not in subclass.__qualname__:
+        private = subclass.__name__.startswith("_") or "<locals>" in subclass.__qualname__
+        if not inspect.isabstract(subclass) and not private:
             yield subclass
         yield from _concrete_subclasses(subclass)
 

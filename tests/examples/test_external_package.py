@@ -103,6 +103,15 @@ def test_is_found_and_computes_what_it_says(site, shell, tmp_path):
     assert narrow == "Hamiltonian(dim=4) takes states (…, 4); got (3, 2)"
 
 
+def test_its_own_tests_pass(site, examples, shell, tmp_path):
+    """The package runs odeflow's conformance tests on its plugins, as a third party does."""
+    ended = shell(tmp_path, PYTHONPATH=site).run(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", str(examples / "odeflow-ralston" / "tests")
+    )
+    assert ended.status == 0, ended.out
+    assert "passed" in ended.out
+
+
 def test_checkpoint_is_a_recipe(site, checkpoint, shell, tmp_path):
     """`odeflow test --ckpt_path FILE` needs nothing else where the package is installed, and neither does `load`."""
     loaded, tested = shell(tmp_path, PYTHONPATH=site).session(

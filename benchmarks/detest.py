@@ -1,0 +1,109 @@
+"""DETEST: global errors and evaluations of odeflow's adaptive solvers beside scipy's, as a table for docs/solvers.md.
+
+python benchmarks/detest.py                 # all problems and tolerances; minutes
+python benchmarks/detest.py A B2 --tolerances 1e-6
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from detest_problems import END, D, Problem, problems
+from scipy.integrate import solve_ivp
+from torch import Tensor
+
+import odeflow as of
+from odeflow.registry import discover, look_up
+
+SOLVERS = ("Dopri5", "Tsit5", "Dopri8", "Bosh3", "CashKarp45", "Fehlberg45", "Kvaerno5")
+SCIPY = ("RK45", "DOP853")
+TOLERANCES = (1e-3, 1e-6, 1e-9)
+TIMES = torch.arange(END + 1, dtype=D)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A solve.
+
+    Attributes:
+        ratio: Largest error at the times 1, 2, … 20, per tolerance · max(1, |y|).
+        nfe: Evaluations of the field.
+    """
+
+    ratio: float
+    nfe: int
+
+
+def truth(problem: Problem) -> Tensor:
+    """(21, d), by scipy's DOP853 at the edge of float64."""
+    return _scipy(problem, "DOP853", 1e-13, 1e-15)[0]
+
+
+def _scipy(problem: Problem, method: str, rtol: float, atol: float) -> tuple[Tensor, int]:
+    def field(t: float, y: np.ndarray) -> np.ndarray:
+        return problem.field(torch.tensor(t, dtype=D), torch.from_numpy(y)).numpy()
+
+    solution = solve_ivp(field, (0, END), problem.y0.numpy(), method, TIMES.numpy(), rtol=rtol, atol=atol)
+    return torch.from_numpy(np.ascontiguousarray(solution.y.T)), int(solution.nfev)
+
+
+def outcome(problem: Problem, solver: str, tolerance: float, reference: Tensor) -> Outcome:
+    """A problem by a solver of odeflow or a method of scipy, rtol and atol being the tolerance.
+
+    The solution at the times 1, 2, … 20 is the solver's dense output.
+    """
+    if solver in SCIPY:
+        y, nfe = _scipy(problem, solver, tolerance, tolerance)
+    else:
+        with torch.no_grad():
+            chosen = look_up("solver", solver)(rtol=tolerance, atol=tolerance, max_steps=200_000)
+            solution = of.solve(problem.field, problem.y0, TIMES, solver=chosen)
+        y, nfe = solution.y, solution.stats.nfe_forward
+    error = (y - reference).abs() / reference.abs().clamp_min(1)
+    return Outcome(float(error.max()) / tolerance, nfe)
+
+
+def table(found: dict[tuple[str, str, float], Outcome], solvers: Sequence[str], tolerances: Sequence[float]) -> str:
+    """Markdown: for each class and tolerance, evaluations in sum and the largest error per tolerance."""
+    names = sorted({name for name, _, _ in found})
+    titles = [f"scipy {solver}" if solver in SCIPY else f"`{solver}`" for solver in solvers]
+    lines = [
+        f"| class | tolerance | {' | '.join(titles)} |",
+        f"|---|---|{'---|' * len(solvers)}",
+    ]
+    for group in sorted({name[0] for name in names}):
+        for tolerance in tolerances:
+            cells: list[str] = []
+            for solver in solvers:
+                own = [found[name, solver, tolerance] for name in names if name[0] == group]
+                cells.append(f"{sum(one.nfe for one in own):,} / {max(one.ratio for one in own):.3g}")
+            lines.append(f"| {group} | {tolerance:.0e} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Prints the table, and which errors exceed 100 tolerances."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("problems", nargs="*", help="names or classes; by default all")
+    parser.add_argument("--tolerances", nargs="+", type=float, default=TOLERANCES)
+    parser.add_argument("--solvers", nargs="+", default=[*SOLVERS[:4], *SCIPY])
+    options = parser.parse_args()
+    discover()
+    found: dict[tuple[str, str, float], Outcome] = {}
+    for problem in problems():
+        if options.problems and not any(problem.name.startswith(name) for name in options.problems):
+            continue
+        reference = truth(problem)
+        for tolerance in options.tolerances:
+            for solver in options.solvers:
+                found[problem.name, solver, tolerance] = outcome(problem, solver, tolerance, reference)
+    print(table(found, options.solvers, options.tolerances))
+    for (name, solver, tolerance), one in found.items():
+        if one.ratio > 100:
+            print(f"above 100 tolerances: {name} {solver} at {tolerance:.0e}: {one.ratio:.3g}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,338 @@
+"""Diagnosis: what solving a flow costs, how hard its equation is, and what to set."""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from odeflow.errors import GradientError, OdeflowError, SettingError, SolveError, StateError
+from odeflow.flow import Flow, solve
+from odeflow.gradient import Adjoint, Backprop, Checkpointed, Gradient, InterpolatedAdjoint, Reversible
+from odeflow.recording import leaves, mapped
+from odeflow.runge_kutta import AdaptiveRungeKutta
+from odeflow.solver import Solution, Solver
+from odeflow.state import State
+
+POWER_ITERATIONS = 30
+STIFF = 2.0  # the step size times the spectral radius near which stability bounds the steps of explicit methods
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """A gradient against that of Backprop, in float64.
+
+    Attributes:
+        error: ‖∇ − ∇*‖ / ‖∇*‖ over the initial state and all parameters; None where it cannot be had.
+        nfe_backward: Evaluations in its backward pass.
+        refusal: Why it cannot be had.
+    """
+
+    error: float | None
+    nfe_backward: int = 0
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `diagnose` found. Its `str` is a report with advice.
+
+    Attributes:
+        solver: The solver's class.
+        dtype: The state's dtype.
+        span: (first time, last time).
+        nfe: Evaluations of the field in the forward pass.
+        accepted: Accepted steps; 0 where the solver hides its steps.
+        rejected: Rejected steps.
+        largest_step: The largest accepted step.
+        spectral_radius: The largest |λ| of ∂f/∂y that was found on the way, per unit of time.
+        stiffness: The largest step times `spectral_radius`; None where the solver hides its steps.
+        reconstruction: ‖y₀ − ŷ₀‖ / ‖y₀‖, where ŷ₀ comes from solving back from the end.
+        error: ‖y − y*‖ / ‖y*‖ at the end, against a far tighter solve in float64.
+        wanted: The error that is asked for.
+        errors: The same error at each tolerance that was tried, loosest first: {rtol: (error, evaluations)}.
+        enough: The loosest tolerance whose error, and that of all tighter ones, is below `wanted`; None: none was.
+        gradients: By the name of its class, how each gradient compares with Backprop.
+    """
+
+    solver: str
+    dtype: torch.dtype
+    span: tuple[float, float]
+    nfe: int
+    accepted: int
+    rejected: int
+    largest_step: float
+    spectral_radius: float
+    stiffness: float | None
+    reconstruction: float
+    error: float
+    wanted: float
+    errors: dict[float, tuple[float, int]]
+    enough: float | None
+    gradients: dict[str, GradientReport]
+
+    def __str__(self) -> str:
+        return "\n".join([*self._cost(), *self._difficulty(), *self._accuracy(), *self._differentiation()])
+
+    def _cost(self) -> list[str]:
+        steps = (
+            f", {self.accepted} steps and {self.rejected} rejected" if self.accepted else "; the solver hides its steps"
+        )
+        lines = [
+            f"{self.solver} from t = {self.span[0]:g} to {self.span[1]:g} in {self.dtype}",
+            f"cost            {self.nfe} evaluations of the field{steps}",
+        ]
+        if self.rejected > max(2, self.accepted // 2):
+            lines.append("                Many steps are rejected: the field jumps or changes its speed abruptly.")
+        return lines
+
+    def _difficulty(self) -> list[str]:
+        lines = [f"speed           the fastest motion takes about 1/{self.spectral_radius:.3g} of the unit of time"]
+        if self.stiffness is None:
+            return lines
+        lines.append(f"stiffness       largest step × spectral radius = {self.stiffness:.2g}")
+        fast = self.spectral_radius * abs(self.span[1] - self.span[0])
+        if self.stiffness > STIFF and fast > 50:
+            lines.append(
+                "                Stability bounds the steps: the problem is stiff. Use an implicit solver, as Kvaerno5."
+            )
+        elif self.stiffness > STIFF:
+            lines.append(
+                "                The steps are about as large as stability allows; a looser tolerance saves nothing."
+            )
+        else:
+            lines.append("                Accuracy chooses the steps, not stability: an explicit solver is right.")
+        return lines
+
+    def _accuracy(self) -> list[str]:
+        lines = [f"error           {self.error:.1e} at the end, {self.wanted:.0e} is wanted"]
+        lines += [
+            f"                rtol {rtol:.0e}: {error:.1e}, {nfe} evaluations"
+            for rtol, (error, nfe) in self.errors.items()
+        ]
+        if not self.errors:
+            advice = (
+                "Steps are of equal size: halve them until the error is small enough."
+                if self.error > self.wanted
+                else ""
+            )
+        elif self.enough is None:
+            advice = "No tolerance that was tried is enough. Solve in float64, and look whether the field is smooth."
+        elif self.error > self.wanted:
+            advice = f"Tighten the tolerance: rtol = {self.enough:.0e} is enough."
+        else:
+            advice = f"rtol = {self.enough:.0e} would be enough."
+        if advice:
+            lines.append(f"                {advice}")
+        lines.append(f"back and forth  returns to the start up to {self.reconstruction:.1e}")
+        if not self.reconstruction < max(100 * self.error, 1e-3):
+            lines.append(
+                "                The way back is unstable, as where dynamics contract: Adjoint reconstructs the state and "
+                "is wrong here. Use Checkpointed or InterpolatedAdjoint."
+            )
+        return lines
+
+    def _differentiation(self) -> list[str]:
+        lines = ["gradients       against Backprop, in float64:"]
+        for name, found in self.gradients.items():
+            if found.error is None:
+                lines.append(f"                {name}: {found.refusal}")
+            else:
+                verdict = "" if found.error < max(self.wanted, 1e-6) else "  ← not good enough"
+                lines.append(f"                {name}: {found.error:.1e}, {found.nfe_backward} evaluations{verdict}")
+        if any(
+            found.error is not None and not found.error < max(self.wanted, 1e-6) for found in self.gradients.values()
+        ):
+            lines.append(
+                "                Continuous gradients are as good as the tolerances; Checkpointed is exact at any."
+            )
+        return lines
+
+
+def diagnose(flow: Flow, y0: State, *, wanted: float = 1e-3, seed: int = 0) -> Diagnosis:
+    """Measures what solving a flow costs, how hard its equation is, and which settings would do.
+
+    The flow is left as it is: what is measured in float64 is measured on a copy, on the CPU. Random
+    numbers of the field, such as dropout's, are switched off.
+
+    Args:
+        flow: The flow; it is called as in evaluation.
+        y0: (B, …), some inputs, of the kind that it will get.
+        wanted: Relative error at the end that is good enough.
+        seed: Of the loss and the vectors that are drawn.
+
+    Returns:
+        Diagnosis: `print` it.
+
+    Raises:
+        SettingError: `wanted` is not positive.
+        SolveError: The flow cannot be solved as it is, or its dynamics do not work in float64.
+    """
+    if not wanted > 0:
+        raise SettingError(f"wanted must be positive, a relative error; got {wanted}")
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        return _Patient(flow, y0).diagnosis(wanted)
+
+
+class _Patient:
+    """A flow's equation, as it is and in float64.
+
+    Args:
+        flow: The flow.
+        y0: Its input.
+    """
+
+    def __init__(self, flow: Flow, y0: State) -> None:
+        shared: dict[int, object] = {id(part): part for part in (flow.solver, flow.gradient)}  # not to be copied
+        self.solver, self.span = flow.solver, (flow.t0, flow.t1)
+        self.flow = copy.deepcopy(flow, shared).eval()
+        self.exact = copy.deepcopy(self.flow, shared).cpu().double()
+        with torch.no_grad():
+            self.y0 = self.flow._entered(y0)  # pyright: ignore[reportPrivateUsage]
+            self.start = self.exact._entered(mapped(_double, y0))  # pyright: ignore[reportPrivateUsage]
+
+    def diagnosis(self, wanted: float) -> Diagnosis:
+        with torch.no_grad():
+            solution = self._solve(self.flow.dynamics, self.y0, self.solver)
+            end = _end(solution)
+            back = self._solve(self.flow.dynamics, end, self.solver, backwards=True)
+            truth = self._truth()
+            errors = self._errors(truth)
+        stats = solution.stats
+        radius = self._spectral_radius()
+        enough = None
+        for rtol, (error, _) in reversed(errors.items()):
+            if not error < wanted:
+                break
+            enough = rtol
+        return Diagnosis(
+            solver=type(self.solver).__name__,
+            dtype=leaves(self.y0)[0].dtype,
+            span=self.span,
+            nfe=stats.nfe_forward,
+            accepted=stats.accepted,
+            rejected=stats.rejected,
+            largest_step=stats.largest_step,
+            spectral_radius=radius,
+            stiffness=stats.largest_step * radius if stats.accepted else None,
+            reconstruction=_relative(_end(back), self.y0),
+            error=_relative(mapped(_double, end), truth),
+            wanted=wanted,
+            errors=errors,
+            enough=enough,
+            gradients=self._gradients(),
+        )
+
+    def _solve(self, field: nn.Module, y0: State, solver: Solver, *, backwards: bool = False) -> Solution:
+        t = self.span[::-1] if backwards else self.span
+        return solve(field, y0, t, solver=solver, params=())
+
+    def _at(self, rtol: float) -> Solver:
+        """The flow's solver at another tolerance, atol in proportion."""
+        solver = copy.copy(self.solver)
+        assert isinstance(solver, AdaptiveRungeKutta)
+        solver.rtol, solver.atol = rtol, rtol * (self.solver.atol / self.solver.rtol if self.solver.rtol else 1.0)  # pyright: ignore[reportAttributeAccessIssue]
+        return solver
+
+    def _truth(self) -> State:
+        """The state at the end: by far tighter tolerances, or by smaller steps."""
+        try:
+            if isinstance(self.solver, AdaptiveRungeKutta):
+                return _end(self._solve(self.exact.dynamics, self.start, self._at(1e-11)))
+            settings = dict(self.solver.remembered_spec["init_args"])
+            if "num_steps" not in settings:
+                return _end(self._solve(self.exact.dynamics, self.start, self.solver))
+            steps = settings["num_steps"] or math.ceil(abs(self.span[1] - self.span[0]) / settings["step_size"])
+            finer = type(self.solver)(**{**settings, "step_size": None, "num_steps": 8 * steps})
+            return _end(self._solve(self.exact.dynamics, self.start, finer))
+        except OdeflowError:
+            raise
+        except (RuntimeError, TypeError) as problem:  # the dynamics may have settled on float32
+            raise SolveError(f"the dynamics do not work in float64: {str(problem).partition(chr(10))[0]}") from problem
+
+    def _errors(self, truth: State) -> dict[float, tuple[float, int]]:
+        """By tolerance: the error in the flow's own dtype, and the evaluations."""
+        found: dict[float, tuple[float, int]] = {}
+        if not isinstance(self.solver, AdaptiveRungeKutta):
+            return found
+        tightest = 1e-9 if leaves(self.y0)[0].dtype == torch.float64 else 1e-6
+        for rtol in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9):
+            if rtol >= tightest:
+                solution = self._solve(self.flow.dynamics, self.y0, self._at(rtol))
+                found[rtol] = _relative(mapped(_double, _end(solution)), truth), solution.stats.nfe_forward
+        return found
+
+    def _spectral_radius(self) -> float:
+        """The largest |λ| of ∂f/∂y at the start, halfway and at the end, by power iteration of its products."""
+        t0, t1 = self.span
+        with torch.no_grad():
+            y = solve(self.exact.dynamics, self.start, (t0, (t0 + t1) / 2, t1), solver=self.solver, params=()).y
+        rows = [tuple(leaf[number] for leaf in leaves(y)) for number in range(3)]
+        times = (t0, (t0 + t1) / 2, t1)
+        return max(self._radius(time, row) for time, row in zip(times, rows, strict=True))
+
+    def _radius(self, time: float, row: tuple[Tensor, ...]) -> float:
+        field, whole = self.exact.dynamics, isinstance(self.start, tuple)
+        t = torch.tensor(time, dtype=torch.float64)
+
+        def slopes(*parts: Tensor) -> tuple[Tensor, ...]:
+            value = field(t, parts if whole else parts[0])
+            return tuple(value) if whole else (value,)
+
+        vector = tuple(torch.randn_like(leaf) for leaf in row)
+        growth: list[float] = []
+        for _ in range(POWER_ITERATIONS):
+            size = math.sqrt(sum(float(leaf.square().sum()) for leaf in vector))
+            if size == 0:
+                return 0.0
+            vector = tuple(leaf / size for leaf in vector)
+            _, vector = torch.autograd.functional.jvp(slopes, row, vector)  # pyright: ignore[reportAssignmentType]
+            growth.append(math.sqrt(sum(float(leaf.square().sum()) for leaf in vector)))
+        late = growth[POWER_ITERATIONS // 2 :]  # a pair of complex eigenvalues makes single growths oscillate
+        return math.exp(sum(math.log(max(each, 1e-300)) for each in late) / len(late))
+
+    def _gradients(self) -> dict[str, GradientReport]:
+        truth, _ = self._gradient(Backprop())
+        found: dict[str, GradientReport] = {}
+        for gradient in (Checkpointed(), Adjoint(), InterpolatedAdjoint(), Reversible()):
+            try:
+                value, nfe = self._gradient(gradient)
+                error = float((value - truth).norm() / truth.norm().clamp_min(1e-300))
+                report = GradientReport(error, nfe)
+            except (GradientError, SolveError, StateError) as problem:
+                report = GradientReport(None, refusal=str(problem))
+            found[type(gradient).__name__] = report
+        return found
+
+    def _gradient(self, gradient: Gradient) -> tuple[Tensor, int]:
+        """(∂L/∂y₀ and ∂L/∂θ in a row, evaluations backwards) of a random linear loss of the state at the end."""
+        starts = [leaf.detach().clone().requires_grad_() for leaf in leaves(self.start)]
+        field = self.exact.dynamics
+        params = [param for param in field.parameters() if param.requires_grad]
+        y0 = tuple(starts) if isinstance(self.start, tuple) else starts[0]
+        solution = solve(field, y0, self.span, solver=self.solver, gradient=gradient)
+        generator = torch.Generator().manual_seed(1)
+        ends = leaves(_end(solution))
+        weights = [torch.randn(end.shape, generator=generator, dtype=end.dtype) for end in ends]
+        inputs = [*starts, *params]
+        grads: tuple[Any, ...] = torch.autograd.grad(ends, inputs, weights, allow_unused=True)
+        flat = [torch.zeros_like(x) if grad is None else grad for x, grad in zip(inputs, grads, strict=True)]
+        return torch.cat([each.flatten() for each in flat]), solution.stats.nfe_backward
+
+
+def _double(leaf: Tensor) -> Tensor:
+    return leaf.detach().cpu().double()
+
+
+def _end(solution: Solution) -> State:
+    return tuple(leaf[-1] for leaf in solution.y) if isinstance(solution.y, tuple) else solution.y[-1]
+
+
+def _relative(value: State, truth: State) -> float:
+    """‖value − truth‖ / ‖truth‖ over all leaves."""
+    pairs = list(zip(leaves(value), leaves(truth), strict=True))
+    error = sum(float((leaf - other).square().sum()) for leaf, other in pairs)
+    return math.sqrt(error / max(sum(float(other.square().sum()) for _, other in pairs), 1e-300))

@@ -1,0 +1,71 @@
+"""Check: one law, applied to one plugin."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+from odeflow.errors import ConformanceError
+
+Subject = TypeVar("Subject")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A law that is ready to be checked: call it. Its `str` is the law's name, for the ids of parametrised tests.
+
+    Attributes:
+        law: Name of the law.
+        run: Checks it.
+    """
+
+    law: str
+    run: Callable[[], None]
+
+    def __call__(self) -> None:
+        """Checks the law.
+
+        Raises:
+            ConformanceError: It is broken.
+        """
+        self.run()
+
+    def __str__(self) -> str:
+        return self.law
+
+
+def checks_of(subject: Subject, laws: Sequence[Callable[[Subject], None]]) -> list[Check]:
+    """Each law as a check of the subject."""
+
+    def bound(law: Callable[[Subject], None]) -> Check:
+        return Check(law.__name__.replace("_", " "), lambda: law(subject))
+
+    return [bound(law) for law in laws]
+
+
+def run_all(checks: Iterable[Check]) -> None:
+    """Runs checks in order, up to the first that fails."""
+    for check in checks:
+        check()
+
+
+def require(holds: bool, name: str, *, wanted: str, got: str, look: str) -> None:
+    """Says which law a plugin breaks, unless it holds.
+
+    Raises:
+        ConformanceError: It does not hold.
+    """
+    if not holds:
+        raise ConformanceError(f"{name}: wanted {wanted}; got {got}. Look at {look}")
+
+
+def largest(difference: Tensor) -> float:
+    """The largest absolute entry; 0 of an empty tensor."""
+    return float(difference.detach().abs().max()) if difference.numel() else 0.0
+
+
+def relative(value: Tensor, truth: Tensor) -> float:
+    """‖value − truth‖ / ‖truth‖."""
+    value, truth = value.detach(), truth.detach()
+    return float((value - truth).norm() / truth.norm().clamp_min(1e-300))

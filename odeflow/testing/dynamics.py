@@ -1,0 +1,205 @@
+"""The laws of vector fields."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odeflow.dynamics import Dynamics
+from odeflow.registry import build
+from odeflow.testing.conformance import Check, checks_of, largest, relative, require, run_all
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Dynamics under test.
+
+    Attributes:
+        dynamics: The vector field.
+        y: (B, width, …), an input of a flow along it.
+    """
+
+    dynamics: Dynamics
+    y: Tensor
+
+    @property
+    def name(self) -> str:
+        """The field's class."""
+        return type(self.dynamics).__name__
+
+    def slope(self, y: Tensor, t: float = 0.5) -> Tensor:
+        """The slope of what a flow solves for, from its input y."""
+        state = self.dynamics.enter(y)
+        return self.dynamics(state.new_full((), t), state)
+
+
+def dynamics_checks(dynamics: Dynamics, y: Tensor) -> list[Check]:
+    """The laws of vector fields, each as a check: for `pytest.mark.parametrize("check", …, ids=str)`.
+
+    Args:
+        dynamics: The vector field, in evaluation mode if its training mode draws random numbers.
+        y: (B, width, …), what a flow along it takes; at least two different samples.
+    """
+    return checks_of(Subject(dynamics, y), LAWS)
+
+
+def check_dynamics(dynamics: Dynamics, y: Tensor) -> None:
+    """Checks all laws of vector fields: shape and dtype, samples apart, gradients, divergence, the spec.
+
+    Args:
+        dynamics: As for `dynamics_checks`.
+        y: As for `dynamics_checks`.
+
+    Raises:
+        ConformanceError: A law is broken.
+    """
+    run_all(dynamics_checks(dynamics, y))
+
+
+def shape_and_dtype(subject: Subject) -> None:
+    """The slope has the shape and dtype of the state, and is finite."""
+    with torch.no_grad():
+        state, slope = subject.dynamics.enter(subject.y), subject.slope(subject.y)
+    require(
+        slope.shape == state.shape and slope.dtype == state.dtype,
+        f"{subject.name}: shape",
+        wanted=f"a slope of the state's {tuple(state.shape)} and {state.dtype}",
+        got=f"{tuple(slope.shape)} and {slope.dtype}",
+        look="the last layer's width, and the dtype of what it is added to",
+    )
+    require(
+        bool(slope.isfinite().all()),
+        f"{subject.name}: shape",
+        wanted="a finite slope",
+        got=f"{int((~slope.isfinite()).sum())} entries that are inf or nan",
+        look="divisions, roots and logarithms",
+    )
+
+
+def same_slope_again(subject: Subject) -> None:
+    """The field is a function: called again with the same time and state it has the same value."""
+    with torch.no_grad():
+        first, second = subject.slope(subject.y), subject.slope(subject.y)
+    require(
+        torch.equal(first, second),
+        f"{subject.name}: same slope again",
+        wanted="the same slope at the same time and state",
+        got=f"a difference of {largest(first - second):.1e}",
+        look="random numbers and running statistics inside the field: call .eval(), or draw them once a solve",
+    )
+
+
+def samples_apart(subject: Subject) -> None:
+    """The slope of a sample does not depend on its batch mates."""
+    with torch.no_grad():
+        together, alone = subject.slope(subject.y)[:1], subject.slope(subject.y[:1])
+    require(
+        largest(together - alone) <= 1e-4 * max(largest(alone), 1e-6),
+        f"{subject.name}: samples apart",
+        wanted="the same slope of a sample alone and in its batch",
+        got=f"a difference of {largest(together - alone):.1e}",
+        look="batch normalisation and reductions over dimension 0",
+    )
+
+
+def every_parameter_is_trained(subject: Subject) -> None:
+    """Every parameter that requires a gradient gets one."""
+    dynamics = subject.dynamics
+    named = {name: param for name, param in dynamics.named_parameters() if param.requires_grad}
+    if not named:
+        return
+    slope = subject.slope(subject.y)
+    loss = (slope - torch.linspace(-1, 1, slope.numel(), dtype=slope.dtype).view_as(slope).to(slope)).square().sum()
+    found: tuple[Any, ...] = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    without = [name for name, gradient in zip(named, found, strict=True) if gradient is None]
+    require(
+        not without,
+        f"{subject.name}: parameters",
+        wanted="a gradient for every parameter",
+        got=f"none for {', '.join(without)}",
+        look="layers that `forward` does not use, or whose result it detaches",
+    )
+
+
+def gradient_by_the_state(subject: Subject) -> None:
+    """∂f/∂y by autograd, in float64, is the central difference along a direction."""
+    dynamics = copy.deepcopy(subject.dynamics).double()
+    with torch.no_grad():
+        y = dynamics.enter(subject.y.double())
+    t, eps = y.new_full((), 0.5), 1e-5
+    direction = torch.linspace(-1, 1, y.numel(), dtype=y.dtype, device=y.device).view_as(y).cos()
+    start = y.detach().requires_grad_()
+    slope = dynamics(t, start)
+    weights = direction.flip(0)
+    found: Tensor | None = None
+    if slope.requires_grad:
+        (found,) = torch.autograd.grad((slope * weights).sum(), start, allow_unused=True)
+    with torch.no_grad():
+        ahead, behind = dynamics(t, y + eps * direction), dynamics(t, y - eps * direction)
+    difference = float(((ahead - behind) * weights).sum()) / (2 * eps)
+    product = 0.0 if found is None else float((found * direction).sum())
+    require(
+        abs(product - difference) <= 1e-5 * max(abs(difference), float(slope.detach().abs().mean()), 1e-6),
+        f"{subject.name}: gradient",
+        wanted=f"a derivative along a direction of {difference:.8g}, the central difference",
+        got=f"{product:.8g}",
+        look="operations that cut the graph, or that are not differentiable",
+    )
+
+
+def divergence(subject: Subject) -> None:
+    """A divergence in closed form is the trace of the Jacobian, in float64."""
+    dynamics = copy.deepcopy(subject.dynamics).double()
+    with torch.no_grad():
+        y = dynamics.enter(subject.y.double())
+    t = y.new_full((), 0.5)
+    closed = dynamics.divergence(t, y)
+    if closed is None:
+        return
+
+    def flat(sample: Tensor) -> Tensor:
+        return dynamics(t, sample.view(1, *y.shape[1:])).flatten()
+
+    traces = [torch.autograd.functional.jacobian(flat, sample.flatten()) for sample in y]
+    truth = torch.stack([trace.trace() for trace in traces])  # pyright: ignore[reportAttributeAccessIssue]
+    require(
+        closed.shape == truth.shape and relative(closed, truth) < 1e-8,
+        f"{subject.name}: divergence",
+        wanted=f"tr ∂f/∂y, {_few(truth)}",
+        got=_few(closed),
+        look="the formula in `divergence`",
+    )
+
+
+def _few(values: Tensor) -> str:
+    return f"{', '.join(f'{value:.4g}' for value in values.flatten()[:3].tolist())} … of shape {tuple(values.shape)}"
+
+
+def spec(subject: Subject) -> None:
+    """Built again from its spec, with its weights, the field has the same slopes: so checkpoints can hold it."""
+    dynamics = subject.dynamics
+    again = build(dynamics.spec).to(subject.y).train(dynamics.training)
+    again.load_state_dict(dynamics.state_dict())
+    with torch.no_grad():
+        difference = largest(Subject(again, subject.y).slope(subject.y) - subject.slope(subject.y))
+    require(
+        difference <= 1e-6,
+        f"{subject.name}: spec",
+        wanted="the same field from its spec and weights",
+        got=f"slopes that differ by {difference:.1e}",
+        look="what `forward` depends on that is neither an argument, nor a parameter, nor a buffer",
+    )
+
+
+LAWS: tuple[Callable[[Subject], None], ...] = (
+    shape_and_dtype,
+    same_slope_again,
+    samples_apart,
+    every_parameter_is_trained,
+    gradient_by_the_state,
+    divergence,
+    spec,
+)

@@ -1,0 +1,186 @@
+"""The laws of gradients."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from odeflow.flow import solve
+from odeflow.gradient import Backprop, Gradient
+from odeflow.registry import discover, look_up
+from odeflow.solver import Solution, Solver
+from odeflow.testing.conformance import Check, checks_of, relative, require, run_all
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A gradient under test.
+
+    Attributes:
+        gradient: How to differentiate.
+        solver: Solves, tightly.
+        tolerance: Largest relative difference from Backprop.
+    """
+
+    gradient: Gradient
+    solver: Solver
+    tolerance: float
+
+    @property
+    def name(self) -> str:
+        """The gradient's class."""
+        return type(self.gradient).__name__
+
+
+def gradient_checks(gradient: Gradient, *, solver: Solver | None = None, tolerance: float = 1e-6) -> list[Check]:
+    """The laws of gradients, each as a check: for `pytest.mark.parametrize("check", …, ids=str)`.
+
+    Args:
+        gradient: How to differentiate.
+        solver: Solves so tightly that discrete and continuous gradients agree; by default `Dopri5(1e-10, 1e-10)`.
+        tolerance: Largest relative difference from Backprop.
+    """
+    if solver is None:
+        discover()
+        tight = look_up("solver", "Dopri5")(rtol=1e-10, atol=1e-10)
+        assert isinstance(tight, Solver)
+        solver = tight
+    return checks_of(Subject(gradient, solver, tolerance), LAWS)
+
+
+def check_gradient(gradient: Gradient, *, solver: Solver | None = None, tolerance: float = 1e-6) -> None:
+    """Checks all laws of gradients: agreement with Backprop for every variable, kind of state and direction of time.
+
+    Args:
+        gradient: As for `gradient_checks`.
+        solver: As for `gradient_checks`.
+        tolerance: As for `gradient_checks`.
+
+    Raises:
+        ConformanceError: A law is broken.
+    """
+    run_all(gradient_checks(gradient, solver=solver, tolerance=tolerance))
+
+
+class _Field(nn.Module):
+    """A small nonlinear, time-dependent field in float64; one parameter is frozen and one is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight = torch.linspace(-1, 1, 9, dtype=torch.float64).view(3, 3).sin()
+        self.weight = nn.Parameter(weight)
+        self.decay = nn.Parameter(torch.full((3,), 0.2, dtype=torch.float64), requires_grad=False)
+        self.unused = nn.Parameter(torch.ones(2, dtype=torch.float64))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return torch.cos(2 * t) * torch.tanh(y @ self.weight) - self.decay * y**3
+
+
+class _Pair(_Field):
+    """The same as a field of a tuple of two tensors."""
+
+    def forward(self, t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        slope = super().forward(t, y[0])
+        return slope, (slope * y[0]).sum(1) - 0.3 * y[1]
+
+
+def _case(field: _Field, times: tuple[float, ...]) -> tuple[list[Tensor], Tensor]:
+    """The leaves of the initial state, and the times, all wanting gradients."""
+    leaves = [torch.linspace(-1, 1.5, 12, dtype=torch.float64).view(4, 3).cos()]
+    if isinstance(field, _Pair):
+        leaves.append(torch.linspace(0, 1, 4, dtype=torch.float64))
+    return [leaf.requires_grad_() for leaf in leaves], torch.tensor(times, dtype=torch.float64, requires_grad=True)
+
+
+def _solution(subject: Subject, gradient: Gradient, field: _Field, leaves: list[Tensor], t: Tensor) -> Solution:
+    state = tuple(leaves) if len(leaves) > 1 else leaves[0]
+    return solve(field, state, t, solver=subject.solver, gradient=gradient)
+
+
+def _gradients(
+    subject: Subject, gradient: Gradient, field: _Field, times: tuple[float, ...]
+) -> dict[str, Tensor | None]:
+    """By name: those of the state's leaves, of the times, and of the parameters."""
+    leaves, t = _case(field, times)
+    y = _solution(subject, gradient, field, leaves, t).y
+    loss = torch.zeros((), dtype=torch.float64)
+    for leaf in y if isinstance(y, tuple) else (y,):
+        loss = loss + (torch.linspace(-1, 2, leaf.numel(), dtype=leaf.dtype).view_as(leaf) * leaf.sin()).sum()
+    names = [*(f"y0[{number}]" for number in range(len(leaves))), "t", "weight", "unused"]
+    inputs = [*leaves, t, field.weight, field.unused]
+    return dict(zip(names, torch.autograd.grad(loss, inputs, allow_unused=True), strict=True))
+
+
+def _agrees(subject: Subject, field: _Field, times: tuple[float, ...], where: str) -> None:
+    """Every gradient is Backprop's."""
+    found = _gradients(subject, subject.gradient, field, times)
+    for name, truth in _gradients(subject, Backprop(), field, times).items():
+        value = found[name]
+        if truth is None:
+            continue
+        error = float("inf") if value is None else relative(value, truth)
+        require(
+            error < subject.tolerance,
+            f"{subject.name}: {where}",
+            wanted=f"∂L/∂{name} within {subject.tolerance:g} of Backprop's",
+            got="none" if value is None else f"a relative difference of {error:.1e}",
+            look="how it is accumulated over the steps" if name == "weight" else "what happens at the output times",
+        )
+
+
+def one_tensor(subject: Subject) -> None:
+    """Gradients of a tensor state, of the times and the parameters agree with Backprop's, with times inside."""
+    _agrees(subject, _Field(), (0.2, 0.5, 1.1, 1.4), "one tensor")
+
+
+def tuple_states(subject: Subject) -> None:
+    """So do those of a tuple state."""
+    _agrees(subject, _Pair(), (0.2, 0.5, 1.1, 1.4), "tuple states")
+
+
+def back_in_time(subject: Subject) -> None:
+    """So do those of a solve back in time."""
+    _agrees(subject, _Field(), (1.4, 0.9, 0.2), "back in time")
+
+
+def only_what_was_asked(subject: Subject) -> None:
+    """What the field does not use gets no gradient other than zero, and frozen parameters none."""
+    field = _Field()
+    found = _gradients(subject, subject.gradient, field, (0.2, 1.4))["unused"]
+    require(
+        found is None or not bool(found.any()),
+        f"{subject.name}: unused parameters",
+        wanted="no gradient, or zero, for a parameter that the field does not use",
+        got=str(found),
+        look="the initial values of the accumulated gradients",
+    )
+    leaves, t = _case(field, (0.2, 1.4))
+    y = _solution(subject, subject.gradient, field, leaves, t).y
+    assert isinstance(y, Tensor)
+    y.sum().backward()
+    require(
+        field.decay.grad is None,
+        f"{subject.name}: frozen parameters",
+        wanted="no gradient for a parameter that requires none",
+        got=str(field.decay.grad),
+        look="which of the parameters are passed to autograd",
+    )
+
+
+def values(subject: Subject) -> None:
+    """The solution itself does not depend on how it will be differentiated."""
+    field, times = _Field(), (0.2, 0.5, 1.4)
+    leaves, t = _case(field, times)
+    solutions = [_solution(subject, gradient, field, leaves, t).y for gradient in (subject.gradient, Backprop())]
+    error = relative(*(torch.as_tensor(y).detach() for y in solutions))
+    require(
+        error < subject.tolerance,
+        f"{subject.name}: values",
+        wanted=f"Backprop's solution within {subject.tolerance:g}",
+        got=f"a relative difference of {error:.1e}",
+        look="what its `solve` passes on to the solver",
+    )
+
+
+LAWS: tuple[Callable[[Subject], None], ...] = (values, one_tensor, tuple_states, back_in_time, only_what_was_asked)

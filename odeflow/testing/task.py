@@ -1,0 +1,162 @@
+"""The laws of tasks."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from odeflow.registry import build
+from odeflow.testing.conformance import Check, checks_of, require, run_all
+
+if TYPE_CHECKING:
+    from odeflow.task import Task
+
+STAGES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A task under test.
+
+    Attributes:
+        task: The task.
+        batch: A batch of its data.
+    """
+
+    task: "Task"
+    batch: Any
+
+    @property
+    def name(self) -> str:
+        """The task's class."""
+        return type(self.task).__name__
+
+    def loss(self, stage: str, task: "Task | None" = None) -> Tensor:
+        """The loss of the batch, with the same random numbers each time."""
+        task = task or self.task
+        with _unlogged(task), torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            task.train(stage == "train")
+            return task.loss(self.batch, stage)
+
+
+@contextmanager
+def _unlogged(task: "Task") -> Generator[None]:
+    """A task without a trainer has nowhere to log to."""
+    with patch.object(task, "log"), patch.object(task, "log_dict"):
+        yield
+
+
+def task_checks(task: "Task", batch: Any) -> list[Check]:
+    """The laws of tasks, each as a check: for `pytest.mark.parametrize("check", …, ids=str)`.
+
+    Args:
+        task: The task; its weights are kept.
+        batch: A batch of its data, as its data plugin gives it.
+    """
+    return checks_of(Subject(task, batch), LAWS)
+
+
+def check_task(task: "Task", batch: Any) -> None:
+    """Checks all laws of tasks: a finite scalar loss in each stage, gradients, learning, the spec.
+
+    Args:
+        task: As for `task_checks`.
+        batch: As for `task_checks`.
+
+    Raises:
+        ConformanceError: A law is broken.
+    """
+    run_all(task_checks(task, batch))
+
+
+def finite_scalar_loss(subject: Subject) -> None:
+    """In each stage the loss is one finite number."""
+    for stage in STAGES:
+        loss = subject.loss(stage)
+        require(
+            loss.shape == () and bool(loss.isfinite()),
+            f"{subject.name}: loss",
+            wanted=f"one finite number as the loss of stage {stage}, of shape ()",
+            got=f"{loss.tolist()!s:.80} of shape {tuple(loss.shape)}",
+            look="the reduction at the end of `loss`",
+        )
+
+
+def every_parameter_is_trained(subject: Subject) -> None:
+    """The training loss has a gradient for every parameter that requires one."""
+    named = {name: param for name, param in subject.task.named_parameters() if param.requires_grad}
+    found: tuple[Any, ...] = torch.autograd.grad(subject.loss("train"), list(named.values()), allow_unused=True)
+    without = [name for name, gradient in zip(named, found, strict=True) if gradient is None]
+    require(
+        not without,
+        f"{subject.name}: parameters",
+        wanted="a gradient for every parameter",
+        got=f"none for {', '.join(without[:8])}",
+        look="layers that `loss` does not use, and fields whose parameters the flow's gradient is not told",
+    )
+
+
+def learning(subject: Subject) -> None:
+    """Some step along the negative gradient lowers the training loss of the batch."""
+    task = subject.task
+    params = [param for param in task.parameters() if param.requires_grad]
+    kept = [param.detach().clone() for param in params]
+    loss = subject.loss("train")
+    start = float(loss.detach())
+    gradients: tuple[Any, ...] = torch.autograd.grad(loss, params, allow_unused=True)
+    size = sum(float(each.square().sum()) for each in gradients if each is not None)
+    steps, losses = [1e-1, 1e-2, 1e-3, 1e-4], list[float]()
+    with torch.no_grad():
+        for step in steps:
+            for param, old, gradient in zip(params, kept, gradients, strict=True):
+                param.copy_(old if gradient is None else old - step / max(size, 1e-12) ** 0.5 * gradient)
+            losses.append(float(subject.loss("train").detach()))
+        for param, old in zip(params, kept, strict=True):
+            param.copy_(old)
+    require(
+        min(losses) < start,
+        f"{subject.name}: learning",
+        wanted=f"a loss below {start:.6g} after a step along the negative gradient",
+        got=", ".join(f"{loss:.6g} after one of size {step:g}" for step, loss in zip(steps, losses, strict=True)),
+        look="the sign of the loss, and whether it is what its gradient belongs to",
+    )
+
+
+def batch_size(subject: Subject) -> None:
+    """The number of samples is positive, for averages over an epoch."""
+    count = subject.task.batch_size(subject.batch)
+    require(
+        count > 0,
+        f"{subject.name}: batch_size",
+        wanted="a positive number of samples",
+        got=str(count),
+        look="`batch_size`, which by default is the length of the batch's first tensor",
+    )
+
+
+def spec(subject: Subject) -> None:
+    """Built again from its spec, with its weights, the task has the same loss: so checkpoints can hold it."""
+    again = build(subject.task.spec)
+    again.load_state_dict(subject.task.state_dict())
+    losses = [float(subject.loss("val", task).detach()) for task in (subject.task, again)]
+    require(
+        abs(losses[0] - losses[1]) <= 1e-5 * max(abs(losses[0]), 1e-6),
+        f"{subject.name}: spec",
+        wanted=f"a loss of {losses[0]:.8g} from its spec and weights",
+        got=f"{losses[1]:.8g}",
+        look="what `loss` depends on that is neither an argument, nor a parameter, nor a buffer",
+    )
+
+
+LAWS: tuple[Callable[[Subject], None], ...] = (
+    finite_scalar_loss,
+    every_parameter_is_trained,
+    learning,
+    batch_size,
+    spec,
+)

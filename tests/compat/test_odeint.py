@@ -1,0 +1,395 @@
+"""Laws of odeflow.compat: the same calls give what torchdiffeq gives."""
+
+import warnings
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import torchdiffeq
+from torch import Tensor, nn
+
+import odeflow as of
+from odeflow import compat
+from odeflow.registry import plugins
+
+D = torch.float64
+ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
+FIXED = ("euler", "midpoint", "heun2", "rk4")
+THEIRS = ("heun3", "fehlberg2", "explicit_adams", "implicit_adams", "scipy_solver")
+
+
+class Field(nn.Module):
+    """A nonlinear, time-dependent field with parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-1, 1, 9, dtype=D).view(3, 3).sin())
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return torch.cos(2 * t) * torch.tanh(y @ self.weight) - 0.2 * y**3
+
+
+class Pair(Field):
+    def forward(self, t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        slope = super().forward(t, y[0])
+        return slope, (slope * y[0]).sum(1) - 0.3 * y[1]
+
+
+class Ball(nn.Module):
+    """A ball that falls under a gravity to be learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gravity = nn.Parameter(torch.tensor(9.8, dtype=D))
+
+    def forward(self, t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return y[1], -self.gravity + 0 * y[1]
+
+
+def start(pair: bool = False) -> tuple[Tensor, ...]:
+    leaves = [torch.linspace(-1, 1.5, 12, dtype=D).view(4, 3).cos(), torch.linspace(0, 1, 4, dtype=D)]
+    return tuple(leaf.requires_grad_() for leaf in leaves[: 1 + pair])
+
+
+def results(call: Any, times: list[float], pair: bool = False, **arguments: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """The rows, and the gradients by y0, t and the parameter."""
+    field, leaves = Pair() if pair else Field(), start(pair)
+    t = torch.tensor(times, dtype=D, requires_grad=True)
+    y = call(field, leaves if pair else leaves[0], t, **arguments)
+    rows = list(y) if pair else [y]
+    loss = sum((torch.linspace(-1, 2, leaf.numel(), dtype=D).view_as(leaf) * leaf.sin()).sum() for leaf in rows)
+    wanted = [*leaves, t, field.weight]
+    return rows, list(torch.autograd.grad(loss, wanted, allow_unused=True))
+
+
+@cache
+def truth(times: tuple[float, ...], pair: bool) -> list[Tensor]:
+    """The gradients, by torchdiffeq at a tight tolerance; those of its `odeint` by the times are far less exact."""
+    return results(torchdiffeq.odeint_adjoint, list(times), pair, rtol=1e-10, atol=1e-10)[1]
+
+
+def agree(name: str, times: list[float], tolerance: float, pair: bool = False, **arguments: Any) -> None:
+    """Rows agree with the other library's, and gradients with its tight ones."""
+    ours = results(getattr(compat, name), times, pair, **arguments)
+    with torch.no_grad():
+        y0 = start(pair) if pair else start()[0]
+        y = getattr(torchdiffeq, name)(Pair() if pair else Field(), y0, torch.tensor(times, dtype=D), **arguments)
+    for mine, other in zip([*ours[0], *ours[1]], [*(y if pair else [y]), *truth(tuple(times), pair)], strict=True):
+        assert mine.shape == other.shape
+        assert mine.dtype == other.dtype
+        assert float((mine - other).detach().abs().max()) < tolerance * (1 + float(other.detach().abs().max()))
+
+
+FORWARDS, BACKWARDS = [0.2, 0.5, 1.1, 1.4], [1.4, 0.9, 0.2]
+
+
+@pytest.mark.parametrize("name", ["odeint", "odeint_adjoint"])
+@pytest.mark.parametrize("times", [FORWARDS, BACKWARDS], ids=["forwards", "backwards"])
+@pytest.mark.parametrize("pair", [False, True], ids=["tensor", "tuple"])
+class TestAgreement:
+    @pytest.mark.parametrize("method", ["dopri5", "dopri8", "bosh3"])
+    def test_adaptive(self, name: str, times: list[float], pair: bool, method: str) -> None:
+        """Adaptive methods give the same rows and gradients, to the tolerance."""
+        tolerance = 1e-6 if method == "bosh3" else 1e-8
+        slack = 1e-3 if method == "dopri8" else 1000 * tolerance  # whose interpolation is coarse in torchdiffeq
+        agree(name, times, slack, pair, method=method, rtol=tolerance, atol=tolerance)
+
+    @pytest.mark.parametrize("method", FIXED)
+    def test_steps_between_the_times(self, name: str, times: list[float], pair: bool, method: str) -> None:
+        """Without options a fixed method steps from time to time: rows are the same to rounding."""
+        ours = results(getattr(compat, name), times, pair, method=method)[0]
+        theirs = results(getattr(torchdiffeq, name), times, pair, method=method)[0]
+        for mine, other in zip(ours, theirs, strict=True):
+            assert torch.allclose(mine, other, rtol=0, atol=1e-13)
+
+    @pytest.mark.parametrize("options", [{"step_size": 0.04}, {"step_size": 0.04, "interp": "cubic"}])
+    def test_steps_of_a_size(self, name: str, times: list[float], pair: bool, options: dict[str, Any]) -> None:
+        """Steps of a size that does not divide the times: the same rows to rounding, interpolated as is said."""
+        ours, gradients = results(getattr(compat, name), times, pair, method="rk4", options=options)
+        theirs, wanted = results(getattr(torchdiffeq, name), times, pair, method="rk4", options=options)
+        for mine, other in zip(ours, theirs, strict=True):
+            assert torch.allclose(mine, other, rtol=0, atol=1e-13)
+        for mine, other in zip(gradients, wanted, strict=True):
+            assert float((mine - other).abs().max()) < 2e-3 * (1 + float(other.detach().abs().max()))
+
+    @pytest.mark.parametrize("method", THEIRS)
+    def test_methods_of_torchdiffeq_itself(self, name: str, times: list[float], pair: bool, method: str) -> None:
+        """What runs in torchdiffeq gives the same rows, to rounding or the tolerance."""
+        y0 = start(pair) if pair else start()[0]
+        arguments = {"method": method, "rtol": 1e-6, "atol": 1e-6}
+        if method in ("heun3", "explicit_adams", "implicit_adams"):
+            arguments["options"] = {"step_size": 0.02}
+        with torch.no_grad():
+            ours, theirs = (
+                getattr(library, name)(Pair() if pair else Field(), y0, torch.tensor(times, dtype=D), **arguments)
+                for library in (compat, torchdiffeq)
+            )
+        for mine, other in zip(ours, theirs, strict=True) if pair else [(ours, theirs)]:
+            assert torch.allclose(mine, other, rtol=0, atol=1e-3 if method == "fehlberg2" else 1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"first_step": 0.01, "max_step": 0.05},
+        {"safety": 0.5, "ifactor": 2.0, "dfactor": 0.5},
+        {"step_t": torch.tensor([0.3, 0.7], dtype=D)},
+        {"jump_t": torch.tensor([0.3, 0.7], dtype=D)},
+        {"norm": lambda y: y.abs().max()},
+        {"dtype": torch.float64, "max_num_steps": 1000, "min_step": 1e-6},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_options_of_adaptive_methods(options: dict[str, Any]) -> None:
+    """Each is understood: results agree to the tolerance."""
+    agree("odeint", FORWARDS, 1e-6, method="dopri5", rtol=1e-9, atol=1e-9, options=options)
+
+
+@pytest.mark.parametrize("method", ADAPTIVE)
+@pytest.mark.parametrize("pair", [False, True])
+def test_as_many_steps_as_torchdiffeq(method: str, pair: bool) -> None:
+    """The steps, accepted or not, are as many, but for the last, which ends at the last time."""
+
+    class Noting(Pair if pair else Field):
+        def __init__(self) -> None:
+            super().__init__()
+            self.notes: list[tuple[str, float, float]] = []
+
+        def callback_accept_step(self, t0: Tensor, y0: Any, dt: Tensor) -> None:
+            assert isinstance(y0, tuple) is pair
+            self.notes.append(("accept", float(t0), float(dt)))
+
+        def callback_reject_step(self, t0: Tensor, y0: Any, dt: Tensor) -> None:
+            self.notes.append(("reject", float(t0), float(dt)))
+
+    notes = []
+    for library in (compat, torchdiffeq):
+        field = Noting()
+        with torch.no_grad():
+            y0 = start(pair) if pair else start()[0]
+            library.odeint(field, y0, torch.tensor([0.0, 3.0], dtype=D), method=method, rtol=1e-4, atol=1e-4)
+        notes.append(field.notes)
+    ours, theirs = (len(each) for each in notes)
+    assert abs(ours - theirs) <= 2 + 0.05 * theirs
+
+
+def test_callbacks_are_called_before_and_after_each_step() -> None:
+    """Both passes call back as torchdiffeq's do; fixed methods before their steps only."""
+
+    class Noting(Field):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: list[str] = []
+
+        def callback_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
+            assert y0.shape == (4, 3)
+            assert float(dt) > 0
+            self.calls.append("step")
+
+        def callback_accept_step(self, t0: Tensor, y0: Tensor, dt: Tensor) -> None:
+            self.calls.append("accept")
+
+        def callback_step_adjoint(self, t0: Tensor, y0: tuple[Tensor, ...], dt: Tensor) -> None:
+            assert y0[1].shape == y0[2].shape == (4, 3)
+            self.calls.append("back")
+
+    for library in (compat, torchdiffeq):
+        field = Noting()
+        y = library.odeint_adjoint(field, start()[0], torch.tensor([1.0, 0.0], dtype=D), rtol=1e-3, atol=1e-3)
+        forward = list(field.calls)
+        assert forward[0] == "step"
+        assert forward.count("step") >= forward.count("accept") > 0
+        assert "back" not in forward
+        y.sum().backward()
+        assert set(field.calls[len(forward) :]) == {"back"}
+    with pytest.warns(UserWarning, match="'heun3' runs in torchdiffeq and does not support callbacks"):
+        compat.odeint(Noting(), start()[0], torch.tensor([0.0, 1.0], dtype=D), method="heun3")
+
+
+@pytest.mark.parametrize(
+    "adjoint", [{}, {"norm": "seminorm"}, {"norm": lambda state: max(s.abs().max() for s in state)}]
+)
+@pytest.mark.parametrize("pair", [False, True])
+def test_adjoint_options(adjoint: dict[str, Any], pair: bool) -> None:
+    """The backward pass has its own method, tolerances and norm."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        agree(
+            "odeint_adjoint", FORWARDS, 1e-5, pair, rtol=1e-9, atol=1e-9, adjoint_method="bosh3", adjoint_rtol=1e-7,
+            adjoint_atol=1e-7, adjoint_options=adjoint,
+        )  # fmt: skip
+
+
+def test_seminorm_takes_fewer_evaluations() -> None:
+    """Without the parameters in the norm the backward pass is cheaper, never dearer."""
+    counts: dict[str, int] = {}
+    for name, options in {"full": {}, "semi": {"norm": "seminorm"}}.items():
+        field, calls = Field(), [0]
+        field.register_forward_hook(lambda *_, calls=calls: calls.__setitem__(0, calls[0] + 1))
+        y = compat.odeint_adjoint(
+            field, start()[0], torch.tensor([0.0, 9.0], dtype=D), rtol=1e-5, atol=1e-5, adjoint_options=options
+        )
+        forward = calls[0]
+        y.sin().sum().backward()
+        counts[name] = calls[0] - forward
+    assert counts["semi"] <= counts["full"]
+
+
+def test_tolerances_of_each_leaf() -> None:
+    """A tolerance for each tensor of a tuple, or for each entry."""
+    agree("odeint", FORWARDS, 1e-3, True, rtol=(1e-9, 1e-4), atol=1e-9)
+    agree("odeint", FORWARDS, 1e-6, rtol=torch.full((4, 3), 1e-9, dtype=D), atol=torch.tensor(1e-9))
+    with pytest.raises(of.SettingError, match="give adjoint_rtol, one number"):
+        compat.odeint_adjoint(Pair(), start(True), torch.tensor([0.0, 1.0], dtype=D), rtol=(1e-9, 1e-9))
+
+
+def fall(library: Any, name: str, linked: bool, **arguments: Any) -> list[Tensor]:
+    """Time, height and speed when a ball hits the ground, and gradients of their sum."""
+    ball = Ball()
+    y0 = (torch.tensor([10.0], dtype=D, requires_grad=True), torch.tensor([1.0], dtype=D, requires_grad=True))
+    t0 = torch.tensor(0.3, dtype=D, requires_grad=True)
+    call = getattr(library, name)
+    if linked:
+        event_t, y = library.odeint_event(ball, y0, t0, event_fn=lambda t, y: y[0], odeint_interface=call, **arguments)
+    else:
+        event_t, y = call(ball, y0, torch.stack((t0, t0.detach() + 1)), event_fn=lambda t, y: y[0], **arguments)
+    loss = y[0][-1].sum() + 2 * y[1][-1].sum() + (3 * event_t if linked else 0)
+    found = torch.autograd.grad(loss, [*y0, t0, ball.gravity], allow_unused=True)
+    return [event_t, *y, *(torch.zeros((), dtype=D) if each is None else each for each in found)]
+
+
+@pytest.mark.parametrize("name", ["odeint", "odeint_adjoint"])
+@pytest.mark.parametrize("linked", [False, True], ids=["odeint", "odeint_event"])
+@pytest.mark.parametrize(
+    "arguments", [{"rtol": 1e-10, "atol": 1e-10}, {"method": "rk4", "atol": 1e-10, "options": {"step_size": 0.01, "interp": "cubic"}}], ids=["dopri5", "rk4"]
+)  # fmt: skip
+def test_events(name: str, linked: bool, arguments: dict[str, Any]) -> None:
+    """Time, states and gradients at an event agree, with and without the event's own motion."""
+    ours, theirs = (fall(library, name, linked, **arguments) for library in (compat, torchdiffeq))
+    for number, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+        assert mine.shape == other.shape
+        if number == 5 and not linked:
+            continue  # ∂/∂t0 at a fixed time of the event, which torchdiffeq's two interfaces do not agree on
+        assert torch.allclose(mine, other, rtol=1e-6, atol=1e-6), number
+
+
+def test_the_first_of_several_events_back_in_time() -> None:
+    """Of a vector of events the first to become zero counts, in either direction of time."""
+    for reverse in (False, True):
+        found = [
+            library.odeint_event(
+                Ball(), (torch.tensor([10.0], dtype=D), torch.tensor([0.0], dtype=D)), torch.tensor(0.0, dtype=D),
+                event_fn=lambda t, y: torch.stack((y[0][0], y[1][0].abs() - 5, t.abs() - 3)), reverse_time=reverse,
+                atol=1e-9,
+            )[0]
+            for library in (compat, torchdiffeq)
+        ]  # fmt: skip
+        assert float(found[0]) == pytest.approx(float(found[1]), abs=1e-7)
+
+
+def test_a_loop_like_ode_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    """`import odeint_adjoint as odeint` is the whole migration: training takes the same course."""
+    matrix = torch.tensor([[-0.1, 2.0], [-2.0, -0.1]])
+
+    class Lambda(nn.Module):
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            return torch.mm(y**3, matrix)
+
+    class Learned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(2, 50), nn.Tanh(), nn.Linear(50, 2))
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            return self.net(y**3)
+
+    courses: list[list[float]] = []
+    for library in (compat, torchdiffeq):
+        odeint = library.odeint_adjoint
+        torch.manual_seed(0)
+        y0, t = torch.tensor([[2.0, 0.0]]), torch.linspace(0.0, 2.5, 100)
+        with torch.no_grad():
+            truth = odeint(Lambda(), y0, t, method="dopri5")
+        func, losses = Learned(), list[float]()
+        optimizer = torch.optim.RMSprop(func.parameters(), lr=1e-3)
+        for _ in range(6):
+            optimizer.zero_grad()
+            places = torch.randperm(90)[:20]
+            target = torch.stack([truth[places + number] for number in range(10)])
+            loss = (odeint(func, truth[places], t[:10], rtol=1e-5, atol=1e-6) - target).abs().mean()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        courses.append(losses)
+    assert courses[0] == pytest.approx(courses[1], rel=1e-3)
+    assert courses[0][-1] < courses[0][0]
+
+
+def test_one_time_is_the_start() -> None:
+    """A single time gives the initial state, as there."""
+    y = compat.odeint(Field(), start()[0], torch.zeros(1, dtype=D))
+    assert torch.equal(y, start()[0][None])
+
+
+def test_grid_constructor_and_perturb() -> None:
+    """A grid of the user's own; both sides of its points are told apart with `perturb`."""
+    grid = torch.tensor([0.0, 0.1, 0.5, 1.0], dtype=D)
+
+    def jumps(t: Tensor, y: Tensor) -> Tensor:
+        return -y if float(t) < 0.5 else y
+
+    options = {"grid_constructor": lambda func, y0, t: grid, "perturb": True}
+    ours, theirs = (
+        library.odeint(jumps, torch.ones(2, dtype=D), grid[[0, 2, 3]], method="rk4", options=options)
+        for library in (compat, torchdiffeq)
+    )
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "dopri6"}, "Invalid method: no method named 'dopri6'. Did you mean dopri"),
+        ({"options": {"frist_step": 1}}, "no option of dopri5 named 'frist_step'. Did you mean first_step"),
+        ({"options": {"grid_points": 1}}, "Since torchdiffeq 0.2 it is step_t or jump_t"),
+        ({"method": "rk4", "options": {"step_size": 0.1, "grid_constructor": len}}, "mutually exclusive"),
+        ({"method": "rk4", "options": {"interp": "spline"}}, "interp must be 'linear' or 'cubic'"),
+        ({"method": "rk4", "event_fn": lambda t, y: y.sum()}, "an event needs options"),
+        ({"y0": [1.0]}, "y0 must be a Tensor or a tuple"),
+        ({"y0": torch.ones(2, dtype=torch.complex64)}, "solve for torch.view_as_real"),
+        ({"t": torch.tensor([0, 1])}, "t must be a floating-point Tensor"),
+        ({"t": torch.tensor([0.0, 2.0, 1.0])}, "strictly increasing or strictly decreasing"),
+        ({"t": torch.tensor([0.0, 1.0, 2.0]), "event_fn": lambda t, y: y.sum()}, "got 3 times"),
+        ({"options": {"step_t": torch.tensor([0.5]), "jump_t": torch.tensor([0.5])}}, "repeated elements"),
+    ],
+)
+def test_senseless_calls_are_refused(arguments: dict[str, Any], message: str) -> None:
+    """What torchdiffeq refuses or cannot do is a ValueError that says what to do."""
+    given = {"y0": torch.ones(2), "t": torch.tensor([0.0, 1.0]), **arguments}
+    with pytest.raises(ValueError, match=message):
+        compat.odeint(lambda t, y: -y, **given)
+
+
+def test_adjoint_needs_to_know_its_parameters() -> None:
+    """A function needs `adjoint_params`, and another method its own options."""
+    t = torch.tensor([0.0, 1.0])
+    with pytest.raises(ValueError, match="give adjoint_params"):
+        compat.odeint_adjoint(lambda t, y: -y, torch.ones(2), t)
+    weight = torch.tensor(2.0, requires_grad=True)
+    compat.odeint_adjoint(lambda t, y: -weight * y, torch.ones(1), t, adjoint_params=(weight,)).sum().backward()
+    assert weight.grad is not None
+    assert float(weight.grad) == pytest.approx(-torch.exp(torch.tensor(-2.0)).item(), abs=1e-5)
+    with pytest.raises(ValueError, match="give adjoint_options too"):
+        compat.odeint_adjoint(Field(), start()[0], t, method="dopri5", options={"max_step": 0.1}, adjoint_method="rk4")
+
+
+def test_max_num_steps_is_kept() -> None:
+    """Too many steps are an error, and a RuntimeError."""
+    with pytest.raises(RuntimeError, match="max_steps = 3"):
+        compat.odeint(Field(), start()[0], torch.tensor([0.0, 50.0], dtype=D), options={"max_num_steps": 3})
+
+
+def test_the_registry_does_not_list_what_is_private() -> None:
+    """What compat makes for itself is no plugin."""
+    assert not [name for name in plugins("solver") if name.startswith("_")]

@@ -1,0 +1,258 @@
+"""Laws of odeflow.testing: every plugin passes its checks, and each kind of mistake is caught by the right message."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import odeflow as of
+from odeflow.registry import look_up, plugins
+from odeflow.testing import (
+    Check,
+    check_dynamics,
+    check_gradient,
+    check_solver,
+    check_task,
+    dynamics_checks,
+    gradient_checks,
+    observed_order,
+    solver_checks,
+    task_checks,
+)
+from odeflow_dynamics import MLP, ConvNet, PlanarCNF
+from odeflow_solvers import RK4, Dopri5, Euler, Heun
+from odeflow_tasks import Classification
+
+EXPLICIT = [cls for cls in plugins("solver").values() if issubclass(cls, (of.RungeKutta, of.AdaptiveRungeKutta))]
+
+
+def theirs(h: float, method: str = "rk4") -> of.Solver:
+    return look_up("solver", "TorchDiffEq")(method, options={"step_size": h, "interp": "cubic"})
+
+
+def solver_laws() -> list[Any]:
+    """Every law of every registered solver."""
+    found = [(cls.__name__, check) for cls in EXPLICIT for check in solver_checks(cls)]
+    found += [("TorchDiffEq", check) for check in solver_checks(theirs)]
+    return [pytest.param(check, id=f"{name}-{check}") for name, check in found]
+
+
+@pytest.mark.parametrize("check", solver_laws())
+def test_solvers(check: Check) -> None:
+    """Every registered solver keeps every law, one that hides its steps as far as it shows them."""
+    check()
+
+
+@pytest.mark.parametrize("name", [name for name in plugins("gradient") if name != "Backprop"])
+def test_gradients(name: str) -> None:
+    """Every registered gradient keeps the laws of gradients."""
+    check_gradient(look_up("gradient", name)(), tolerance=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [(lambda: MLP(3), (4, 3)), (lambda: ConvNet(8, groups=4), (3, 8, 5, 4)), (lambda: PlanarCNF(3), (4, 3))],
+    ids=["MLP", "ConvNet", "PlanarCNF"],
+)
+def test_dynamics(make: Callable[[], of.Dynamics], shape: tuple[int, ...]) -> None:
+    """Vector fields keep the laws of dynamics."""
+    torch.manual_seed(0)
+    check_dynamics(make(), torch.randn(shape))
+
+
+def test_tasks() -> None:
+    """A task keeps the laws of tasks, and its weights."""
+    torch.manual_seed(0)
+    task = Classification(MLP(12), RK4(num_steps=2), num_classes=3, dim=5, stem="flat")
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    check_task(task, (torch.randn(8, 5), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])))
+    assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
+
+
+class Wrong(of.Solver):
+    """Heun's method, changed by `spoil`."""
+
+    order = 2
+
+    def __init__(self, step_size: float) -> None:
+        self.method = Heun(step_size=step_size)
+
+    def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
+        return self.method.integrate(field, y0, t, **options)
+
+
+def caught(solver: Any, message: str) -> None:
+    with pytest.raises(of.ConformanceError, match=message):
+        check_solver(solver)
+
+
+def test_shifted_nodes_are_caught() -> None:
+    """Nodes that are wrong cost an order in time alone, and the message says so."""
+
+    class Shifted(Wrong):
+        def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
+            h = 0.3 * self.method.step_size
+            return super().integrate(lambda s, y: field(s + h, y), y0, t, **options)
+
+    caught(Shifted, r"Shifted: order: wanted errors that fall as h\^2 .*got h\^(0\.[789]|1\.[01]).*Look at the nodes c")
+
+
+def test_an_overstated_order_is_caught() -> None:
+    """An order that is not reached is named beside that which is."""
+
+    class Boasting(Wrong):
+        order = 3
+
+    caught(Boasting, r"Boasting: order: wanted errors that fall as h\^3 .*got h\^2\.0.*the order that the class states")
+
+
+def test_wrong_dense_output_is_caught() -> None:
+    """A straight line between the steps of a method of order 4 is not dense output of it."""
+    with pytest.raises(of.ConformanceError, match=r"TorchDiffEq: dense output: wanted .* h\^4; got h\^(1\.9|2\.0)"):
+        check_solver(lambda h: look_up("solver", "TorchDiffEq")("rk4", options={"step_size": h}))
+
+
+def test_another_dtype_is_caught() -> None:
+    """A solver that computes in float64 whatever the state is caught by the solution's dtype."""
+
+    class Promoting(Wrong):
+        def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
+            return super().integrate(lambda s, y: field(s, y).double(), y0.double(), t, **options)
+
+    caught(
+        Promoting,
+        "Promoting: dtype and device: wanted a solution in the state's torch.float32 on cpu; got torch.float64",
+    )
+
+
+def test_mixed_batch_mates_are_caught() -> None:
+    """A solver that lets samples see each other is caught; its own errors being of the right order hides nothing."""
+
+    class Mixing(Wrong):
+        def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
+            solution = super().integrate(field, y0, t, **options)
+            mixed = (
+                solution.y
+                + 1e-5 * (solution.y.mean(1, keepdim=True) - solution.y.detach().mean()) * self.method.step_size**2
+            )
+            return replace(solution, y=torch.cat((y0[None], mixed[1:])))
+
+    (check,) = (check for check in solver_checks(Mixing) if str(check) == "batch independence")
+    with pytest.raises(of.ConformanceError, match=r"Mixing: batch independence: .*reductions over the state"):
+        check()
+
+
+def test_a_cut_graph_is_caught() -> None:
+    """A detached state shows in the gradient, and values computed another way in the tape."""
+
+    class Cut(Wrong):
+        def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
+            return super().integrate(lambda s, y: field(s, y.detach()), y0, t, **options)
+
+    caught(Cut, "Cut: gradient: wanted Backprop's gradient of y0 equal to central differences.*cut the graph")
+
+
+def test_lost_statistics_are_caught() -> None:
+    """Evaluations that are not counted are missed."""
+
+    class Forgetting(Wrong):
+        def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
+            solution = super().integrate(field, y0, t, **options)
+            return replace(solution, stats=of.Stats(nfe_forward=solution.stats.nfe_forward - 1))
+
+    caught(Forgetting, "Forgetting: statistics: wanted nfe_forward = 32, as often as the field was called; got 31")
+
+
+def test_times_that_go_back_wrongly_are_caught() -> None:
+    """A solver that steps forward whatever the times is caught on the way back."""
+
+    class Forward(Wrong):
+        def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
+            if t[-1] > t[0]:
+                return super().integrate(field, y0, t, **options)
+            return super().integrate(lambda s, y: -field(s, y), y0, t, **options)
+
+    (check,) = (check for check in solver_checks(Forward) if str(check) == "time reversal")
+    with pytest.raises(of.ConformanceError, match=r"Forward: time reversal: .*the sign of the steps"):
+        check()
+
+
+def test_a_solver_whose_steps_cannot_be_forced_needs_a_function() -> None:
+    """Without the usual arguments the message asks for a function of the step size."""
+
+    class Odd(Wrong):
+        def __init__(self, stride: float) -> None:
+            super().__init__(stride)
+
+    with pytest.raises(of.SettingError, match=r"Odd takes neither step_size nor .*check_solver\(lambda h: Odd"):
+        check_solver(Odd)
+    check_solver(lambda h: Heun(step_size=h))
+    check_solver(Dopri5(1e-3, 1e-3, max_steps=5000))
+
+
+@pytest.mark.parametrize(("cls", "orders"), [(Euler, (1, 1)), (RK4, (4, 4)), (Dopri5, (5, 5))])
+def test_observed_orders(cls: type[of.Solver], orders: tuple[int, int]) -> None:
+    """Measured orders are those that are known."""
+    assert observed_order(cls) == pytest.approx(orders, abs=0.8)
+
+
+def test_wrong_dynamics_are_caught() -> None:
+    """A slope of another shape, samples that mix, an unused layer, a wrong divergence: each by its own message."""
+
+    class Field(of.Dynamics):
+        def __init__(self, mistake: str = "") -> None:
+            super().__init__()
+            self.width, self.mistake = 2, mistake
+            self.layer = torch.nn.Linear(2, 2)
+            self.unused = torch.nn.Linear(2, 2) if mistake == "unused" else None
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            if self.mistake == "shape":
+                return self.layer(y)[:, :1]
+            if self.mistake == "mixing":
+                return self.layer(y - y.mean(0))
+            return self.layer(y.detach() if self.mistake == "detached" else y)
+
+        def divergence(self, t: Tensor, y: Tensor) -> Tensor | None:
+            return y.new_ones(len(y)) if self.mistake == "divergence" else None
+
+    messages = {
+        "shape": r"Field: shape: wanted a slope of the state's \(4, 2\)",
+        "mixing": "Field: samples apart: .*batch normalisation",
+        "unused": r"Field: parameters: .*got none for unused.weight, unused.bias",
+        "detached": "Field: gradient: .*cut the graph",
+        "divergence": "Field: divergence: wanted tr ∂f/∂y",
+    }
+    for mistake, message in messages.items():
+        torch.manual_seed(0)
+        with pytest.raises(of.ConformanceError, match=message):
+            check_dynamics(Field(mistake), torch.randn(4, 2))
+    assert "spec" in {str(check) for check in dynamics_checks(Field(), torch.randn(4, 2))}
+
+
+def test_wrong_gradients_and_tasks_are_caught() -> None:
+    """A gradient of the wrong sign, a loss that is no number."""
+
+    class Negative(of.Backprop):
+        def solve(self, solver: of.Solver, field: Any, y0: Tensor, t: Tensor, *rest: Any) -> of.Solution:
+            solution = super().solve(solver, field, y0, t, *rest)
+            return replace(solution, y=2 * solution.y.detach() - solution.y)
+
+    with pytest.raises(
+        of.ConformanceError, match=r"Negative: one tensor: wanted ∂L/∂y0\[0\] within 1e-06 of Backprop's"
+    ):
+        check_gradient(Negative())
+    assert "back in time" in {str(check) for check in gradient_checks(of.Checkpointed())}
+
+    class Listing(Classification):
+        def loss(self, batch: Any, stage: str) -> Tensor:
+            return super().loss(batch, stage).expand(3)
+
+    task = Listing(MLP(12), RK4(num_steps=2), num_classes=3, dim=5, stem="flat")
+    batch = (torch.randn(4, 5), torch.tensor([0, 1, 2, 0]))
+    with pytest.raises(of.ConformanceError, match=r"Listing: loss: wanted one finite number .*of shape \(3,\)"):
+        check_task(task, batch)
+    assert "learning" in {str(check) for check in task_checks(task, batch)}
