@@ -42,10 +42,13 @@ def _solved(flow: of.Flow, z0: Tensor, times: Tensor) -> Tensor:
     """(T, N, width) at rising times, of which one is t0."""
     start = int((times - flow.t0).abs().argmin())
     parts: list[Tensor] = []
+    backwards: dict[str, Tensor] = {}
     if start > 0:
         parts.append(_trajectory(flow, z0, times[: start + 1].flip(0)).flip(0))
+        backwards = flow.penalties
     if start < len(times) - 1:
         parts.append(_trajectory(flow, z0, times[start:])[len(parts) :])  # the row of t0 once
+        flow.penalties = {name: value + backwards.get(name, 0.0) for name, value in flow.penalties.items()}
     return torch.cat(parts) if parts else _trajectory(flow, z0, times.new_tensor(flow.span()))[:1]
 
 

@@ -364,6 +364,17 @@ def test_many_times_are_read_from_a_common_grid() -> None:
     assert flow.stats.nfe_forward > 0
 
 
+def test_penalties_are_of_the_whole_path() -> None:
+    """A regulariser's penalty is that of the solve backwards and of the one forwards."""
+    flow = of.Flow(Linear(2), RK4(num_steps=4), regularizers=[of.Kinetic(0.5)])
+    with torch.no_grad():
+        flow.dynamics.layer.weight.zero_()
+        flow.dynamics.layer.bias.copy_(torch.tensor([1.0, 3.0]))
+    for times, length in (([-2.0, 3.0], 5), ([-2.0, -1.0], 2), ([1.0, 3.0], 3)):
+        at_own_times(flow, torch.randn(4, 2), torch.tensor(times).expand(4, 2), 10)
+        torch.testing.assert_close(flow.penalties["kinetic"], torch.tensor(0.5 * 5.0 * length))
+
+
 def test_a_path_is_undone_backwards() -> None:
     """Of an autonomous field the state one unit before t₀ leads back to that at t₀, and predictions agree at t₀."""
     task = LatentODE(MLP(4, [8], time="none"), Dopri5(1e-9, 1e-9), dim=2, t1=3.0).double()
