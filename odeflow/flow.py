@@ -107,7 +107,11 @@ def _check_finite(solution: Solution) -> None:
     """
     y = solution.y
     assert isinstance(y, Tensor)
-    if solution.t.dim() > 1 or bool(y[-1].isfinite().all()):  # each sample's own steps are never equal ones
+    try:
+        fine = solution.t.dim() > 1 or bool(y[-1].isfinite().all())  # each sample's own steps are never equal ones
+    except RuntimeError:  # under vmap there is no one answer
+        return
+    if fine:
         return
     finite = y.isfinite().flatten(1).all(1)
     first = int(finite.int().argmin())

@@ -80,7 +80,8 @@ def course(batch: of.Trajectories, foretold: of.Trajectories) -> Figure:
     panels[0].legend(fontsize="small", loc="upper right")
     if len(panels) > 1:
         points = predicted[:, None, :2]
-        line = LineCollection(np.concatenate([points[:-1], points[1:]], axis=1), array=late[:-1], cmap="viridis_r")
+        pieces = list(np.concatenate([points[:-1], points[1:]], axis=1))
+        line = LineCollection(pieces, array=late[:-1], cmap="viridis_r")
         panels[1].add_collection(line)
         panels[1].plot(*truth[:, :2].T, color="black", linewidth=0.8, linestyle=":", label="observed")
         panels[1].plot(*truth[0, :2], "o", color="black", markersize=5)

@@ -13,11 +13,15 @@ from odeflow_dynamics import (
     MLP,
     Controlled,
     ConvNet,
+    DampedPendulum,
     Galerkin,
     Hypernetwork,
+    LotkaVolterra,
     Normed,
     Piecewise,
     PlanarCNF,
+    Projectile,
+    Sum,
     Transformer,
     UNet,
 )
@@ -30,18 +34,29 @@ def perceptron(dim: int = 3) -> MLP:
     return MLP(dim, hidden=(6,))
 
 
+def pendulum() -> DampedPendulum:
+    return DampedPendulum(1.3, 0.2)
+
+
 FIELDS: dict[str, tuple[Callable[[], of.Dynamics], tuple[int, ...]]] = {
     "ConvNet": (lambda: ConvNet(4, groups=1), (4, 2, 1)),
+    "DampedPendulum": (pendulum, (2,)),
     "Galerkin": (lambda: Galerkin(perceptron()), (3,)),
     "Hypernetwork": (lambda: Hypernetwork(perceptron(), hidden=(4,)), (3,)),
+    "LotkaVolterra": (LotkaVolterra, (2,)),
     "MLP": (perceptron, (3,)),
     "Normed": (lambda: Normed(perceptron()), (3,)),
     "Piecewise": (lambda: Piecewise(perceptron(), pieces=2), (3,)),
     "PlanarCNF": (lambda: PlanarCNF(3, units=4, hidden=(4,)), (3,)),
+    "Projectile": (lambda: Projectile(9.81, drag=0.1), (4,)),
+    "Sum": (lambda: Sum([pendulum(), perceptron(2)]), (2,)),
     "Transformer": (lambda: Transformer(3, hidden=4, num_heads=1), (2, 3)),
     "UNet": (lambda: UNet(1, hidden=4, depth=1, groups=2), (1, 2, 2)),
 }
 """How a small one is made, and the shape of its states; by default it takes vectors, and their length."""
+OURS = [name for name, cls in registry.plugins("dynamics").items() if cls.__module__.startswith("odeflow_dynamics")]
+for changes_its_input in ("Controlled", "OwnClock"):
+    OURS.remove(changes_its_input)
 WAYS = {"Exact": of.Exact, "Hutchinson": of.Hutchinson, "HutchPlusPlus": of.HutchPlusPlus}
 GRADIENTS = registry.plugins("gradient")
 
@@ -66,7 +81,7 @@ def likelihood(name: str, way: str, gradient: str) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", [name for name in registry.plugins("dynamics") if name != "Controlled"])
+@pytest.mark.parametrize("name", OURS)
 def test_every_combination_has_the_same_likelihood(name: str, way: str, gradient: str) -> None:
     """Log p and its gradient are those of plain autograd, up to what discretising differently changes."""
     log_prob, slopes = likelihood(name, way, gradient)
