@@ -129,8 +129,8 @@ class Diagnosis:
         lines.append(f"back and forth  returns to the start up to {self.reconstruction:.1e}")
         if not self.reconstruction < max(100 * self.error, 1e-3):
             lines.append(
-                "                The way back is unstable, as where dynamics contract: Adjoint reconstructs the state and "
-                "is wrong here. Use Checkpointed or InterpolatedAdjoint."
+                "                The way back is unstable, as where dynamics contract: Adjoint reconstructs the state, "
+                "and is wrong here. Use Checkpointed or InterpolatedAdjoint."
             )
         return lines
 

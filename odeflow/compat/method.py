@@ -145,7 +145,9 @@ def solver_of(
             warnings.warn(f"{method!r} runs in torchdiffeq and does not support callbacks here", stacklevel=4)
         theirs = {name: value for name, value in options.items() if name != "norm"}
         discover()
-        return look_up("solver", "TorchDiffEq")(method, rtol, atol, theirs or None)
+        foreign = look_up("solver", "TorchDiffEq")(method, rtol, atol, theirs or None)
+        assert isinstance(foreign, Solver)
+        return foreign
 
     def reported(control: StepControl) -> StepControl:
         return ReportedSteps(control, callbacks) if callbacks else control

@@ -68,7 +68,7 @@ def solver_checks(
     problem: Problem = SPIRAL,
     dense_order: int | None = None,
 ) -> list[Check]:
-    """Each law of solvers as a check, for `pytest.mark.parametrize("check", solver_checks(…), ids=str)`.
+    """Each law of solvers as a check, for `pytest.mark.parametrize` with `ids=str`.
 
     Args:
         solver: The class, or an instance whose other settings shall be kept, if its arguments are those of `RungeKutta`

@@ -285,7 +285,7 @@ def test_the_first_of_several_events_back_in_time() -> None:
             )[0]
             for library in (compat, torchdiffeq)
         ]  # fmt: skip
-        assert float(found[0]) == pytest.approx(float(found[1]), abs=1e-7)
+        assert float(found[0].detach()) == pytest.approx(float(found[1].detach()), abs=1e-7)
 
 
 def test_a_loop_like_ode_demo(capsys: pytest.CaptureFixture[str]) -> None:

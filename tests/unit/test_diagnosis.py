@@ -62,7 +62,7 @@ def test_a_stiff_problem_is_called_so() -> None:
     assert found.stiffness > 2
     assert "the problem is stiff. Use an implicit solver" in str(found)
     assert not found.reconstruction < 1e-3
-    assert "Adjoint reconstructs the state and is wrong here" in str(found)
+    assert "Adjoint reconstructs the state, and is wrong here" in str(found)
 
 
 def test_equal_steps_tuples_and_hidden_steps() -> None:
