@@ -246,6 +246,8 @@ def evolution(start: Moment) -> tuple[Figure, Callable[[Moment], None]]:
         figure.suptitle(f"{100 * moment.progress:3.0f} % of the way from base to data: {moment.entropy:.2f} nats")
 
     show(start)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # which would take most of the time, for every frame again
     return figure, show
 
 

@@ -229,7 +229,7 @@ def liveliest(y: Tensor, count: int) -> list[int]:
 
 
 @torch.no_grad()
-def evolution(cnf: CNF, frames: int, samples: int, cells: int = 100) -> list[Moment]:
+def evolution(cnf: CNF, frames: int, samples: int, cells: int = 80) -> list[Moment]:
     """A density of the plane at equidistant moments between base and data, above the same samples carried along.
 
     Args:

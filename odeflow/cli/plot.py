@@ -156,7 +156,7 @@ OPTIONS: dict[str, dict[str, tuple[Callable[[str], Any], str | None, str]]] = {
         "batches": (count, None, "number of test batches; by default all"),
     },
     "animation": {
-        "frames": (count, "80", f"number of moments, {FRAMES_A_SECOND} a second"),
+        "frames": (count, "60", f"number of moments, {FRAMES_A_SECOND} a second"),
         "samples": (count, "1000", "number of samples that are carried along"),
     },
 }
