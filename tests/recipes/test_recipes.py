@@ -4,7 +4,9 @@ import csv
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from odeflow import checkpoint, recipes
 from odeflow.cli import explain
@@ -19,6 +21,7 @@ OURS = [
 ]
 REAL = {"MNIST": "data/mnist", "PhysioNet2012": "data/physionet2012", "Hopper": "data/hopper"}
 """Where the data are that do not come with a package."""
+MOMENTS = ("1_start", "2_midway", "3_end")
 LIGHTNING_WARNS = pytest.mark.filterwarnings(
     "ignore:.*treespec, LeafSpec:FutureWarning", "ignore:.*:UserWarning:lightning.*"
 )
@@ -28,6 +31,12 @@ def last(folder: Path, name: str) -> float:
     """The last value of a metric in a run's log."""
     with (folder / "metrics.csv").open() as file:
         return [float(row[name]) for row in csv.DictReader(file) if row.get(name)][-1]
+
+
+def first(folder: Path, name: str) -> float:
+    """The first value of a metric in a run's log."""
+    with (folder / "metrics.csv").open() as file:
+        return next(float(row[name]) for row in csv.DictReader(file) if row.get(name))
 
 
 def best(folder: Path, name: str) -> float:
@@ -92,7 +101,7 @@ def test_spiral_learns_its_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     folder = fit("spiral")
     assert best(folder, "val/loss") < 0.2
     names = {file.name for file in (folder / "figures").iterdir()}
-    assert names == {f"phase_portrait_{moment}.png" for moment in ("1_start", "2_midway", "3_end")}
+    assert names == {f"phase_portrait_{moment}.png" for moment in MOMENTS}
 
 
 @LIGHTNING_WARNS
@@ -141,6 +150,23 @@ def test_spheres_are_easier_in_space(tmp_path: Path, monkeypatch: pytest.MonkeyP
     lifted, plain = fit("anode/spheres"), fit("anode/spheres_plain")
     assert last(lifted, "nfe/forward_epoch") < 0.7 * last(plain, "nfe/forward_epoch")
     assert best(lifted, "val/loss") < 0.5 * best(plain, "val/loss")
+
+
+@LIGHTNING_WARNS
+def test_spirals_begin_to_be_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred steps halve the error of a latent ODE; from its checkpoint alone test spirals are predicted and drawn."""
+    monkeypatch.chdir(tmp_path)
+    short = ["--trainer.max_epochs", "14", "--trainer.check_val_every_n_epoch", "2"]
+    folder = fit("latent/spirals", *short, "--data.observations", "50")
+    assert last(folder, "val/rmse") < 0.5 * first(folder, "val/rmse")
+    names = {file.name for file in (folder / "figures").iterdir()}
+    assert names == {f"{name}_{moment}.png" for name in ("series", "plane", "latent", "samples") for moment in MOMENTS}
+    best_checkpoint = str(folder / "checkpoints/best.ckpt")
+    assert main(["predict", "--ckpt_path", best_checkpoint, "--trainer.enable_progress_bar", "false"]) == 0
+    predictions = torch.load("runs/predict/version_0/predictions.pt")
+    assert [tuple(each.shape) for each in predictions] == [(100, 150, 2), (100, 150, 2)]
+    assert main(["sample", "--ckpt_path", best_checkpoint, "--count", "5"]) == 0
+    assert np.load(folder / "samples.npz")["x"].shape == (5, 100, 2)
 
 
 @pytest.fixture
