@@ -119,7 +119,7 @@ def batches(whole: of.Series, batch_size: int, redrawn: float = 1.0, shuffle: bo
         redrawn: Share of the times of what is seen that each batch draws anew.
         shuffle: Whether each pass has an order of its own.
     """
-    return DataLoader(_Collection(whole, redrawn), batch_size, shuffle, collate_fn=_together)
+    return DataLoader(_Collection(whole, redrawn), batch_size=batch_size, shuffle=shuffle, collate_fn=_together)
 
 
 def _together(series: Any) -> Any:

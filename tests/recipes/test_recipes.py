@@ -4,6 +4,7 @@ import csv
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,6 +29,7 @@ REAL = {
     "Power": "data/power",
 }
 """Where the data are that do not come with a package."""
+MOMENTS = ("1_start", "2_midway", "3_end")
 LIGHTNING_WARNS = pytest.mark.filterwarnings(
     "ignore:.*treespec, LeafSpec:FutureWarning", "ignore:.*:UserWarning:lightning.*"
 )
@@ -37,6 +39,12 @@ def last(folder: Path, name: str) -> float:
     """The last value of a metric in a run's log."""
     with (folder / "metrics.csv").open() as file:
         return [float(row[name]) for row in csv.DictReader(file) if row.get(name)][-1]
+
+
+def first(folder: Path, name: str) -> float:
+    """The first value of a metric in a run's log."""
+    with (folder / "metrics.csv").open() as file:
+        return next(float(row[name]) for row in csv.DictReader(file) if row.get(name))
 
 
 def best(folder: Path, name: str) -> float:
@@ -104,7 +112,7 @@ def test_spiral_learns_its_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     folder = fit("spiral")
     assert best(folder, "val/loss") < 0.2
     names = {file.name for file in (folder / "figures").iterdir()}
-    assert names == {f"phase_portrait_{moment}.png" for moment in ("1_start", "2_midway", "3_end")}
+    assert names == {f"phase_portrait_{moment}.png" for moment in MOMENTS}
 
 
 @LIGHTNING_WARNS
@@ -222,6 +230,22 @@ def test_densities_of_the_plane_come_near_the_truth(name: str, tmp_path: Path, m
     data = build(recipes.read(f"density/{name}")["data"])
     assert isinstance(data, ToyDensity)
     assert last(Path("runs/test/version_0"), "test/loss") == pytest.approx(data.entropy(), abs=0.05)
+
+
+def test_spirals_begin_to_be_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred steps halve the error of a latent ODE; from its checkpoint alone test spirals are predicted and drawn."""
+    monkeypatch.chdir(tmp_path)
+    short = ["--trainer.max_epochs", "14", "--trainer.check_val_every_n_epoch", "2"]
+    folder = fit("latent/spirals", *short, "--data.observations", "50")
+    assert last(folder, "val/rmse") < 0.5 * first(folder, "val/rmse")
+    names = {file.name for file in (folder / "figures").iterdir()}
+    assert names == {f"{name}_{moment}.png" for name in ("series", "plane", "latent", "samples") for moment in MOMENTS}
+    best_checkpoint = str(folder / "checkpoints/best.ckpt")
+    assert main(["predict", "--ckpt_path", best_checkpoint, "--trainer.enable_progress_bar", "false"]) == 0
+    predictions = torch.load("runs/predict/version_0/predictions.pt")
+    assert [tuple(each.shape) for each in predictions] == [(100, 150, 2), (100, 150, 2)]
+    assert main(["sample", "--ckpt_path", best_checkpoint, "--count", "5"]) == 0
+    assert np.load(folder / "samples.npz")["x"].shape == (5, 100, 2)
 
 
 @pytest.fixture
