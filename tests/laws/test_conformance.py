@@ -11,6 +11,7 @@ from torch import Tensor
 import odeflow as of
 from odeflow.registry import look_up, plugins
 from odeflow.testing import (
+    PARTICLE,
     Check,
     check_dynamics,
     check_gradient,
@@ -26,17 +27,25 @@ from odeflow_dynamics import MLP, ConvNet, PlanarCNF
 from odeflow_solvers import RK4, Dopri5, Euler, Heun
 from odeflow_tasks import Classification
 
-EXPLICIT = [cls for cls in plugins("solver").values() if issubclass(cls, (of.RungeKutta, of.AdaptiveRungeKutta))]
+OURS = [cls for cls in plugins("solver").values() if cls.__module__.startswith("odeflow_solvers")]
 
 
 def theirs(h: float, method: str = "rk4") -> of.Solver:
     return look_up("solver", "TorchDiffEq")(method, options={"step_size": h, "interp": "cubic"})
 
 
+def laws_of(cls: type[of.Solver]) -> list[Check]:
+    """Every law, on a problem that the solver can solve."""
+    if issubclass(cls, of.Multistep):
+        return solver_checks(lambda h: cls(order=4, step_size=h))
+    if issubclass(cls, of.Symplectic):
+        return solver_checks(cls, problem=PARTICLE)
+    return solver_checks(theirs if cls is look_up("solver", "TorchDiffEq") else cls)
+
+
 def solver_laws() -> list[Any]:
     """Every law of every registered solver."""
-    found = [(cls.__name__, check) for cls in EXPLICIT for check in solver_checks(cls)]
-    found += [("TorchDiffEq", check) for check in solver_checks(theirs)]
+    found = [(cls.__name__, check) for cls in OURS for check in laws_of(cls)]
     return [pytest.param(check, id=f"{name}-{check}") for name, check in found]
 
 
