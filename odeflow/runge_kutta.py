@@ -43,10 +43,10 @@ class ExplicitRungeKutta(Stepper):
 
     tableau: ClassVar[Tableau] = required()
 
-    def __init__(self, compile: bool, step_at: Sequence[float]) -> None:  # noqa: A002
+    def __init__(self, compile: bool, step_at: Sequence[float] | None) -> None:  # noqa: A002
         if compile and step_at:
             raise SettingError(f"{type(self).__name__}: step_at needs compile=False: it chooses a side at every stage")
-        self.compile, self.compiled_steps, self.step_at = compile, CompiledSteps(), tuple(step_at)
+        self.compile, self.compiled_steps, self.step_at = compile, CompiledSteps(), tuple(step_at or ())
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -82,7 +82,7 @@ class RungeKutta(ExplicitRungeKutta, FixedStepper):
         step_size: float | None = None,
         num_steps: int | None = None,
         compile: bool = False,  # noqa: A002
-        step_at: Sequence[float] = (),
+        step_at: Sequence[float] | None = None,
     ) -> None:
         ExplicitRungeKutta.__init__(self, compile, step_at)
         FixedStepper.__init__(self, step_size, num_steps)
@@ -127,7 +127,7 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
         compile: bool = False,  # noqa: A002
         controller: Gains = "I",
         norm: Norm = "rms",
-        step_at: Sequence[float] = (),
+        step_at: Sequence[float] | None = None,
         per_sample: bool = False,
     ) -> None:
         ExplicitRungeKutta.__init__(self, compile, step_at)

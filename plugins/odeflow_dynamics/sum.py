@@ -1,7 +1,5 @@
 """Sum: a field of several terms, such as what is known of a system and a network for what is not."""
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 import odeflow as of
@@ -19,7 +17,7 @@ class Sum(of.Dynamics):
         SettingError: There are no terms, or their widths differ.
     """
 
-    def __init__(self, terms: Sequence[of.Dynamics]) -> None:
+    def __init__(self, terms: list[of.Dynamics]) -> None:
         super().__init__()
         widths = {term.width for term in terms}
         if len(widths) != 1:

@@ -81,7 +81,7 @@ def test_tasks() -> None:
     assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
 
 
-class Wrong(of.Solver):
+class _Wrong(of.Solver):
     """Heun's method, changed by `spoil`."""
 
     order = 2
@@ -101,7 +101,7 @@ def caught(solver: Any, message: str) -> None:
 def test_shifted_nodes_are_caught() -> None:
     """Nodes that are wrong cost an order in time alone, and the message says so."""
 
-    class Shifted(Wrong):
+    class Shifted(_Wrong):
         def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
             h = 0.3 * self.method.step_size
             return super().integrate(lambda s, y: field(s + h, y), y0, t, **options)
@@ -112,7 +112,7 @@ def test_shifted_nodes_are_caught() -> None:
 def test_an_overstated_order_is_caught() -> None:
     """An order that is not reached is named beside that which is."""
 
-    class Boasting(Wrong):
+    class Boasting(_Wrong):
         order = 3
 
     caught(Boasting, r"Boasting: order: wanted errors that fall as h\^3 .*got h\^2\.0.*the order that the class states")
@@ -127,7 +127,7 @@ def test_wrong_dense_output_is_caught() -> None:
 def test_another_dtype_is_caught() -> None:
     """A solver that computes in float64 whatever the state is caught by the solution's dtype."""
 
-    class Promoting(Wrong):
+    class Promoting(_Wrong):
         def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
             return super().integrate(lambda s, y: field(s, y).double(), y0.double(), t, **options)
 
@@ -140,7 +140,7 @@ def test_another_dtype_is_caught() -> None:
 def test_mixed_batch_mates_are_caught() -> None:
     """A solver that lets samples see each other is caught; its own errors being of the right order hides nothing."""
 
-    class Mixing(Wrong):
+    class Mixing(_Wrong):
         def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
             solution = super().integrate(field, y0, t, **options)
             mixed = (
@@ -157,7 +157,7 @@ def test_mixed_batch_mates_are_caught() -> None:
 def test_a_cut_graph_is_caught() -> None:
     """A detached state shows in the gradient, and values computed another way in the tape."""
 
-    class Cut(Wrong):
+    class Cut(_Wrong):
         def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
             return super().integrate(lambda s, y: field(s, y.detach()), y0, t, **options)
 
@@ -167,7 +167,7 @@ def test_a_cut_graph_is_caught() -> None:
 def test_lost_statistics_are_caught() -> None:
     """Evaluations that are not counted are missed."""
 
-    class Forgetting(Wrong):
+    class Forgetting(_Wrong):
         def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
             solution = super().integrate(field, y0, t, **options)
             return replace(solution, stats=of.Stats(nfe_forward=solution.stats.nfe_forward - 1))
@@ -178,7 +178,7 @@ def test_lost_statistics_are_caught() -> None:
 def test_times_that_go_back_wrongly_are_caught() -> None:
     """A solver that steps forward whatever the times is caught on the way back."""
 
-    class Forward(Wrong):
+    class Forward(_Wrong):
         def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
             if t[-1] > t[0]:
                 return super().integrate(field, y0, t, **options)
@@ -192,7 +192,7 @@ def test_times_that_go_back_wrongly_are_caught() -> None:
 def test_a_solver_whose_steps_cannot_be_forced_needs_a_function() -> None:
     """Without the usual arguments the message asks for a function of the step size."""
 
-    class Odd(Wrong):
+    class Odd(_Wrong):
         def __init__(self, stride: float) -> None:
             super().__init__(stride)
 

