@@ -26,6 +26,8 @@ class Autoregressive(SeriesTask, ABC):
     def loss(self, batch: of.Series, stage: str) -> Tensor:
         """−log p of the targets and the weighted term of the class; logs the errors in evaluation."""
         batch = self.checked(batch)
+        if stage == "train":
+            batch = self.shown(batch)
         prediction, last = self.unroll(batch)
         if stage != "train":
             self.note_errors(prediction, batch, stage)

@@ -49,6 +49,7 @@ class LatentODE(SeriesTask):
         noise_std: Standard deviation σ of an observation around its prediction.
         learn_noise: Whether it is learned, from that value, for each feature.
         balance: Whether each feature of a series has as much weight in the likelihood, however often it is a target.
+        hide: Share of the times at which training hides what is seen, drawn anew for each batch, while targets stay.
         posterior_samples: Number of samples of z(t₀) in the bound.
         kl_anneal: Rate r at which the KL divergence comes in: in training its factor is 1 − rᵏ in step k. 0: at once.
         intensity_weight: Factor of the log-likelihood of when targets are observed: of each feature by a Poisson
@@ -83,6 +84,7 @@ class LatentODE(SeriesTask):
         noise_std: float = 0.1,
         learn_noise: bool = False,
         balance: bool = False,
+        hide: float = 0.0,
         posterior_samples: int = 1,
         kl_anneal: float = 0.0,
         intensity_weight: float = 0.0,
@@ -95,7 +97,7 @@ class LatentODE(SeriesTask):
         most_times: int = 500,
     ) -> None:
         latent = dynamics.width
-        super().__init__(latent, latent, dim, hidden, noise_std, learn_noise, balance, num_classes, class_weight)
+        super().__init__(latent, latent, dim, hidden, noise_std, learn_noise, balance, hide, num_classes, class_weight)
         if posterior_samples < 1:
             raise of.SettingError(f"LatentODE: posterior_samples must be at least 1; got {posterior_samples}")
         if not 0 <= kl_anneal < 1:
@@ -142,8 +144,8 @@ class LatentODE(SeriesTask):
     def loss(self, batch: of.Series, stage: str) -> Tensor:
         """−ELBO and the weighted terms of intensity and class; logs the KL divergence, and in evaluation the errors."""
         batch, training = self.checked(batch), stage == "train"
-        if training and self.shift:
-            batch = batch._replace(t=batch.t - self.shift * torch.rand_like(batch.t[:, :1]))
+        if training:
+            batch = self._moved(self.shown(batch))
         q = self.posterior(batch)
         factor = 1 - self.kl_anneal ** (self.global_step + 1) if training else 1.0
         bound, z0 = self._bound(batch, q, self.posterior_samples, factor)
@@ -151,6 +153,10 @@ class LatentODE(SeriesTask):
         if not training:
             self.note_errors(self.decode(self.path(q.mean, batch.t)), batch, stage)
         return -bound.mean() + self.class_loss(z0, batch, stage)
+
+    def _moved(self, batch: of.Series) -> of.Series:
+        """The batch at times that `shift` has moved back, each series' by a number of its own."""
+        return batch._replace(t=batch.t - self.shift * torch.rand_like(batch.t[:, :1])) if self.shift else batch
 
     def _bound(self, batch: of.Series, q: Normal, samples: int, factor: float) -> tuple[Tensor, Tensor]:
         """(B,), the bound with the KL divergence times a factor, and (samples, B, latent), the z(t₀) it is made of."""

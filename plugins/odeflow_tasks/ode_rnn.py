@@ -23,6 +23,7 @@ class ODERNN(Autoregressive):
         noise_std: Standard deviation of an observation around its prediction.
         learn_noise: Whether it is learned, from that value, for each feature.
         balance: Whether each feature of a series has as much weight in the likelihood, however often it is a target.
+        hide: Share of the times at which training hides what is seen, drawn anew for each batch, while targets stay.
         num_classes: Number of classes of the series; the command line takes it from the data.
         class_weight: Factor of the classes' cross-entropy in the loss; there is a classifier if it is positive.
 
@@ -39,11 +40,12 @@ class ODERNN(Autoregressive):
         noise_std: float = 0.1,
         learn_noise: bool = False,
         balance: bool = False,
+        hide: float = 0.0,
         num_classes: int | None = None,
         class_weight: float = 0.0,
     ) -> None:
         width = dynamics.width
-        super().__init__(width, width, dim, hidden, noise_std, learn_noise, balance, num_classes, class_weight)
+        super().__init__(width, width, dim, hidden, noise_std, learn_noise, balance, hide, num_classes, class_weight)
         self.between = Between(dynamics, solver)
         self.cell = nn.GRUCell(2 * self.dim, width)
 

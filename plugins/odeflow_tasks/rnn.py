@@ -27,8 +27,7 @@ class RNN(Autoregressive):
         noise_std: Standard deviation of an observation around its prediction.
         learn_noise: Whether it is learned, from that value, for each feature.
         balance: Whether each feature of a series has as much weight in the likelihood, however often it is a target.
-        hide: Share of the times at which training hides what is seen, to be predicted all the same; so it learns to
-            predict farther than from one observation to the next.
+        hide: Share of the times at which training hides what is seen, drawn anew for each batch, while targets stay.
         num_classes: Number of classes of the series; the command line takes it from the data.
         class_weight: Factor of the classes' cross-entropy in the loss; there is a classifier if it is positive.
 
@@ -49,19 +48,15 @@ class RNN(Autoregressive):
         num_classes: int | None = None,
         class_weight: float = 0.0,
     ) -> None:
-        super().__init__(width, width, dim, hidden, noise_std, learn_noise, balance, num_classes, class_weight)
+        super().__init__(width, width, dim, hidden, noise_std, learn_noise, balance, hide, num_classes, class_weight)
         if cell not in ("gru", "lstm"):
             raise of.SettingError(f"RNN: cell must be 'gru' or 'lstm'; got {cell!r}")
-        if not 0 <= hide < 1:
-            raise of.SettingError(f"RNN: hide must lie in [0, 1); got {hide}")
-        self.width, self.hide = width, hide
+        self.width = width
         self.cell = (nn.GRUCell if cell == "gru" else nn.LSTMCell)(2 * self.dim + 1, width)
 
     def unroll(self, batch: of.Series) -> tuple[Tensor, Tensor]:
         """(B, T, d), the predictions, and (B, width), the hidden state at the end of each series."""
         y, seen = batch.y, batch.seen
-        if self.training and self.hide:
-            seen = seen & (torch.rand_like(batch.t)[..., None] >= self.hide)
         present, known = seen.any(-1), seen.to(y)
         step = y.new_zeros(len(y), 2 * self.dim)  # the last observation, and which of it was seen
         state = (y.new_zeros(len(y), self.width),) * (2 if isinstance(self.cell, nn.LSTMCell) else 1)

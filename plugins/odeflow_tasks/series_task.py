@@ -42,6 +42,7 @@ class SeriesTask(of.Task, ABC):
         learn_noise: Whether it is learned, from that value, for each feature.
         balance: Whether the targets of a series weigh in the likelihood so that each of its features has as much as
             another, however often it is to be predicted; together they weigh as many as they are.
+        hide: Share of the times at which training hides what is seen, drawn anew for each batch, while targets stay.
         num_classes: Number of classes of the series.
         class_weight: Factor of the classes' cross-entropy in the loss; there is a classifier if it is positive.
 
@@ -58,6 +59,7 @@ class SeriesTask(of.Task, ABC):
         noise_std: float,
         learn_noise: bool,
         balance: bool,
+        hide: float,
         num_classes: int | None,
         class_weight: float,
     ) -> None:
@@ -65,11 +67,13 @@ class SeriesTask(of.Task, ABC):
         name = type(self).__name__
         if not noise_std > 0:
             raise of.SettingError(f"{name}: noise_std must be positive; got {noise_std}")
+        if not 0 <= hide < 1:
+            raise of.SettingError(f"{name}: hide must lie in [0, 1); got {hide}")
         if not class_weight >= 0:
             raise of.SettingError(f"{name}: class_weight must not be negative; got {class_weight}")
         if class_weight and (num_classes is None or num_classes < 2):
             raise of.SettingError(f"{name}: a classifier needs num_classes, at least 2; got {num_classes}")
-        self.dim, self.balance, self.class_weight = known_dim(self, dim), balance, class_weight
+        self.dim, self.balance, self.hide, self.class_weight = known_dim(self, dim), balance, hide, class_weight
         self.decoder = _perceptron(width, hidden, self.dim)
         self.log_noise = nn.Parameter(torch.full((self.dim,), math.log(noise_std)), requires_grad=learn_noise)
         self.classifier = _perceptron(class_width, hidden, num_classes or 0) if class_weight else None
@@ -80,6 +84,12 @@ class SeriesTask(of.Task, ABC):
     @abstractmethod
     def predict(self, batch: of.Series) -> Tensor:
         """(B, T, d), the predictions at the batch's times."""
+
+    def shown(self, batch: of.Series) -> of.Series:
+        """The batch as training shows it: without what `hide` hides."""
+        if not self.hide:
+            return batch
+        return batch._replace(seen=batch.seen & (torch.rand_like(batch.t)[..., None] >= self.hide))
 
     def log_likelihood(self, prediction: Tensor, batch: of.Series) -> Tensor:
         """The log-density of the targets in nats.

@@ -421,7 +421,7 @@ def test_posterior_samples_surround_the_mean() -> None:
         latent_ode_rnn(posterior_samples=3, intensity_weight=1.0),
         latent_rnn(most_times=20),
         rnn(learn_noise=True, **CLASSES),
-        rnn(cell="lstm", hide=0.5),
+        rnn(cell="lstm"),
         ode_rnn(**CLASSES),
     ],
 )
@@ -461,13 +461,24 @@ def test_training_shifts_the_times() -> None:
     torch.testing.assert_close(loss, -task.elbo(moved).mean())
 
 
-def test_training_hides_observations() -> None:
-    """With `hide` the training loss is random, that of evaluation is not."""
-    batch, task = series(), rnn(hide=0.5)
-    quiet(task)
-    assert len({float(task.loss(batch, "train").detach()) for _ in range(4)}) == 4
-    task.eval()
-    assert len({float(task.loss(batch, "val").detach()) for _ in range(4)}) == 1
+@pytest.mark.parametrize("model", MODELS)
+def test_training_hides_observations(model: Callable[..., SeriesTask]) -> None:
+    """With `hide` training loses that share of the times of what is seen, and no target; evaluation loses nothing."""
+    batch, task, plain = series(40), model(hide=0.25), model()
+    shown = task.shown(batch)
+    assert torch.equal(shown.target, batch.target)
+    assert bool((shown.seen <= batch.seen).all())
+    present, left = batch.seen.any(-1), shown.seen.any(-1)
+    assert torch.equal(shown.seen, batch.seen & left[..., None])
+    assert 0.15 < 1 - left.sum() / present.sum() < 0.35
+    task.load_state_dict(plain.state_dict())
+    found: dict[str, Tensor] = {}
+    for each, stage in itertools.product((task, plain), ("train", "val")):
+        quiet(each)
+        torch.manual_seed(0)
+        found[f"{stage} {'hide' if each is task else 'plain'}"] = each.loss(batch, stage)
+    assert torch.equal(found["val hide"], found["val plain"])
+    assert not torch.equal(found["train hide"], found["train plain"])
 
 
 def test_errors_are_told_of_what_they_are_of() -> None:
@@ -545,6 +556,7 @@ def test_extrapolations_are_drawn_on_both_sides() -> None:
         (lambda: latent_rnn(posterior_samples=0), "posterior_samples must be at least 1; got 0"),
         (lambda: latent_rnn(kl_anneal=1.0), r"kl_anneal must lie in \[0, 1\), as 0.99; got 1.0"),
         (lambda: latent_rnn(intensity_weight=-1.0), "intensity_weight must not be negative; got -1.0"),
+        (lambda: latent_rnn(hide=-0.1), r"hide must lie in \[0, 1\); got -0.1"),
         (lambda: latent_rnn(shift=-1.0), "shift must not be negative; got -1.0"),
         (lambda: latent_rnn(most_times=5), "most_times must be at least 6; got 5"),
         (lambda: latent_rnn(dim=None), "LatentODE needs dim, the number of values of an observation"),
