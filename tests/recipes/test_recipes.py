@@ -89,6 +89,8 @@ def test_every_recipe_runs(
 ) -> None:
     """Each recipe trains and validates by the command line, and leaves its checkpoints, metrics and configuration."""
     monkeypatch.chdir(tmp_path)
+    for side in ("FINE", "COARSE"):
+        monkeypatch.setattr(f"odeflow_tasks.density_figures.{side}", 10)
     few = ["--trainer.max_epochs", "1", "--trainer.limit_val_batches", "1", "--trainer.num_sanity_val_steps", "0"]
     few += ["--trainer.check_val_every_n_epoch", "1"]
     root = REAL.get(recipes.read(name)["data"]["class_path"])
