@@ -496,7 +496,7 @@ def test_moved_images_keep_shape_and_dtype(shape: tuple[int, ...], dtype: torch.
 def test_no_range_moves_nothing() -> None:
     """With all ranges zero the map is the identity."""
     images = torch.randn(4, 1, 28, 28)
-    torch.testing.assert_close(mnist.random_affine(images, **ALONE), images, rtol=0, atol=1e-5)
+    torch.testing.assert_close(mnist.random_affine(images, **ALONE), images, rtol=0, atol=1e-4)
 
 
 def test_what_comes_in_from_outside_is_dark() -> None:

@@ -234,6 +234,7 @@ def test_densities_of_the_plane_come_near_the_truth(name: str, tmp_path: Path, m
     assert last(Path("runs/test/version_0"), "test/loss") == pytest.approx(data.entropy(), abs=0.05)
 
 
+@LIGHTNING_WARNS
 def test_spirals_begin_to_be_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred steps halve the error of a latent ODE; from its checkpoint alone test spirals are predicted and drawn."""
     monkeypatch.chdir(tmp_path)
