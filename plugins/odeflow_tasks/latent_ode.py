@@ -248,17 +248,15 @@ class LatentODE(SeriesTask):
     def _states(self, z0: Tensor, t: Tensor) -> Tensor:
         """(…, B, T, latent and expected numbers of events since t₀)."""
         rows = z0.reshape(-1, self.latent)
-        states = at_own_times(
-            self.flow, rows, t.expand(*z0.shape[:-1], t.shape[-1]).reshape(len(rows), -1), self.most_times
-        )
+        times = t.expand(*z0.shape[:-1], t.shape[-1]).reshape(len(rows), -1)
+        states = at_own_times(self.flow, rows, times, self.most_times)
         return states.view(*z0.shape[:-1], *states.shape[1:])
 
     def figures(self, batch: Any) -> dict[str, Figure]:
         """Reconstruction and extrapolation with posterior bands, latent paths, and samples from the prior."""
         batch = series_figures.few(self.checked(batch))
-        with torch.random.fork_rng(
-            [batch.t.device] if batch.t.is_cuda else []
-        ):  # a run does not depend on its pictures
+        devices = [batch.t.device] if batch.t.is_cuda else []
+        with torch.random.fork_rng(devices):  # so that a run does not depend on its pictures
             torch.manual_seed(0)
             return series_figures.draw_latent(self, batch)
 

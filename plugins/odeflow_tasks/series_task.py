@@ -73,7 +73,7 @@ class SeriesTask(of.Task, ABC):
             raise of.SettingError(f"{name}: class_weight must not be negative; got {class_weight}")
         if class_weight and (num_classes is None or num_classes < 2):
             raise of.SettingError(f"{name}: a classifier needs num_classes, at least 2; got {num_classes}")
-        self.dim, self.balance, self.hide, self.class_weight = known_dim(self, dim), balance, hide, class_weight
+        self.dim, self.balance, self.hide, self.class_weight = _known_dim(self, dim), balance, hide, class_weight
         self.decoder = _perceptron(width, hidden, self.dim)
         self.log_noise = nn.Parameter(torch.full((self.dim,), math.log(noise_std)), requires_grad=learn_noise)
         self.classifier = _perceptron(class_width, hidden, num_classes or 0) if class_weight else None
@@ -136,7 +136,7 @@ class SeriesTask(of.Task, ABC):
         counts = batch.target.sum(1)
         self._note(stage, "feature_mse", square.sum(1) / counts.clamp(min=1))
         unseen = batch.target & ~batch.seen
-        inside = observed_time(batch)[..., None]
+        inside = _observed_time(batch)[..., None]
         masks = (batch.target, unseen & inside, unseen & ~inside)
         for kind, mask in zip(KINDS, masks, strict=True):
             if bool(mask.any()):
@@ -199,7 +199,7 @@ class SeriesTask(of.Task, ABC):
         return batch
 
 
-def known_dim(task: of.Task, dim: int | None) -> int:
+def _known_dim(task: of.Task, dim: int | None) -> int:
     """The length of an observation.
 
     Raises:
@@ -212,7 +212,7 @@ def known_dim(task: of.Task, dim: int | None) -> int:
     return dim
 
 
-def observed_time(batch: of.Series) -> Tensor:
+def _observed_time(batch: of.Series) -> Tensor:
     """(B, T), bool: which times lie between the first and the last at which anything of the series is seen."""
     present = batch.seen.any(-1)
     return (present.cumsum(1) > 0) & (present.flip(1).cumsum(1).flip(1) > 0)
