@@ -32,7 +32,7 @@ class Potential:
 
 @cache
 def _log_factor(potential: Potential) -> float:
-    """Log Z, by the midpoint rule, whose error falls exponentially for densities as smooth as these."""
+    """The logarithm of Z, by the midpoint rule, whose error falls exponentially for densities as smooth as these."""
     at = torch.arange(-REACH + WIDTH / 2, REACH, WIDTH, dtype=torch.float64)
     with torch.no_grad():
         return (-potential.energy(torch.cartesian_prod(at, at))).logsumexp(0).item() + 2 * math.log(WIDTH)

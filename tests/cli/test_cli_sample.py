@@ -101,6 +101,17 @@ def test_weights_alone_are_enough(done, trained):
     assert np.array_equal(loaded("samples.npz")["x"], loaded(RUN / "samples.npz")["x"])
 
 
+def test_images_are_drawn_as_such(done, brief):
+    """Samples of images keep their shape, and the picture shows them in rows."""
+    done(f"fit -c density/digits {brief}")
+    out = done("sample --ckpt_path runs/density/digits/version_0/checkpoints/best.ckpt --count 9 --output few.npz").out
+    assert out == "9 samples are in few.npz, as x, log_prob; drawn to few.png\n"
+    drawn = loaded("few.npz")
+    assert drawn["x"].shape == (9, 1, 8, 8)
+    assert drawn["log_prob"].shape == (9,)
+    assert Path("few.png").stat().st_size > 1000
+
+
 def test_other_tasks_may_draw_samples(done, brief):
     """A loose plugin's samples need no density and no plane."""
     Path("noise.py").write_text(OTHERS)
