@@ -1,6 +1,7 @@
 """Downloads of published files, of which nothing is kept but what was checked, and no half."""
 
 import io
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,6 +9,8 @@ from tempfile import TemporaryDirectory
 import pooch
 
 import odeflow as of
+
+ANYONE_WRITES = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 def fetch(address: str, root: Path, name: str, advice: str) -> io.BytesIO:
@@ -37,6 +40,8 @@ def fetch(address: str, root: Path, name: str, advice: str) -> io.BytesIO:
 def keep(root: Path, name: str, write: Callable[[Path], object]) -> None:
     """Writes a file and then gives it its name, so that a killed run leaves no half of it.
 
+    A folder that nobody may write to stays as it is, even for root, whom its mode would not stop.
+
     Args:
         root: The folder.
         name: Of the file.
@@ -46,6 +51,8 @@ def keep(root: Path, name: str, write: Callable[[Path], object]) -> None:
         DataError: The file cannot be written, or not get its name.
     """
     try:
+        if not root.stat().st_mode & ANYONE_WRITES:
+            raise PermissionError("the folder is read-only")
         with TemporaryDirectory(dir=root) as folder:
             part = Path(folder, name)
             write(part)

@@ -604,6 +604,14 @@ def test_a_folder_that_cannot_be_written_serves(root: Path, monkeypatch: pytest.
     assert holdings(root) == [f"{NAME}.zip"]
 
 
+def test_a_read_only_folder_stays_as_it_is(root: Path) -> None:
+    """A folder whose mode forbids to write is not written to, not even by root."""
+    root.chmod(0o555)
+    assert len(ready(root).train) == 49
+    assert holdings(root) == [f"{NAME}.zip"]
+    root.chmod(0o755)
+
+
 def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
