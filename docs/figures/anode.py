@@ -7,7 +7,6 @@ Of each recipe the newest run is taken.
 """
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 import odeflow as of
+from runs import column, newest
 
 RUNS = {"plain": ("crossing_plain", "spheres_plain"), "augmented": ("crossing", "spheres")}
 COLOURS = {"plain": "tab:orange", "augmented": "tab:blue"}
@@ -57,17 +57,6 @@ def draw_crossing(axes: Any, run: Path, kind: str) -> None:
     mse = min(column(run, "val/loss"))
     title = f"crossing, {kind}: MSE {mse:.1e}" if mse < 1e-3 else f"crossing, {kind}: MSE {mse:.4f}"
     axes.set(title=title, xlabel="$t$", ylabel="$y_1$", xlim=(flow.t0, flow.t1), ylim=(-1.6, 1.6))
-
-
-def newest(folder: Path) -> Path:
-    """The last version of a run."""
-    return max(folder.glob("version_*"), key=lambda version: int(version.name.removeprefix("version_")))
-
-
-def column(run: Path, name: str) -> list[float]:
-    """All values of a metric."""
-    with (run / "metrics.csv").open() as file:
-        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
 if __name__ == "__main__":

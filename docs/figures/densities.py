@@ -19,6 +19,7 @@ from odeflow import checkpoint
 from odeflow.registry import build
 from odeflow_data import ToyDensity
 from odeflow_tasks import Density
+from runs import newest
 
 NAMES = ("two_moons", "two_circles", "eight_gaussians", "checkerboard")
 REACH, CELLS, POINTS = 5.0, 200, 5000
@@ -57,11 +58,6 @@ def draw(panels: Any, name: str, ckpt_path: Path) -> None:
     panels[0].set(title=f"{name}\n{nll:.3f} nats, entropy {entropy:.3f}")
     for axes in panels:
         axes.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), aspect="equal", xticks=[], yticks=[])
-
-
-def newest(folder: Path) -> Path:
-    """The last version of a run."""
-    return max(folder.glob("version_*"), key=lambda version: int(version.name.removeprefix("version_")))
 
 
 if __name__ == "__main__":
