@@ -26,11 +26,11 @@ from odeflow_tasks import Variational
 RECIPE = "density/planar_vs_cnf"
 TARGETS, SIZES = ("U1", "U2", "U3"), (1, 2, 8, 32)
 FLOWS = {
-    "planar": ["--model.dynamics", "null", "--model.planar", "{size}", "--optimizer", "RMSprop", "--optimizer.lr=3e-3"],
-    "cnf": ["--model.dynamics.units", "{size}"],
+    "planar": ["--model.dynamics=null", "--model.planar={size}", "--optimizer=RMSprop", "--optimizer.lr=3e-3"],
+    "cnf": ["--model.dynamics.units={size}"],
 }
-EPOCHS = {"planar": 40, "cnf": 12}
-"""Of 250 steps each. The planar flow takes more of them, as in the paper."""
+EPOCHS, STEPS = {"planar": 40, "cnf": 12}, 250
+"""Epochs, and steps in one of them. The planar flow takes more, as in the paper; half of them are annealed."""
 TITLES = {"planar": "planar flow, depth K", "cnf": "CNF, width M"}
 COLOURS = {"planar": "tab:orange", "cnf": "tab:blue"}
 REACH, CELLS = 5.0, 150
@@ -87,7 +87,8 @@ def trained(runs: Path, target: str, flow: str, size: int, epochs: int) -> Path:
     """The folder of the run, which is trained if it is not there."""
     run = runs / f"{target}_{flow}_{size}"
     if not (run / "checkpoints/last.ckpt").is_file():
-        words = ["--model.target", target, *(word.format(size=size) for word in FLOWS[flow])]
+        words = [f"--model.target={target}", *(word.format(size=size) for word in FLOWS[flow])]
+        words += [f"--model.anneal={epochs * STEPS // 2}"]
         words += [f"--trainer.max_epochs={epochs}", "--trainer.enable_progress_bar=false"]
         words += [
             "--trainer.logger=CSVLogger",

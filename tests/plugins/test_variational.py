@@ -90,6 +90,19 @@ def test_samples_come_with_their_density(options: dict[str, Any]) -> None:
     assert torch.allclose(again.double().eval().log_prob(x), task.log_prob(x))
 
 
+@pytest.mark.parametrize(("step", "beta"), [(0, 0.01), (30, 0.3), (100, 1.0), (250, 1.0)])
+def test_training_is_annealed(step: int, beta: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training loss is E[log q + β U] + log Z, β growing from 0.01 to 1; an evaluation has none of it."""
+    task, z = Variational(planar=3, anneal=100), torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(Variational, "global_step", step)
+    x, log_q = task(z)
+    energy = task.target.energy(x)
+    log_factor = -(task.target.log_density(x) + energy)
+    for stage, factor in (("train", beta), ("val", 1.0)):
+        expected = (log_q + factor * energy + log_factor).mean().item()
+        assert task.loss(z, stage).item() == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("cnf", [False, True])
 def test_flows_come_closer(cnf: bool) -> None:
     """A short training at least halves the divergence from the wave."""
@@ -144,6 +157,8 @@ def test_errors() -> None:
         Variational()
     with pytest.raises(of.SettingError, match=r"Variational needs a solver for PlanarCNF; give model\.solver"):
         Variational(PlanarCNF(2))
+    with pytest.raises(of.SettingError, match="Variational: anneal is a number of steps; got -1"):
+        Variational(planar=1, anneal=-1)
     with pytest.raises(of.SettingError, match="StandardNormal: dim must be at least 1; got 0"):
         StandardNormal(dim=0)
     with pytest.raises(of.SettingError, match="StandardNormal: seed must not be negative; got -1"):
