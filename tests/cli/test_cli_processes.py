@@ -106,6 +106,21 @@ def test_processes_keep_the_same_weights(tmp_path, loose, done, refused, start, 
     assert of.load(last, plugins=[str(loose)]).flow.solver.num_steps == 2
 
 
+@pytest.mark.parametrize("recipe", ["density/digits", "latent/periodic --data.batch_size 8"])
+def test_processes_of_every_task_keep_the_same_weights(tmp_path, loose, recipe):
+    """Densities with noise and moving statistics, and series that are padded, train the same weights in two processes."""
+    words = (
+        f"fit -c {recipe} --plugins {loose} --trainer.callbacks+=loose_heun.Witness "
+        "--trainer.strategy ddp --trainer.devices 2 --trainer.max_epochs 1 --trainer.limit_train_batches 2 "
+        "--trainer.limit_val_batches 1 --trainer.check_val_every_n_epoch 1 --trainer.log_every_n_steps 1 "
+        "--trainer.enable_progress_bar false --trainer.enable_model_summary false"
+    )
+    outcome = started(*SCRIPT, *words.split(), folder=tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    one, other = ((tmp_path / f"rank_{rank}_of_2.txt").read_text().split() for rank in (0, 1))
+    assert one == other
+
+
 class _Problem:
     """A nonlinear, time-dependent field, a batch of eight, and the loss's gradient, in float64."""
 
