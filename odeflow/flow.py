@@ -49,7 +49,8 @@ def solve(
         dense: Whether the solution can be called, `solution(t)`, for the state at any time. Costs the memory of a few
             states a step.
         event: What shall be looked for on the way. At the first terminal event the solve ends: its time is then the
-            last of the solution, and the times beyond are left out.
+            last of the solution, and the times beyond are left out. Where the solver steps per sample, each sample ends
+            at its own: the times beyond are its event's time, and its state stays what it is there.
 
     Returns:
         Solution with y of shape (T, B, *state), or a tuple of such tensors. Where there are events, `events` says where

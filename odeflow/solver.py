@@ -57,7 +57,7 @@ class Solution:
     """The solution of an initial value problem at the times that were asked for.
 
     Attributes:
-        t: (T,), the times, or (B, T) where each sample has its own.
+        t: (T,), the times, or (B, T) where each sample has its own, or ends at an event of its own.
         y: (T, *state), or a tuple of such tensors where the state is a tuple.
         stats: What it took.
         events: Where each of the events was met, in the order in which they were given.

@@ -40,15 +40,15 @@ def on_fixed_clock(field: Field, t: Tensor, step_at: Sequence[float] = ()) -> Fi
 def _knots(t: Tensor, step_at: Sequence[float]) -> list[Tensor]:
     """The ends of the pieces of the clock, each () or (B,): the first time, those of jumps, the last time.
 
-    A jump before the first time is there moved to it, one after the last to that: its piece has no length.
+    Jumps before the first time count as there, those after the last time as there: their pieces have no length.
     """
     if not step_at:
         return [t[..., 0], t[..., -1]]
     start, end = t[..., 0].double(), t[..., -1].double()
     backwards = bool((end < start).all())
     jumps = torch.tensor(sorted(set(step_at), reverse=backwards), dtype=start.dtype, device=t.device)
-    sign = -1 if backwards else 1
-    inner = [start.where(sign * (time - start) <= 0, end.where(sign * (end - time) <= 0, time)) for time in jumps]
+    jumps, sign = jumps.view(-1, *(1,) * start.dim()), -1 if backwards else 1
+    inner = start.where(sign * (jumps - start) <= 0, end.where(sign * (end - jumps) <= 0, jumps))
     return [start, *inner, end]
 
 
