@@ -138,20 +138,23 @@ class Watch:
                 self.stopped |= event.terminal
         return len(self.crossings) > known
 
-    def locate(self, crossing: Crossing, interpolant: JointInterpolant) -> float:
-        """The time of a crossing, by bracketing on its step's polynomial."""
-        start, end = interpolant.mesh.times[crossing.step : crossing.step + 2]
-
-        def value(place: Tensor) -> Tensor:
-            t = start + place * (end - start)
-            return self._of(crossing, t, interpolant.at(t[None], [crossing.step])[0]).to(t)
-
+    def locate(self, interpolant: JointInterpolant) -> list[float]:
+        """The times of all crossings, by bracketing on their steps' polynomials."""
+        steps = [crossing.step for crossing in self.crossings]
+        times = torch.tensor(interpolant.mesh.times, dtype=torch.float64)
+        start, size = times[steps], times.diff()[steps]
         with torch.no_grad():
-            return start + float(roots(value, torch.zeros((), dtype=torch.float64))) * (end - start)
+            place = roots(lambda place: self._along(self.crossings, start + place * size, interpolant), start)
+        return (start + place * size).tolist()
 
-    def _of(self, crossing: Crossing, t: Tensor, y: Tensor) -> Tensor:
-        value = self.value(crossing.event, t, y)
-        return value if crossing.sample is None else value[crossing.sample]
+    def _along(self, crossings: Sequence[Crossing], t: Tensor, interpolant: JointInterpolant) -> Tensor:
+        """(K,), the values of the crossings' events at the times t, (K,), of the solution."""
+        values: list[Tensor] = []
+        states = interpolant.at(t, [crossing.step for crossing in crossings])
+        for crossing, time, state in zip(crossings, t, states, strict=True):
+            value = self.value(crossing.event, time, state)
+            values.append(value if crossing.sample is None else value[crossing.sample])
+        return torch.stack(values).to(t) if values else t
 
     def times(self, crossings: Sequence[Crossing], located: Sequence[float], interpolant: JointInterpolant) -> Tensor:
         """(K,), the crossings' times with their gradients, by the implicit function theorem.
@@ -159,20 +162,13 @@ class Watch:
         An event g(t, y(t)) = 0 with y(t) the dense output moves with whatever y depends on by δt = −δg / (dg/dt).
         """
         t = torch.tensor(located, dtype=torch.float64)
-        if not (torch.is_grad_enabled() and crossings):
+        if not torch.is_grad_enabled():
             return t
-        steps = [crossing.step for crossing in crossings]
-
-        def values(t: Tensor, interpolant: JointInterpolant) -> Tensor:
-            states = interpolant.at(t, steps)
-            triples = zip(crossings, t, states, strict=True)
-            return torch.stack([self._of(crossing, time, state) for crossing, time, state in triples]).to(t)
-
-        moving = values(t, interpolant)
+        moving = self._along(crossings, t, interpolant)
         if not moving.requires_grad:
             return t
         clock = t.clone().requires_grad_()
-        (rate,) = torch.autograd.grad(values(clock, interpolant.detach()).sum(), clock)
+        (rate,) = torch.autograd.grad(self._along(crossings, clock, interpolant.detach()).sum(), clock)
         return t - (moving - moving.detach()) / rate
 
 

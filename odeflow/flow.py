@@ -140,9 +140,9 @@ def _at_events(solution: Solution, watch: Watch, t: Tensor) -> Solution:
     dense = solution.interpolant
     assert isinstance(dense, JointInterpolant)
     assert isinstance(solution.y, Tensor)
-    detached = dense.detach()
     sign = math.copysign(1.0, dense.end - dense.mesh.times[0])
-    found = sorted(((watch.locate(each, detached), each) for each in watch.crossings), key=lambda pair: sign * pair[0])
+    located = zip(watch.locate(dense.detach()), watch.crossings, strict=True)
+    found = sorted(located, key=lambda pair: sign * pair[0])
     final = next((number for number, (_, each) in enumerate(found) if watch.events[each.event].terminal), None)
     if final is None and any(each.terminal and each.required for each in watch.events):
         error = SolveError(

@@ -126,7 +126,7 @@ class _Steps:
 
     Attributes:
         ids: (c,), whose.
-        number: (c,), the how manieth each is of its sample.
+        number: (c,), its place among the kept steps of its sample.
         start: (c,), the time at its start.
         end: (c,), the time at its end.
     """

@@ -143,7 +143,7 @@ class PerSample:
         return Solution(self.t, self.outputs.solution(), self.tally.stats(self.clocks.evaluations))
 
     def _step(self) -> None:
-        """One attempt of every sample.
+        """One attempt of every sample, from which the accepted ones go on.
 
         It is made without autograd. With it the accepted steps are then taken once more, so that a rejected one, which
         may have left the field's domain, does not come into the graph, where zero times nan is nan.
@@ -152,11 +152,7 @@ class PerSample:
         with torch.no_grad():
             stop, window = self._ahead()
             end, h = samples.step(stop)
-            if samples.first is None:
-                samples.first = self.clocks.evaluate(samples.t, samples.y, window)
-            self.clocks.set(samples.t, h, samples.first, window)
-            stages.forget_slope()
-            y1 = stages.step(0.0, 1.0, samples.y)
+            y1 = self._attempt(h, window)
             verdict = self.control.judge(samples, h, y1, stages.error().view_as(y1))
             accepted, moving = verdict.accepted, samples.moving
             self.tally.add(samples, h, accepted & moving, ~accepted & moving)
@@ -192,6 +188,15 @@ class PerSample:
             self.tape.append(Segment(samples.y, rerun, rows, None))
         after.y, after.first = y1, last
         self.samples = after
+
+    def _attempt(self, h: Tensor, window: Window | None) -> Tensor:
+        """(b, *state), the ends of steps of sizes h, without autograd."""
+        samples = self.samples
+        if samples.first is None:
+            samples.first = self.clocks.evaluate(samples.t, samples.y, window)
+        self.clocks.set(samples.t, h, samples.first, window)
+        self.stages.forget_slope()
+        return self.stages.step(0.0, 1.0, samples.y)
 
     def _ahead(self) -> tuple[Tensor, Window | None]:
         """(b,), where the next steps end at the latest, and between which times the field is evaluated in them."""

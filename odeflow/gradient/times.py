@@ -40,16 +40,18 @@ def on_fixed_clock(field: Field, t: Tensor, step_at: Sequence[float] = ()) -> Fi
 def _knots(t: Tensor, step_at: Sequence[float]) -> list[Tensor]:
     """The ends of the pieces of the clock, each () or (B,): the first time, those of jumps, the last time.
 
-    Jumps before the first time count as there, those after the last time as there: their pieces have no length.
+    Of jumps outside, those before the first time of a sample count as there, those after its last as there: such pieces
+    have no length.
     """
     if not step_at:
         return [t[..., 0], t[..., -1]]
     start, end = t[..., 0].double(), t[..., -1].double()
-    backwards = bool((end < start).all())
-    jumps = torch.tensor(sorted(set(step_at), reverse=backwards), dtype=start.dtype, device=t.device)
-    jumps, sign = jumps.view(-1, *(1,) * start.dim()), -1 if backwards else 1
-    inner = start.where(sign * (jumps - start) <= 0, end.where(sign * (end - jumps) <= 0, jumps))
-    return [start, *inner, end]
+    sign = 1 if bool((end > start).all()) else -1
+    jumps = torch.tensor(sorted(set(step_at), reverse=sign < 0), dtype=start.dtype, device=t.device)
+    if t.dim() == 1:
+        return [start, *jumps[(jumps - start) * (end - jumps) > 0], end]
+    jumps = jumps[:, None]
+    return [start, *start.where(sign * (jumps - start) <= 0, end.where(sign * (end - jumps) <= 0, jumps)), end]
 
 
 def _pieces(knots: Sequence[Tensor], times: Tensor) -> Tensor:
@@ -68,8 +70,9 @@ def _pieces(knots: Sequence[Tensor], times: Tensor) -> Tensor:
 
 def _ends(knots: Sequence[Tensor], pieces: Tensor) -> tuple[Tensor, Tensor]:
     """Where pieces begin and end."""
-    if len(knots) == 2:
-        return knots[0], knots[1]
+    if len(knots) == 2 or not pieces.dim():
+        number = int(pieces) if len(knots) > 2 else 0
+        return knots[number], knots[number + 1]
     table = torch.stack(list(knots)).to(pieces.device)
     if table.dim() == 1:
         return table[pieces], table[pieces + 1]

@@ -166,6 +166,19 @@ def test_gradients_across_jumps(gradient: of.Gradient, own: bool, backwards: boo
     assert torch.autograd.gradcheck(loss, inputs, eps=1e-5, atol=1e-6, rtol=1e-6, fast_mode=True)
 
 
+def test_adjoint_goes_back_jointly_across_jumps() -> None:
+    """After a per-sample solve across a jump, by PI, Adjoint's gradient is Backprop's."""
+    y0 = torch.linspace(0.1, 1.2, 6, dtype=D).view(3, 2).requires_grad_()
+    by = Dopri5(1e-9, 1e-9, controller="PI", step_at=(1.0,), per_sample=True)
+    truth, found = (
+        torch.autograd.grad(of.solve(jumping(), y0, [0.0, 0.5, 2.0], solver=by, gradient=each, params=()).y.sum(), y0)[
+            0
+        ]
+        for each in (of.Backprop(), of.Adjoint())
+    )
+    assert torch.allclose(found, truth, rtol=1e-6, atol=1e-6)
+
+
 def test_fields_with_data_for_each_sample() -> None:
     """A field that holds data for each sample is given the whole batch across jumps, too."""
     context = torch.linspace(-1, 1, 8, dtype=D)[:, None]
