@@ -178,7 +178,7 @@ class PerSample:
             if refused:
                 choice = column(accepted, y1).bool()
                 y1 = torch.where(choice, y1, samples.y)
-                last = None if last is None else torch.where(choice, last, samples.first)
+                last = None if last is None or samples.first is None else torch.where(choice, last, samples.first)
             if self.breaks is not None and bool(((t == stop) & after.moving).any()):
                 last = None  # the field goes on from there with other slopes
         if self.traced:
