@@ -1,9 +1,11 @@
 """Dense output: the solution at any time between its first and its last."""
 
+import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -24,7 +26,7 @@ def nodes(degree: int) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=32)
-def _powers_to_values(degree: int) -> Tensor:
+def powers_to_values(degree: int) -> Tensor:
     """(degree + 1, degree + 1): takes 1, θ, θ², … to the weights of the values at the nodes."""
     with torch.inference_mode(False):
         places = torch.tensor(nodes(degree), dtype=torch.float64)
@@ -45,10 +47,75 @@ class Observer(Protocol):
         ...
 
 
-class Mesh:
+class Interpolant(ABC):
+    """A solution at any time, by the polynomial of the step in which it lies.
+
+    Args:
+        views: What people shall see of states, one applied after the other.
+    """
+
+    def __init__(self, views: tuple[View, ...] = ()) -> None:
+        self.views = views
+
+    def __call__(self, t: Tensor | float) -> State:
+        """The state at the times t.
+
+        Args:
+            t: (), or what `states` takes; inside; may carry a gradient.
+
+        Returns:
+            (*state) or (m, *state).
+
+        Raises:
+            SettingError: A time lies outside.
+        """
+        if not isinstance(t, Tensor):
+            t = torch.tensor(t, dtype=torch.float64)
+        state: State = self.states(t if t.dim() else t[None])
+        for view in self.views:
+            state = view(state)
+        if t.dim():
+            return state
+        return state[0] if isinstance(state, Tensor) else tuple(leaf[0] for leaf in state)
+
+    @abstractmethod
+    def states(self, t: Tensor) -> Tensor:
+        """(m, *state), the states at the times t, (m,), as solvers know them.
+
+        Raises:
+            SettingError: A time lies outside, or t has another shape.
+        """
+
+    def seen(self, view: View) -> Self:
+        """The same, of which people see this."""
+        other = copy.copy(self)
+        other.views = (*self.views, view)
+        return other
+
+
+class Mesh(ABC):
     """What a solve notes of its steps. The polynomials of those that are kept are rows of the solution, at `nodes`.
 
     So every gradient that carries rows carries the dense output.
+
+    Attributes:
+        asked: The rows at the times that were asked for; none if the solver does not show its steps.
+    """
+
+    asked: list[int]
+
+    @abstractmethod
+    def interpolant(self, rows: Tensor, move: Callable[[Tensor], Tensor]) -> Interpolant:
+        """The solution at any time in the steps that were kept.
+
+        Args:
+            rows: (R, *state), all rows of the solution.
+            move: Lets times follow whatever they depend on.
+        """
+
+
+class JointMesh(Mesh):
+    """What a solve notes of steps that all samples take together.
 
     Args:
         dense: Whether all steps are kept.
@@ -56,7 +123,6 @@ class Mesh:
 
     Attributes:
         times: The first time and the end of every step.
-        asked: The rows at the times that were asked for.
         blocks: Number of each kept step, and the first of its rows.
         degree: Degree of the polynomials.
     """
@@ -85,9 +151,12 @@ class Mesh:
         """Whether the solve ends with the last step."""
         return self.observer is not None and self.observer.stopped
 
+    def interpolant(self, rows: Tensor, move: Callable[[Tensor], Tensor]) -> "JointInterpolant":
+        return JointInterpolant(self, move(torch.tensor(self.times, dtype=torch.float64)), rows)
 
-class Interpolant:
-    """A solution at any time, by the polynomial of the step in which it lies.
+
+class JointInterpolant(Interpolant):
+    """A solution at any time, where all samples took the same steps.
 
     Args:
         mesh: The steps.
@@ -98,34 +167,16 @@ class Interpolant:
     """
 
     def __init__(
-        self, mesh: Mesh, times: Tensor, rows: Tensor, views: tuple[View, ...] = (), end: float | None = None
+        self, mesh: JointMesh, times: Tensor, rows: Tensor, views: tuple[View, ...] = (), end: float | None = None
     ) -> None:
-        self.mesh, self.times, self.rows, self.views = mesh, times, rows, views
+        super().__init__(views)
+        self.mesh, self.times, self.rows = mesh, times, rows
         self.end = mesh.times[-1] if end is None else end
 
-    def __call__(self, t: Tensor | float) -> State:
-        """The state at the times t.
-
-        Args:
-            t: () or (m,), inside; may carry a gradient.
-
-        Returns:
-            (*state) or (m, *state).
-
-        Raises:
-            SettingError: A time lies outside.
-        """
-        if not isinstance(t, Tensor):
-            t = torch.tensor(t, dtype=torch.float64)
-        if t.dim() > 1:
+    def states(self, t: Tensor) -> Tensor:
+        if t.dim() != 1:
             raise SettingError(f"t must be one time, (), or several, (m,); its shape is {tuple(t.shape)}")
-        flat = t.reshape(-1)
-        state: State = self.at(flat, self.steps(flat.detach()))
-        for view in self.views:
-            state = view(state)
-        if t.dim():
-            return state
-        return state[0] if isinstance(state, Tensor) else tuple(leaf[0] for leaf in state)
+        return self.at(t, self.steps(t.detach()))
 
     def steps(self, t: Tensor) -> list[int]:
         """The numbers of the steps in which the times t, (m,), lie."""
@@ -143,7 +194,7 @@ class Interpolant:
     def at(self, t: Tensor, steps: list[int]) -> Tensor:
         """(m, *state), the states at the times t, (m,), by the polynomials of these steps: one product for each."""
         degree, found = self.mesh.degree, torch.tensor(steps, dtype=torch.long)
-        matrix, exponents = _powers_to_values(degree), torch.arange(degree + 1)
+        matrix, exponents = powers_to_values(degree), torch.arange(degree + 1)
         t, blocks, order = t.to("cpu", self.times.dtype), list[Tensor](), list[Tensor]()
         for step in sorted(set(steps)):
             (chosen,) = torch.nonzero(found == step, as_tuple=True)
@@ -157,14 +208,10 @@ class Interpolant:
             return self.rows[:0]
         return torch.cat(blocks)[torch.cat(order).argsort().to(self.rows.device)]
 
-    def detach(self) -> "Interpolant":
+    def detach(self) -> "JointInterpolant":
         """The same values without a gradient."""
-        return Interpolant(self.mesh, self.times.detach(), self.rows.detach(), self.views, self.end)
+        return JointInterpolant(self.mesh, self.times.detach(), self.rows.detach(), self.views, self.end)
 
-    def seen(self, view: View) -> "Interpolant":
-        """The same, of which people see this."""
-        return Interpolant(self.mesh, self.times, self.rows, (*self.views, view), self.end)
-
-    def until(self, end: float) -> "Interpolant":
+    def until(self, end: float) -> "JointInterpolant":
         """The same up to an earlier time."""
-        return Interpolant(self.mesh, self.times, self.rows, self.views, end)
+        return JointInterpolant(self.mesh, self.times, self.rows, self.views, end)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from odeflow.dense import Interpolant
+from odeflow.dense import JointInterpolant
 from odeflow.errors import SettingError
 from odeflow.state import State
 
@@ -24,9 +24,10 @@ class Event:
     but when it next crosses zero.
 
     Attributes:
-        fn: (t, y) ↦ (), or (B,) with one value for each sample; continuous and differentiable. y is as the field takes
-            it.
-        terminal: Whether the solve ends there. With several samples that share their steps the value must be ().
+        fn: (t, y) ↦ (), or (B,) with one value for each sample; continuous and differentiable. t and y are as the field
+            takes them, but always of the whole batch.
+        terminal: Whether the solve ends there. With several samples that share their steps the value must be (); with
+            steps of their own it must be (B,), and each sample ends at its own.
         direction: 1 for changes from − to + alone, in the direction of the solve; −1 for those from + to −; 0 for both.
         required: Whether it is an error if the solve reaches its last time without meeting a terminal event.
     """
@@ -49,11 +50,15 @@ class Crossings:
         t: (K,), the times, differentiable.
         y: (K, *state), the states there; where the event has a value for each sample, (K, *state of one sample).
         sample: (K,), whose they are in that case; else None.
+        count: (B,), how many each sample met, where it has steps of its own (`per_sample=True`); else None. Then t is
+            (B, K) and y (B, K, *state of one sample), with K the largest of these numbers and nan behind a sample's
+            last.
     """
 
     t: Tensor
     y: State
     sample: Tensor | None = None
+    count: Tensor | None = None
 
     def seen(self, unpack: Callable[[Tensor], State]) -> "Crossings":
         """The same with unpacked states, and of these only the samples' own."""
@@ -133,71 +138,68 @@ class Watch:
                 self.stopped |= event.terminal
         return len(self.crossings) > known
 
-    def locate(self, crossing: Crossing, interpolant: Interpolant) -> float:
-        """The time of a crossing, by bracketing on its step's polynomial."""
-        start, end = interpolant.mesh.times[crossing.step : crossing.step + 2]
-
-        def value(place: float) -> float:
-            t = torch.tensor([start + place * (end - start)], dtype=torch.float64)
-            return float(self._of(crossing, t[0], interpolant.at(t, [crossing.step])[0]))
-
+    def locate(self, interpolant: JointInterpolant) -> list[float]:
+        """The times of all crossings, by bracketing on their steps' polynomials."""
+        steps = [crossing.step for crossing in self.crossings]
+        times = torch.tensor(interpolant.mesh.times, dtype=torch.float64)
+        start, size = times[steps], times.diff()[steps]
         with torch.no_grad():
-            return start + root(value, PRECISION) * (end - start)
+            place = roots(lambda place: self._along(self.crossings, start + place * size, interpolant), start)
+        return (start + place * size).tolist()
 
-    def _of(self, crossing: Crossing, t: Tensor, y: Tensor) -> Tensor:
-        value = self.value(crossing.event, t, y)
-        return value if crossing.sample is None else value[crossing.sample]
+    def _along(self, crossings: Sequence[Crossing], t: Tensor, interpolant: JointInterpolant) -> Tensor:
+        """(K,), the values of the crossings' events at the times t, (K,), of the solution."""
+        values: list[Tensor] = []
+        states = interpolant.at(t, [crossing.step for crossing in crossings])
+        for crossing, time, state in zip(crossings, t, states, strict=True):
+            value = self.value(crossing.event, time, state)
+            values.append(value if crossing.sample is None else value[crossing.sample])
+        return torch.stack(values).to(t) if values else t
 
-    def times(self, crossings: Sequence[Crossing], located: Sequence[float], interpolant: Interpolant) -> Tensor:
+    def times(self, crossings: Sequence[Crossing], located: Sequence[float], interpolant: JointInterpolant) -> Tensor:
         """(K,), the crossings' times with their gradients, by the implicit function theorem.
 
         An event g(t, y(t)) = 0 with y(t) the dense output moves with whatever y depends on by δt = −δg / (dg/dt).
         """
         t = torch.tensor(located, dtype=torch.float64)
-        if not (torch.is_grad_enabled() and crossings):
+        if not torch.is_grad_enabled():
             return t
-        steps = [crossing.step for crossing in crossings]
-
-        def values(t: Tensor, interpolant: Interpolant) -> Tensor:
-            states = interpolant.at(t, steps)
-            triples = zip(crossings, t, states, strict=True)
-            return torch.stack([self._of(crossing, time, state) for crossing, time, state in triples]).to(t)
-
-        moving = values(t, interpolant)
+        moving = self._along(crossings, t, interpolant)
         if not moving.requires_grad:
             return t
         clock = t.clone().requires_grad_()
-        (rate,) = torch.autograd.grad(values(clock, interpolant.detach()).sum(), clock)
+        (rate,) = torch.autograd.grad(self._along(crossings, clock, interpolant.detach()).sum(), clock)
         return t - (moving - moving.detach()) / rate
 
 
-def root(function: Callable[[float], float], precision: float) -> float:
-    """A zero between 0 and 1 of a function whose signs differ there, by bisection or inverse quadratic interpolation.
+def roots(function: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    """Zeros between 0 and 1 of functions whose signs differ there, by bisection or inverse quadratic interpolation.
 
     Source: Chandrupatla (1997), "A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear
     function without using derivatives", Adv. Eng. Softw. 28, 145–149.
+
+    Args:
+        function: Place of each ↦ value of each.
+        like: As many numbers as there are functions.
     """
-    a, b = 1.0, 0.0
+    a, b = torch.ones_like(like), torch.zeros_like(like)
     at_a, at_b = function(a), function(b)
-    if at_a * at_b >= 0:  # by rounding, the zero lies at an end
-        return a if abs(at_a) <= abs(at_b) else b
-    part = 0.5
-    while True:
+    best = torch.where(at_a.abs() <= at_b.abs(), a, b)
+    found = ~(at_a * at_b < 0)  # by rounding, the zero lies at an end
+    part = torch.full_like(like, 0.5)
+    while not bool(found.all()):
         x = a + part * (b - a)
         at_x = function(x)
-        if (at_x > 0) == (at_a > 0):
-            c, at_c = a, at_a
-        else:
-            c, at_c, b, at_b = b, at_b, a, at_a
+        beside_a = (at_x > 0) == (at_a > 0)
+        c, at_c = torch.where(beside_a, a, b), torch.where(beside_a, at_a, at_b)
+        b, at_b = torch.where(beside_a, b, a), torch.where(beside_a, at_b, at_a)
         a, at_a = x, at_x
-        best = a if abs(at_a) < abs(at_b) else b
-        smallest = precision / max(abs(b - a), precision)
-        if at_a == 0 or smallest > 0.5:
-            return best
+        best = torch.where(found, best, torch.where(at_a.abs() < at_b.abs(), a, b))
+        smallest = PRECISION / (b - a).abs().clamp_min(PRECISION)
+        found = found | (at_a == 0) | (smallest > 0.5)
         xi, phi = (a - b) / (c - b), (at_a - at_b) / (at_c - at_b)
-        part = 0.5
-        if phi**2 < xi and (1 - phi) ** 2 < 1 - xi:
-            part = at_a / (at_b - at_a) * at_c / (at_b - at_c) + (c - a) / (b - a) * at_a / (at_c - at_a) * at_b / (
-                at_c - at_b
-            )
-        part = min(1 - smallest, max(smallest, part))
+        quadratic = at_a / (at_b - at_a) * at_c / (at_b - at_c)
+        quadratic = quadratic + (c - a) / (b - a) * at_a / (at_c - at_a) * at_b / (at_c - at_b)
+        part = torch.where((phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi), quadratic, 0.5)
+        part = part.maximum(smallest).minimum(1 - smallest).where(~found, 0)
+    return best

@@ -8,13 +8,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from odeflow.dense import Mesh
+from odeflow.dense import JointInterpolant, JointMesh, Mesh
 from odeflow.divergence import Divergence
 from odeflow.dynamics import Dynamics
 from odeflow.errors import GradientError, SettingError, SolveError, StateError
 from odeflow.event import Crossings, Event, Watch
 from odeflow.field import SameNoise
 from odeflow.gradient import Checkpointed, Gradient
+from odeflow.own_dense import OwnMesh
+from odeflow.own_event import OwnWatch
 from odeflow.regularization import Rate, Regularizer, with_rates
 from odeflow.solver import MeshTape, Solution, Solver, Stats
 from odeflow.state import PackedField, Packing, State, check_dtype
@@ -47,7 +49,8 @@ def solve(
         dense: Whether the solution can be called, `solution(t)`, for the state at any time. Costs the memory of a few
             states a step.
         event: What shall be looked for on the way. At the first terminal event the solve ends: its time is then the
-            last of the solution, and the times beyond are left out.
+            last of the solution, and the times beyond are left out. Where the solver steps per sample, each sample ends
+            at its own: the times beyond are its event's time, and its state stays what it is there.
 
     Returns:
         Solution with y of shape (T, B, *state), or a tuple of such tensors. Where there are events, `events` says where
@@ -69,18 +72,14 @@ def solve(
         packed, start, view = PackedField(packing, field), packing.pack(y0), packing.unpack
     else:
         packing, packed, start, view = None, field, y0.contiguous(), _identity
-    watch = Watch((event,) if isinstance(event, Event) else tuple(event), view)
-    mesh = Mesh(dense, watch if watch.events else None) if dense or watch.events else None
-    if mesh is not None and solver.per_sample:
-        raise SettingError(
-            "dense output and events need steps that all samples take together. Set per_sample=False, or give the "
-            "times that are wanted in t, (B, T)"
-        )
+    events = (event,) if isinstance(event, Event) else tuple(event)
+    watch = OwnWatch(events, view) if solver.per_sample else Watch(events, view)
+    mesh = _mesh(dense, watch) if dense or events else None
     try:
         solution = _solve(packed, start, times, field, solver, gradient, params, mesh)
         _check_finite(solution)
-        if watch.events:
-            solution = _at_events(solution, watch, times)
+        if events:
+            solution = watch.ended(solution) if isinstance(watch, OwnWatch) else _at_events(solution, watch, times)
         return (solution if dense else replace(solution, interpolant=None)).seen(view)
     except SolveError as error:
         if error.partial is not None:
@@ -92,6 +91,13 @@ def solve(
 
 def _identity(state: Tensor) -> State:
     return state
+
+
+def _mesh(dense: bool, watch: Watch | OwnWatch) -> Mesh:
+    """What notes the steps, for dense output or events or both."""
+    if isinstance(watch, OwnWatch):
+        return OwnMesh(dense, watch if watch.events else None)
+    return JointMesh(dense, watch if watch.events else None)
 
 
 def _broken_leaves(state: tuple[Tensor, ...]) -> str:
@@ -132,11 +138,11 @@ def _at_events(solution: Solution, watch: Watch, t: Tensor) -> Solution:
         SolveError: A terminal event that is required was not met.
     """
     dense = solution.interpolant
-    assert dense is not None
+    assert isinstance(dense, JointInterpolant)
     assert isinstance(solution.y, Tensor)
-    detached = dense.detach()
     sign = math.copysign(1.0, dense.end - dense.mesh.times[0])
-    found = sorted(((watch.locate(each, detached), each) for each in watch.crossings), key=lambda pair: sign * pair[0])
+    located = zip(watch.locate(dense.detach()), watch.crossings, strict=True)
+    found = sorted(located, key=lambda pair: sign * pair[0])
     final = next((number for number, (_, each) in enumerate(found) if watch.events[each.event].terminal), None)
     if final is None and any(each.terminal and each.required for each in watch.events):
         error = SolveError(

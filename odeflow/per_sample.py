@@ -1,20 +1,22 @@
 """Per-sample stepping: each sample of a batch has its own clock, its own step size, and its own accepted steps."""
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import NoReturn
 
 import torch
 from torch import Tensor
 
-from odeflow.clocks import DTYPE, Outputs, OwnClocks, Passed, Samples, column
-from odeflow.controller import LARGEST_GROWTH, LARGEST_SHRINKAGE, SAFETY
-from odeflow.errors import SolveError, StateError
+from odeflow.clocks import DTYPE, Breaks, OwnClocks, Samples, Window, column
+from odeflow.errors import StateError
+from odeflow.own_control import OwnControl
+from odeflow.own_dense import OwnMesh
+from odeflow.own_outputs import Outputs, Passed
 from odeflow.solver import Segment, Solution, Stats, Tape
 from odeflow.stages import TracedStages, ValueStages
 from odeflow.state import Field
-from odeflow.stepping import SMALLEST_STEP, ErrorControl
+from odeflow.stepping import ErrorControl
 from odeflow.tableau import Tableau
 
 NARROW_AT = 0.75  # finished samples are left out once no more than this part of those in the batch is on its way
@@ -65,206 +67,192 @@ class Tally:
         )
 
 
-@dataclass
 class PerSample:
     """A solve in which every sample goes its own way.
 
-    Each sample follows the step control of `ErrorControl`, with the error's mean over its own entries alone. All that
-    are on their way are stepped by one call of the field, with t of shape (b,). Finished ones are left out from time to
-    time, unless the field turns out to need the whole batch, as it does if it holds data of each sample.
+    All samples that are on their way are stepped by one call of the field, with t of shape (b,). Finished ones are left
+    out from time to time, unless the field turns out to need the whole batch, as it does if it holds data of each
+    sample. Autograd sees the solve if it is enabled.
 
-    Attributes:
+    Args:
         tableau: The method.
         control: The tolerances and bounds of the steps.
-        clocks: The field.
+        field: dy/dt = field(t, y).
+        y0: (B, *state).
+        t: (T,) or (B, T).
         tape: Takes the segments, if there is one.
-        traced: Whether autograd shall see the solve.
-        separable: Whether the field gives samples alone the slopes that it gives them in the batch; None before this
-            was tried.
+        step_at: Times at which the field jumps.
+
+    Raises:
+        StateError: The state has no samples, or the field takes their times for something else.
+        SolveError: A sample is not finite at its start.
     """
 
-    tableau: Tableau
-    control: ErrorControl
-    clocks: OwnClocks
-    tape: Tape | None
-    traced: bool = field(default_factory=torch.is_grad_enabled, init=False)
-    separable: bool | None = field(default=None, init=False)
-
-    def solve(self, y0: Tensor, t: Tensor) -> Solution:
-        """The solution at the times t, (T,) or (B, T), by the contract of `Solver.integrate`."""
-        samples, outputs = self._started(y0, t), Outputs(t, y0)
-        zeros = torch.zeros(len(y0), dtype=torch.long, device=y0.device)
-        bound = samples.t.new_zeros(())
-        tally = Tally(zeros, zeros.clone(), bound + math.inf, bound)
-        stages = ValueStages(self.tableau, self.clocks, y0)
-        left, rounds = len(y0), 0
-        while left:
-            if left <= NARROW_AT * len(samples.ids) and (narrower := self._narrowed(samples)) is not None:
-                samples, stages = narrower, ValueStages(self.tableau, self.clocks, narrower.y)
-            if rounds >= self.control.max_steps:
-                self._give_up(samples)
-            rounds += 1
-            samples, left = self._step(samples, stages, outputs, tally)
-        if self.tape is not None and len(samples.ids) < len(y0):
-            widen = partial(_widened, samples.ids, y0.shape)
-            self.tape.append(Segment(samples.y, widen, slice(0, 0), None))
-        return Solution(t, outputs.solution(), tally.stats(self.clocks.evaluations))
-
-    def _started(self, y: Tensor, t: Tensor) -> Samples:
-        """All samples at their first times, with first steps chosen as by `ErrorControl.start`."""
-        if y.dim() == 0 or not len(y):
-            raise StateError(f"per_sample=True needs a batch of states, (B, …) with B > 0; got shape {tuple(y.shape)}")
-        times = t.to(y.device, DTYPE).expand(len(y), -1)
-        start, stop = times[:, 0].contiguous(), times[:, -1].contiguous()
-        self._check_times_are_apart(y, start, stop)
-        control, order = self.control, self.tableau.order
+    def __init__(
+        self,
+        tableau: Tableau,
+        control: ErrorControl,
+        field: Field,
+        y0: Tensor,
+        t: Tensor,
+        tape: Tape | None,
+        step_at: Sequence[float],
+    ) -> None:
+        if y0.dim() == 0 or not len(y0):
+            raise StateError(f"per_sample=True needs a batch of states, (B, …) with B > 0; got shape {tuple(y0.shape)}")
+        mesh = tape.mesh if tape else None
+        assert mesh is None or isinstance(mesh, OwnMesh)
+        self.tableau, self.t, self.tape, self.mesh, self.batch = tableau, t, tape, mesh, y0.shape
+        self.traced = torch.is_grad_enabled()
+        self.clocks, self.control = OwnClocks(field), OwnControl(control, tableau.order)
+        self.outputs = Outputs(t, y0, mesh)
+        self.breaks = Breaks(step_at, self.outputs.sign, y0) if step_at else None
+        self.separable: bool | None = None  # whether the field gives samples alone the slopes that it gives the batch
         with torch.no_grad():
-            first = self.clocks.evaluate(start, y)
-            scale = y.abs() * control.rtol + control.atol
-            size, speed = rms(y / scale), rms(first / scale)
-            finite = torch.stack((size.isfinite(), speed.isfinite()))
-            if not bool(finite.all()):
-                number = int(finite.all(0).logical_not().nonzero()[0])
-                culprit = "field" if bool(finite[0, number]) else "initial state"
-                raise SolveError(
-                    f"the {culprit} is not finite at the start of sample {number}, t = {float(start[number]):g}: "
-                    "look for inf and nan there"
-                )
-            distance, direction = (stop - start).abs(), (stop - start).sign()
-            if control.first_step is not None:
-                h = torch.full_like(start, control.first_step)
-            else:
-                trial = (0.01 * size / speed).where(torch.minimum(size, speed) > 1e-5, 1e-6).minimum(distance)
-                ahead = trial * direction
-                change = self.clocks.evaluate(start + ahead, y + first * column(ahead, y)) - first
-                steepest = torch.maximum(speed, rms(change / scale) / trial)
-                largest = (0.01 / steepest).pow(1 / (order + 1)).where(steepest > 1e-15, math.inf)
-                h = torch.minimum(100 * trial, largest)
-            h = h.minimum(distance).clamp_max(control.max_step) * direction
-        ids = torch.arange(len(y), device=y.device)
-        samples = Samples(ids, start, stop, h, y, torch.ones_like(ids), first)
-        if bool(self._too_small(samples).any()):
-            self._give_up(samples)
+            self.samples = self._started(y0)
+        self.stages = ValueStages(tableau, self.clocks, y0)
+        self.left = len(y0)  # samples on their way
+        zeros, bound = torch.zeros_like(self.samples.ids), self.samples.t.new_zeros(())
+        self.tally = Tally(zeros, zeros.clone(), bound + math.inf, bound)
+
+    def _started(self, y: Tensor) -> Samples:
+        """All samples at their first times."""
+        times = self.t.to(y.device, DTYPE).expand(len(y), -1)
+        ids, start, stop = torch.arange(len(y), device=y.device), times[:, 0].contiguous(), times[:, -1].contiguous()
+        check_times_are_apart(self.clocks, y, start, stop)
+        samples = Samples(ids, start, stop, stop - start, y, torch.ones_like(ids), start.new_empty(0, len(y)), None)
+        window = None if self.breaks is None else self.breaks.ahead(start)[1]
+        samples = self.control.start(self.clocks, samples, window)
+        if self.mesh is not None:
+            self.mesh.start(samples, self.t.shape[-1], len(self.tableau.interpolation[0]))
         return samples
 
-    def _check_times_are_apart(self, y: Tensor, start: Tensor, stop: Tensor) -> None:
-        """Refuses a field in which t of shape (B,) meets the last dimension of y, which broadcasting would hide.
+    def solve(self) -> Solution:
+        """The solution, by the contract of `Solver.integrate`."""
+        rounds = 0
+        while self.left:
+            if self.left <= NARROW_AT * len(self.samples.ids):
+                self._narrow()
+            if rounds >= self.control.joint.max_steps:
+                self.control.give_up(self.samples)
+            rounds += 1
+            self._step()
+        if self.tape is not None and len(self.samples.ids) < self.batch[0]:
+            widen = partial(_widened, self.samples.ids, self.batch)
+            self.tape.append(Segment(self.samples.y, widen, slice(0, 0), None))
+        return Solution(self.t, self.outputs.solution(), self.tally.stats(self.clocks.evaluations))
 
-        Only where that dimension is of size B too can this go unnoticed, so that it is looked for only there.
-        """
-        if y.dim() < 2 or len(y) == 1 or y.shape[-1] != len(y):
-            return
-        with torch.no_grad():
-            times = start + (stop - start) * torch.linspace(0, 1, len(y), dtype=DTYPE, device=y.device)
-            apart = self.clocks.evaluate(times, y)[-1]
-            alike = self.clocks.evaluate(times[-1].expand(len(y)), y)[-1]
-        if not _alike(apart, alike):
-            raise StateError(
-                f"the field takes the times of the samples, t of shape {tuple(start.shape)}, for times of the entries "
-                f"of the last dimension of y, {tuple(y.shape)}. Under per_sample=True write t.view(-1, 1) where t "
-                "meets y, with as many dimensions as y has"
-            )
-
-    def _step(self, samples: Samples, stages: ValueStages, outputs: Outputs, tally: Tally) -> tuple[Samples, int]:
-        """One attempt of every sample: (the samples after it, how many are on their way yet).
+    def _step(self) -> None:
+        """One attempt of every sample, from which the accepted ones go on.
 
         It is made without autograd. With it the accepted steps are then taken once more, so that a rejected one, which
         may have left the field's domain, does not come into the graph, where zero times nan is nan.
         """
+        samples, stages = self.samples, self.stages
         with torch.no_grad():
-            if samples.first is None:
-                samples.first = self.clocks.evaluate(samples.t, samples.y)
-            end, h = samples.step()
-            self.clocks.set(samples.t, h, samples.first)
-            stages.forget_slope()
-            y1 = stages.step(0.0, 1.0, samples.y)
-            error = self._error(stages, samples.y, y1)
-            accepted = error <= 1
-            factor = SAFETY * error.clamp_min(1e-30).pow(self.control.controller.exponent)
-            factor = factor.clamp(LARGEST_SHRINKAGE, LARGEST_GROWTH).nan_to_num(LARGEST_SHRINKAGE)
-            size = (h.abs() * factor).clamp_max(self.control.max_step)
-            moving = samples.t != samples.stop
-            tally.add(samples, h, accepted & moving, ~accepted & moving)
-            inside, beyond = (row.where(accepted, samples.row) for row in outputs.count(samples, end))
+            stop, window = self._ahead()
+            end, h = samples.step(stop)
+            y1 = self._attempt(h, window)
+            verdict = self.control.judge(samples, h, y1, stages.error().view_as(y1))
+            accepted, moving = verdict.accepted, samples.moving
+            self.tally.add(samples, h, accepted & moving, ~accepted & moving)
+            inside, beyond = (row.where(accepted, samples.row) for row in self.outputs.count(samples, end))
             inside, beyond = inside.maximum(samples.row), beyond.maximum(samples.row)
-            after = replace(samples, t=end.where(accepted, samples.t), h=size * h.sign(), row=beyond)
-            counts = after.t != after.stop, self._too_small(after), ~accepted, beyond > samples.row
-            left, small, refused, passing = torch.stack([count.sum() for count in counts]).tolist()
+            t = end.where(accepted, samples.t)
+            after = replace(samples, t=t, y=y1, h=verdict.h, row=beyond, past=verdict.past)
+            kept, passing = None, beyond > samples.row
+            if self.mesh is not None:
+                kept, stopped = self.mesh.note(after, accepted & moving)
+                passing = passing | kept
+                after.stop = after.stop if stopped is None else t.where(stopped, after.stop)
+            counts = after.moving, self.control.too_small(after), ~accepted, passing
+            self.left, small, refused, any_passing = torch.stack([count.sum() for count in counts]).tolist()
             if small:
-                self._give_up(after)
-            passed = outputs.passed(samples, h, inside, beyond) if passing else None
-            rerun = partial(_rerun, self.tableau, samples.t, h.where(accepted, 0), passed)
+                self.control.give_up(after)
+            passed = self.outputs.passed(samples, h, inside, beyond, kept) if any_passing else None
+            rerun = partial(_rerun, self.tableau, samples.t, h.where(accepted, 0), window, passed)
             values = None
-            if not self.traced:
-                values = None if passed is None else passed.values(stages, self.tableau, samples.y, y1)
+            if not self.traced and passed is not None:
+                values = passed.values(stages, self.tableau, samples.y, y1)
             last = self.clocks.slope if stages.has_last else None
             if refused:
                 choice = column(accepted, y1).bool()
                 y1 = torch.where(choice, y1, samples.y)
-                last = None if last is None else torch.where(choice, last, samples.first)
+                last = None if last is None or samples.first is None else torch.where(choice, last, samples.first)
+            if self.breaks is not None and bool(((t == stop) & after.moving).any()):
+                last = None  # the field goes on from there with other slopes
         if self.traced:
             y1, values = rerun(self.clocks.evaluate, samples.y)
-        rows = slice(0, 0) if passed is None or values is None else outputs.add(samples, passed, values)
+        rows = slice(0, 0) if passed is None or values is None else self.outputs.add(samples, passed, values)
         if self.tape is not None:
             self.tape.append(Segment(samples.y, rerun, rows, None))
-        return replace(after, y=y1, first=last), left
+        after.y, after.first = y1, last
+        self.samples = after
 
-    def _error(self, stages: ValueStages, y: Tensor, y1: Tensor) -> Tensor:
-        """(b,), each step's error in units of the tolerance."""
-        scale = torch.maximum(y.abs(), y1.abs()).mul_(self.control.rtol).add_(self.control.atol)
-        return rms(stages.error().view_as(y).div_(scale))
+    def _attempt(self, h: Tensor, window: Window | None) -> Tensor:
+        """(b, *state), the ends of steps of sizes h, without autograd."""
+        samples = self.samples
+        if samples.first is None:
+            samples.first = self.clocks.evaluate(samples.t, samples.y, window)
+        self.clocks.set(samples.t, h, samples.first, window)
+        self.stages.forget_slope()
+        return self.stages.step(0.0, 1.0, samples.y)
 
-    def _too_small(self, samples: Samples) -> Tensor:
-        """(b,), whether a sample is on its way with too small a step."""
-        numbers = torch.finfo(DTYPE)
-        smallest = (samples.t.abs() * (SMALLEST_STEP * numbers.eps)).clamp_min(max(self.control.min_step, numbers.tiny))
-        return (samples.h.abs() < smallest) & (samples.t != samples.stop)
+    def _ahead(self) -> tuple[Tensor, Window | None]:
+        """(b,), where the next steps end at the latest, and between which times the field is evaluated in them."""
+        stop = self.samples.stop
+        if self.breaks is None:
+            return stop, None
+        jump, window = self.breaks.ahead(self.samples.t)
+        return torch.where(self.breaks.sign * (stop - jump) > 0, jump, stop), window
 
-    def _give_up(self, samples: Samples) -> NoReturn:
-        small = self._too_small(samples)
-        which = int((small if bool(small.any()) else samples.t != samples.stop).nonzero()[0])
-        number, t, h = int(samples.ids[which]), float(samples.t[which]), float(samples.h[which].abs())
-        if not bool(small.any()):
-            raise SolveError(
-                f"max_steps = {self.control.max_steps} steps did not take sample {number} to its end: at t = {t:g} the "
-                f"step size is {h:.3g}. Loosen rtol and atol, raise max_steps, or, if the problem is stiff, use an "
-                "implicit solver such as Kvaerno5"
-            )
-        raise SolveError(
-            f"the step size of sample {number} fell to {h:.3g} at t = {t:g}: near there the field jumps, varies "
-            "too fast for the tolerances, or is not finite. Loosen rtol and atol, lower min_step, or look at the field "
-            "there"
-        )
-
-    def _narrowed(self, samples: Samples) -> Samples | None:
-        """The samples that are on their way, unless the field needs the others too."""
+    def _narrow(self) -> None:
+        """Leaves out the samples that are finished, unless the field needs them too."""
         if self.separable is False:
-            return None
-        keep = (samples.t != samples.stop).nonzero().squeeze(1)
+            return
+        keep = self.samples.moving.nonzero().squeeze(1)
         if self.separable is None:
-            self.separable = self._is_separable(samples, keep)
+            with torch.no_grad():
+                self.separable = self._is_separable(keep)
             if not self.separable:
-                return None
+                return
         if self.tape is not None:
-            self.tape.append(Segment(samples.y, partial(_selected, keep), slice(0, 0), None))
-        return samples.narrowed(keep)
+            self.tape.append(Segment(self.samples.y, partial(_selected, keep), slice(0, 0), None))
+        self.samples = self.samples.narrowed(keep)
+        self.stages = ValueStages(self.tableau, self.clocks, self.samples.y)
 
-    def _is_separable(self, samples: Samples, keep: Tensor) -> bool:
-        """Whether the field gives some samples alone the slopes that it gave them among the others."""
-        with torch.no_grad():
-            if samples.first is None:
-                samples.first = self.clocks.evaluate(samples.t, samples.y)
-            try:
-                alone = self.clocks.evaluate(samples.t[keep], samples.y[keep])
-            except Exception:  # whatever a field does that was given data for the whole batch
-                return False
-            return _alike(alone, samples.first[keep])
+    def _is_separable(self, keep: Tensor) -> bool:
+        """Whether the field gives some samples alone the slopes that it gives them among the others."""
+        samples, window = self.samples, self._ahead()[1]
+        if samples.first is None:
+            samples.first = self.clocks.evaluate(samples.t, samples.y, window)
+        window = None if window is None else (window[0][keep], window[1][keep])
+        try:
+            alone = self.clocks.evaluate(samples.t[keep], samples.y[keep], window)
+        except Exception:  # whatever a field does that was given data for the whole batch
+            return False
+        return _alike(alone, samples.first[keep])
 
 
-def rms(value: Tensor) -> Tensor:
-    """(b,), the root mean square over each sample's entries."""
-    flat = value.reshape(len(value), -1)
-    return torch.linalg.vector_norm(flat, dim=1).to(DTYPE) / math.sqrt(max(flat.shape[1], 1))
+def check_times_are_apart(clocks: OwnClocks, y: Tensor, start: Tensor, stop: Tensor) -> None:
+    """Refuses a field in which t of shape (B,) meets the last dimension of y, which broadcasting would hide.
+
+    Only where that dimension is of size B too can this go unnoticed, so that it is looked for only there.
+
+    Raises:
+        StateError: The field does that.
+    """
+    if y.dim() < 2 or len(y) == 1 or y.shape[-1] != len(y):
+        return
+    times = start + (stop - start) * torch.linspace(0, 1, len(y), dtype=DTYPE, device=y.device)
+    apart = clocks.evaluate(times, y)[-1]
+    alike = clocks.evaluate(times[-1].expand(len(y)), y)[-1]
+    if not _alike(apart, alike):
+        raise StateError(
+            f"the field takes the times of the samples, t of shape {tuple(start.shape)}, for times of the entries "
+            f"of the last dimension of y, {tuple(y.shape)}. Under per_sample=True write t.view(-1, 1) where t "
+            "meets y, with as many dimensions as y has"
+        )
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
@@ -274,11 +262,11 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 def _rerun(
-    tableau: Tableau, t: Tensor, h: Tensor, passed: Passed | None, inner: Field, y: Tensor
+    tableau: Tableau, t: Tensor, h: Tensor, window: Window | None, passed: Passed | None, inner: Field, y: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """The step from (t, y) once more: (states at its end, states at the times passed, if any)."""
+    """The step from (t, y) once more: (states at its end, states of the rows that it passed, if any)."""
     clocks = OwnClocks(inner)
-    clocks.set(t, h)
+    clocks.set(t, h, window=window)
     stages = TracedStages(tableau, clocks)
     y1 = stages.step(0.0, 1.0, y)
     return y1, None if passed is None else passed.values(stages, tableau, y, y1)

@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from odeflow.clocks import OwnClocks
 from odeflow.compiled import CompiledStages, CompiledSteps
 from odeflow.controller import Gains
 from odeflow.errors import SettingError
@@ -112,8 +111,8 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
             and may be called with some samples only.
 
     Raises:
-        SettingError: A value is out of range, or `per_sample` was set with an option of joint steps: `compile`,
-            `controller`, `norm` or `step_at`.
+        SettingError: A value is out of range, or `per_sample` was set with an option of joint steps: `compile` or
+            `norm`.
     """
 
     def __init__(
@@ -134,7 +133,7 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
         AdaptiveStepper.__init__(
             self, rtol, atol, first_step, min_step, max_step, max_steps, controller=controller, norm=norm
         )
-        joint = {"compile": compile, "controller": controller != "I", "norm": norm != "rms", "step_at": bool(step_at)}
+        joint = {"compile": compile, "norm": norm != "rms"}
         given = [option for option, is_set in joint.items() if is_set]
         if per_sample and given:
             raise SettingError(f"{type(self).__name__}: per_sample=True does not go with {given[0]}; leave one out")
@@ -161,4 +160,4 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
     ) -> Solution:
         if not self.per_sample or quadrature is not None or jump is not None:  # an adjoint equation is solved jointly
             return super().integrate(field, y0, t, tape=tape, quadrature=quadrature, jump=jump)
-        return PerSample(self.tableau, self.control(0.0, 0.0), OwnClocks(field), tape).solve(y0, t)
+        return PerSample(self.tableau, self.control(0.0, 0.0), field, y0, t, tape, self.step_at).solve()

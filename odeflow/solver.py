@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-import torch
 from torch import Tensor
 
 from odeflow.dense import Interpolant, Mesh, View
@@ -58,7 +57,7 @@ class Solution:
     """The solution of an initial value problem at the times that were asked for.
 
     Attributes:
-        t: (T,), the times, or (B, T) where each sample has its own.
+        t: (T,), the times, or (B, T) where each sample has its own, or ends at an event of its own.
         y: (T, *state), or a tuple of such tensors where the state is a tuple.
         stats: What it took.
         events: Where each of the events was met, in the order in which they were given.
@@ -75,7 +74,8 @@ class Solution:
         """The state at the times t, by dense output; differentiable, also with respect to t.
 
         Args:
-            t: () or (m,), between the first time and the last.
+            t: () or (m,), between the first time and the last; where the solver steps per sample also (B, m), a row
+                for each sample.
 
         Returns:
             (*state) or (m, *state), or a tuple of such tensors.
@@ -99,15 +99,14 @@ class Solution:
         """
         if mesh is None:
             return self
-        if not mesh.times:
+        if not mesh.asked:
             raise SettingError(
                 "this solver does not show its steps, so it has neither dense output nor events: "
                 "give the times that you need in t, or use a solver of odeflow"
             )
         assert isinstance(self.y, Tensor)
-        times = move(torch.tensor(mesh.times, dtype=torch.float64))
-        interpolant = Interpolant(mesh, times, self.y)
-        return replace(self, t=self.t[: len(mesh.asked)], y=self.y[mesh.asked], interpolant=interpolant)
+        t, interpolant = self.t[..., : len(mesh.asked)], mesh.interpolant(self.y, move)
+        return replace(self, t=t, y=self.y[mesh.asked], interpolant=interpolant)
 
     def seen(self, view: View) -> "Solution":
         """The same as people shall see it.

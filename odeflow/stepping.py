@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from odeflow.controller import Controller, Gains
-from odeflow.dense import Mesh
+from odeflow.dense import JointMesh
 from odeflow.errors import SettingError, SolveError
 from odeflow.solver import Jump, Segment, Solution, Stats, Tape
 from odeflow.stages import Stages
@@ -280,7 +280,7 @@ class Outputs:
         mesh: Wants rows of its own.
     """
 
-    def __init__(self, t: Tensor, y0: Tensor, mesh: Mesh | None) -> None:
+    def __init__(self, t: Tensor, y0: Tensor, mesh: JointMesh | None) -> None:
         self.t, self.mesh = t, mesh
         self.times: list[float] = t.tolist()
         self.blocks = [y0[None]]
@@ -359,7 +359,9 @@ def run(
     A tape with a mesh gets all rows, of which `Solution.on` makes what was asked for.
     """
     stats = Stats()
-    outputs = Outputs(t, y0, tape.mesh if tape else None)
+    mesh = tape.mesh if tape else None
+    assert mesh is None or isinstance(mesh, JointMesh)
+    outputs = Outputs(t, y0, mesh)
     times = outputs.times
     breaks = {time for time in step_at if min(times) <= time <= max(times)}
     jumps = {time: number for number, time in enumerate(times) if number} if jump else {}

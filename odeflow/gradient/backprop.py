@@ -36,4 +36,4 @@ class Backprop(Gradient):
         solution = solution.on(mesh, partial(moved, t, solver.step_at))
         assert isinstance(solution.y, Tensor)
         y = move_rows(field, t, solution.y, solver.step_at)
-        return replace(solution, t=t[: len(y)], y=y)
+        return replace(solution, t=t[..., : len(y)], y=y)

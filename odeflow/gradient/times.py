@@ -1,6 +1,5 @@
 """Gradients with respect to the times, for methods that differentiate the computation itself."""
 
-from bisect import bisect_right
 from collections.abc import Sequence
 
 import torch
@@ -23,15 +22,15 @@ def on_fixed_clock(field: Field, t: Tensor, step_at: Sequence[float] = ()) -> Fi
         t: (T,), or (B, T) where each sample has its own, with gradient.
         step_at: Times at which the field jumps, the same for all samples.
     """
-    knots = _knots(t.detach(), step_at)
-    clock = [float(knot) for knot in knots] if step_at else []
+    fixed = _knots(t.detach(), step_at)
 
     def on_clock(tau: Tensor, y: Tensor) -> Tensor:
-        piece = _piece(float(tau), clock) if clock else 0
-        start, end = _knots(t, step_at)[piece : piece + 2]  # in here, so that every rerun has a graph of its own
-        rate = (end - start) / (knots[piece + 1] - knots[piece])
-        time = start + (tau - knots[piece]) * rate
-        if clock:
+        pieces = _pieces(fixed, tau)
+        first, last = _ends(fixed, pieces)
+        start, end = _ends(_knots(t, step_at), pieces)  # in here, so that every rerun has a graph of its own
+        rate = (end - start) / (last - first)
+        time = start + (tau - first) * rate
+        if step_at:
             time = tau + (time - time.detach())  # not even by rounding on the other side of a jump
         return field(time.to(tau), y) * _beside(rate, y)
 
@@ -39,19 +38,46 @@ def on_fixed_clock(field: Field, t: Tensor, step_at: Sequence[float] = ()) -> Fi
 
 
 def _knots(t: Tensor, step_at: Sequence[float]) -> list[Tensor]:
-    """The ends of the pieces of the clock: the first time, those of jumps, the last time; each () or (B,)."""
+    """The ends of the pieces of the clock, each () or (B,): the first time, those of jumps, the last time.
+
+    Of jumps outside, those before the first time of a sample count as there, those after its last as there: such pieces
+    have no length.
+    """
     if not step_at:
         return [t[..., 0], t[..., -1]]
-    start, end = float(t[0].detach()), float(t[-1].detach())
-    breaks = sorted({time for time in step_at if min(start, end) < time < max(start, end)}, reverse=end < start)
-    return [t[0], *(t.new_tensor(time) for time in breaks), t[-1]]
+    start, end = t[..., 0].double(), t[..., -1].double()
+    sign = 1 if bool((end > start).all()) else -1
+    jumps = torch.tensor(sorted(set(step_at), reverse=sign < 0), dtype=start.dtype, device=t.device)
+    if t.dim() == 1:
+        return [start, *jumps[(jumps - start) * (end - jumps) > 0], end]
+    jumps = jumps[:, None]
+    return [start, *start.where(sign * (jumps - start) <= 0, end.where(sign * (end - jumps) <= 0, jumps)), end]
 
 
-def _piece(time: float, clock: Sequence[float]) -> int:
-    """The number of the piece in which a time lies."""
-    sign = 1.0 if clock[-1] > clock[0] else -1.0
-    number = bisect_right([sign * knot for knot in clock], sign * time) - 1
-    return min(max(number, 0), len(clock) - 2)
+def _pieces(knots: Sequence[Tensor], times: Tensor) -> Tensor:
+    """The numbers of the pieces, none without length, in which times lie.
+
+    Args:
+        knots: Of the clock, each () or (B,).
+        times: (…), or (…, B) where each sample has a clock of its own.
+    """
+    first, *inner, last = knots
+    number = torch.zeros_like(times, dtype=torch.long)
+    for knot in inner:
+        number += ((times - knot) * (last - first) >= 0) & (knot != last)
+    return number
+
+
+def _ends(knots: Sequence[Tensor], pieces: Tensor) -> tuple[Tensor, Tensor]:
+    """Where pieces begin and end."""
+    if len(knots) == 2 or not pieces.dim():
+        number = int(pieces) if len(knots) > 2 else 0
+        return knots[number], knots[number + 1]
+    table = torch.stack(list(knots)).to(pieces.device)
+    if table.dim() == 1:
+        return table[pieces], table[pieces + 1]
+    samples = torch.arange(table.shape[1], device=table.device)
+    return table[pieces, samples], table[pieces + 1, samples]
 
 
 def moved(t: Tensor, step_at: Sequence[float], times: Tensor) -> Tensor:
@@ -60,15 +86,13 @@ def moved(t: Tensor, step_at: Sequence[float], times: Tensor) -> Tensor:
     Args:
         t: (T,) or (B, T), with gradient.
         step_at: Times at which the field jumps.
-        times: (m,) or (m, B), between the first and the last.
+        times: (m,), or (m, B) where each sample has its own, between the first and the last.
     """
-    ends = torch.stack(_knots(t, step_at)).to(times)
-    clock, pieces = ends.detach(), torch.tensor(0)
-    if step_at:
-        pieces = torch.tensor([_piece(time, clock.tolist()) for time in times.tolist()], dtype=torch.long)
-    start, end = ends[pieces], ends[pieces + 1]
-    place = (times - clock[pieces]) / (clock[pieces + 1] - clock[pieces])
-    return times + ((start - start.detach()) * (1 - place) + (end - end.detach()) * place)
+    knots = [knot.to(times) for knot in _knots(t, step_at)]
+    start, end = _ends(knots, _pieces(knots, times))
+    first, last = start.detach(), end.detach()
+    place = (times - first) / (last - first)
+    return times + ((start - first) * (1 - place) + (end - last) * place)
 
 
 def move_rows(field: Field, t: Tensor, y: Tensor, step_at: Sequence[float] = ()) -> Tensor:
