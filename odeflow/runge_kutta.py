@@ -46,7 +46,7 @@ class ExplicitRungeKutta(Stepper):
     def __init__(self, compile: bool, step_at: Sequence[float] | None) -> None:  # noqa: A002
         if compile and step_at:
             raise SettingError(f"{type(self).__name__}: step_at needs compile=False: it chooses a side at every stage")
-        self.compile, self.compiled_steps, self.step_at = compile, CompiledSteps(), tuple(step_at or ())
+        self.compile, self.compiled_steps = compile, CompiledSteps()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -85,7 +85,7 @@ class RungeKutta(ExplicitRungeKutta, FixedStepper):
         step_at: Sequence[float] | None = None,
     ) -> None:
         ExplicitRungeKutta.__init__(self, compile, step_at)
-        FixedStepper.__init__(self, step_size, num_steps)
+        FixedStepper.__init__(self, step_size, num_steps, step_at)
 
 
 class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
@@ -131,9 +131,7 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
         per_sample: bool = False,
     ) -> None:
         ExplicitRungeKutta.__init__(self, compile, step_at)
-        AdaptiveStepper.__init__(
-            self, rtol, atol, first_step, min_step, max_step, max_steps, controller=controller, norm=norm
-        )
+        AdaptiveStepper.__init__(self, rtol, atol, first_step, min_step, max_step, max_steps, controller, norm, step_at)
         joint = {"compile": compile, "controller": controller != "I", "norm": norm != "rms", "step_at": bool(step_at)}
         given = [option for option, is_set in joint.items() if is_set]
         if per_sample and given:

@@ -3,6 +3,7 @@
 import copy
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Self
 
 from torch import Tensor
@@ -57,19 +58,23 @@ class FixedStepper(Stepper):
         step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
             not larger.
         num_steps: Number of steps between the first and the last time; the other way to say it.
+        step_at: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
+            on its own side of it throughout.
 
     Raises:
-        SettingError: Neither or both were given, or not positive.
+        SettingError: Neither or both of the first two were given, or not positive.
     """
 
-    def __init__(self, step_size: float | None = None, num_steps: int | None = None) -> None:
+    def __init__(
+        self, step_size: float | None = None, num_steps: int | None = None, step_at: Sequence[float] | None = None
+    ) -> None:
         if (step_size is None) == (num_steps is None):
             given = "neither" if step_size is None else "both"
             raise SettingError(f"{type(self).__name__} needs either step_size or num_steps; {given} was given")
         for name, value in {"step_size": step_size, "num_steps": num_steps}.items():
             if value is not None and not value > 0:
                 raise SettingError(f"{type(self).__name__}: {name} must be positive; got {value}")
-        self.step_size, self.num_steps = step_size, num_steps
+        self.step_size, self.num_steps, self.step_at = step_size, num_steps, tuple(step_at or ())
 
     def control(self, t0: float, t1: float) -> StepControl:
         span = abs(t1 - t0)
@@ -88,6 +93,8 @@ class AdaptiveStepper(Stepper):
         max_steps: Largest number of attempted steps.
         controller: How the next step's size follows from the errors: "I", "PI", "PID", or up to three gains.
         norm: Of the error: "rms", the root mean square over the whole state; "max_sample", the largest of the samples'.
+        step_at: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
+            throughout.
 
     Raises:
         SettingError: A value is out of range.
@@ -103,6 +110,7 @@ class AdaptiveStepper(Stepper):
         max_steps: int = 10_000,
         controller: Gains = "I",
         norm: Norm = "rms",
+        step_at: Sequence[float] | None = None,
     ) -> None:
         name = type(self).__name__
         if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
@@ -118,6 +126,7 @@ class AdaptiveStepper(Stepper):
         self.rtol, self.atol = rtol, atol
         self.controller: Gains = controller
         self.norm: Norm = norm
+        self.step_at = tuple(step_at or ())
         self.first_step, self.min_step, self.max_step, self.max_steps = first_step, min_step, max_step, max_steps
 
     @property
