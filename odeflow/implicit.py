@@ -18,7 +18,7 @@ from odeflow.runge_kutta import required
 from odeflow.solver import Quadrature
 from odeflow.state import Field
 from odeflow.stepper import AdaptiveStepper, FixedStepper, Stepper
-from odeflow.stepping import Norm
+from odeflow.stepping import ErrorPer, Norm
 from odeflow.tableau import Tableau
 
 SIMPLIFIED_ITERATIONS = 15
@@ -263,6 +263,8 @@ class AdaptiveImplicitRungeKutta(DiagonallyImplicit, AdaptiveStepper):
             (see `Controller`).
         norm: What of a step's scaled error must be at most 1: "rms", the root mean square over everything;
             "max_sample", the largest of the samples' own. The latter needs a state of one Tensor (B, d, …).
+        error_per: What the tolerances bound: "step", the error of each step; "span", the errors of all steps in sum, so
+            that the error at the end is the tolerance times what the problem amplifies ("error per unit step").
         step_at: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
             throughout.
 
@@ -281,9 +283,10 @@ class AdaptiveImplicitRungeKutta(DiagonallyImplicit, AdaptiveStepper):
         newton_tol: float | None = None,
         controller: Gains = "I",
         norm: Norm = "rms",
+        error_per: ErrorPer = "step",
         step_at: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(rtol, atol, first_step, min_step, max_step, max_steps, controller, norm, step_at)
+        super().__init__(rtol, atol, first_step, min_step, max_step, max_steps, controller, norm, error_per, step_at)
         part = min(0.03, max(rtol, 1e-12) ** 0.5) if newton_tol is None else newton_tol
         self.newton = Newton(part * rtol, part * atol, full=False)
 

@@ -15,7 +15,7 @@ from odeflow.solver import Jump, Quadrature, Solution, Tape
 from odeflow.stages import Stages, stages_of
 from odeflow.state import Field
 from odeflow.stepper import AdaptiveStepper, FixedStepper, Stepper
-from odeflow.stepping import Norm
+from odeflow.stepping import ErrorPer, Norm
 from odeflow.tableau import Tableau
 
 
@@ -103,6 +103,8 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
         norm: What of a step's scaled error must be at most 1: "rms", the root mean square over everything;
             "max_sample", the largest of the samples' root mean squares, so that a batch mate cannot hide an error. The
             latter needs a state of one Tensor (B, d, …).
+        error_per: What the tolerances bound: "step", the error of each step; "span", the errors of all steps in sum, so
+            that the error at the end is the tolerance times what the problem amplifies ("error per unit step").
         step_at: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
             throughout.
         compile: Whether `torch.compile` makes one call of each step, forward and in the backward pass of `Backprop` and
@@ -113,7 +115,7 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
 
     Raises:
         SettingError: A value is out of range, or `per_sample` was set with an option of joint steps: `compile`,
-            `controller`, `norm` or `step_at`.
+            `controller`, `norm`, `error_per` or `step_at`.
     """
 
     def __init__(
@@ -129,10 +131,19 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
         norm: Norm = "rms",
         step_at: Sequence[float] | None = None,
         per_sample: bool = False,
+        error_per: ErrorPer = "step",
     ) -> None:
         ExplicitRungeKutta.__init__(self, compile, step_at)
-        AdaptiveStepper.__init__(self, rtol, atol, first_step, min_step, max_step, max_steps, controller, norm, step_at)
-        joint = {"compile": compile, "controller": controller != "I", "norm": norm != "rms", "step_at": bool(step_at)}
+        AdaptiveStepper.__init__(
+            self, rtol, atol, first_step, min_step, max_step, max_steps, controller, norm, error_per, step_at
+        )
+        joint = {
+            "compile": compile,
+            "controller": controller != "I",
+            "norm": norm != "rms",
+            "error_per": error_per != "step",
+            "step_at": bool(step_at),
+        }
         given = [option for option, is_set in joint.items() if is_set]
         if per_sample and given:
             raise SettingError(f"{type(self).__name__}: per_sample=True does not go with {given[0]}; leave one out")

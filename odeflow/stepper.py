@@ -14,7 +14,7 @@ from odeflow.memory import MemoryStages, MemoryTape
 from odeflow.solver import Jump, Quadrature, Solution, Solver, Tape
 from odeflow.stages import Stages
 from odeflow.state import Field
-from odeflow.stepping import SAME_STEP, ErrorControl, FixedSteps, Norm, StepControl, run
+from odeflow.stepping import SAME_STEP, ErrorControl, ErrorPer, FixedSteps, Norm, StepControl, run
 
 
 class Stepper(Solver):
@@ -93,6 +93,8 @@ class AdaptiveStepper(Stepper):
         max_steps: Largest number of attempted steps.
         controller: How the next step's size follows from the errors: "I", "PI", "PID", or up to three gains.
         norm: Of the error: "rms", the root mean square over the whole state; "max_sample", the largest of the samples'.
+        error_per: What the tolerances bound: "step", the error of each step; "span", the errors of all steps in sum, so
+            that the error at the end is the tolerance times what the problem amplifies ("error per unit step").
         step_at: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
             throughout.
 
@@ -110,6 +112,7 @@ class AdaptiveStepper(Stepper):
         max_steps: int = 10_000,
         controller: Gains = "I",
         norm: Norm = "rms",
+        error_per: ErrorPer = "step",
         step_at: Sequence[float] | None = None,
     ) -> None:
         name = type(self).__name__
@@ -122,10 +125,13 @@ class AdaptiveStepper(Stepper):
             raise SettingError(f"{name}: min_step must lie between 0 and max_step; got {min_step}")
         if norm not in ("rms", "max_sample"):
             raise SettingError(f"{name}: norm must be 'rms' or 'max_sample'; got {norm!r}")
+        if error_per not in ("step", "span"):
+            raise SettingError(f"{name}: error_per must be 'step' or 'span'; got {error_per!r}")
         Controller(controller, self.order)  # refuses what is none
         self.rtol, self.atol = rtol, atol
         self.controller: Gains = controller
         self.norm: Norm = norm
+        self.error_per: ErrorPer = error_per
         self.step_at = tuple(step_at or ())
         self.first_step, self.min_step, self.max_step, self.max_steps = first_step, min_step, max_step, max_steps
 
@@ -151,4 +157,5 @@ class AdaptiveStepper(Stepper):
             max_steps=self.max_steps,
             controller=self.controller,
             norm=self.norm,
+            error_per=self.error_per,
         )
