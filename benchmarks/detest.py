@@ -1,7 +1,7 @@
 """DETEST: global errors and evaluations of odeflow's adaptive solvers beside scipy's, as a table for docs/solvers.md.
 
 python benchmarks/detest.py                 # all problems and tolerances; minutes
-python benchmarks/detest.py A B2 --tolerances 1e-6 --solvers Dopri8 Dopri8/span
+python benchmarks/detest.py A B2 --tolerances 1e-6 --solvers Dopri8 Dopri8/controller=PI
 """
 
 import argparse
@@ -17,8 +17,8 @@ from torch import Tensor
 import odeflow as of
 from odeflow.registry import discover, look_up
 
-SOLVERS = ("Dopri5", "Tsit5", "Dopri8", "Dopri8/span")
-"""What is behind the stroke is the option error_per."""
+SOLVERS = ("Dopri5", "Tsit5", "Dopri8", "Dopri8/error_per=span")
+"""What is behind the stroke is an option of the solver."""
 SCIPY = ("RK45", "DOP853")
 TOLERANCES = (1e-3, 1e-6, 1e-9)
 TIMES = torch.arange(END + 1, dtype=D)
@@ -68,13 +68,14 @@ def outcome(problem: Problem, solver: str, tolerance: float, reference: Tensor) 
 
     The solution at the times 1, 2, … 20 is the solver's dense output.
     """
-    name, _, error_per = solver.partition("/")
+    name, _, option = solver.partition("/")
     if solver in SCIPY:
         y, nfe = _scipy(problem, solver, tolerance, tolerance)
     else:
         with torch.no_grad():
-            options = {"max_steps": 200_000, "error_per": error_per or "step"}
-            chosen = look_up("solver", name)(rtol=tolerance, atol=tolerance, **options)
+            options = dict([option.split("=")]) if option else {}
+            options = {key: float(value) if value[0].isdigit() else value for key, value in options.items()}
+            chosen = look_up("solver", name)(rtol=tolerance, atol=tolerance, max_steps=200_000, **options)
             solution = of.solve(problem.field, problem.y0, TIMES, solver=chosen)
         y, nfe = solution.y, solution.stats.nfe_forward
     error = (y - reference).abs() / reference.abs().clamp_min(1)
@@ -99,8 +100,7 @@ def table(found: dict[tuple[str, str, float], Outcome], solvers: Sequence[str], 
 
 
 def _title(solver: str) -> str:
-    name, _, error_per = solver.partition("/")
-    return f"scipy {name}" if name in SCIPY else f"`{name}`" + (f", per {error_per}" if error_per else "")
+    return f"scipy {solver}" if solver in SCIPY else f"`{solver}`"
 
 
 def worst_table(

@@ -71,7 +71,7 @@ def test_errors_of_all_steps_in_sum_are_within_10_tolerances(name: str) -> None:
     """With error_per="span" Dopri8 solves the problems that amplify errors, too, at loose and tight tolerances."""
     reference = truth(PROBLEMS[name])
     for tolerance in (1e-3, 1e-6, 1e-9):
-        assert outcome(PROBLEMS[name], "Dopri8/span", tolerance, reference).ratio < 10
+        assert outcome(PROBLEMS[name], "Dopri8/error_per=span", tolerance, reference).ratio < 10
 
 
 def test_amplifications_are_known_ones() -> None:
@@ -80,6 +80,8 @@ def test_amplifications_are_known_ones() -> None:
     assert found["A1"] == pytest.approx(1)  # at the start
     assert 100 < found["D1"] < found["D2"] < 1000
     one = Outcome(3.0, 7)
-    lines = worst_table({("D2", "Dopri8/span", 1e-3): one}, ["Dopri8/span"], {"D2": found["D2"]}).splitlines()
-    assert lines[0] == "| problem | amplification | `Dopri8`, per span |"
+    lines = worst_table(
+        {("D2", "Dopri8/error_per=span", 1e-3): one}, ["Dopri8/error_per=span"], {"D2": found["D2"]}
+    ).splitlines()
+    assert lines[0] == "| problem | amplification | `Dopri8/error_per=span` |"
     assert lines[2] == f"| D2 | {found['D2']:.3g} | 3 |"
