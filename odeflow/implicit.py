@@ -264,7 +264,8 @@ class AdaptiveImplicitRungeKutta(DiagonallyImplicit, AdaptiveStepper):
         norm: What of a step's scaled error must be at most 1: "rms", the root mean square over everything;
             "max_sample", the largest of the samples' own. The latter needs a state of one Tensor (B, d, …).
         error_per: What the tolerances bound: "step", the error of each step; "span", the errors of all steps in sum, so
-            that the error at the end is the tolerance times what the problem amplifies ("error per unit step").
+            that the error at the end is about the tolerance times what the problem amplifies, or less ("error per unit
+            step").
         step_at: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
             throughout.
 

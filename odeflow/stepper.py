@@ -94,7 +94,8 @@ class AdaptiveStepper(Stepper):
         controller: How the next step's size follows from the errors: "I", "PI", "PID", or up to three gains.
         norm: Of the error: "rms", the root mean square over the whole state; "max_sample", the largest of the samples'.
         error_per: What the tolerances bound: "step", the error of each step; "span", the errors of all steps in sum, so
-            that the error at the end is the tolerance times what the problem amplifies ("error per unit step").
+            that the error at the end is about the tolerance times what the problem amplifies, or less ("error per unit
+            step").
         step_at: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
             throughout.
 
