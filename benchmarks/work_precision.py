@@ -1,95 +1,294 @@
-"""Work and precision: the error at the end against evaluations of the field, for every solver on three problems.
+"""Work and precision: errors against evaluations of the field, a row of panels for each family of solvers.
 
     python benchmarks/work_precision.py docs/work_precision.png
+    python benchmarks/work_precision.py implicit.png --rows Implicit
 
-Also prints the observed orders of all solvers, as a table for docs/solvers.md.
+Takes about three minutes of one core. The last panel is energy over time, for which symplectic methods are made.
 """
 
 import argparse
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
-from detest import truth
-from detest_problems import END, Problem, problems
+from detest_problems import END, D, problems
 from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
+from matplotlib.ticker import LogLocator, NullFormatter
+from scipy.integrate import solve_ivp
 from torch import Tensor
 
 import odeflow as of
-from odeflow.registry import discover, plugins
-from odeflow.testing import observed_order
+from odeflow.registry import discover, look_up
+from odeflow.stepper import AdaptiveStepper
 
-TITLES = {"B5": "B5: rigid body", "D2": "D2: two bodies, e = 0.3", "E2": "E2: Van der Pol, μ = 1"}
+DETEST = {problem.name: problem for problem in problems()}
 TOLERANCES = [10.0**-power for power in range(2, 13)]
-STEPS = [40 * 2**power for power in range(8)]
-MOST_EVALUATIONS = 20_000
-FIRST_ORDER_TOLERANCE = 1e-6
-"""No tighter for methods of low order, which would take very many steps."""
+STEPS = [20 * 2**power for power in range(10)]
+LOW_ORDER_TOLERANCE = 1e-6
+"""No tighter for methods of an order below 4, which would take very many steps."""
+REFERENCE = "0.6"
+"""The colour of methods of another family, drawn for comparison."""
 
 
-def curve(problem: Problem, cls: type[of.Solver], reference: Tensor) -> tuple[list[int], list[float]]:
+@dataclass(frozen=True)
+class Case:
+    """A problem of a panel.
+
+    Attributes:
+        title: What it is.
+        field: (t, y) ↦ dy/dt.
+        y0: (d,), float64.
+        end: Last time; the first is 0.
+        part: Absolute tolerance as part of the relative one.
+        stiff: Whether its truth is that of an implicit method.
+    """
+
+    title: str
+    field: Callable[[Tensor, Tensor], Tensor]
+    y0: Tensor
+    end: float = END
+    part: float = 1.0
+    stiff: bool = False
+
+    @classmethod
+    def of(cls, name: str, title: str) -> "Case":
+        """A problem of DETEST."""
+        return cls(f"{name}: {title}", DETEST[name].field, DETEST[name].y0)
+
+    def truth(self) -> Tensor:
+        """(d,), the state at the end by scipy, at the edge of float64."""
+
+        def field(t: float, y: np.ndarray) -> np.ndarray:
+            return self.field(torch.tensor(t, dtype=D), torch.from_numpy(y)).numpy()
+
+        method, rtol = ("Radau", 1e-12) if self.stiff else ("DOP853", 1e-13)
+        solution = solve_ivp(field, (0, self.end), self.y0.numpy(), method, rtol=rtol, atol=1e-2 * rtol * self.part)
+        return torch.from_numpy(np.ascontiguousarray(solution.y[:, -1]))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A solver of a row.
+
+    Attributes:
+        name: Of its class.
+        order: Of the multistep methods.
+        colour: Its number in the palette, or a colour.
+    """
+
+    name: str
+    colour: int | str
+    order: int | None = None
+
+    @property
+    def cls(self) -> type[of.Solver]:
+        """Its class."""
+        return look_up("solver", self.name)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether it chooses its steps."""
+        return issubclass(self.cls, AdaptiveStepper)
+
+    @property
+    def style(self) -> dict[str, object]:
+        """How it is drawn."""
+        colour = self.colour if isinstance(self.colour, str) else mpl.colormaps["tab10"](self.colour)
+        own = {"linestyle": "-", "marker": "o"} if self.adaptive else {"linestyle": "--", "marker": "s"}
+        shade = {"linewidth": 1.0, "zorder": 1} if isinstance(self.colour, str) else {"linewidth": 1.6, "zorder": 2}
+        if self.name == "AdamsBashforthMoulton":
+            own["linestyle"] = "-"
+        label = f"{self.name} {self.order}" if self.order else f"{self.name} ({self.cls.order})"
+        return {"color": colour, "markersize": 3.5, "label": label, **own, **shade}
+
+    def solver(self, setting: float, part: float, most: int) -> of.Solver:
+        """The solver at a tolerance, or with a number of steps."""
+        options: dict[str, object] = {} if self.order is None else {"order": self.order}
+        if not self.adaptive:
+            return self.cls(**options, num_steps=int(setting))
+        return self.cls(rtol=setting, atol=setting * part, max_steps=most)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A family of solvers on its problems.
+
+    Attributes:
+        title: The family.
+        cases: Its problems.
+        lines: Its solvers.
+        most: Evaluations beyond which a curve ends.
+        energies: Solvers whose error of the energy is drawn, with their steps a revolution or their tolerance.
+    """
+
+    title: str
+    cases: tuple[Case, ...]
+    lines: tuple[Line, ...]
+    most: int = 20_000
+    energies: tuple[tuple[Line, float], ...] = ()
+
+
+def _numbered(*names: str) -> tuple[Line, ...]:
+    return tuple(Line(name, number) for number, name in enumerate(names))
+
+
+def van_der_pol(rate: float, t: Tensor, y: Tensor) -> Tensor:
+    """Van der Pol's oscillator with μ = `rate`."""
+    q, p = y.unbind(-1)
+    return torch.stack((p, rate * (1 - q**2) * p - q), -1)
+
+
+def hires(t: Tensor, y: Tensor) -> Tensor:
+    """High irradiance responses, eight reactions (Hairer & Wanner II, IV.10)."""
+    a, b, c, d, e, f, g, h = y.unbind(-1)
+    bound = 280 * f * h - 1.81 * g
+    rates = (
+        -1.71 * a + 0.43 * b + 8.32 * c + 0.0007,
+        1.71 * a - 8.75 * b,
+        -10.03 * c + 0.43 * d + 0.035 * e,
+        8.32 * b + 1.71 * c - 1.12 * d,
+        -1.745 * e + 0.43 * (f + g),
+        0.69 * d + 1.71 * e - 0.43 * f - 280 * f * h + 0.69 * g,
+        bound,
+        -bound,
+    )
+    return torch.stack(rates, -1)
+
+
+SMOOTH = (
+    Case.of("B5", "rigid body"),
+    Case.of("D2", "two bodies, e = 0.3"),
+    Case.of("E2", "Van der Pol, μ = 1"),
+)
+STIFF = (
+    SMOOTH[2],
+    Case("Van der Pol, μ = 1000, stiff", partial(van_der_pol, 1e3), torch.tensor((2, 0), dtype=D), 500.0, stiff=True),
+    Case("HIRES, stiff", hires, torch.tensor((1, 0, 0, 0, 0, 0, 0, 0.0057), dtype=D), 321.8122, 1e-2, stiff=True),
+)
+ORBITS = (Case.of("D2", "two bodies, e = 0.3"), Case.of("C5", "five outer planets"))
+ADAMS = tuple(
+    Line(name, number, order)
+    for name in ("AdamsBashforth", "AdamsBashforthMoulton")
+    for number, order in enumerate((2, 4, 6))
+)
+LEAPFROG, YOSHIDA4 = _numbered("Leapfrog", "Yoshida4")
+RK4_BESIDE, DOPRI5_BESIDE = Line("RK4", REFERENCE), Line("Dopri5", REFERENCE)
+ROWS = (
+    Row(
+        "Explicit, equal steps",
+        SMOOTH,
+        _numbered("Euler", "Midpoint", "Heun", "Ralston", "Kutta3", "RK4", "RK38"),
+    ),
+    Row(
+        "Explicit, adaptive",
+        SMOOTH,
+        _numbered("HeunEuler", "Bosh3", "Fehlberg45", "CashKarp45", "Dopri5", "Tsit5", "Dopri8"),
+    ),
+    Row("Multistep", SMOOTH, (*ADAMS, RK4_BESIDE)),
+    Row(
+        "Implicit",
+        STIFF,
+        _numbered("ImplicitEuler", "ImplicitMidpoint", "Trapezoid", "Kvaerno3", "Kvaerno5", "Rodas4"),
+        most=10_000,
+    ),
+    Row(
+        "Symplectic",
+        ORBITS,
+        (LEAPFROG, YOSHIDA4, RK4_BESIDE, DOPRI5_BESIDE),
+        energies=((LEAPFROG, 120), (YOSHIDA4, 40), (RK4_BESIDE, 60), (DOPRI5_BESIDE, 5e-7)),
+    ),
+)
+
+
+def curve(line: Line, case: Case, truth: Tensor, most: int) -> tuple[list[int], list[float]]:
     """(evaluations, largest error at the end) at each tolerance or number of steps."""
-    adaptive = issubclass(cls, of.AdaptiveRungeKutta)
     nfe, errors = list[int](), list[float]()
-    for setting in TOLERANCES if adaptive else STEPS:
-        if adaptive and cls.order < 4 and setting < FIRST_ORDER_TOLERANCE:
+    for setting in TOLERANCES if line.adaptive else STEPS:
+        if line.adaptive and line.cls.order < 4 and setting < LOW_ORDER_TOLERANCE:
             continue
-        solver = cls(rtol=setting, atol=setting, max_steps=MOST_EVALUATIONS) if adaptive else cls(num_steps=setting)
+        if len(nfe) > 1 and nfe[-1] ** 2 > most * nfe[-2]:  # the next would probably take too many
+            break
         try:
             with torch.no_grad():
-                solution = of.solve(problem.field, problem.y0, [0.0, END], solver=solver)
+                solver = line.solver(setting, case.part, most)
+                solution = of.solve(case.field, case.y0, [0.0, case.end], solver=solver)
         except of.SolveError:
             continue
-        error = float((solution.y[-1] - reference[-1]).abs().max())
-        if solution.stats.nfe_forward <= MOST_EVALUATIONS and error < 10:
+        error = float((solution.y[-1] - truth).abs().max())
+        if solution.stats.nfe_forward <= most and error < 10:
             nfe.append(solution.stats.nfe_forward)
             errors.append(max(error, 1e-15))
     return nfe, errors
 
 
-def draw(axes: Axes, problem: Problem, solvers: dict[str, type[of.Solver]]) -> None:
-    """One problem's curves."""
-    reference = truth(problem)
-    colours = mpl.colormaps["tab20"]
-    for number, (name, cls) in enumerate(solvers.items()):
-        adaptive = issubclass(cls, of.AdaptiveRungeKutta)
-        nfe, errors = curve(problem, cls, reference)
-        marker, style = ("o", "-") if adaptive else ("", "--")
-        axes.loglog(nfe, errors, style, marker=marker, markersize=3, linewidth=1.2, color=colours(number), label=name)
-    axes.set_title(TITLES[problem.name], fontsize=10)
-    axes.set_xlabel("evaluations of the field")
-    axes.grid(alpha=0.3)
+def energy(line: Line, setting: float) -> tuple[np.ndarray, np.ndarray, int]:
+    """(revolutions, largest error of the energy in each, evaluations a revolution) of problem D2 over many of them."""
+    problem, turns, looks = DETEST["D2"], 500, 16
+    t = torch.linspace(0, 2 * math.pi * turns, looks * turns + 1, dtype=D)
+    with torch.no_grad():
+        solver = line.solver(setting if line.adaptive else setting * turns, 1.0, 10**7)
+        solution = of.solve(problem.field, problem.y0, t, solver=solver)
+    position, velocity = solution.y.unflatten(-1, (2, 2)).unbind(1)
+    energies = velocity.square().sum(1) / 2 - 1 / position.norm(dim=1)
+    errors = (energies - energies[0]).abs()[1:].view(turns, looks).amax(1)
+    return np.arange(1, turns + 1), errors.numpy(), round(solution.stats.nfe_forward / turns)
 
 
-def orders(solvers: dict[str, type[of.Solver]]) -> str:
-    """Markdown: the order that each solver claims, and those that are observed at the end and inside the steps."""
-    lines = ["| solver | order | observed at the end | observed inside the steps |", "|---|---|---|---|"]
-    for name, cls in solvers.items():
-        end, inside = observed_order(cls)
-        lines.append(f"| {name} | {cls.order} | {end:.2f} | {inside:.2f} |")
-    return "\n".join(lines)
+def draw_energies(axes: Axes, row: Row) -> None:
+    """Errors of the energy over time."""
+    for line, setting in row.energies:
+        turns, errors, nfe = energy(line, setting)
+        style = {**line.style, "marker": "", "linestyle": "-" if line.adaptive else line.style["linestyle"]}
+        axes.loglog(turns, errors, **style)
+        print(f"{line.name}: {nfe} evaluations a revolution, energy error {errors[0]:.1e} to {errors[-1]:.1e}")
+    axes.set_title("D2: two bodies, 190 to 260 evaluations a revolution", fontsize=10)
+    axes.set_xlabel("revolutions", fontsize=9)
+    axes.set_ylabel("error of the energy", fontsize=9)
+
+
+def draw(figure: SubFigure, row: Row) -> None:
+    """One family's panels, with their legend."""
+    figure.suptitle(row.title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    *panels, beside = figure.subplots(1, 4, width_ratios=(1, 1, 1, 0.5))
+    for axes, case in zip(panels, row.cases, strict=False):
+        truth = case.truth()
+        for line in row.lines:
+            nfe, errors = curve(line, case, truth, row.most)
+            axes.loglog(nfe, errors, **line.style)
+        axes.set_title(case.title, fontsize=10)
+        axes.set_xlabel("evaluations of the field", fontsize=9)
+    if row.energies:
+        draw_energies(panels[-1], row)
+    for axes in panels:
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.25)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_locator(LogLocator(numticks=8))
+    panels[0].set_ylabel("error at the end", fontsize=9)
+    beside.axis("off")
+    beside.legend(*panels[0].get_legend_handles_labels(), loc="center left", fontsize=9, frameon=False)
 
 
 def main() -> None:
-    """Draws the picture, prints the orders."""
+    """Draws the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path)
+    parser.add_argument("--rows", nargs="+", choices=[row.title for row in ROWS], help="families; by default all")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     discover()
-    solvers = {
-        name: cls
-        for name, cls in plugins("solver").items()
-        if issubclass(cls, (of.RungeKutta, of.AdaptiveRungeKutta)) and cls.__module__.startswith("odeflow_solvers.")
-    }
-    figure, rows = plt.subplots(1, 3, figsize=(15, 5.2), sharey=True, layout="constrained")
-    chosen = [problem for problem in problems() if problem.name in TITLES]
-    for axes, problem in zip(rows, chosen, strict=True):
-        draw(axes, problem, solvers)
-    rows[0].set_ylabel("error at the end")
-    rows[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8, title="— adaptive, -- equal steps")
-    figure.savefig(options.picture, dpi=120)
-    print(orders(solvers))
+    rows = [row for row in ROWS if options.rows is None or row.title in options.rows]
+    figure = plt.figure(figsize=(14, 3.7 * len(rows)), layout="constrained")
+    for part, row in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
+        draw(part, row)
+    figure.savefig(options.picture, dpi=110)
 
 
 if __name__ == "__main__":

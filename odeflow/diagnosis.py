@@ -13,11 +13,11 @@ from odeflow.flow import Flow, solve
 from odeflow.gradient import Adjoint, Backprop, Checkpointed, Gradient, InterpolatedAdjoint, Reversible
 from odeflow.recording import leaves, mapped
 from odeflow.runge_kutta import AdaptiveRungeKutta
-from odeflow.solver import Solution, Solver
+from odeflow.solver import Solution, Solver, Stats
 from odeflow.state import State
+from odeflow.stepping import STIFF
 
 POWER_ITERATIONS = 30
-STIFF = 2.0  # the step size times the spectral radius near which stability bounds the steps of explicit methods
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Diagnosis:
         rejected: Rejected steps.
         largest_step: The largest accepted step.
         spectral_radius: The largest |λ| of ∂f/∂y that was found on the way, per unit of time.
-        stiffness: The largest step times `spectral_radius`; None where the solver hides its steps.
+        stiffness: h|λ|: that of `Stats`, or the largest step times `spectral_radius` where the solver's stages do not
+            tell; None where it hides its steps.
         reconstruction: ‖y₀ − ŷ₀‖ / ‖y₀‖, where ŷ₀ comes from solving back from the end.
         error: ‖y − y*‖ / ‖y*‖ at the end, against a far tighter solve in float64.
         wanted: The error that is asked for.
@@ -92,7 +93,7 @@ class Diagnosis:
         lines = [f"speed           the fastest motion takes about 1/{self.spectral_radius:.3g} of the unit of time"]
         if self.stiffness is None:
             return lines
-        lines.append(f"stiffness       largest step × spectral radius = {self.stiffness:.2g}")
+        lines.append(f"stiffness       step × largest eigenvalue = {self.stiffness:.2g}")
         fast = self.spectral_radius * abs(self.span[1] - self.span[0])
         if self.stiffness > STIFF and fast > 50:
             lines.append(
@@ -217,7 +218,7 @@ class _Patient:
             rejected=stats.rejected,
             largest_step=stats.largest_step,
             spectral_radius=radius,
-            stiffness=stats.largest_step * radius if stats.accepted else None,
+            stiffness=_stiffness(stats, radius),
             reconstruction=_relative(_end(back), self.y0),
             error=_relative(mapped(_double, end), truth),
             wanted=wanted,
@@ -321,6 +322,13 @@ class _Patient:
         grads: tuple[Any, ...] = torch.autograd.grad(ends, inputs, weights, allow_unused=True)
         flat = [torch.zeros_like(x) if grad is None else grad for x, grad in zip(inputs, grads, strict=True)]
         return torch.cat([each.flatten() for each in flat]), solution.stats.nfe_backward
+
+
+def _stiffness(stats: Stats, radius: float) -> float | None:
+    """As the steps tell; they are too few, of equal size, or of a method that cannot: the bound by the radius."""
+    if stats.stiffness is None and stats.accepted:
+        return stats.largest_step * radius
+    return stats.stiffness
 
 
 def _double(leaf: Tensor) -> Tensor:

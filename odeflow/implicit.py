@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from odeflow.controller import Gains
 from odeflow.errors import SettingError, SolveError
 from odeflow.implicit_function import attach
 from odeflow.jacobian import Factors, Jacobian, Linearisation
@@ -17,6 +18,7 @@ from odeflow.runge_kutta import required
 from odeflow.solver import Quadrature
 from odeflow.state import Field
 from odeflow.stepper import AdaptiveStepper, FixedStepper, Stepper
+from odeflow.stepping import ErrorPer, Norm
 from odeflow.tableau import Tableau
 
 SIMPLIFIED_ITERATIONS = 15
@@ -125,7 +127,7 @@ class ImplicitStages(MemoryStages):
 
     def _derivatives(self, t: float, y: Tensor) -> Linearisation:
         before = self.jacobian.evaluations
-        linear = self.jacobian.at(self.field, t, y)
+        linear = self.jacobian.at(self.field, self.inside(t), y)
         self.evaluations += self.jacobian.evaluations - before
         return linear
 
@@ -174,7 +176,7 @@ class ImplicitStages(MemoryStages):
             return slope
         value = self.evaluate(t, base.add(slope, alpha=weight))
         state = base.detach().add(slope, alpha=weight)
-        return attach(value, slope, partial(self._solve_transposed, t, state, weight))
+        return attach(value, slope, partial(self._solve_transposed, self.inside(t), state, weight))
 
     def _solve_transposed(self, t: float, y: Tensor, weight: float, value: Tensor) -> Tensor:
         """(I − weight·J)⁻ᵀ value, with the Jacobian at (t, y)."""
@@ -222,13 +224,21 @@ class ImplicitRungeKutta(DiagonallyImplicit, FixedStepper):
             not larger.
         num_steps: Number of steps between the first and the last time; the other way to say it.
         newton_tol: To which error the equations of a step are solved, relative to 1 + |y|.
+        step_at: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
+            on its own side of it throughout.
 
     Raises:
         SettingError: Neither or both of the first two were given, or a value is not positive.
     """
 
-    def __init__(self, step_size: float | None = None, num_steps: int | None = None, newton_tol: float = 1e-10) -> None:
-        super().__init__(step_size, num_steps)
+    def __init__(
+        self,
+        step_size: float | None = None,
+        num_steps: int | None = None,
+        newton_tol: float = 1e-10,
+        step_at: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(step_size, num_steps, step_at)
         self.newton = Newton(newton_tol, newton_tol, full=True)
 
     def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> ImplicitStages:
@@ -249,6 +259,15 @@ class AdaptiveImplicitRungeKutta(DiagonallyImplicit, AdaptiveStepper):
         max_steps: Largest number of attempted steps.
         newton_tol: To which part of the tolerances the equations of a step are solved; √rtol, at most 0.03, by default.
             Smaller makes gradients, which are those of the exact solution of these equations, more exact.
+        controller: How the next step's size follows from the errors of the last: "I", "PI", "PID", or up to three gains
+            (see `Controller`).
+        norm: What of a step's scaled error must be at most 1: "rms", the root mean square over everything;
+            "max_sample", the largest of the samples' own. The latter needs a state of one Tensor (B, d, …).
+        error_per: What the tolerances bound: "step", the error of each step; "span", the errors of all steps in sum, so
+            that the error at the end is about the tolerance times what the problem amplifies, or less ("error per unit
+            step").
+        step_at: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
+            throughout.
 
     Raises:
         SettingError: A value is out of range.
@@ -263,8 +282,12 @@ class AdaptiveImplicitRungeKutta(DiagonallyImplicit, AdaptiveStepper):
         max_step: float | None = None,
         max_steps: int = 10_000,
         newton_tol: float | None = None,
+        controller: Gains = "I",
+        norm: Norm = "rms",
+        error_per: ErrorPer = "step",
+        step_at: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(rtol, atol, first_step, min_step, max_step, max_steps)
+        super().__init__(rtol, atol, first_step, min_step, max_step, max_steps, controller, norm, error_per, step_at)
         part = min(0.03, max(rtol, 1e-12) ** 0.5) if newton_tol is None else newton_tol
         self.newton = Newton(part * rtol, part * atol, full=False)
 

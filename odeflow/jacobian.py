@@ -1,5 +1,6 @@
 """Jacobians of a field, in blocks where samples do not influence each other, and systems solved with them."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -92,8 +93,8 @@ class Jacobian:
                     return Linearisation(blocks if slope.requires_grad else blocks.mT, dim)
                 del self.dims[0]
 
-    def by_time(self, field: Field, t: float, y: Tensor) -> Tensor:
-        """(*state), ∂f/∂t at (t, y)."""
+    def by_time(self, field: Field, t: float, y: Tensor, window: tuple[float, float] | None = None) -> Tensor:
+        """(*state), ∂f/∂t at (t, y), from values between the times of the window if there is one."""
         self._count(field, 1)
         clock = y.new_full((), t)
 
@@ -106,7 +107,9 @@ class Jacobian:
         except (RuntimeError, NotImplementedError):  # torch's, where something has no forward mode
             with torch.no_grad():
                 step = torch.finfo(y.dtype).eps ** (1 / 3) * max(1.0, abs(t))
-                return (field(clock + step, y) - field(clock - step, y)) / (2 * step)
+                first, last = window or (-math.inf, math.inf)
+                early, late = clock.sub(step).clamp_min(first), clock.add(step).clamp_max(last)
+                return (field(late, y) - field(early, y)) / (late - early)
 
     def _count(self, field: Field, count: int) -> None:
         self.evaluations += count

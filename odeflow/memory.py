@@ -118,7 +118,7 @@ class MemoryTape(Tape):
         if segment.end_row is not None:
             rows = slice(segment.end_row - len(places), segment.end_row + 1)
             places.append(1.0)
-        again = partial(_again, self.stages.traced, span, places, len(carried))
+        again = partial(_again, self.stages.traced, self.stages.window, span, places, len(carried))
         packed = torch.stack((segment.start, *carried)) if carried else segment.start
         self.pending = lambda count: replace(
             segment, start=packed, rerun=partial(again, count), rows=rows, end_row=None, places=tuple(places)
@@ -133,6 +133,7 @@ class MemoryTape(Tape):
 
 def _again(
     stages_over: Callable[[Field], MemoryStages],
+    window: tuple[float, float] | None,
     span: tuple[float, float],
     places: list[float],
     taken: int,
@@ -144,6 +145,7 @@ def _again(
 
     Args:
         stages_over: Makes the stages over a field.
+        window: Between which times the field is evaluated.
         span: (time at the start, time at the end).
         places: Where rows lie, 1 being the end.
         taken: Number of slopes in `start`.
@@ -152,6 +154,7 @@ def _again(
         start: (*state), or (1 + taken, *state) if slopes are taken.
     """
     stages = stages_over(field)
+    stages.window = window
     y, *carried = start.unbind() if taken else (start,)
     stages.restore(tuple(carried))
     y1 = stages.step(span[0], span[1] - span[0], y)

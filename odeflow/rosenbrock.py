@@ -151,9 +151,9 @@ class RosenbrockStages(MemoryStages):
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
         self.begin(t, h, y)
         tableau, weight = self.tableau, h * self.tableau.gamma
-        before, point = self.jacobian.evaluations, y.detach()
-        factors = self.jacobian.at(self.field, t, point).factors(weight)
-        change = self.jacobian.by_time(self.field, t, point)
+        before, point, clock = self.jacobian.evaluations, y.detach(), self.inside(t)
+        factors = self.jacobian.at(self.field, clock, point).factors(weight)
+        change = self.jacobian.by_time(self.field, clock, point, self.window)
         self.evaluations += self.jacobian.evaluations - before
         parts = self.parts = []
         for number, (row, slopes) in enumerate(zip(tableau.a, tableau.c, strict=True)):
@@ -163,7 +163,7 @@ class RosenbrockStages(MemoryStages):
             time_step = weight * h * tableau.time_weights[number]
             part = factors.solve((value + time_step * change).detach())
             if torch.is_grad_enabled():
-                value = value + self._along(t, y, time_step, weight * part)
+                value = value + self._along(clock, y, time_step, weight * part)
                 part = attach(value, part, lambda grad: factors.solve(grad, adjoint=True))
             parts.append(part)
         return self.finish(_sum(y, tableau.m, parts))

@@ -14,7 +14,7 @@ from odeflow.solver import Jump, Quadrature, Solution, Tape
 from odeflow.stages import Stages, stages_of
 from odeflow.state import Field
 from odeflow.stepper import AdaptiveStepper, FixedStepper, Stepper
-from odeflow.stepping import Norm
+from odeflow.stepping import ErrorPer, Norm
 from odeflow.tableau import Tableau
 
 
@@ -45,7 +45,7 @@ class ExplicitRungeKutta(Stepper):
     def __init__(self, compile: bool, step_at: Sequence[float] | None) -> None:  # noqa: A002
         if compile and step_at:
             raise SettingError(f"{type(self).__name__}: step_at needs compile=False: it chooses a side at every stage")
-        self.compile, self.compiled_steps, self.step_at = compile, CompiledSteps(), tuple(step_at or ())
+        self.compile, self.compiled_steps = compile, CompiledSteps()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -84,7 +84,7 @@ class RungeKutta(ExplicitRungeKutta, FixedStepper):
         step_at: Sequence[float] | None = None,
     ) -> None:
         ExplicitRungeKutta.__init__(self, compile, step_at)
-        FixedStepper.__init__(self, step_size, num_steps)
+        FixedStepper.__init__(self, step_size, num_steps, step_at)
 
 
 class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
@@ -102,6 +102,9 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
         norm: What of a step's scaled error must be at most 1: "rms", the root mean square over everything;
             "max_sample", the largest of the samples' root mean squares, so that a batch mate cannot hide an error. The
             latter needs a state of one Tensor (B, d, …).
+        error_per: What the tolerances bound: "step", the error of each step; "span", the errors of all steps in sum, so
+            that the error at the end is about the tolerance times what the problem amplifies, or less ("error per unit
+            step").
         step_at: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
             throughout.
         compile: Whether `torch.compile` makes one call of each step, forward and in the backward pass of `Backprop` and
@@ -111,8 +114,8 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
             and may be called with some samples only.
 
     Raises:
-        SettingError: A value is out of range, or `per_sample` was set with an option of joint steps: `compile` or
-            `norm`.
+        SettingError: A value is out of range, or `per_sample` was set with an option of joint steps: `compile`, `norm`
+            or `error_per`.
     """
 
     def __init__(
@@ -128,12 +131,13 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
         norm: Norm = "rms",
         step_at: Sequence[float] | None = None,
         per_sample: bool = False,
+        error_per: ErrorPer = "step",
     ) -> None:
         ExplicitRungeKutta.__init__(self, compile, step_at)
         AdaptiveStepper.__init__(
-            self, rtol, atol, first_step, min_step, max_step, max_steps, controller=controller, norm=norm
+            self, rtol, atol, first_step, min_step, max_step, max_steps, controller, norm, error_per, step_at
         )
-        joint = {"compile": compile, "norm": norm != "rms"}
+        joint = {"compile": compile, "norm": norm != "rms", "error_per": error_per != "step"}
         given = [option for option, is_set in joint.items() if is_set]
         if per_sample and given:
             raise SettingError(f"{type(self).__name__}: per_sample=True does not go with {given[0]}; leave one out")

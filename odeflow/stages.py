@@ -51,12 +51,14 @@ class Stages(ABC):
             StateError: The field's value has another shape than y.
         """
         self.evaluations += 1
-        if self.window is not None:
-            t = min(max(t, self.window[0]), self.window[1])
-        slope = self.field(y.new_full((), t), y)
+        slope = self.field(y.new_full((), self.inside(t)), y)
         if slope.shape != y.shape:
             check_shape(slope, y.shape)
         return slope
+
+    def inside(self, t: float) -> float:
+        """The time t, or the nearest in the window."""
+        return t if self.window is None else min(max(t, self.window[0]), self.window[1])
 
     @abstractmethod
     def add_quadrature(self, h: float) -> None:

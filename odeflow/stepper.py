@@ -3,6 +3,7 @@
 import copy
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Self
 
 from torch import Tensor
@@ -13,7 +14,7 @@ from odeflow.memory import MemoryStages, MemoryTape
 from odeflow.solver import Jump, Quadrature, Solution, Solver, Tape
 from odeflow.stages import Stages
 from odeflow.state import Field
-from odeflow.stepping import SAME_STEP, ErrorControl, FixedSteps, Norm, StepControl, run
+from odeflow.stepping import SAME_STEP, ErrorControl, ErrorPer, FixedSteps, Norm, StepControl, run
 
 
 class Stepper(Solver):
@@ -57,19 +58,23 @@ class FixedStepper(Stepper):
         step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
             not larger.
         num_steps: Number of steps between the first and the last time; the other way to say it.
+        step_at: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
+            on its own side of it throughout.
 
     Raises:
-        SettingError: Neither or both were given, or not positive.
+        SettingError: Neither or both of the first two were given, or not positive.
     """
 
-    def __init__(self, step_size: float | None = None, num_steps: int | None = None) -> None:
+    def __init__(
+        self, step_size: float | None = None, num_steps: int | None = None, step_at: Sequence[float] | None = None
+    ) -> None:
         if (step_size is None) == (num_steps is None):
             given = "neither" if step_size is None else "both"
             raise SettingError(f"{type(self).__name__} needs either step_size or num_steps; {given} was given")
         for name, value in {"step_size": step_size, "num_steps": num_steps}.items():
             if value is not None and not value > 0:
                 raise SettingError(f"{type(self).__name__}: {name} must be positive; got {value}")
-        self.step_size, self.num_steps = step_size, num_steps
+        self.step_size, self.num_steps, self.step_at = step_size, num_steps, tuple(step_at or ())
 
     def control(self, t0: float, t1: float) -> StepControl:
         span = abs(t1 - t0)
@@ -88,6 +93,11 @@ class AdaptiveStepper(Stepper):
         max_steps: Largest number of attempted steps.
         controller: How the next step's size follows from the errors: "I", "PI", "PID", or up to three gains.
         norm: Of the error: "rms", the root mean square over the whole state; "max_sample", the largest of the samples'.
+        error_per: What the tolerances bound: "step", the error of each step; "span", the errors of all steps in sum, so
+            that the error at the end is about the tolerance times what the problem amplifies, or less ("error per unit
+            step").
+        step_at: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
+            throughout.
 
     Raises:
         SettingError: A value is out of range.
@@ -103,6 +113,8 @@ class AdaptiveStepper(Stepper):
         max_steps: int = 10_000,
         controller: Gains = "I",
         norm: Norm = "rms",
+        error_per: ErrorPer = "step",
+        step_at: Sequence[float] | None = None,
     ) -> None:
         name = type(self).__name__
         if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
@@ -114,10 +126,14 @@ class AdaptiveStepper(Stepper):
             raise SettingError(f"{name}: min_step must lie between 0 and max_step; got {min_step}")
         if norm not in ("rms", "max_sample"):
             raise SettingError(f"{name}: norm must be 'rms' or 'max_sample'; got {norm!r}")
+        if error_per not in ("step", "span"):
+            raise SettingError(f"{name}: error_per must be 'step' or 'span'; got {error_per!r}")
         Controller(controller, self.order)  # refuses what is none
         self.rtol, self.atol = rtol, atol
         self.controller: Gains = controller
         self.norm: Norm = norm
+        self.error_per: ErrorPer = error_per
+        self.step_at = tuple(step_at or ())
         self.first_step, self.min_step, self.max_step, self.max_steps = first_step, min_step, max_step, max_steps
 
     @property
@@ -142,4 +158,5 @@ class AdaptiveStepper(Stepper):
             max_steps=self.max_steps,
             controller=self.controller,
             norm=self.norm,
+            error_per=self.error_per,
         )

@@ -26,6 +26,7 @@ STIFF = 2.0  # the h|λ| near which stability bounds the steps of explicit metho
 ROUNDING = 0.25  # the part of the tolerance from which on the rounding of the state is worth a warning
 
 Norm = Literal["rms", "max_sample"]
+ErrorPer = Literal["step", "span"]
 
 
 class StepControl(ABC):
@@ -88,7 +89,8 @@ class FixedSteps(StepControl):
 class ErrorControl(StepControl):
     """Steps as large as the tolerances allow (Hairer, Nørsett & Wanner, II.4).
 
-    A step is accepted if the norm of error / (atol + rtol·max(|y|, |y₁|)) is at most 1.
+    A step is accepted if the norm of error / (atol + rtol·max(|y|, |y₁|)) is at most 1, or with `error_per="span"` at
+    most its share |h|/|t₁ − t₀| of the solve, so that the errors of all steps together are within the tolerances.
 
     Args:
         rtol: Relative tolerance.
@@ -100,6 +102,7 @@ class ErrorControl(StepControl):
         max_steps: Largest number of attempts.
         controller: How the next step's size follows from the errors.
         norm: "rms", the root mean square over the whole state; "max_sample", the largest of the samples' own.
+        error_per: "step", the tolerances are each step's; "span", all steps share them.
     """
 
     def __init__(
@@ -114,9 +117,11 @@ class ErrorControl(StepControl):
         max_steps: int,
         controller: Gains = "I",
         norm: Norm = "rms",
+        error_per: ErrorPer = "step",
     ) -> None:
         self.rtol, self.atol, self.norm = rtol, atol, norm
-        self.controller = Controller(controller, order)
+        self.shared, self.span = error_per == "span", 0.0  # the span is known when the solve starts
+        self.controller = Controller(controller, order - self.shared)
         self.first_step, self.min_step, self.max_step, self.max_steps = first_step, min_step, max_step, max_steps
         self.h = 0.0  # size of the next step, signed
         self.attempts = self.accepted = 0
@@ -138,6 +143,7 @@ class ErrorControl(StepControl):
                 f"norm='max_sample' needs a state of shape (B, d, …), one Tensor; got {tuple(y.shape)}, to which "
                 "tuples are packed too. Use norm='rms'"
             )
+        self.span = abs(end - t)
         slope = stages.first_slope(t, y).detach()
         y = y.detach()
         size_of_y = y.abs()
@@ -215,7 +221,7 @@ class ErrorControl(StepControl):
             self.smallest_scale = y1.new_tensor(self.atol)
         scale = torch.add(self.smallest_scale, torch.maximum(size_of_y, size_of_y1), alpha=self.rtol)
         scaled = stages.error().div_(scale.reshape(-1))
-        error = abs(h) * self._size(scaled, y)
+        error = (self.span if self.shared else abs(h)) * self._size(scaled, y)
         accepted = error <= 1
         cut = abs(h) < abs(self.h) * (1 - SAME_STEP)  # by a stop: it says nothing against the larger one
         size = abs(h) * self.controller.factor(error, cut)

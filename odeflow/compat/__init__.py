@@ -15,6 +15,7 @@ coefficients. The others run in torchdiffeq itself, by the plugin `TorchDiffEq`,
 Source: Chen (2018), https://github.com/rtqichen/torchdiffeq, README and FURTHER_DOCUMENTATION of version 0.2.5.
 """
 
-from odeflow.compat.odeint import odeint, odeint_adjoint, odeint_event
+from odeflow.compat.event import odeint_event
+from odeflow.compat.odeint import odeint, odeint_adjoint
 
 __all__ = ["odeint", "odeint_adjoint", "odeint_event"]

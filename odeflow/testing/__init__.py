@@ -13,10 +13,11 @@ AssertionError: what was wanted, what came, and where to look.
 """
 
 from odeflow.testing.conformance import Check
+from odeflow.testing.convergence import observed_order
 from odeflow.testing.dynamics import check_dynamics, dynamics_checks
 from odeflow.testing.gradient import check_gradient, gradient_checks
 from odeflow.testing.problem import PARTICLE, SPIRAL, Problem
-from odeflow.testing.solver import check_solver, observed_order, solver_checks
+from odeflow.testing.solver import check_solver, solver_checks
 from odeflow.testing.task import check_task, task_checks
 
 __all__ = [

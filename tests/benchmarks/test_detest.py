@@ -9,7 +9,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from detest import outcome, table, truth
+from detest import Outcome, amplification, outcome, table, truth, worst_table
 from detest_problems import problems
 
 PROBLEMS = {problem.name: problem for problem in problems()}
@@ -64,3 +64,24 @@ def test_where_problems_amplify_errors_ours_are_scipys(name: str) -> None:
     assert "| `Dopri5` | scipy RK45 |" in table(
         {(name, "Dopri5", 1e-6): ours, (name, "RK45", 1e-6): theirs}, ["Dopri5", "RK45"], [1e-6]
     )
+
+
+@pytest.mark.parametrize("name", ["C5", "D3", "D5"])
+def test_errors_of_all_steps_in_sum_are_within_10_tolerances(name: str) -> None:
+    """With error_per="span" Dopri8 solves the problems that amplify errors, too, at loose and tight tolerances."""
+    reference = truth(PROBLEMS[name])
+    for tolerance in (1e-3, 1e-6, 1e-9):
+        assert outcome(PROBLEMS[name], "Dopri8/error_per=span", tolerance, reference).ratio < 10
+
+
+def test_amplifications_are_known_ones() -> None:
+    """That of a decay is 1; that of an orbit grows with its eccentricity."""
+    found = {name: amplification(PROBLEMS[name], truth(PROBLEMS[name])) for name in ("A1", "D1", "D2")}
+    assert found["A1"] == pytest.approx(1)  # at the start
+    assert 100 < found["D1"] < found["D2"] < 1000
+    one = Outcome(3.0, 7)
+    lines = worst_table(
+        {("D2", "Dopri8/error_per=span", 1e-3): one}, ["Dopri8/error_per=span"], {"D2": found["D2"]}
+    ).splitlines()
+    assert lines[0] == "| problem | amplification | `Dopri8/error_per=span` |"
+    assert lines[2] == f"| D2 | {found['D2']:.3g} | 3 |"

@@ -24,7 +24,7 @@ from odeflow.testing import (
     task_checks,
 )
 from odeflow_dynamics import MLP, ConvNet, PlanarCNF
-from odeflow_solvers import RK4, Dopri5, Euler, Heun
+from odeflow_solvers import RK4, AdamsBashforth, Dopri5, Euler, Heun
 from odeflow_tasks import Classification
 
 OURS = [cls for cls in plugins("solver").values() if cls.__module__.startswith("odeflow_solvers")]
@@ -206,6 +206,13 @@ def test_a_solver_whose_steps_cannot_be_forced_needs_a_function() -> None:
 def test_observed_orders(cls: type[of.Solver], orders: tuple[int, int]) -> None:
     """Measured orders are those that are known."""
     assert observed_order(cls) == pytest.approx(orders, abs=0.8)
+
+
+def test_observed_orders_of_methods_that_need_many_steps() -> None:
+    """With the numbers of steps given, the order is seen of a method that is unstable with the usual ones."""
+    seen = {steps: observed_order(AdamsBashforth(7, num_steps=1), steps=steps) for steps in (None, (160, 192, 224))}
+    assert seen[160, 192, 224] == pytest.approx((7, 7), abs=0.2)
+    assert seen[None][0] < 4
 
 
 def test_wrong_dynamics_are_caught() -> None:

@@ -1,6 +1,8 @@
 """Laws of implicit solvers: stiff problems, exact gradients, Newton's iteration."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 import odeflow as of
 from odeflow.jacobian import Jacobian
 from odeflow.registry import look_up, plugins
+from odeflow.solver import Tape
 from odeflow.stepper import AdaptiveStepper
 
 D = torch.float64
@@ -28,6 +31,12 @@ def van_der_pol(t: Tensor, y: Tensor) -> Tensor:
     """A relaxation oscillation, μ = 1000."""
     q, p = y.unbind(-1)
     return torch.stack((p, 1000 * (1 - q**2) * p - q), -1)
+
+
+def oscillator(t: Tensor, y: Tensor) -> Tensor:
+    """Van der Pol's, μ = 100."""
+    q, p = y.unbind(-1)
+    return torch.stack((p, 100 * (1 - q**2) * p - q), -1)
 
 
 def hires(t: Tensor, y: Tensor) -> Tensor:
@@ -248,3 +257,89 @@ def test_senseless_methods_are_refused() -> None:
     with pytest.raises(of.TableauError, match=r"order 1 needs Σb = 1, with α or β = α \+ γ for A"):
         of.RosenbrockTableau(**{**given, "gamma": 0.26})
     assert {"Rosenbrock", "ImplicitRungeKutta", "Multistep", "Symplectic"}.isdisjoint(plugins("solver"))
+
+
+class TestStepControl:
+    """The options of steps, which the implicit families share with the explicit ones."""
+
+    truth = (math.e**2 + (math.e**2 - 2 * math.sin(1) - math.cos(1)) / 5) * math.exp(-5 * 0.7)
+
+    @staticmethod
+    def jumping(t: Tensor, y: Tensor) -> Tensor:
+        """It jumps at t = 1, where it belongs to neither side."""
+        sides = torch.where(t > 1, -5 * y, 2 * y + torch.sin(t))
+        return torch.where(t == 1, torch.nan, sides)
+
+    @pytest.mark.parametrize("name", IMPLICIT)
+    def test_a_step_ends_where_the_field_jumps(self, name: str) -> None:
+        """With step_at a step ends at the jump itself, and the field, nan there, is evaluated on either side of it."""
+        cls = look_up("solver", name)
+        steps = {"rtol": 1e-5, "atol": 1e-5} if issubclass(cls, AdaptiveStepper) else {"step_size": 0.023}
+        tape = Tape()
+        with torch.no_grad():
+            times = torch.tensor([0.0, 1.7], dtype=D)
+            solver = cls(**steps, step_at=(1.0, 7.0))
+            solution = solver.integrate(self.jumping, torch.ones(2, 1, dtype=D), times, tape=tape)
+        assert 1.0 in {segment.span[1] for segment in tape.segments if segment.span}
+        allowed = {1: 0.1, 2: 1e-3}.get(cls.order, 1e-4)
+        assert float(solution.y[-1, 0]) == pytest.approx(self.truth, abs=allowed)
+        assert solution.stats.rejected <= 3
+
+    @pytest.mark.parametrize("name", ["Trapezoid", "Kvaerno5", "Rodas4"])
+    def test_gradients_across_a_jump(self, name: str) -> None:
+        """∂L/∂y₀ and ∂L/∂t are those of the solution; Checkpointed reruns each step on its side of the jump."""
+        cls = look_up("solver", name)
+        steps = {"rtol": 1e-5, "atol": 1e-5} if issubclass(cls, AdaptiveStepper) else {"num_steps": 150}
+        found: list[list[Tensor]] = []
+        for gradient in (of.Backprop(), of.Checkpointed(), of.Adjoint()):
+            y0 = torch.ones(1, 1, dtype=D, requires_grad=True)
+            t = torch.tensor([0.0, 1.6], dtype=D, requires_grad=True)
+            solver = cls(**steps, step_at=(1.0,))
+            end = of.solve(self.jumping, y0, t, solver=solver, gradient=gradient, params=()).y[-1]
+            found.append(list(torch.autograd.grad(end.sum(), (y0, t))))
+            assert float(found[-1][0]) == pytest.approx(math.exp(2 - 3), rel=1e-3)
+            assert found[-1][1].tolist() == pytest.approx([-2 * math.exp(-1), -5 * float(end.detach())], rel=1e-3)
+        for one, other in zip(*found[:2], strict=True):
+            assert torch.allclose(one, other, rtol=1e-10)
+
+    def test_the_derivative_by_time_keeps_to_its_side(self) -> None:
+        """A field without forward mode is differentiated by differences that do not reach over the jump."""
+
+        class Opaque(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, t: Tensor) -> Tensor:
+                return torch.where(t > 1, 100.0, t**2)
+
+        y0, window = torch.zeros(1, 1, dtype=D), (0.0, math.nextafter(1.0, 0.0))
+        slope = Jacobian().by_time(lambda t, y: Opaque.apply(t) + 0 * y, window[1], y0, window)
+        assert float(slope) == pytest.approx(2, rel=1e-4)
+
+    @pytest.mark.parametrize("name", ["Kvaerno3", "Kvaerno5", "Rodas4"])
+    def test_pi_rejects_no_more_steps(self, name: str) -> None:
+        """On Van der Pol's oscillator with μ = 100 PI rejects fewer steps than I, and ends as near to the truth."""
+        ends: dict[str, Tensor] = {}
+        rejected: dict[str, int] = {}
+        for controller in ("I", "PI"):
+            solver = look_up("solver", name)(1e-3, 1e-3, controller=controller)
+            with torch.no_grad():
+                solution = of.solve(oscillator, torch.tensor([[2.0, 0.0]], dtype=D), [0.0, 60.0], solver=solver)
+            ends[controller], rejected[controller] = solution.y[-1], solution.stats.rejected
+        assert rejected["PI"] <= rejected["I"]
+        assert torch.allclose(ends["PI"], ends["I"], atol=0.1)
+
+    def test_a_sample_cannot_hide_among_others(self) -> None:
+        """With norm="max_sample" a hard sample among easy ones makes the steps smaller."""
+        speeds = torch.linspace(0, 1, 50, dtype=D)[:, None] ** 40 * 9
+
+        def turning(t: Tensor, y: Tensor) -> Tensor:
+            return torch.stack((y[:, 1], -y[:, 0]), 1) * speeds
+
+        y0 = torch.tensor([[0.0, 1.0]], dtype=D).expand(50, 2).contiguous()
+        for name in ("Kvaerno5", "Rodas4"):
+            errors: dict[str, float] = {}
+            for norm in ("rms", "max_sample"):
+                y = of.solve(
+                    turning, y0, [0.0, 1.0], solver=look_up("solver", name)(1e-3, 1e-3, norm=norm), params=()
+                ).y
+                errors[norm] = float((y[-1, -1] - torch.tensor([math.sin(9), math.cos(9)], dtype=D)).norm())
+            assert errors["max_sample"] < errors["rms"] / 2

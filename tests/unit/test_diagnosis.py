@@ -57,9 +57,12 @@ def test_enough_is_the_loosest_tolerance_that_keeps_the_error() -> None:
 
 def test_a_stiff_problem_is_called_so() -> None:
     """Where stability bounds the steps the report names implicit solvers, and that the way back is unstable."""
-    found = of.diagnose(of.Flow(Relaxing(300.0).double(), Dopri5(1e-3, 1e-3)), torch.ones(1, 2, dtype=torch.float64))
+    flow, y0 = of.Flow(Relaxing(300.0).double(), Dopri5(1e-3, 1e-3)), torch.ones(1, 2, dtype=torch.float64)
+    found = of.diagnose(flow, y0)
     assert found.stiffness is not None
     assert found.stiffness > 2
+    with torch.no_grad():
+        assert found.stiffness == flow.trajectory(y0, [0.0, 1.0]).stats.stiffness
     assert "the problem is stiff. Use an implicit solver" in str(found)
     assert not found.reconstruction < 1e-3
     assert "Adjoint reconstructs the state, and is wrong here" in str(found)

@@ -44,3 +44,13 @@ def test_numbers_are_true(name: str) -> None:
     dense = f"{tableau.interpolation_order}{'' if tableau.dense else ', Hermite'}"
     numbers = [str(tableau.order), str(tableau.stages), str(evaluations_a_step(name)), embedded, dense]
     assert rows()[name][:5] == numbers
+
+
+def test_observed_orders_are_those_claimed() -> None:
+    """The table of observed orders has a row for each solver, whose order at the end of the steps is within 0.4."""
+    table = PAGE.read_text().partition("| solver | family | order |")[2].partition("\n\n")[0]
+    observed = {cells[0]: cells[2:4] for line in table.splitlines()[2:] if (cells := line.strip("| ").split(" | "))}
+    assert observed.keys() == BUILT_IN.keys()
+    for name, (claimed, at_the_end) in observed.items():
+        assert int(claimed) == BUILT_IN[name].order or name == "TorchDiffEq"  # whose order is its method's
+        assert abs(float(at_the_end) - int(claimed)) <= 0.4

@@ -233,6 +233,47 @@ class TestNorms:
             Dopri5(norm="max")  # pyright: ignore[reportArgumentType]
 
 
+class TestErrorPerSpan:
+    """With error_per="span" the tolerances bound the errors of all steps in sum, not of each."""
+
+    @staticmethod
+    def turning(t: Tensor, y: Tensor) -> Tensor:
+        """A rotation, which makes no error larger or smaller."""
+        return torch.stack((y[..., 1], -y[..., 0]), -1)
+
+    @pytest.mark.parametrize("name", ["Bosh3", "Dopri5", "Tsit5", "Dopri8", "Kvaerno5", "Rodas4"])
+    def test_the_error_at_the_end_is_within_the_tolerance(self, name: str) -> None:
+        """Where the problem amplifies no error, whatever the span; bounding each step's error does not achieve that."""
+        y0, cls = torch.tensor([[0.0, 1.0]], dtype=D), look_up("solver", name)
+        tolerance = 1e-2 if cls.order < 4 else 1e-4
+        errors: dict[str, float] = {}
+        for error_per in ("step", "span"):
+            solver = cls(tolerance, tolerance, error_per=error_per)
+            y = of.solve(self.turning, y0, [0.0, 20.0], solver=solver, params=()).y[-1, 0]
+            errors[error_per] = math.hypot(float(y[0]) - math.sin(20), float(y[1]) - math.cos(20))
+        assert errors["span"] < tolerance
+        assert errors["step"] > 2 * errors["span"]
+
+    def test_the_unit_of_time_does_not_matter(self) -> None:
+        """The same equation in seconds and in minutes is solved by the same steps."""
+        accepted: list[int] = []
+        for unit in (1.0, 60.0):
+            solver = Dopri5(1e-6, 1e-6, error_per="span", first_step=0.01 / unit)
+            y0 = torch.tensor([1.5, 3.0], dtype=D)
+            stats = of.solve(
+                lambda t, y, unit=unit: unit * brusselator(t, y), y0, [0.0, 6.0 / unit], solver=solver, params=()
+            ).stats
+            accepted.append(stats.accepted)
+        assert accepted[0] == accepted[1]
+
+    def test_refusals(self) -> None:
+        """What is neither a step nor the span is refused, and clocks of their own, which have no common span."""
+        with pytest.raises(of.SettingError, match="Dopri5: error_per must be 'step' or 'span'; got 'unit'"):
+            Dopri5(error_per="unit")  # pyright: ignore[reportArgumentType]
+        with pytest.raises(of.SettingError, match="per_sample=True does not go with error_per"):
+            Dopri5(error_per="span", per_sample=True)
+
+
 def test_unknown_controllers_are_refused() -> None:
     """Names and gains that make no controller are refused when the solver is built."""
     with pytest.raises(of.SettingError, match="controller must be one of I, PI, PID, or the gains; got 'P'"):

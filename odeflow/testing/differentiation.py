@@ -1,0 +1,98 @@
+"""The laws of gradients through a solver."""
+
+import torch
+from torch import Tensor
+
+from odeflow.errors import StateError
+from odeflow.flow import solve
+from odeflow.gradient import Adjoint, Backprop, Checkpointed, Gradient
+from odeflow.solver import Solution
+from odeflow.testing.conformance import relative, require
+from odeflow.testing.problem import Problem
+from odeflow.testing.subject import Subject
+
+
+def _loss(problem: Problem, solution: Solution) -> Tensor:
+    y = solution.y
+    assert isinstance(y, Tensor)
+    return (y[1:] * torch.linspace(-1, 2, y[1:].numel(), dtype=y.dtype).view_as(y[1:])).sin().sum()
+
+
+def _gradients(subject: Subject, steps: int, gradient: Gradient) -> list[Tensor]:
+    """∂L/∂y₀ and ∂L/∂θ of a loss of three rows."""
+    problem, params = subject.problem, list(subject.problem.field.parameters())
+    y0 = problem.solution(problem.t0).requires_grad_()
+    t = torch.linspace(problem.t0, problem.t1, 4, dtype=torch.float64)
+    solver = subject.stepped(problem.span / steps)
+    solution = solve(problem.field, y0, t, solver=solver, gradient=gradient)
+    return list(torch.autograd.grad(_loss(problem, solution), [y0, *params]))
+
+
+def backprop_against_finite_differences(subject: Subject) -> None:
+    """Autograd through the solver gives the central differences of what it computes."""
+    problem, params = subject.problem, list(subject.problem.field.parameters())
+    found = _gradients(subject, subject.coarse, Backprop())
+    t = torch.linspace(problem.t0, problem.t1, 4, dtype=torch.float64)
+    y0 = problem.solution(problem.t0)
+    solver, eps = subject.stepped(problem.span / subject.coarse), 1e-5
+
+    def value() -> float:
+        with torch.no_grad():
+            return float(_loss(problem, solve(problem.field, y0, t, solver=solver)))
+
+    for variable, gradient, name in zip(
+        [y0, *params], found, ["y0", *dict(problem.field.named_parameters())], strict=True
+    ):
+        flat, differences = variable.detach().view(-1), list[float]()
+        for place in range(flat.numel()):
+            kept = float(flat[place])
+            ends: list[float] = []
+            for sign in (1, -1):
+                flat[place] = kept + sign * eps
+                ends.append(value())
+            flat[place] = kept
+            differences.append((ends[0] - ends[1]) / (2 * eps))
+        error = relative(gradient.flatten(), torch.tensor(differences, dtype=torch.float64))
+        require(
+            error < 1e-6,
+            f"{subject.name}: gradient",
+            wanted=f"Backprop's gradient of {name} equal to central differences",
+            got=f"a relative difference of {error:.1e}",
+            look="operations that cut the graph (detach, item, numpy, no_grad) or overwrite what autograd keeps",
+        )
+
+
+def checkpointed_against_backprop(subject: Subject) -> None:
+    """The gradient of the steps run again from the tape is autograd's."""
+    pairs = zip(
+        _gradients(subject, subject.coarse, Checkpointed()),
+        _gradients(subject, subject.coarse, Backprop()),
+        strict=True,
+    )
+    error = max(relative(replayed, plain) for replayed, plain in pairs)
+    require(
+        error < 1e-8,
+        f"{subject.name}: Checkpointed",
+        wanted="the gradient that Backprop gives",
+        got=f"a relative difference of {error:.1e}",
+        look="the tape: each segment's `rerun` must compute the same values again, from its start alone",
+    )
+
+
+def adjoint_against_backprop(subject: Subject) -> None:
+    """The continuous adjoint, by quadrature and jumps, is close to the discrete gradient."""
+    steps = 4 * subject.coarse
+    try:
+        found = _gradients(subject, steps, Adjoint())
+    except StateError:  # the solver is for equations of a form that the adjoint's has not, and says so
+        return
+    pairs = zip(found, _gradients(subject, steps, Backprop()), strict=True)
+    error = max(relative(continuous, plain) for continuous, plain in pairs)
+    require(
+        error < 0.1,
+        f"{subject.name}: Adjoint",
+        wanted=f"a gradient close to that of Backprop with {steps} steps",
+        got=f"a relative difference of {error:.1e}",
+        look="`quadrature`, which takes the side results of each accepted step with the method's weights, and `jump`, "
+        "after which nothing remembered of the state holds",
+    )

@@ -1,0 +1,87 @@
+"""Subject: a solver under test, whose step size can be forced."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odeflow.errors import SettingError
+from odeflow.flow import solve
+from odeflow.gradient import Gradient
+from odeflow.solver import Solution, Solver
+from odeflow.testing.problem import Problem
+
+ROUNDING = 1e-12  # errors below are rounding as much as truncation
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A solver under test.
+
+    Attributes:
+        stepped: h ↦ the solver that takes steps of size h, whatever their error.
+        problem: On which it is judged.
+        dense_order: Power of h with which the error at times inside the steps falls; None: what its kind gives.
+        steps: The numbers of steps between which its order is seen; None: by its order.
+    """
+
+    stepped: Callable[[float], Solver]
+    problem: Problem
+    dense_order: int | None = None
+    steps: Sequence[int] | None = None
+
+    @property
+    def name(self) -> str:
+        """The solver's class."""
+        return type(self.stepped(self.problem.span)).__name__
+
+    @property
+    def order(self) -> int:
+        """The order that it claims."""
+        return self.stepped(self.problem.span).order
+
+    @property
+    def coarse(self) -> int:
+        """A number of steps with which a method of this order just follows the problem."""
+        return {1: 64, 2: 24}.get(self.order, 12)
+
+    def solve(
+        self, steps: int, *, problem: Problem | None = None, t: Tensor | None = None, gradient: Gradient | None = None
+    ) -> Solution:
+        """The problem solved in so many steps, at the times t or from end to end."""
+        problem = problem or self.problem
+        times = torch.tensor((problem.t0, problem.t1), dtype=torch.float64) if t is None else t
+        y0 = problem.solution(float(times[0]))
+        solver = self.stepped(problem.span / steps)
+        with torch.set_grad_enabled(gradient is not None):
+            return solve(problem.field, y0, times, solver=solver, gradient=gradient)
+
+
+def stepping(solver: type[Solver] | Solver | Callable[[float], Solver]) -> Callable[[float], Solver]:
+    """The solver that takes steps of size h, as a function of h.
+
+    Raises:
+        SettingError: Its arguments do not say how.
+    """
+    if isinstance(solver, Solver):
+        cls, settings = type(solver), dict[str, Any](solver.remembered_spec["init_args"])
+    elif isinstance(solver, type):
+        cls, settings = solver, dict[str, Any]()
+    else:
+        return solver
+    arguments = inspect.signature(cls.__init__).parameters
+    if "step_size" in arguments:
+        settings.pop("num_steps", None)
+        return lambda h: cls(**{**settings, "step_size": h})
+    if {"rtol", "atol", "first_step", "max_step"} <= arguments.keys():
+        forced = {"rtol": 1e6, "atol": 1e6}
+        if "newton_tol" in arguments:  # as part of rtol and atol
+            forced["newton_tol"] = 1e-20
+        return lambda h: cls(**{**settings, **forced, "first_step": h, "max_step": h})
+    raise SettingError(
+        f"{cls.__name__} takes neither step_size nor rtol, atol, first_step and max_step, so how to force its steps is "
+        f"not known: pass a function, such as check_solver(lambda h: {cls.__name__}(…)), that gives steps of size h"
+    )
