@@ -15,8 +15,8 @@ from odeflow.errors import GradientError, SettingError, SolveError, StateError
 from odeflow.event import Crossings, Event, Watch
 from odeflow.field import SameNoise
 from odeflow.gradient import Checkpointed, Gradient
-from odeflow.own_dense import OwnMesh
-from odeflow.own_event import OwnWatch
+from odeflow.per_sample.dense import OwnMesh
+from odeflow.per_sample.event import OwnWatch
 from odeflow.regularization import Rate, Regularizer, with_rates
 from odeflow.solver import MeshTape, Solution, Solver, Stats
 from odeflow.state import PackedField, Packing, State, check_dtype

@@ -9,7 +9,7 @@ from odeflow.compiled import CompiledStages, CompiledSteps
 from odeflow.controller import Gains
 from odeflow.errors import SettingError
 from odeflow.field import SameNoise
-from odeflow.per_sample import PerSample
+from odeflow.per_sample.stepping import PerSample
 from odeflow.solver import Jump, Quadrature, Solution, Tape
 from odeflow.stages import Stages, stages_of
 from odeflow.state import Field

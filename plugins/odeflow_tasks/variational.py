@@ -22,11 +22,11 @@ class Variational(of.Task):
     A batch is the noise z. Since log Z is known here by integration over the plane, the loss is 0 for q = p, and
     positive otherwise but for the noise of its estimate. φ is a continuous flow, planar layers, or that and then these.
 
-    This divergence hardly feels a mode that q leaves out. With `anneal` training begins with a flat density, on which no
-    mode is far away: the loss is E[log q(x) + β U(x)] + log Z, with β growing from 0.01 to 1.
+    This divergence hardly feels a mode that q leaves out. With `anneal` training begins with a flat density, on which
+    no mode is far away: the loss is E[log q(x) + β U(x)] + log Z, with β growing from 0.01 to 1.
 
-    Source: Rezende & Mohamed (2015), "Variational Inference with Normalizing Flows", section 6.1 and eq. 20; Chen et al. (2018),
-    "Neural Ordinary Differential Equations", figure 4.
+    Source: Rezende & Mohamed (2015), "Variational Inference with Normalizing Flows", section 6.1 and eq. 20; Chen et
+    al. (2018), "Neural Ordinary Differential Equations", figure 4.
 
     Args:
         dynamics: The vector field of the continuous flow, if there is one.

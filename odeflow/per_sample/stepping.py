@@ -8,11 +8,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from odeflow.clocks import DTYPE, Breaks, OwnClocks, Samples, Window, column
 from odeflow.errors import StateError
-from odeflow.own_control import OwnControl
-from odeflow.own_dense import OwnMesh
-from odeflow.own_outputs import Outputs, Passed
+from odeflow.per_sample.clocks import DTYPE, Breaks, OwnClocks, Samples, Window, column
+from odeflow.per_sample.control import OwnControl
+from odeflow.per_sample.dense import OwnMesh
+from odeflow.per_sample.outputs import Outputs, Passed
 from odeflow.solver import Segment, Solution, Stats, Tape
 from odeflow.stages import TracedStages, ValueStages
 from odeflow.state import Field

@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from odeflow.clocks import DTYPE, Samples
 from odeflow.dense import Interpolant, Mesh, nodes, powers_to_values
 from odeflow.errors import SettingError
+from odeflow.per_sample.clocks import DTYPE, Samples
 
 
 class OwnObserver(Protocol):

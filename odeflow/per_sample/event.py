@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from odeflow.clocks import Samples, column
 from odeflow.errors import SettingError, SolveError
 from odeflow.event import Crossings, Event, roots
-from odeflow.own_dense import OwnInterpolant
+from odeflow.per_sample.clocks import Samples, column
+from odeflow.per_sample.dense import OwnInterpolant
 from odeflow.solver import Solution
 from odeflow.state import State
 

@@ -7,9 +7,9 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from odeflow.clocks import DTYPE, OwnClocks, Samples, Window, column
 from odeflow.controller import LARGEST_GROWTH, LARGEST_SHRINKAGE, SAFETY
 from odeflow.errors import SolveError
+from odeflow.per_sample.clocks import DTYPE, OwnClocks, Samples, Window, column
 from odeflow.stepping import SAME_STEP, SMALLEST_STEP, ErrorControl
 
 

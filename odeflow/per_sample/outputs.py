@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odeflow.clocks import DTYPE, Samples, column
-from odeflow.own_dense import OwnMesh
+from odeflow.per_sample.clocks import DTYPE, Samples, column
+from odeflow.per_sample.dense import OwnMesh
 from odeflow.stages import TracedStages, ValueStages
 from odeflow.tableau import Tableau
 
