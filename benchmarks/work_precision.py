@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.ticker import LogLocator, NullFormatter
 from scipy.integrate import solve_ivp
+from stiff_problems import hires, van_der_pol
 from torch import Tensor
 
 import odeflow as of
@@ -137,29 +138,6 @@ class Row:
 
 def _numbered(*names: str) -> tuple[Line, ...]:
     return tuple(Line(name, number) for number, name in enumerate(names))
-
-
-def van_der_pol(rate: float, t: Tensor, y: Tensor) -> Tensor:
-    """Van der Pol's oscillator with μ = `rate`."""
-    q, p = y.unbind(-1)
-    return torch.stack((p, rate * (1 - q**2) * p - q), -1)
-
-
-def hires(t: Tensor, y: Tensor) -> Tensor:
-    """High irradiance responses, eight reactions (Hairer & Wanner II, IV.10)."""
-    a, b, c, d, e, f, g, h = y.unbind(-1)
-    bound = 280 * f * h - 1.81 * g
-    rates = (
-        -1.71 * a + 0.43 * b + 8.32 * c + 0.0007,
-        1.71 * a - 8.75 * b,
-        -10.03 * c + 0.43 * d + 0.035 * e,
-        8.32 * b + 1.71 * c - 1.12 * d,
-        -1.745 * e + 0.43 * (f + g),
-        0.69 * d + 1.71 * e - 0.43 * f - 280 * f * h + 0.69 * g,
-        bound,
-        -bound,
-    )
-    return torch.stack(rates, -1)
 
 
 SMOOTH = (
