@@ -1,9 +1,9 @@
 """Draws docs/spirals.png from a run of latent/spirals: reconstructions continued both ways, beside the truth.
 
-    odeflow fit -c latent/spirals
+    odeflow fit -c latent/spirals --data.observations 100
     python docs/figures/spirals.py
 
-The run with 30 observations a spiral is taken; those that are drawn belong to the test part.
+The spirals that are drawn belong to the test part.
 """
 
 import argparse
