@@ -22,7 +22,7 @@ from compare import table
 from torch import Tensor
 
 import odeflow as of
-from odeflow import per_sample
+from odeflow.per_sample import stepping
 from odeflow_dynamics import MLP
 from odeflow_solvers import Dopri5
 
@@ -99,13 +99,13 @@ def together(case: Case) -> Steps:
     return stats.accepted, stats.accepted
 
 
-def apart(case: Case, narrow_at: float = per_sample.NARROW_AT) -> Steps:
+def apart(case: Case, narrow_at: float = stepping.NARROW_AT) -> Steps:
     """Each sample in its own steps."""
-    usual, per_sample.NARROW_AT = per_sample.NARROW_AT, narrow_at
+    usual, stepping.NARROW_AT = stepping.NARROW_AT, narrow_at
     try:
         stats = of.solve(case, case.y0, case.t, solver=Dopri5(TOLERANCE, TOLERANCE, per_sample=True)).stats
     finally:
-        per_sample.NARROW_AT = usual
+        stepping.NARROW_AT = usual
     accepted = stats.accepted_per_sample
     assert accepted is not None
     return float(accepted.double().mean()), int(accepted.max())
