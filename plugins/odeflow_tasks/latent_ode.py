@@ -94,7 +94,7 @@ class LatentODE(SeriesTask):
         shift: float = 0.0,
         t0: float = 0.0,
         t1: float = 1.0,
-        most_times: int = 500,
+        most_times: int = 250,
     ) -> None:
         latent = dynamics.width
         super().__init__(latent, latent, dim, hidden, noise_std, learn_noise, balance, hide, num_classes, class_weight)
