@@ -2,7 +2,7 @@
 
     python docs/figures/planar_vs_cnf.py
 
-trains both flows at each size on each target, which takes an hour of one core; runs that are there are kept. The
+trains both flows at each size on each target, which takes 45 minutes of one core; runs that are there are kept. The
 divergences, estimated by 50,000 samples and for continuous flows by a tight solver, are printed and written to a CSV.
 """
 
