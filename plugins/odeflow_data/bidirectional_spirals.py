@@ -10,6 +10,8 @@ import odeflow as of
 from odeflow_data.series import SeriesData, random_split, rows_of
 
 STOP, GROWTH, REACH, CENTRE = 6 * math.pi, 0.3, 50.0, 5.0
+OFFSETS = {"before": -1, "stretch": 0, "beyond": 1}
+"""Where each `predict` has its targets: so many stretches after the observed one."""
 
 
 class BidirectionalSpirals(SeriesData):
@@ -23,7 +25,8 @@ class BidirectionalSpirals(SeriesData):
 
     Training sees and predicts the noisy known observations and nothing else. Validation and test see theirs, and
     predict the noiseless truth, either at all `points` of the stretch (`predict: stretch`), or at as many on the next
-    one (`predict: beyond`; the paper speaks of "100 time points extending beyond those that were used for training").
+    one (`predict: beyond`; the paper speaks of "100 time points extending beyond those that were used for training"),
+    or on the one before it (`predict: before`).
     An observation and the truth at its time are two entries of a series with the same time, the observation first.
     `truth` tells where a spiral is at any time.
 
@@ -58,7 +61,7 @@ class BidirectionalSpirals(SeriesData):
         noise: float = 0.3,
         grid: int = 1000,
         stretch: int = 200,
-        predict: Literal["stretch", "beyond"] = "stretch",
+        predict: Literal["before", "stretch", "beyond"] = "stretch",
         batch_size: int = 100,
         val: float = 0.1,
         test: float = 0.2,
@@ -72,8 +75,10 @@ class BidirectionalSpirals(SeriesData):
             )
         if noise < 0:
             raise of.SettingError(f"BidirectionalSpirals: noise is a standard deviation; got {noise}")
-        if predict not in ("stretch", "beyond"):
-            raise of.SettingError(f"BidirectionalSpirals: predict must be 'stretch' or 'beyond'; got {predict!r}")
+        if predict not in OFFSETS:
+            raise of.SettingError(
+                f"BidirectionalSpirals: predict must be 'before', 'stretch' or 'beyond'; got {predict!r}"
+            )
         self.dim, self.num_classes = 2, 2
         self.spirals, self.observations, self.points, self.noise = spirals, observations, points, noise
         self.grid, self.stretch, self.predict = grid, stretch, predict
@@ -95,8 +100,8 @@ class BidirectionalSpirals(SeriesData):
         y += self.noise * torch.randn(y.shape, generator=generator, dtype=y.dtype)
         shown = torch.ones_like(y, dtype=torch.bool)
         observed = of.Series(known, y, shown, shown, self.counter_clockwise)
-        if self.predict == "beyond":
-            t = step * (self.stretch + self._drawn(self.points, self.stretch, generator))
+        if self.predict != "stretch":
+            t = step * (OFFSETS[self.predict] * self.stretch + self._drawn(self.points, self.stretch, generator))
         judged = _beside(observed, t, self._place(everyone, t))
         self.train, self.val, self.test = (
             _single(rows_of(observed if part == "train" else judged, rows)) for part, rows in self.rows.items()

@@ -57,9 +57,10 @@ class LatentODE(SeriesTask):
         num_classes: Number of classes of the series; the command line takes it from the data.
         class_weight: Factor of the classes' cross-entropy in the loss; there is a classifier, of z(t₀), if positive.
         regularizers: Penalties on the latent path, added to the training loss.
-        shift: Training moves the times of each series back by a number drawn from [0, shift]. So z(t₀) becomes its
-            state at any of these times, and the field is learned both ways from likely states, which is what
-            extrapolation builds on. For autonomous fields.
+        window: Share of a series' time that training shows the encoder at least. The rest is hidden at its beginning
+            and its end, up to half of it at each, drawn anew for each batch, while targets stay; times are counted
+            from where the window begins, as if the series did. So paths are learned before and after what is seen,
+            which extrapolation builds on. For autonomous fields. 1: all is shown.
         t0: Time of the latent state that q and the prior are of.
         t1: Last time of samples and of pictures.
         most_times: Largest number of times that are solved for. A batch with more different times is solved at about so
@@ -91,7 +92,7 @@ class LatentODE(SeriesTask):
         num_classes: int | None = None,
         class_weight: float = 0.0,
         regularizers: list[of.Regularizer] | None = None,
-        shift: float = 0.0,
+        window: float = 1.0,
         t0: float = 0.0,
         t1: float = 1.0,
         most_times: int = 250,
@@ -104,8 +105,8 @@ class LatentODE(SeriesTask):
             raise of.SettingError(f"LatentODE: kl_anneal must lie in [0, 1), as 0.99; got {kl_anneal}")
         if not intensity_weight >= 0:
             raise of.SettingError(f"LatentODE: intensity_weight must not be negative; got {intensity_weight}")
-        if not shift >= 0:
-            raise of.SettingError(f"LatentODE: shift must not be negative; got {shift}")
+        if not 0 < window <= 1:
+            raise of.SettingError(f"LatentODE: window must lie in (0, 1]; got {window}")
         if most_times < STENCIL:
             raise of.SettingError(f"LatentODE: most_times must be at least {STENCIL}; got {most_times}")
         if encoder == "rnn":
@@ -122,7 +123,7 @@ class LatentODE(SeriesTask):
         counts = self.dim if intensity_weight else 0
         self.flow = of.Flow(field, solver, gradient, t0, t1, augment=counts, regularizers=regularizers or ())
         self.latent, self.intensity_weight, self.most_times = latent, intensity_weight, most_times
-        self.posterior_samples, self.kl_anneal, self.shift = posterior_samples, kl_anneal, shift
+        self.posterior_samples, self.kl_anneal, self.window = posterior_samples, kl_anneal, window
 
     # Inference
 
@@ -145,7 +146,7 @@ class LatentODE(SeriesTask):
         """−ELBO and the weighted terms of intensity and class; logs the KL divergence, and in evaluation the errors."""
         batch, training = self.checked(batch), stage == "train"
         if training:
-            batch = self._moved(self.shown(batch))
+            batch = self.windowed(self.shown(batch))
         q = self.posterior(batch)
         factor = 1 - self.kl_anneal ** (self.global_step + 1) if training else 1.0
         bound, z0 = self._bound(batch, q, self.posterior_samples, factor)
@@ -154,9 +155,15 @@ class LatentODE(SeriesTask):
             self.note_errors(self.decode(self.path(q.mean, batch.t)), batch, stage)
         return -bound.mean() + self.class_loss(z0, batch, stage)
 
-    def _moved(self, batch: of.Series) -> of.Series:
-        """The batch at times that `shift` has moved back, each series' by a number of its own."""
-        return batch._replace(t=batch.t - self.shift * torch.rand_like(batch.t[:, :1])) if self.shift else batch
+    def windowed(self, batch: of.Series) -> of.Series:
+        """The batch as `window` shows it: nothing is seen outside a part of each series, from which its times count."""
+        if self.window == 1:
+            return batch
+        first, last = batch.t[:, :1], batch.t[:, -1:]
+        margins = 0.5 * (1 - self.window) * (last - first) * torch.rand_like(batch.t[:, :2])
+        lead, trail = margins.split(1, dim=1)
+        inside = (batch.t >= first + lead) & (batch.t <= last - trail)
+        return batch._replace(t=batch.t - lead, seen=batch.seen & inside[..., None])
 
     def _bound(self, batch: of.Series, q: Normal, samples: int, factor: float) -> tuple[Tensor, Tensor]:
         """(B,), the bound with the KL divergence times a factor, and (samples, B, latent), the z(t₀) it is made of."""

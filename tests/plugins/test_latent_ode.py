@@ -450,15 +450,37 @@ def test_a_checkpoint_predicts_the_same(model: Callable[..., SeriesTask], tmp_pa
     assert not torch.equal(again.predict(batch), before)
 
 
-def test_training_shifts_the_times() -> None:
-    """With `shift` the training loss is that of the same series begun earlier, by a number of its own for each."""
-    batch, task = series(), latent_rnn(shift=2.0)
+def test_training_shows_a_window() -> None:
+    """With `window` training sees a part of each series at least so long, wants all, and counts from its beginning."""
+    batch, task = series(200), latent_rnn(window=0.4)
+    moved = task.windowed(batch)
+    length = batch.t[:, -1] - batch.t[:, 0]
+    lead = batch.t[:, 0] - moved.t[:, 0]
+    torch.testing.assert_close(moved.t, batch.t - lead[:, None])
+    assert bool((lead >= 0).all() and (lead <= 0.3 * length + 1e-6).all())
+    assert float((lead / length).max()) > 0.25
+    assert torch.equal(moved.target, batch.target)
+    assert bool((moved.seen <= batch.seen).all())
+    hidden = (batch.seen & ~moved.seen).any(-1)
+    share = (batch.t - batch.t[:, :1]) / length[:, None]
+    assert not bool((hidden & (share > 0.31) & (share < 0.69)).any())
+    before, after = hidden & (share <= 0.3), hidden & (share >= 0.7)
+    assert bool((moved.t < batch.t[:, :1])[before].all())
+    assert bool(before.any() and after.any())
+
+
+def test_the_loss_is_that_of_the_window() -> None:
+    """The training loss is −ELBO of the windowed series; evaluation sees everything."""
+    batch, task = series(), latent_rnn(window=0.5)
     quiet(task)
     torch.manual_seed(1)
     loss = task.loss(batch, "train")
     torch.manual_seed(1)
-    moved = batch._replace(t=batch.t - 2 * torch.rand(5, 1))
-    torch.testing.assert_close(loss, -task.elbo(moved).mean())
+    torch.testing.assert_close(loss, -task.elbo(task.windowed(batch)).mean())
+    torch.manual_seed(1)
+    loss = task.loss(batch, "val")
+    torch.manual_seed(1)
+    torch.testing.assert_close(loss, -task.elbo(batch).mean())
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -557,7 +579,7 @@ def test_extrapolations_are_drawn_on_both_sides() -> None:
         (lambda: latent_rnn(kl_anneal=1.0), r"kl_anneal must lie in \[0, 1\), as 0.99; got 1.0"),
         (lambda: latent_rnn(intensity_weight=-1.0), "intensity_weight must not be negative; got -1.0"),
         (lambda: latent_rnn(hide=-0.1), r"hide must lie in \[0, 1\); got -0.1"),
-        (lambda: latent_rnn(shift=-1.0), "shift must not be negative; got -1.0"),
+        (lambda: latent_rnn(window=0.0), r"window must lie in \(0, 1\]; got 0.0"),
         (lambda: latent_rnn(most_times=5), "most_times must be at least 6; got 5"),
         (lambda: latent_rnn(dim=None), "LatentODE needs dim, the number of values of an observation"),
         (lambda: rnn(noise_std=0.0), "noise_std must be positive; got 0.0"),

@@ -63,7 +63,7 @@ def of_each(part: of.Series) -> list[int]:
     return part.y[:, 0, 0].round().int().tolist()
 
 
-@pytest.fixture(params=["irregular", "spirals", "spirals beyond", "periodic", "hopper", "letters", "extrapolated"])
+@pytest.fixture(params=["irregular", "spirals", "spirals before", "spirals beyond", "periodic", "hopper", "letters", "extrapolated"])
 def data(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """Small data of each kind."""
     match request.param:
@@ -71,8 +71,9 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
             return ready(IrregularSeries(saved(tmp_path, **ragged()), observed=0.6, batch_size=7))
         case "spirals":
             return ready(BidirectionalSpirals(spirals=50, observations=30, batch_size=7))
-        case "spirals beyond":
-            return ready(BidirectionalSpirals(spirals=50, observations=50, predict="beyond", batch_size=7))
+        case "spirals before" | "spirals beyond":
+            predict = request.param.split()[1]
+            return ready(BidirectionalSpirals(spirals=50, observations=50, predict=predict, batch_size=7))
         case "periodic":
             return ready(PeriodicSeries(series=50, points=20, batch_size=7))
         case "hopper":
@@ -371,7 +372,7 @@ def test_arrays_of_another_form_are_refused(tmp_path: Path, name: str) -> None:
         (lambda: PeriodicSeries(points=1), "wanted two points at least, a positive span and no negative noise; got points = 1"),
         (lambda: BidirectionalSpirals(observations=101), "wanted 1 ≤ observations ≤ points ≤ stretch ≤ grid / 3; got 101, 100, 200 and 1000 / 3"),
         (lambda: BidirectionalSpirals(noise=-1.0), "noise is a standard deviation; got -1.0"),
-        (lambda: BidirectionalSpirals(predict="before"), "predict must be 'stretch' or 'beyond'; got 'before'"),
+        (lambda: BidirectionalSpirals(predict="after"), "predict must be 'before', 'stretch' or 'beyond'; got 'after'"),
         (lambda: Hopper(points=0), "Hopper: points must be at least 1; got 0"),
         (lambda: PhysioNet2012(quantisation=0.0), "quantisation must lie in (0, 48] hours; got 0.0"),
     ],
@@ -450,6 +451,19 @@ def test_beyond_begins_where_the_stretch_ends() -> None:
     assert 200 * step - 1e-5 <= t[target].min() < t[target].max() <= 399 * step + 1e-5
     truth = data.truth(torch.arange(len(t)), t)
     torch.testing.assert_close(data.test.y[target], truth[target], atol=1e-4, rtol=0)
+
+
+def test_before_ends_where_the_stretch_begins() -> None:
+    """`predict: before` wants 100 noiseless points earlier than all that is seen, of the same spirals as `stretch`."""
+    data, plain = (ready(BidirectionalSpirals(spirals=60, predict=predict)) for predict in ("before", "stretch"))
+    step = 6 * math.pi / 999
+    t, seen, target = data.test.t, data.test.seen[..., 0], data.test.target[..., 0]
+    assert target[:, :100].all()
+    assert seen[:, 100:].all()
+    assert -200 * step - 1e-5 <= t[target].min() < t[target].max() <= -step + 1e-5
+    truth = data.truth(torch.arange(len(t)), t)
+    torch.testing.assert_close(data.test.y[target], truth[target], atol=1e-4, rtol=0)
+    assert torch.equal(data.test.y[seen], plain.test.y[plain.test.seen[..., 0]])
 
 
 def test_the_authors_points_are_equidistant() -> None:
