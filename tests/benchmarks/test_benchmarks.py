@@ -19,7 +19,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[st
     """The scripts, imported as when they are run; truths are kept in a folder of the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
-    names = ("problems", "engines", "compare", "scaling", "per_sample", "series")
+    names = ("problems", "engines", "compare", "scaling", "per_sample", "series", "controllers")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield {name: __import__(name) for name in names}
@@ -119,3 +119,18 @@ def test_series_are_as_many_in_both_batches(scripts: dict[str, ModuleType]) -> N
     rows = series.rows(6, 5, steps=1)
     assert len(rows) == 8
     assert all(len(row) == len(series.HEADER) and float(row[-1]) > 0 for row in rows)
+
+
+def test_controllers_have_a_column_each(
+    scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Where stability bounds the steps, PI rejects fewer than I; each controller has its evaluations and rejections."""
+    controllers = scripts["controllers"]
+    monkeypatch.setattr(controllers, "CASES", controllers.CASES[:1])
+    monkeypatch.setattr(sys, "argv", ["controllers.py"])
+    controllers.main()
+    header, _, row = capsys.readouterr().out.splitlines()
+    assert header.count("|") == row.count("|")
+    plain, damped, filtered = (tuple(map(int, pair)) for pair in re.findall(r"(\d+) / (\d+)", row))
+    assert damped[1] < plain[1] < filtered[1]
+    assert damped[0] < plain[0] < filtered[0]

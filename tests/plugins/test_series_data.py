@@ -63,7 +63,9 @@ def of_each(part: of.Series) -> list[int]:
     return part.y[:, 0, 0].round().int().tolist()
 
 
-@pytest.fixture(params=["irregular", "spirals", "spirals before", "spirals beyond", "periodic", "hopper", "letters", "extrapolated"])
+@pytest.fixture(
+    params=["irregular", "spirals", "spirals before", "spirals beyond", "periodic", "hopper", "letters", "extrapolated"]
+)
 def data(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """Small data of each kind."""
     match request.param:
