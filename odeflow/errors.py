@@ -57,7 +57,8 @@ class SolveError(OdeflowError, RuntimeError):
 
     Attributes:
         partial: The solution until there, at those of the times asked for that were reached, and at the last time
-            reached; None if nothing was. It carries a gradient by `Backprop` alone.
+            reached; None if nothing was. With steps per sample t is (B, T), and rows that a sample did not reach repeat
+            its last time and state. It carries a gradient by `Backprop` alone.
     """
 
     def __init__(self, message: str, broken: "Tensor | None" = None) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from odeflow.errors import StateError
+from odeflow.errors import SolveError, StateError
 from odeflow.per_sample.clocks import DTYPE, Breaks, OwnClocks, Samples, Window, column
 from odeflow.per_sample.control import OwnControl
 from odeflow.per_sample.dense import OwnMesh
@@ -112,6 +112,7 @@ class PerSample:
             self.samples = self._started(y0)
         self.stages = ValueStages(tableau, self.clocks, y0)
         self.left = len(y0)  # samples on their way
+        self.left_out: list[Samples] = []
         zeros, bound = torch.zeros_like(self.samples.ids), self.samples.t.new_zeros(())
         self.tally = Tally(zeros, zeros.clone(), bound + math.inf, bound)
 
@@ -129,6 +130,18 @@ class PerSample:
 
     def solve(self) -> Solution:
         """The solution, by the contract of `Solver.integrate`."""
+        try:
+            self._go()
+        except SolveError as error:
+            error.partial = self._partial()
+            raise
+        if self.tape is not None and len(self.samples.ids) < self.batch[0]:
+            widen = partial(_widened, self.samples.ids, self.batch)
+            self.tape.append(Segment(self.samples.y, widen, slice(0, 0), None))
+        return Solution(self.t, self.outputs.solution(), self.tally.stats(self.clocks.evaluations))
+
+    def _go(self) -> None:
+        """Steps until all samples are at their ends."""
         rounds = 0
         while self.left:
             if self.left <= NARROW_AT * len(self.samples.ids):
@@ -137,10 +150,17 @@ class PerSample:
                 self.control.give_up(self.samples)
             rounds += 1
             self._step()
-        if self.tape is not None and len(self.samples.ids) < self.batch[0]:
-            widen = partial(_widened, self.samples.ids, self.batch)
-            self.tape.append(Segment(self.samples.y, widen, slice(0, 0), None))
-        return Solution(self.t, self.outputs.solution(), self.tally.stats(self.clocks.evaluations))
+
+    def _partial(self) -> Solution:
+        """What is known when a sample could not go on; rows that one did not come to hold its last time and state."""
+        parts = [*self.left_out, self.samples]
+        order = torch.cat([part.ids for part in parts]).argsort()
+        row, last, y_last = (torch.cat([getattr(part, name) for part in parts])[order] for name in ("row", "t", "y"))
+        reached = torch.arange(self.t.shape[-1], device=row.device) < row[:, None]
+        t = self.t.to(last).where(reached, last[:, None])
+        y = self.outputs.solution()[: len(reached.t())]
+        y = y.where(reached.t().reshape(*y.shape[:2], *(1,) * (y.dim() - 2)), y_last)
+        return Solution(t, y, self.tally.stats(self.clocks.evaluations))
 
     def _step(self) -> None:
         """One attempt of every sample, from which the accepted ones go on.
@@ -210,7 +230,8 @@ class PerSample:
         """Leaves out the samples that are finished, unless the field needs them too."""
         if self.separable is False:
             return
-        keep = self.samples.moving.nonzero().squeeze(1)
+        moving = self.samples.moving
+        keep = moving.nonzero().squeeze(1)
         if self.separable is None:
             with torch.no_grad():
                 self.separable = self._is_separable(keep)
@@ -218,6 +239,7 @@ class PerSample:
                 return
         if self.tape is not None:
             self.tape.append(Segment(self.samples.y, partial(_selected, keep), slice(0, 0), None))
+        self.left_out.append(self.samples.narrowed((~moving).nonzero().squeeze(1)))
         self.samples = self.samples.narrowed(keep)
         self.stages = ValueStages(self.tableau, self.clocks, self.samples.y)
 

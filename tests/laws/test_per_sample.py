@@ -465,6 +465,26 @@ def test_errors(call: Callable[[], object], error: type[Exception], message: str
         call()
 
 
+@pytest.mark.parametrize("gradient", [of.Backprop(), of.Checkpointed()])
+def test_a_failure_keeps_what_is_known(gradient: of.Gradient) -> None:
+    """The error's partial solution has each sample as far as it came, the finished ones, left out by then, in whole."""
+    y0 = torch.tensor([[0.1], [1.0], [0.2], [-1.0], [-2.0]], dtype=torch.float64, requires_grad=True)
+    t = torch.tensor([0.0, 0.4, 0.7, 2.0], dtype=torch.float64)
+    with pytest.raises(of.SolveError, match="the step size of sample 1 fell") as caught:
+        of.solve(lambda t, y: y**2, y0, t, solver=Dopri5(1e-9, 1e-9, per_sample=True), gradient=gradient, params=())
+    partial = caught.value.partial
+    assert isinstance(partial, of.Solution)
+    assert partial.t.shape == (5, 4)
+    assert torch.equal(partial.t[[0, 2, 3, 4]], t.expand(4, -1))
+    assert torch.equal(partial.t[1, :3], t[:3])
+    assert 1 - 1e-6 < partial.t[1, 3].item() < 1
+    exact = y0.T / (1 - y0.T * partial.t.T)
+    torch.testing.assert_close(partial.y[:3, :, 0], exact[:3], rtol=1e-7, atol=0)
+    torch.testing.assert_close(partial.y[3, [0, 2, 3, 4], 0], exact[3, [0, 2, 3, 4]], rtol=1e-7, atol=0)
+    assert partial.y[3, 1, 0].item() > 1e6
+    assert partial.stats.accepted_per_sample[1] == partial.stats.accepted
+
+
 def test_a_field_that_does_not_take_times_of_samples_is_told() -> None:
     """An error from inside the field carries a note with the shapes that it was called with."""
     with pytest.raises(RuntimeError) as caught:
