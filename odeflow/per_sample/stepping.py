@@ -153,13 +153,15 @@ class PerSample:
 
     def _partial(self) -> Solution:
         """What is known when a sample could not go on; rows that one did not come to hold its last time and state."""
-        parts = [*self.left_out, self.samples]
+        parts, count = [*self.left_out, self.samples], self.t.shape[-1]
         order = torch.cat([part.ids for part in parts]).argsort()
-        row, last, y_last = (torch.cat([getattr(part, name) for part in parts])[order] for name in ("row", "t", "y"))
-        reached = torch.arange(self.t.shape[-1], device=row.device) < row[:, None]
-        t = self.t.to(last).where(reached, last[:, None])
-        y = self.outputs.solution()[: len(reached.t())]
-        y = y.where(reached.t().reshape(*y.shape[:2], *(1,) * (y.dim() - 2)), y_last)
+        row = torch.cat([part.row for part in parts])[order]
+        t_last = torch.cat([part.t for part in parts])[order]
+        y_last = torch.cat([part.y for part in parts])[order]
+        reached = torch.arange(count, device=row.device)[:, None] < row
+        t = self.t.to(t_last).where(reached.t(), t_last[:, None])
+        y = self.outputs.solution()[:count]
+        y = y.where(reached.view(*y.shape[:2], *(1,) * (y.dim() - 2)), y_last)
         return Solution(t, y, self.tally.stats(self.clocks.evaluations))
 
     def _step(self) -> None:
