@@ -8,10 +8,9 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from detest_problems import END, D, Problem, problems
-from scipy.integrate import solve_ivp
+from detest_problems import problems
+from initial_value import D, InitialValueProblem, states
 from torch import Tensor
 
 import odeflow as of
@@ -21,7 +20,7 @@ SOLVERS = ("Dopri5", "Tsit5", "Dopri8", "Dopri8/error_per=span")
 """What is behind the stroke is an option of the solver."""
 SCIPY = ("RK45", "DOP853")
 TOLERANCES = (1e-3, 1e-6, 1e-9)
-TIMES = torch.arange(END + 1, dtype=D)
+TIMES = torch.arange(21, dtype=D)
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,12 @@ class Outcome:
     nfe: int
 
 
-def truth(problem: Problem) -> Tensor:
+def truth(problem: InitialValueProblem) -> Tensor:
     """(21, d), by scipy's DOP853 at the edge of float64."""
-    return _scipy(problem, "DOP853", 1e-13, 1e-15)[0]
+    return states(problem.by_scipy("DOP853", 1e-13, 1e-15, TIMES))
 
 
-def amplification(problem: Problem, reference: Tensor, size: float = 1e-7) -> float:
+def amplification(problem: InitialValueProblem, reference: Tensor, size: float = 1e-7) -> float:
     """What a perturbation of the start becomes at worst at the times 0, 1, … 20, as a multiple of itself.
 
     Each component is perturbed by `size` · max(1, |y|), with the worst signs. By differences of true solutions.
@@ -55,22 +54,15 @@ def amplification(problem: Problem, reference: Tensor, size: float = 1e-7) -> fl
     return float(total.max()) / size
 
 
-def _scipy(problem: Problem, method: str, rtol: float, atol: float) -> tuple[Tensor, int]:
-    def field(t: float, y: np.ndarray) -> np.ndarray:
-        return problem.field(torch.tensor(t, dtype=D), torch.from_numpy(y)).numpy()
-
-    solution = solve_ivp(field, (0, END), problem.y0.numpy(), method, TIMES.numpy(), rtol=rtol, atol=atol)
-    return torch.from_numpy(np.ascontiguousarray(solution.y.T)), int(solution.nfev)
-
-
-def outcome(problem: Problem, solver: str, tolerance: float, reference: Tensor) -> Outcome:
+def outcome(problem: InitialValueProblem, solver: str, tolerance: float, reference: Tensor) -> Outcome:
     """A problem by a solver of odeflow, as in `SOLVERS`, or a method of scipy, rtol and atol being the tolerance.
 
     The solution at the times 1, 2, … 20 is the solver's dense output.
     """
     name, _, option = solver.partition("/")
     if solver in SCIPY:
-        y, nfe = _scipy(problem, solver, tolerance, tolerance)
+        theirs = problem.by_scipy(solver, tolerance, t=TIMES)
+        y, nfe = states(theirs), theirs.nfev
     else:
         with torch.no_grad():
             options = dict([option.split("=")]) if option else {}

@@ -6,29 +6,11 @@ and E (higher-order equations).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
+from initial_value import D, InitialValueProblem
 from torch import Tensor
-
-D = torch.float64
-END = 20.0
-
-
-@dataclass(frozen=True)
-class Problem:
-    """An initial value problem.
-
-    Attributes:
-        name: Class and number.
-        field: (t, y) ↦ dy/dt.
-        y0: (d,), float64.
-    """
-
-    name: str
-    field: Callable[[Tensor, Tensor], Tensor]
-    y0: Tensor
 
 
 def _stacked(*values: Tensor) -> Tensor:
@@ -138,23 +120,25 @@ SMALL: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[float, ...]]] =
 }
 
 
-def problems() -> list[Problem]:
+def problems() -> list[InitialValueProblem]:
     """All 25, in order."""
-    found = [Problem(name, field, torch.tensor([y0], dtype=D)) for name, (field, y0) in SINGLE.items()]
-    found += [Problem(name, field, torch.tensor(y0, dtype=D)) for name, (field, y0) in SMALL.items()]
+    found = [InitialValueProblem(name, field, torch.tensor([y0], dtype=D)) for name, (field, y0) in SINGLE.items()]
+    found += [InitialValueProblem(name, field, torch.tensor(y0, dtype=D)) for name, (field, y0) in SMALL.items()]
     rates = torch.arange(1, 10, dtype=D)
     found += [
-        Problem("C1", partial(_chain, torch.ones(9, dtype=D)), torch.eye(10, dtype=D)[0]),
-        Problem("C2", partial(_chain, rates), torch.eye(10, dtype=D)[0]),
-        Problem("C3", _diffusion, torch.eye(10, dtype=D)[0]),
-        Problem("C4", _diffusion, torch.eye(51, dtype=D)[0]),
-        Problem("C5", _planets, torch.tensor((POSITIONS, VELOCITIES), dtype=D).flatten()),
+        InitialValueProblem("C1", partial(_chain, torch.ones(9, dtype=D)), torch.eye(10, dtype=D)[0]),
+        InitialValueProblem("C2", partial(_chain, rates), torch.eye(10, dtype=D)[0]),
+        InitialValueProblem("C3", _diffusion, torch.eye(10, dtype=D)[0]),
+        InitialValueProblem("C4", _diffusion, torch.eye(51, dtype=D)[0]),
+        InitialValueProblem("C5", _planets, torch.tensor((POSITIONS, VELOCITIES), dtype=D).flatten()),
     ]
     for number in range(1, 6):
         e = 0.2 * number - 0.1
-        found.append(Problem(f"D{number}", _orbit, torch.tensor((1 - e, 0, 0, ((1 + e) / (1 - e)) ** 0.5), dtype=D)))
+        found.append(
+            InitialValueProblem(f"D{number}", _orbit, torch.tensor((1 - e, 0, 0, ((1 + e) / (1 - e)) ** 0.5), dtype=D))
+        )
     found += [
-        Problem(name, partial(_second_order, force), torch.tensor(STARTS[name], dtype=D))
+        InitialValueProblem(name, partial(_second_order, force), torch.tensor(STARTS[name], dtype=D))
         for name, force in FORCES.items()
     ]
     return found

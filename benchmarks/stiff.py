@@ -9,8 +9,8 @@ Two minutes of one core.
 import argparse
 
 import torch
-from scipy.integrate import solve_ivp
-from stiff_problems import D, StiffProblem, problems
+from initial_value import InitialValueProblem, states
+from stiff_problems import problems
 
 import odeflow as of
 from odeflow.registry import discover, look_up
@@ -36,7 +36,7 @@ def main() -> None:
             print(f"| {problem.name} | {rtol:.0e} | {' | '.join(cells)} |", flush=True)
 
 
-def by_ours(problem: StiffProblem, name: str, rtol: float) -> tuple[torch.Tensor, int]:
+def by_ours(problem: InitialValueProblem, name: str, rtol: float) -> tuple[torch.Tensor, int]:
     """The state at the end, and the number of steps, by a solver of this name."""
     solver = look_up("solver", name)(rtol, rtol * problem.part)
     with torch.no_grad():
@@ -45,17 +45,10 @@ def by_ours(problem: StiffProblem, name: str, rtol: float) -> tuple[torch.Tensor
     return solution.y[-1, 0], solution.stats.accepted
 
 
-def by_radau(problem: StiffProblem, rtol: float) -> tuple[torch.Tensor, int]:
+def by_radau(problem: InitialValueProblem, rtol: float) -> tuple[torch.Tensor, int]:
     """The same by scipy."""
-    solution = solve_ivp(
-        lambda t, y: problem.field(torch.tensor(t), torch.tensor(y)).numpy(),
-        (0.0, problem.end),
-        problem.y0.numpy(),
-        "Radau",
-        rtol=rtol,
-        atol=rtol * problem.part,
-    )
-    return torch.tensor(solution.y[:, -1], dtype=D), len(solution.t) - 1
+    solution = problem.by_scipy("Radau", rtol)
+    return states(solution)[-1], len(solution.t) - 1
 
 
 if __name__ == "__main__":

@@ -1,32 +1,10 @@
 """Stiff problems of Hairer & Wanner (1996), "Solving Ordinary Differential Equations II", section IV.10."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
+from initial_value import D, InitialValueProblem
 from torch import Tensor
-
-D = torch.float64
-
-
-@dataclass(frozen=True)
-class StiffProblem:
-    """An initial value problem from t = 0.
-
-    Attributes:
-        name: What it is called.
-        field: (t, y) ↦ dy/dt.
-        y0: (d,), float64.
-        end: Last time.
-        part: Absolute tolerance as part of the relative one.
-    """
-
-    name: str
-    field: Callable[[Tensor, Tensor], Tensor]
-    y0: Tensor
-    end: float
-    part: float = 1.0
 
 
 def robertson(t: Tensor, y: Tensor) -> Tensor:
@@ -59,10 +37,10 @@ def hires(t: Tensor, y: Tensor) -> Tensor:
     return torch.stack(rates, -1)
 
 
-def problems() -> list[StiffProblem]:
+def problems() -> list[InitialValueProblem]:
     """Robertson's, Van der Pol's with μ = 1000, and HIRES."""
     return [
-        StiffProblem("Robertson", robertson, torch.tensor((1, 0, 0), dtype=D), 1e4, 1e-6),
-        StiffProblem("Van der Pol, μ = 1000", partial(van_der_pol, 1e3), torch.tensor((2, 0), dtype=D), 1000.0),
-        StiffProblem("HIRES", hires, torch.tensor((1, 0, 0, 0, 0, 0, 0, 0.0057), dtype=D), 321.8122, 1e-2),
+        InitialValueProblem("Robertson", robertson, torch.tensor((1, 0, 0), dtype=D), 1e4, 1e-6),
+        InitialValueProblem("Van der Pol, μ = 1000", partial(van_der_pol, 1e3), torch.tensor((2, 0), dtype=D), 1000.0),
+        InitialValueProblem("HIRES", hires, torch.tensor((1, 0, 0, 0, 0, 0, 0, 0.0057), dtype=D), 321.8122, 1e-2),
     ]

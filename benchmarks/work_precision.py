@@ -8,28 +8,27 @@ Takes about three minutes of one core. The last panel is energy over time, for w
 
 import argparse
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import detest_problems
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import stiff_problems
 import torch
-from detest_problems import END, D, problems
+from initial_value import D, InitialValueProblem, states
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.ticker import LogLocator, NullFormatter
-from scipy.integrate import solve_ivp
-from stiff_problems import hires, van_der_pol
 from torch import Tensor
 
 import odeflow as of
 from odeflow.registry import discover, look_up
 from odeflow.stepper import AdaptiveStepper
 
-DETEST = {problem.name: problem for problem in problems()}
+DETEST = {problem.name: problem for problem in detest_problems.problems()}
+STIFF = {problem.name: problem for problem in stiff_problems.problems()}
 TOLERANCES = [10.0**-power for power in range(2, 13)]
 STEPS = [20 * 2**power for power in range(10)]
 LOW_ORDER_TOLERANCE = 1e-6
@@ -38,40 +37,10 @@ REFERENCE = "0.6"
 """The colour of methods of another family, drawn for comparison."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """A problem of a panel.
-
-    Attributes:
-        title: What it is.
-        field: (t, y) ↦ dy/dt.
-        y0: (d,), float64.
-        end: Last time; the first is 0.
-        part: Absolute tolerance as part of the relative one.
-        stiff: Whether its truth is that of an implicit method.
-    """
-
-    title: str
-    field: Callable[[Tensor, Tensor], Tensor]
-    y0: Tensor
-    end: float = END
-    part: float = 1.0
-    stiff: bool = False
-
-    @classmethod
-    def of(cls, name: str, title: str) -> "Case":
-        """A problem of DETEST."""
-        return cls(f"{name}: {title}", DETEST[name].field, DETEST[name].y0)
-
-    def truth(self) -> Tensor:
-        """(d,), the state at the end by scipy, at the edge of float64."""
-
-        def field(t: float, y: np.ndarray) -> np.ndarray:
-            return self.field(torch.tensor(t, dtype=D), torch.from_numpy(y)).numpy()
-
-        method, rtol = ("Radau", 1e-12) if self.stiff else ("DOP853", 1e-13)
-        solution = solve_ivp(field, (0, self.end), self.y0.numpy(), method, rtol=rtol, atol=1e-2 * rtol * self.part)
-        return torch.from_numpy(np.ascontiguousarray(solution.y[:, -1]))
+def truth(problem: InitialValueProblem) -> Tensor:
+    """(d,), the state at the end by scipy, at the edge of float64."""
+    method, rtol = ("Radau", 1e-12) if problem.name in STIFF else ("DOP853", 1e-13)
+    return states(problem.by_scipy(method, rtol, 1e-2 * rtol * problem.part))[-1]
 
 
 @dataclass(frozen=True)
@@ -123,14 +92,14 @@ class Row:
 
     Attributes:
         title: The family.
-        cases: Its problems.
+        problems: Its problems.
         lines: Its solvers.
         most: Evaluations beyond which a curve ends.
         energies: Solvers whose error of the energy is drawn, with their steps a revolution or their tolerance.
     """
 
     title: str
-    cases: tuple[Case, ...]
+    problems: tuple[InitialValueProblem, ...]
     lines: tuple[Line, ...]
     most: int = 20_000
     energies: tuple[tuple[Line, float], ...] = ()
@@ -140,17 +109,12 @@ def _numbered(*names: str) -> tuple[Line, ...]:
     return tuple(Line(name, number) for number, name in enumerate(names))
 
 
-SMOOTH = (
-    Case.of("B5", "rigid body"),
-    Case.of("D2", "two bodies, e = 0.3"),
-    Case.of("E2", "Van der Pol, μ = 1"),
-)
-STIFF = (
-    SMOOTH[2],
-    Case("Van der Pol, μ = 1000, stiff", partial(van_der_pol, 1e3), torch.tensor((2, 0), dtype=D), 500.0, stiff=True),
-    Case("HIRES, stiff", hires, torch.tensor((1, 0, 0, 0, 0, 0, 0, 0.0057), dtype=D), 321.8122, 1e-2, stiff=True),
-)
-ORBITS = (Case.of("D2", "two bodies, e = 0.3"), Case.of("C5", "five outer planets"))
+def _detest(name: str, title: str) -> InitialValueProblem:
+    return replace(DETEST[name], name=f"{name}: {title}")
+
+
+SMOOTH = (_detest("B5", "rigid body"), _detest("D2", "two bodies, e = 0.3"), _detest("E2", "Van der Pol, μ = 1"))
+ORBITS = (SMOOTH[1], _detest("C5", "five outer planets"))
 ADAMS = tuple(
     Line(name, number, order)
     for name in ("AdamsBashforth", "AdamsBashforthMoulton")
@@ -172,7 +136,7 @@ ROWS = (
     Row("Multistep", SMOOTH, (*ADAMS, RK4_BESIDE)),
     Row(
         "Implicit",
-        STIFF,
+        (SMOOTH[2], STIFF["Van der Pol, μ = 1000"], STIFF["HIRES"]),
         _numbered("ImplicitEuler", "ImplicitMidpoint", "Trapezoid", "Kvaerno3", "Kvaerno5", "Rodas4"),
         most=10_000,
     ),
@@ -185,7 +149,7 @@ ROWS = (
 )
 
 
-def curve(line: Line, case: Case, truth: Tensor, most: int) -> tuple[list[int], list[float]]:
+def curve(line: Line, problem: InitialValueProblem, end: Tensor, most: int) -> tuple[list[int], list[float]]:
     """(evaluations, largest error at the end) at each tolerance or number of steps."""
     nfe, errors = list[int](), list[float]()
     for setting in TOLERANCES if line.adaptive else STEPS:
@@ -195,11 +159,11 @@ def curve(line: Line, case: Case, truth: Tensor, most: int) -> tuple[list[int], 
             break
         try:
             with torch.no_grad():
-                solver = line.solver(setting, case.part, most)
-                solution = of.solve(case.field, case.y0, [0.0, case.end], solver=solver)
+                solver = line.solver(setting, problem.part, most)
+                solution = of.solve(problem.field, problem.y0, [0.0, problem.end], solver=solver)
         except of.SolveError:
             continue
-        error = float((solution.y[-1] - truth).abs().max())
+        error = float((solution.y[-1] - end).abs().max())
         if solution.stats.nfe_forward <= most and error < 10:
             nfe.append(solution.stats.nfe_forward)
             errors.append(max(error, 1e-15))
@@ -235,12 +199,12 @@ def draw(figure: SubFigure, row: Row) -> None:
     """One family's panels, with their legend."""
     figure.suptitle(row.title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     *panels, beside = figure.subplots(1, 4, width_ratios=(1, 1, 1, 0.5))
-    for axes, case in zip(panels, row.cases, strict=False):
-        truth = case.truth()
+    for axes, problem in zip(panels, row.problems, strict=False):
+        end = truth(problem)
         for line in row.lines:
-            nfe, errors = curve(line, case, truth, row.most)
+            nfe, errors = curve(line, problem, end, row.most)
             axes.loglog(nfe, errors, **line.style)
-        axes.set_title(case.title, fontsize=10)
+        axes.set_title(problem.name, fontsize=10)
         axes.set_xlabel("evaluations of the field", fontsize=9)
     if row.energies:
         draw_energies(panels[-1], row)
