@@ -136,7 +136,7 @@ ROWS = (
     Row("Multistep", SMOOTH, (*ADAMS, RK4_BESIDE)),
     Row(
         "Implicit",
-        (SMOOTH[2], STIFF["Van der Pol, μ = 1000"], STIFF["HIRES"]),
+        (SMOOTH[2], replace(STIFF["Van der Pol, μ = 1000"], end=500.0), STIFF["HIRES"]),
         _numbered("ImplicitEuler", "ImplicitMidpoint", "Trapezoid", "Kvaerno3", "Kvaerno5", "Rodas4"),
         most=10_000,
     ),
