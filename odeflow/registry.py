@@ -172,9 +172,11 @@ def build(spec: dict[str, Any]) -> Any:
         spec: `{"class_path": …, "init_args": {…}}`, as `Plugin.spec` gives it.
 
     Raises:
-        PluginError: A plugin in it is not registered.
+        PluginError: A plugin in it is not registered, or has no such option.
     """
-    return class_of(spec["class_path"])(**_built(spec.get("init_args", {})))
+    cls, arguments = class_of(spec["class_path"]), _built(spec.get("init_args", {}))
+    check_options(cls, arguments)
+    return cls(**arguments)
 
 
 def _built(value: Any) -> Any:
@@ -214,3 +216,28 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     hint = f" Did you mean {lowered[near[0]]}?" if near else ""
     return f"no {what} named {name!r}.{hint}  available: {', '.join(names) or 'none'}"
+
+
+def check_options(cls: type, options: Iterable[str], place: str = "", skip: int = 1) -> None:
+    """Checks that a class has options of these names.
+
+    Args:
+        cls: The class.
+        options: The names, as a configuration or a checkpoint has them.
+        place: Where they stand, for the message.
+        skip: Number of its constructor's parameters that are no options, the first of which is `self`.
+
+    Raises:
+        PluginError: It has none of a name; the message names the nearest and lists what there is.
+    """
+    own = inspect.signature(cls.__init__).parameters if cls.__init__ is not object.__init__ else {}
+    known = dict(list(own.items())[skip:])
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    for option in options:
+        if option not in known:
+            near = get_close_matches(option, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            listed = ", ".join(known) or "none"
+            where = f"{place}: " if place else ""
+            raise PluginError(f"{where}{cls.__name__} has no option {option!r}.{hint}  options: {listed}")

@@ -1,6 +1,5 @@
 """Says what is wrong with a configuration in a line, before the parser says it in sixty."""
 
-import inspect
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,7 +31,7 @@ def check(config: Mapping[str, Any]) -> None:
         PluginError: A plugin or an option does not exist; the message names the place, the nearest, and all.
     """
     trainer = mapping(config.get("trainer")) or {}
-    _check_options("trainer", Trainer, [option.removesuffix("+") for option in trainer])
+    registry.check_options(Trainer, [option.removesuffix("+") for option in trainer], "trainer")
     for option, contract in (("logger", Logger), ("callbacks", Callback)):
         for node in sequence(trainer.get(option)) or [trainer.get(option)]:
             if isinstance(node, str) or class_spec(node):
@@ -63,7 +62,7 @@ def _check_plugin(place: str, node: Any, kind: str) -> None:
     options = mapping(spec["init_args"]) if spec.get("init_args") else {}
     if options is None:
         raise PluginError(f"{place}: init_args must name the options of {name}; got {spec['init_args']!r}")
-    _check_options(place, cls, options)
+    registry.check_options(cls, options, place)
     for option, nested, several in _plugin_options(cls):
         given = options.get(option)
         inner = sequence(given) if several else None
@@ -85,23 +84,13 @@ def _check_class(place: str, node: Any, contract: type) -> None:
         what = place.rpartition(".")[2].removesuffix("s")
         raise PluginError(f"{place}: {registry.unknown(what, name, sorted(known))}")
     given = contract in (Optimizer, LRScheduler)  # their first argument is not for the user to give
-    _check_options(place, known[name], mapping(spec.get("init_args")) or {}, skip=1 + given)
+    registry.check_options(known[name], mapping(spec.get("init_args")) or {}, place, skip=1 + given)
 
 
 def _subclasses(contract: type) -> Iterator[type]:
     for cls in contract.__subclasses__():
         yield cls
         yield from _subclasses(cls)
-
-
-def _check_options(place: str, cls: type, options: Iterable[str], skip: int = 1) -> None:
-    own = inspect.signature(cls.__init__).parameters if cls.__init__ is not object.__init__ else {}
-    parameters = dict(list(own.items())[skip:])
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    for option in options:
-        if option not in parameters:
-            raise PluginError(f"{place}: {no_option(cls.__name__, option, list(parameters))}")
 
 
 def check_help(options: Iterable[tuple[str, str | None]]) -> None:
@@ -147,13 +136,6 @@ def _parts(annotation: Any) -> Iterator[Any]:
     yield annotation
     for part in typing.get_args(annotation):
         yield from _parts(part)
-
-
-def no_option(owner: str, option: str, known: Sequence[str]) -> str:
-    """The message for an option that a class does not have."""
-    near = get_close_matches(option, known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"{owner} has no option {option!r}.{hint}  options: {', '.join(known) or 'none'}"
 
 
 def shortened(message: str, known: Sequence[str]) -> str:

@@ -69,6 +69,13 @@ def test_specs_build_registered_plugins_only() -> None:
             registry.build({"class_path": path, "init_args": {}})
 
 
+def test_specs_of_another_version_are_explained() -> None:
+    """An option that the class does not have, as an older checkpoint may, is named beside those that it has."""
+    message = r"RK4 has no option 'num_step'\. Did you mean num_steps\?  options: .*step_size"
+    with pytest.raises(of.PluginError, match=message):
+        registry.build({"class_path": "odeflow_solvers.RK4", "init_args": {"num_step": 2}})
+
+
 def test_a_plugin_that_moved_is_found_by_its_name() -> None:
     """An old import path still finds the class of that name."""
     assert registry.build({"class_path": "old_home.RK4", "init_args": {"num_steps": 2}}).num_steps == 2
