@@ -238,5 +238,8 @@ def _limits(values: Tensor, margin: float = 0.2) -> tuple[float, float]:
 
 
 def _legend(figure: Figure, axes: Any) -> None:
+    """Above the panels, in as many columns as find room."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5), fontsize="small")
+    column = 0.6 + 0.075 * max(map(len, labels))  # inches: handle and gap, and a small letter
+    columns = max(1, min(len(labels), int(figure.get_figwidth() / column)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, fontsize="small")
