@@ -2,7 +2,7 @@
 
     python benchmarks/controllers.py
 
-Half a minute of one core.
+Eight seconds of one core.
 """
 
 import argparse

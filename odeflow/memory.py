@@ -82,6 +82,7 @@ class MemoryStages(Stages):
                 self.quadrature.add(weight * h, self.quadrature.integrand)
 
     def error(self) -> Tensor:
+        """Nothing asks for it: methods that remember take equal steps."""
         raise NotImplementedError(f"{type(self).__name__} does not estimate its error")
 
     def keep(self) -> None:
