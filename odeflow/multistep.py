@@ -84,6 +84,7 @@ class MultistepStages(MemoryStages):
         self.spacing, past = h, self.sides[: len(self.carried)]
         if len(self.carried) < self.order - 1:
             self.single = stages_of(self.starter, self._counted, y, self.quadrature)
+            self.single.window = self.window
             self.slopes = [self.single.first_slope(t, y).clone(), *self.carried]
             self.sides = [self.single.sides[0], *past]
             return self.finish(self.single.step(t, h, y))
@@ -134,7 +135,7 @@ class Multistep(FixedStepper):
     """A method of Adams with equal steps, which takes the slopes of earlier steps into account.
 
     Subclasses set `corrected`, whether a step is predicted, evaluated and corrected, and choose the starter. The
-    first order − 1 steps are the starter's, as are steps that differ from the one before.
+    first order − 1 steps are the starter's, as are those after a jump of the field or a step of another size.
 
     Args:
         order: Order of the method, 1 to 8.
@@ -142,16 +143,25 @@ class Multistep(FixedStepper):
         step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
             not larger.
         num_steps: Number of steps between the first and the last time; the other way to say it.
+        step_at: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
+            on its own side of it throughout.
 
     Raises:
-        SettingError: The order is out of range or above the starter's by more than one, neither or both of the last two
-            were given, or not positive.
+        SettingError: The order is out of range or above the starter's by more than one, neither or both of step_size
+            and num_steps were given, or not positive.
     """
 
     corrected: ClassVar[bool] = required()
 
-    def __init__(self, order: int, starter: Tableau, step_size: float | None, num_steps: int | None) -> None:
-        super().__init__(step_size, num_steps)
+    def __init__(
+        self,
+        order: int,
+        starter: Tableau,
+        step_size: float | None,
+        num_steps: int | None,
+        step_at: Sequence[float] | None,
+    ) -> None:
+        super().__init__(step_size, num_steps, step_at)
         name = type(self).__name__
         if order not in range(1, HIGHEST_ORDER + 1):
             raise SettingError(f"{name}: order must be a whole number from 1 to {HIGHEST_ORDER}; got {order}")

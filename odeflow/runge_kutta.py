@@ -101,7 +101,7 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
             "PID", which make the sizes smoother; or the gains (β₁, β₂, β₃) of such a controller (see `Controller`).
         norm: What of a step's scaled error must be at most 1: "rms", the root mean square over everything;
             "max_sample", the largest of the samples' root mean squares, so that a batch mate cannot hide an error. The
-            latter needs a state of one Tensor (B, d, …).
+            latter needs a state of one Tensor (B, d, …). With `per_sample` it is each sample's own in either case.
         error_per: What the tolerances bound: "step", the error of each step; "span", the errors of all steps in sum, so
             that the error at the end is about the tolerance times what the problem amplifies, or less ("error per unit
             step").
@@ -114,8 +114,7 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
             and may be called with some samples only.
 
     Raises:
-        SettingError: A value is out of range, or `per_sample` was set with an option of joint steps: `compile`, `norm`
-            or `error_per`.
+        SettingError: A value is out of range, or both `compile` and `per_sample` were set.
     """
 
     def __init__(
@@ -137,10 +136,8 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
         AdaptiveStepper.__init__(
             self, rtol, atol, first_step, min_step, max_step, max_steps, controller, norm, error_per, step_at
         )
-        joint = {"compile": compile, "norm": norm != "rms", "error_per": error_per != "step"}
-        given = [option for option, is_set in joint.items() if is_set]
-        if per_sample and given:
-            raise SettingError(f"{type(self).__name__}: per_sample=True does not go with {given[0]}; leave one out")
+        if per_sample and compile:
+            raise SettingError(f"{type(self).__name__}: per_sample=True does not go with compile; leave one out")
         self.per_sample = per_sample
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

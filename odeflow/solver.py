@@ -28,10 +28,12 @@ class Stats:
         suggested_step: Size of a good first step for a solve like this one, where steps are chosen by their error.
         stiffness: h|λ|, the step size times the field's largest eigenvalue, as the last two stages estimate it, the
             mean over every tenth step; None where the method cannot tell or took fewer. Well below 1 accuracy chooses
-            the steps; at about 3 stability does: the problem is stiff, and an implicit solver takes fewer.
+            the steps; at about 3 stability does: the problem is stiff, and an implicit solver takes fewer. Where each
+            sample has steps of its own, that of the stiffest.
         accepted_per_sample: (B,), accepted steps of each sample, where each has its own. `accepted` and `rejected` are
             then those of the sample that took the most attempts, as many as the whole solve.
         rejected_per_sample: (B,), rejected steps of each sample, likewise.
+        stiffness_per_sample: (B,), h|λ| of each sample, likewise; nan where it took fewer than ten steps.
     """
 
     nfe_forward: int = 0
@@ -44,6 +46,7 @@ class Stats:
     stiffness: float | None = None
     accepted_per_sample: Tensor | None = field(default=None, compare=False)
     rejected_per_sample: Tensor | None = field(default=None, compare=False)
+    stiffness_per_sample: Tensor | None = field(default=None, compare=False)
 
     def count_step(self, size: float) -> None:
         """Counts an accepted step of this size."""

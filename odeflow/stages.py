@@ -138,12 +138,18 @@ class ExplicitStages(Stages):
 
         Source: Hairer & Wanner, Solving Ordinary Differential Equations II, IV.2, "Stiffness Detection".
         """
+        differences = self.last_differences()
+        if differences is None:
+            return None
+        of_slopes, of_stages = differences.norm(dim=1).tolist()
+        return of_slopes / of_stages if of_stages > 0 else None
+
+    def last_differences(self) -> Tensor | None:
+        """(2, n): how the slopes of the last two stages differ, and their states, divided by the step size."""
         slopes, weights = self.flat_slopes(), self.tableau.stiffness_weights
         if slopes is None or weights is None:
             return None
-        matrix = torch.tensor(weights, dtype=slopes.dtype, device=slopes.device)
-        of_slopes, of_stages = (matrix @ slopes[: self.tableau.stages]).norm(dim=1).tolist()
-        return of_slopes / of_stages if of_stages > 0 else None
+        return slopes.new_tensor(weights) @ slopes[: self.tableau.stages]
 
     def flat_slopes(self) -> Tensor | None:
         """(≥ s, n), the slopes of the last step without autograd, where they are kept."""

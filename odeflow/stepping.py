@@ -187,7 +187,7 @@ class ErrorControl(StepControl):
         if self.attempts >= self.max_steps:
             raise SolveError(
                 f"max_steps = {self.max_steps} steps did not reach the end: at t = {t:g} the step size is "
-                f"{abs(self.h):.3g}, after {self.attempts - self.accepted} rejections. {self._advice()}"
+                f"{abs(self.h):.3g}, after {self.attempts - self.accepted} rejections. {advice(self.stiffness)}"
             )
         self.attempts += 1
         if abs(self.h) < max(self.min_step, SMALLEST_STEP * math.ulp(t)):
@@ -204,14 +204,6 @@ class ErrorControl(StepControl):
                 "field there"
             )
         return stop if abs(stop - t) <= abs(self.h) * (1 + SAME_STEP) else t + self.h
-
-    def _advice(self) -> str:
-        if self.stiffness is not None and self.stiffness > STIFF:
-            return (
-                f"The problem is stiff: the step size times the field's largest eigenvalue is {self.stiffness:.2g}, so "
-                "that stability bounds the steps. Use an implicit solver, such as Kvaerno5"
-            )
-        return "Loosen rtol and atol, raise max_steps, or use an implicit solver, such as Kvaerno5, if it is stiff"
 
     def accepts(self, stages: Stages, y: Tensor, h: float, y1: Tensor) -> bool:
         """Judges by the scaled error, and sets the size of the next step."""
@@ -249,6 +241,16 @@ class ErrorControl(StepControl):
     def forget_state(self) -> None:
         """The size of the old state is void."""
         self.size_of_y = None
+
+
+def advice(stiffness: float | None) -> str:
+    """What to do about too many steps with a mean h|λ| of `stiffness`."""
+    if stiffness is not None and stiffness > STIFF:
+        return (
+            f"The problem is stiff: the step size times the field's largest eigenvalue is {stiffness:.2g}, so that "
+            "stability bounds the steps. Use an implicit solver, such as Kvaerno5"
+        )
+    return "Loosen rtol and atol, raise max_steps, or use an implicit solver, such as Kvaerno5, if it is stiff"
 
 
 def largest_rms(samples: Tensor) -> float:

@@ -10,7 +10,8 @@ from torch import Tensor
 from odeflow.controller import LARGEST_GROWTH, LARGEST_SHRINKAGE, SAFETY
 from odeflow.errors import SolveError
 from odeflow.per_sample.clocks import DTYPE, OwnClocks, Samples, Window, column
-from odeflow.stepping import SAME_STEP, SMALLEST_STEP, ErrorControl
+from odeflow.stages import ExplicitStages
+from odeflow.stepping import SAME_STEP, SMALLEST_STEP, STIFFNESS_EVERY, ErrorControl, advice
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,18 @@ class OwnControl:
     Args:
         joint: The tolerances, the bounds of the steps, and the controller.
         order: Order of the method.
+
+    Attributes:
+        span: (B,), the lengths of the samples' intervals.
+        attempts: Of steps, which all samples make together.
+        stiffness: (B,), the means of h|λ|, nan where none was seen; None where the method cannot tell.
     """
 
+    span: Tensor
+
     def __init__(self, joint: ErrorControl, order: int) -> None:
-        self.joint, self.order = joint, order
+        self.joint, self.order, self.attempts = joint, order, 0
+        self._seen: Tensor | None = None  # (2, B), the sum of the h|λ| seen, and how many
 
     def start(self, clocks: OwnClocks, samples: Samples, window: Window | None) -> Samples:
         """The samples with their first slopes and steps, chosen as by `ErrorControl.start`.
@@ -58,6 +67,7 @@ class OwnControl:
                 "look for inf and nan there"
             )
         distance, direction = (samples.stop - start).abs(), (samples.stop - start).sign()
+        self.span = distance
         if joint.first_step is not None:
             h = torch.full_like(start, joint.first_step)
         else:
@@ -84,8 +94,10 @@ class OwnControl:
         """
         joint = self.joint
         scale = torch.maximum(samples.y.abs(), y1.abs()).mul_(joint.rtol).add_(joint.atol)
-        scaled = rms(error.div_(scale))
-        accepted, size, chosen = scaled <= 1, h.abs(), samples.h.abs()
+        scaled, size, chosen = rms(error.div_(scale)), h.abs(), samples.h.abs()
+        if joint.shared:
+            scaled = scaled * (self.span[samples.ids] / size).where(size > 0, 0)
+        accepted = scaled <= 1
         cut = size < chosen * (1 - SAME_STEP)  # by a stop: it says nothing against the larger one
         ratio = SAFETY * scaled.clamp_min(1e-30).pow(joint.controller.exponent)
         factor, past = self._filtered(ratio, accepted & ~cut, samples.past)
@@ -112,6 +124,22 @@ class OwnControl:
         factor = torch.where(told & ~factor.isnan(), factor, ratio)
         return factor, torch.where(told, torch.cat((ratio[None], past))[: len(past)], past)
 
+    def look_at_stiffness(self, stages: ExplicitStages, samples: Samples, taken: Tensor) -> None:
+        """Looks at every tenth attempt, of the samples whose step was taken, (b,)."""
+        self.attempts += 1
+        differences = None if self.attempts % STIFFNESS_EVERY else stages.last_differences()
+        if differences is None:
+            return
+        of_slopes, of_stages = differences.view(2, len(taken), -1).norm(dim=2).to(DTYPE)
+        if self._seen is None:
+            self._seen = of_slopes.new_zeros(2, len(self.span))
+        told = taken & (of_stages > 0)
+        self._seen[:, samples.ids] += torch.stack(((of_slopes / of_stages).where(told, 0), told))
+
+    @property
+    def stiffness(self) -> Tensor | None:
+        return None if self._seen is None else self._seen[0] / self._seen[1]
+
     def too_small(self, samples: Samples) -> Tensor:
         """(b,), whether a sample is on its way with too small a step."""
         numbers = torch.finfo(DTYPE)
@@ -124,10 +152,10 @@ class OwnControl:
         which = int((small if bool(small.any()) else samples.moving).nonzero()[0])
         number, t, h = int(samples.ids[which]), float(samples.t[which]), float(samples.h[which].abs())
         if not bool(small.any()):
+            stiffness = None if self.stiffness is None else float(self.stiffness[number])
             raise SolveError(
                 f"max_steps = {self.joint.max_steps} steps did not take sample {number} to its end: at t = {t:g} the "
-                f"step size is {h:.3g}. Loosen rtol and atol, raise max_steps, or, if the problem is stiff, use an "
-                "implicit solver such as Kvaerno5"
+                f"step size is {h:.3g}. {advice(stiffness)}"
             )
         raise SolveError(
             f"the step size of sample {number} fell to {h:.3g} at t = {t:g}: near there the field jumps, varies "

@@ -53,15 +53,23 @@ class Tally:
         self.smallest = torch.minimum(self.smallest, size.where(taken, math.inf).amin())
         self.largest = torch.maximum(self.largest, size.where(taken, 0).amax())
 
-    def stats(self, evaluations: int) -> Stats:
-        """The statistics; the number of steps is that of the sample that took the most."""
+    def stats(self, evaluations: int, stiffness: Tensor | None) -> Stats:
+        """The statistics; the number of steps is that of the sample that took the most.
+
+        Args:
+            evaluations: Of the field.
+            stiffness: (B,), the means of h|λ|, nan where unknown; None where the method cannot tell.
+        """
         slowest = int((self.accepted + self.rejected).argmax())
+        known = None if stiffness is None else stiffness[~stiffness.isnan()]
         return Stats(
             nfe_forward=evaluations,
             accepted=int(self.accepted[slowest]),
             rejected=int(self.rejected[slowest]),
             smallest_step=float(self.smallest),
             largest_step=float(self.largest),
+            stiffness=None if known is None or not len(known) else float(known.max()),
+            stiffness_per_sample=stiffness,
             accepted_per_sample=self.accepted,
             rejected_per_sample=self.rejected,
         )
@@ -138,17 +146,15 @@ class PerSample:
         if self.tape is not None and len(self.samples.ids) < self.batch[0]:
             widen = partial(_widened, self.samples.ids, self.batch)
             self.tape.append(Segment(self.samples.y, widen, slice(0, 0), None))
-        return Solution(self.t, self.outputs.solution(), self.tally.stats(self.clocks.evaluations))
+        return Solution(self.t, self.outputs.solution(), self._stats())
 
     def _go(self) -> None:
         """Steps until all samples are at their ends."""
-        rounds = 0
         while self.left:
             if self.left <= NARROW_AT * len(self.samples.ids):
                 self._narrow()
-            if rounds >= self.control.joint.max_steps:
+            if self.control.attempts >= self.control.joint.max_steps:
                 self.control.give_up(self.samples)
-            rounds += 1
             self._step()
 
     def _partial(self) -> Solution:
@@ -162,7 +168,10 @@ class PerSample:
         t = self.t.to(t_last).where(reached.t(), t_last[:, None])
         y = self.outputs.solution()[:count]
         y = y.where(reached.view(*y.shape[:2], *(1,) * (y.dim() - 2)), y_last)
-        return Solution(t, y, self.tally.stats(self.clocks.evaluations))
+        return Solution(t, y, self._stats())
+
+    def _stats(self) -> Stats:
+        return self.tally.stats(self.clocks.evaluations, self.control.stiffness)
 
     def _step(self) -> None:
         """One attempt of every sample, from which the accepted ones go on.
@@ -178,6 +187,7 @@ class PerSample:
             verdict = self.control.judge(samples, h, y1, stages.error().view_as(y1))
             accepted, moving = verdict.accepted, samples.moving
             self.tally.add(samples, h, accepted & moving, ~accepted & moving)
+            self.control.look_at_stiffness(stages, samples, accepted & moving)
             inside, beyond = (row.where(accepted, samples.row) for row in self.outputs.count(samples, end))
             inside, beyond = inside.maximum(samples.row), beyond.maximum(samples.row)
             t = end.where(accepted, samples.t)

@@ -1,5 +1,7 @@
 """The Adams–Bashforth–Moulton methods."""
 
+from collections.abc import Sequence
+
 import odeflow as of
 from odeflow_solvers.dopri8 import Dopri8
 from odeflow_solvers.rk4 import RK4
@@ -18,14 +20,23 @@ class AdamsBashforthMoulton(of.Multistep):
         step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
             not larger.
         num_steps: Number of steps between the first and the last time; the other way to say it.
+        step_at: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
+            on its own side of it throughout.
 
     Raises:
-        SettingError: The order is out of range, neither or both of the others were given, or not positive.
+        SettingError: The order is out of range, neither or both of step_size and num_steps were given, or not
+            positive.
     """
 
     order = 4
     corrected = True
 
-    def __init__(self, order: int = 4, step_size: float | None = None, num_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        order: int = 4,
+        step_size: float | None = None,
+        num_steps: int | None = None,
+        step_at: Sequence[float] | None = None,
+    ) -> None:
         starter = RK4.tableau if order <= 5 else Dopri8.tableau
-        super().__init__(order, starter, step_size, num_steps)
+        super().__init__(order, starter, step_size, num_steps, step_at)

@@ -79,6 +79,29 @@ def test_gradients(name: str, order: int, count: int, pendulum: nn.Module) -> No
     assert (ends[0] - ends[1]) / 2e-4 == pytest.approx(float(truth[0][1, 2]), rel=1e-6)
 
 
+@pytest.mark.parametrize("gradient", [of.Backprop(), of.Checkpointed()], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("order", [1, 2, 4, 6])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_field_that_jumps(name: str, order: int, gradient: of.Gradient) -> None:
+    """With step_at the order is kept over a jump, on a point of the grid or off it, and the field, nan there, not met."""
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where(t == place, torch.nan, torch.where(t > place, -2.0, torch.cos(t))) * y
+
+    rows = torch.tensor([0.0, 0.47, 0.81, 1.3, 2.0], dtype=D)
+    for place in (1.0, 0.9):
+        errors: list[float] = []
+        y0 = torch.ones(1, 1, dtype=D, requires_grad=True)
+        exact = (rows.clamp(max=place).sin() - 2 * (rows - place).clamp(min=0)).exp()
+        for steps in (80, 160):
+            solver = look_up("solver", name)(order, num_steps=steps, step_at=(place,))
+            y = of.solve(field, y0, rows, solver=solver, gradient=gradient, params=()).y[:, 0, 0]
+            errors.append(float((y - exact).detach().abs().max()))
+        assert math.log2(errors[0] / errors[1]) > order - 0.5
+        (slope,) = torch.autograd.grad(y[-1], y0)
+        assert float(slope) == pytest.approx(float(y[-1].detach()), rel=1e-12)  # linear
+
+
 def test_wrong_orders_are_refused() -> None:
     """An order beyond 1 to 8 is refused with what came."""
     for order in (0, 9):

@@ -34,17 +34,20 @@ def assert_same_steps(batch: of.Stats, stats: list[of.Stats]) -> None:
 
 
 @pytest.mark.parametrize("controller", ["I", "PI", "PID", (0.6, -0.2), (0.8,)])
-@pytest.mark.parametrize(("name", "own"), [("Dopri5", False), ("Dopri5", True), ("Dopri8", True)])
-def test_a_controller_remembers_each_sample(name: str, controller: str, own: bool) -> None:
-    """With every controller a batch takes the steps of each sample's own joint solve, also after some are left out."""
-    cls, y0 = look_up("solver", name), brusselators()
+@pytest.mark.parametrize(
+    ("name", "own", "error_per"),
+    [("Dopri5", False, "step"), ("Dopri5", True, "step"), ("Dopri5", True, "span"), ("Dopri8", True, "step")],
+)
+def test_control_is_of_each_sample(name: str, controller: str, own: bool, error_per: of.stepping.ErrorPer) -> None:
+    """However steps are controlled, a batch takes those of each sample's own joint solve, also after some are left out."""
+    cls, y0, options = look_up("solver", name), brusselators(), {"controller": controller, "error_per": error_per}
     ends = torch.tensor([1.0, 9.0, 3.0, 0.5, 5.0] if own else [4.0] * 5, dtype=D)
     spans = torch.stack((torch.zeros(5, dtype=D), ends), 1)
-    by = cls(1e-5, 1e-5, controller=controller, per_sample=True)
+    by = cls(1e-5, 1e-5, per_sample=True, **options)
     with torch.no_grad():
         batch = of.solve(brusselator, y0, spans, solver=by)
         alone = [
-            of.solve(brusselator, y[None], span, solver=cls(1e-5, 1e-5, controller=controller))
+            of.solve(brusselator, y[None], span, solver=cls(1e-5, 1e-5, **options))
             for y, span in zip(y0, spans, strict=True)
         ]
     assert_same_steps(batch.stats, [one.stats for one in alone])
@@ -208,3 +211,39 @@ def test_every_option_together() -> None:
     for one, first in itertools.product(found[1:], found[:1]):
         for value, truth in zip(one, first, strict=True):
             assert torch.allclose(value, truth, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("cls", [Dopri5, Tsit5, Dopri8])
+def test_stiffness_is_of_each_sample(cls: type[of.AdaptiveRungeKutta]) -> None:
+    """Each sample's h|λ| is about that of its own joint solve; `stiffness` is the largest; few steps tell nothing."""
+    rates = torch.tensor([[0.1], [30.0], [1000.0]], dtype=D)
+    field = lambda t, y: -rates[: len(y)] * (y - torch.cos(t).view(-1, 1))  # noqa: E731
+    y0, t = torch.ones(3, 2, dtype=D), torch.tensor([0.0, 3.0], dtype=D)
+    stats = of.solve(field, y0, t, solver=cls(1e-5, 1e-5, per_sample=True), params=()).stats
+    alone = [
+        of.solve(lambda t, y, rate=rate: -rate * (y - torch.cos(t)), y0[:1], t, solver=cls(1e-5, 1e-5), params=()).stats
+        for rate in rates
+    ]
+    assert stats.stiffness_per_sample is not None
+    assert stats.stiffness == stats.stiffness_per_sample[2] > 2
+    assert alone[0].stiffness is None
+    assert stats.stiffness_per_sample[0].isnan()
+    for one, seen in zip(alone[1:], stats.stiffness_per_sample[1:].tolist(), strict=True):
+        assert seen == pytest.approx(one.stiffness, rel=0.2)
+    short = of.solve(field, y0, [0.0, 1e-4], solver=cls(1e-5, 1e-5, per_sample=True), params=()).stats
+    assert short.stiffness is None
+
+
+def test_too_many_steps_of_a_stiff_sample_say_so() -> None:
+    """The error says of a stiff sample that it is stiff, and of one that is not to loosen the tolerances."""
+
+    def field(t: Tensor, y: Tensor) -> Tensor:  # the first entry of the state, which stays, is the rate
+        rate, y = y.unbind(-1)
+        return torch.stack((torch.zeros_like(rate), -rate * (y - torch.cos(50 * t))), -1)
+
+    y0 = torch.tensor([[1.0, 1.0], [1e4, 1.0], [1.0, 1.0]], dtype=D)
+    by = Dopri5(1e-6, 1e-6, max_steps=300, per_sample=True)
+    with pytest.raises(of.SolveError, match=r"take sample 1 to its end: .* The problem is stiff: .* eigenvalue is \d"):
+        of.solve(field, y0, [0.0, 1.0], solver=by, params=())
+    with pytest.raises(of.SolveError, match=r"take sample 0 to its end: .* Loosen rtol"):
+        of.solve(field, y0, [0.0, 100.0], solver=by, params=())
