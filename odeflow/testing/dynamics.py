@@ -47,7 +47,7 @@ def dynamics_checks(dynamics: Dynamics, y: Tensor) -> list[Check]:
 
 
 def check_dynamics(dynamics: Dynamics, y: Tensor) -> None:
-    """Checks all laws of vector fields: shape and dtype, samples apart, gradients, divergence, the spec.
+    """Checks all laws of vector fields: shape and dtype, samples and times apart, gradients, divergence, the spec.
 
     Args:
         dynamics: As for `dynamics_checks`.
@@ -102,6 +102,26 @@ def samples_apart(subject: Subject) -> None:
         wanted="the same slope of a sample alone and in its batch",
         got=f"a difference of {largest(together - alone):.1e}",
         look="batch normalisation and reductions over dimension 0",
+    )
+
+
+def times_apart(subject: Subject) -> None:
+    """Called with a time for each sample, t of shape (B,), each has the slope that it has alone at its time."""
+    with torch.no_grad():
+        alone = torch.cat((subject.slope(subject.y[:1], 0.25), subject.slope(subject.y[-1:], 0.75)))
+        state = subject.dynamics.enter(subject.y)
+        try:
+            together = subject.dynamics(torch.linspace(0.25, 0.75, len(state)).to(state), state)
+            difference = largest(together[[0, -1]] - alone)
+            holds, got = difference <= 1e-4 * max(largest(alone), 1e-6), f"a difference of {difference:.1e}"
+        except (RuntimeError, ValueError) as problem:
+            holds, got = False, str(problem)
+    require(
+        holds,
+        f"{subject.name}: times apart",
+        wanted="the slope of each sample at its own time, where t is (B,)",
+        got=got,
+        look="where t meets y: t.view(-1, 1), with as many dimensions as y",
     )
 
 
@@ -202,6 +222,7 @@ LAWS: tuple[Callable[[Subject], None], ...] = (
     shape_and_dtype,
     same_slope_again,
     samples_apart,
+    times_apart,
     every_parameter_is_trained,
     gradient_by_the_state,
     divergence,

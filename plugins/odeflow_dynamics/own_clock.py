@@ -25,12 +25,7 @@ class OwnClock(of.Modifier):
         if y.shape[1] == self.entered:
             return self.dynamics(t, y)
         y, start = y[:, :-1], y[:, -1]
-        slope = torch.func.vmap(self._one)(t.to(start) + start, y)
-        return torch.cat([slope, torch.zeros_like(start[:, None])], dim=1)
-
-    def _one(self, t: Tensor, y: Tensor) -> Tensor:
-        """(), (d,) ↦ (d,)."""
-        return self.dynamics(t, y[None])[0]
+        return torch.cat([self.dynamics(t.to(start) + start, y), torch.zeros_like(start[:, None])], dim=1)
 
     def enter(self, y0: Tensor) -> Tensor:
         """As of the field that is modified."""

@@ -216,7 +216,7 @@ def test_observed_orders_of_methods_that_need_many_steps() -> None:
 
 
 def test_wrong_dynamics_are_caught() -> None:
-    """A slope of another shape, samples that mix, an unused layer, a wrong divergence: each by its own message."""
+    """A slope of another shape, samples or times that mix, an unused layer, …: each by its own message."""
 
     class Field(of.Dynamics):
         def __init__(self, mistake: str = "") -> None:
@@ -230,6 +230,10 @@ def test_wrong_dynamics_are_caught() -> None:
                 return self.layer(y)[:, :1]
             if self.mistake == "mixing":
                 return self.layer(y - y.mean(0))
+            if self.mistake == "one time":
+                return self.layer(y) * t
+            if self.mistake == "first time":
+                return self.layer(y) * t.flatten()[0]
             return self.layer(y.detach() if self.mistake == "detached" else y)
 
         def divergence(self, t: Tensor, y: Tensor) -> Tensor | None:
@@ -238,6 +242,8 @@ def test_wrong_dynamics_are_caught() -> None:
     messages = {
         "shape": r"Field: shape: wanted a slope of the state's \(4, 2\)",
         "mixing": "Field: samples apart: .*batch normalisation",
+        "one time": r"Field: times apart: .*got The size of tensor.* Look at where t meets y: t.view\(-1, 1\)",
+        "first time": r"Field: times apart: .*got a difference of",
         "unused": r"Field: parameters: .*got none for unused.weight, unused.bias",
         "detached": "Field: gradient: .*cut the graph",
         "divergence": "Field: divergence: wanted tr ∂f/∂y",

@@ -18,6 +18,7 @@ from odeflow_dynamics import (
     Linear,
     LotkaVolterra,
     OwnClock,
+    Piecewise,
     Projectile,
     Sum,
 )
@@ -139,10 +140,11 @@ def test_a_sum_adds_its_terms() -> None:
     assert of.Flow(field, RK4(num_steps=2))(y).shape == y.shape
 
 
-def test_clocks_start_when_their_samples_do() -> None:
+@pytest.mark.parametrize("modify", [lambda field: field, lambda field: Piecewise(field, pieces=2, t0=-1.0)])
+def test_clocks_start_when_their_samples_do(modify: Callable[[of.Dynamics], of.Dynamics]) -> None:
     """A batch that is solved from different times on equals its samples solved one by one; a gradient flows through."""
     torch.manual_seed(0)
-    field = MLP(2, [6]).double()
+    field = modify(MLP(2, [6])).double()
     flow = of.Flow(OwnClock(field), RK4(num_steps=4))
     y0, starts = torch.randn(3, 2, dtype=D), torch.tensor([[0.0], [1.0], [-2.5]], dtype=D)
     together = flow.trajectory(y0, [0.0, 0.5, 1.0], context=starts).y
