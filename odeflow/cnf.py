@@ -11,6 +11,7 @@ from odeflow.bijection import Bijection
 from odeflow.divergence import Divergence, Exact
 from odeflow.errors import SettingError, StateError
 from odeflow.flow import Flow
+from odeflow.plugin import check_kind
 
 
 class CNF(nn.Module):
@@ -41,14 +42,17 @@ class CNF(nn.Module):
 
     def __init__(
         self,
-        transforms: Sequence[Flow | Bijection],
+        transforms: Flow | Bijection | Sequence[Flow | Bijection],
         shape: Sequence[int],
         base: Distribution | None = None,
         divergence: Divergence | None = None,
     ) -> None:
         super().__init__()
-        if not transforms:
-            raise SettingError("a CNF needs at least one Flow or Bijection")
+        transforms = (transforms,) if isinstance(transforms, Flow | Bijection) else transforms
+        if not transforms or not all(isinstance(each, Flow | Bijection) for each in transforms):  # pyright: ignore[reportUnnecessaryIsInstance]
+            came = ", ".join(type(each).__name__ for each in transforms) or "none"
+            raise SettingError(f"a CNF needs at least one transform, each a Flow or Bijection; got {came}")
+        check_kind("divergence", divergence or Exact(), Divergence, "Exact()")
         if base is not None and tuple(base.event_shape) != tuple(shape):
             raise SettingError(
                 f"the base's events have shape {tuple(base.event_shape)}, the data's {tuple(shape)}; "

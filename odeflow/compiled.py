@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from odeflow.field import Counted, SameNoise
+from odeflow.field import Counted, Mixed, SameNoise
 from odeflow.stages import ExplicitStages, Stages
 from odeflow.state import Field, PackedField
 from odeflow.tableau import Tableau
@@ -33,7 +33,8 @@ class CompiledSteps:
 
     def of(self, tableau: Tableau, field: Field) -> Step:
         """The compiled step of a method over a field; only modules last, so that compiling for them pays."""
-        module = field.field if isinstance(field, PackedField) else field
+        module = field.field if isinstance(field, Mixed) else field
+        module = module.field if isinstance(module, PackedField) else module
         if not isinstance(module, nn.Module):
             _warn(module, "only modules are compiled, since a function may be made anew for each solve")
             return step_of(tableau, field)
@@ -156,7 +157,7 @@ class CompiledStages(ExplicitStages):
         assert self.slopes is not None
         weights = self.dense_weights(theta, self.slopes)
         rows = torch.addmm(self.y.reshape(1, -1), weights, self.slopes.flatten(1), alpha=self.h)
-        return rows.view(-1, *self.y.shape)
+        return rows.view(len(theta), *self.y.shape)
 
     def flat_slopes(self) -> Tensor | None:
         return None if self.slopes is None else self.slopes.detach().flatten(1)

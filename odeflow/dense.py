@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from odeflow.errors import SettingError
+from odeflow.field import full_precision
 from odeflow.state import State
 
 View = Callable[[Any], State]
@@ -71,7 +72,9 @@ class Interpolant(ABC):
         """
         if not isinstance(t, Tensor):
             t = torch.tensor(t, dtype=torch.float64)
-        state: State = self.states(t if t.dim() else t[None])
+        t = t if t.is_floating_point() else t.double()
+        with full_precision(t):
+            state: State = self.states(t if t.dim() else t[None])
         for view in self.views:
             state = view(state)
         if t.dim():
@@ -202,7 +205,7 @@ class JointInterpolant(Interpolant):
             first = self.mesh.blocks[step]
             values = self.rows[first : first + degree + 1]
             weights = (place[:, None] ** exponents @ matrix).to(values)
-            blocks.append((weights @ values.flatten(1)).view(-1, *values.shape[1:]))
+            blocks.append((weights @ values.flatten(1)).view(len(chosen), *values.shape[1:]))
             order.append(chosen)
         if not blocks:
             return self.rows[:0]

@@ -50,7 +50,7 @@ def _exact(field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
         return closed
     if not slope.requires_grad:  # the field does not look at the state
         return slope.new_zeros(len(slope))
-    size = y[0].numel()
+    size = y.shape[1:].numel()
     units = torch.eye(size, dtype=slope.dtype, device=slope.device).view(size, 1, *y.shape[1:]).expand(size, *y.shape)
     return (_products(slope, y, units) * units).flatten(2).sum((0, 2))
 
@@ -110,7 +110,7 @@ class HutchPlusPlus(Divergence):
         self.probes = probes
 
     def along(self, y0: Tensor) -> Rate:
-        count = min(self.probes, y0[0].numel())
+        count = min(self.probes, y0.shape[1:].numel())
         sketch, probes = _signs(y0, count), _signs(y0, self.probes)
 
         def rate(field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:

@@ -105,15 +105,20 @@ class Watch:
             SettingError: It has a shape that cannot be.
         """
         event, t = self.events[number], t.to(y)
-        value = event.fn(t, self.unpack(y))
-        if value.dim() > 1 or (event.terminal and value.numel() != 1):
+        state = self.unpack(y)
+        value = event.fn(t, state)
+        check_value(value)
+        batch = (state[0] if isinstance(state, tuple) else state).shape[:1]
+        if value.shape not in ((), batch) or (event.terminal and value.numel() != 1):
             advice = (
                 "A terminal event ends the solve of all samples at once: return one number, such as the minimum "
                 "over the samples, or set terminal=False"
-                if value.dim() == 1
+                if value.shape == batch
                 else "Return one number, or one for each sample"
             )
-            raise SettingError(f"an event's value must have shape () or (B,); got {tuple(value.shape)}. {advice}")
+            raise SettingError(
+                f"an event's value must have shape () or (B,), here {tuple(batch)}; got {tuple(value.shape)}. {advice}"
+            )
         return value
 
     def start(self, t: float, y: Tensor) -> None:
@@ -170,6 +175,17 @@ class Watch:
         clock = t.clone().requires_grad_()
         (rate,) = torch.autograd.grad(self._along(crossings, clock, interpolant.detach()).sum(), clock)
         return t - (moving - moving.detach()) / rate
+
+
+def check_value(value: object) -> None:
+    """Refuses an event's value that is no number that can change its sign.
+
+    Raises:
+        SettingError: It is no floating-point Tensor.
+    """
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise SettingError(f"an event's value must be a floating-point Tensor that changes its sign; got {kind}")
 
 
 def roots(function: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:

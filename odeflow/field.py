@@ -1,9 +1,44 @@
 """What a vector field is wrapped in during a solve."""
 
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from odeflow.state import Field
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A field that is evaluated under autocast, as a solve's own arithmetic is not; slopes get the state's dtype.
+
+    Attributes:
+        field: The vector field.
+        device: Type of the device.
+        dtype: What autocast casts to.
+    """
+
+    field: Field
+    device: str
+    dtype: torch.dtype
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast(self.device, dtype=self.dtype):
+            slope = self.field(t, y)
+        return slope.to(y) if isinstance(slope, Tensor) else slope  # pyright: ignore[reportUnnecessaryIsInstance]
+
+
+def mixed(field: Field, like: Tensor) -> Field:
+    """The field as it is evaluated here and now: under autocast, if that is on for the device of `like`."""
+    device = like.device.type
+    return Mixed(field, device, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else field
+
+
+def full_precision(like: Tensor) -> AbstractContextManager[object]:
+    """A context without autocast: sums of states and slopes shall not be rounded to what it casts to."""
+    device = like.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 class Counted:

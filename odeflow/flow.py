@@ -13,10 +13,11 @@ from odeflow.divergence import Divergence
 from odeflow.dynamics import Dynamics
 from odeflow.errors import GradientError, SettingError, SolveError, StateError
 from odeflow.event import Crossings, Event, Watch
-from odeflow.field import SameNoise
+from odeflow.field import SameNoise, full_precision, mixed
 from odeflow.gradient import Checkpointed, Gradient
 from odeflow.per_sample.dense import OwnMesh
 from odeflow.per_sample.event import OwnWatch
+from odeflow.plugin import check_kind
 from odeflow.regularization import Rate, Regularizer, with_rates
 from odeflow.solver import MeshTape, Solution, Solver, Stats
 from odeflow.state import PackedField, Packing, State, check_dtype
@@ -64,6 +65,13 @@ def solve(
         SolveError: The integration could not go on, or a terminal event was not met. Carries the solution until there.
     """
     gradient = Checkpointed() if gradient is None else gradient
+    events = tuple(event) if isinstance(event, Sequence) else (event,)
+    check_kind("solver", solver, Solver, "Dopri5()")
+    check_kind("gradient", gradient, Gradient, "Checkpointed()")
+    for each in events:
+        check_kind("event", each, Event, "Event(lambda t, y: y[0, 0])")
+    if not all(isinstance(leaf, Tensor) for leaf in (y0 if isinstance(y0, tuple) else (y0,))):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise StateError(f"the state must be a Tensor or a tuple of Tensors; got {y0!r}")
     times = _checked_times(t)
     if times.dim() == 2:
         _check_own_times(times, y0, solver)
@@ -72,14 +80,15 @@ def solve(
         packed, start, view = PackedField(packing, field), packing.pack(y0), packing.unpack
     else:
         packing, packed, start, view = None, field, y0.contiguous(), _identity
-    events = (event,) if isinstance(event, Event) else tuple(event)
+    packed = SameNoise(mixed(packed, start))
     watch = OwnWatch(events, view) if solver.per_sample else Watch(events, view)
     mesh = _mesh(dense, watch) if dense or events else None
     try:
-        solution = _solve(packed, start, times, field, solver, gradient, params, mesh)
-        _check_finite(solution)
-        if events:
-            solution = watch.ended(solution) if isinstance(watch, OwnWatch) else _at_events(solution, watch, times)
+        with full_precision(start):
+            solution = _solve(packed, start, times, field, solver, gradient, params, mesh)
+            _check_finite(solution)
+            if events:
+                solution = watch.ended(solution) if isinstance(watch, OwnWatch) else _at_events(solution, watch, times)
         return (solution if dense else replace(solution, interpolant=None)).seen(view)
     except SolveError as error:
         if error.partial is not None:
@@ -119,7 +128,7 @@ def _check_finite(solution: Solution) -> None:
         return
     if fine:
         return
-    finite = y.isfinite().flatten(1).all(1)
+    finite = y.isfinite().reshape(len(y), -1).all(1)
     first = int(finite.int().argmin())
     where = f"between t = {float(solution.t[first - 1]):g} and " if first else "at "
     error = SolveError(
@@ -184,7 +193,6 @@ def _solve(
     mesh: Mesh | None,
 ) -> Solution:
     check_dtype(y0)
-    packed = SameNoise(packed)
     if not torch.is_grad_enabled():
         return solver.integrate(packed, y0, t.detach(), tape=MeshTape.of(mesh)).on(mesh)
     if params is None:
@@ -196,21 +204,42 @@ def _solve(
                 f"the field is a {type(field).__name__}, so {name} cannot know which tensors inside it want gradients. "
                 "Pass params=(…), which may be empty, make the field an nn.Module, or use gradient=Backprop()"
             )
-    wanted = tuple(param for param in params or () if param.requires_grad)
+    wanted = tuple(param for param in _listed(() if params is None else params) if param.requires_grad)
     if gradient.needs_params and not (wanted or y0.requires_grad or t.requires_grad):
         with torch.no_grad():
             return solver.integrate(packed, y0, t, tape=MeshTape.of(mesh)).on(mesh)
     return gradient.solve(solver, packed, y0, t, wanted, mesh)
 
 
+def _listed(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """The tensors of `params`.
+
+    Raises:
+        SettingError: It is one tensor, whose rows would be taken for parameters, or holds something else.
+    """
+    if not isinstance(params, Tensor | nn.Module):
+        listed = tuple(params)
+        if all(isinstance(param, Tensor) for param in listed):  # pyright: ignore[reportUnnecessaryIsInstance]
+            return listed
+    raise SettingError(f"params wants several tensors, as (a, b) or module.parameters(); got a {type(params).__name__}")
+
+
 def _checked_times(t: Tensor | Sequence[float]) -> Tensor:
-    times = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+    try:
+        if isinstance(t, Tensor):
+            times = t
+        elif any(isinstance(each, Tensor) for each in t):
+            times = torch.stack([torch.as_tensor(each, dtype=torch.float64) for each in t])  # keeps their gradients
+        else:
+            times = torch.tensor(t, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as problem:
+        raise SettingError(f"t must hold times, in a Tensor or a list of numbers; got {t!r}") from problem
     if times.dim() not in (1, 2) or times.shape[-1] < 2:
         raise SettingError(f"t must hold at least two times, (T,); its shape is {tuple(times.shape)}")
     if not times.is_floating_point():
         times = times.double()
     steps = times.detach().diff()
-    up, down = (steps > 0).all(-1), (steps < 0).all(-1)
+    up, down = (((sign * steps > 0) & steps.isfinite()).all(-1) for sign in (1, -1))
     if not (bool(up.all()) or bool(down.all())):
         where, row = "", times
         if times.dim() == 2:
@@ -225,14 +254,15 @@ def _checked_times(t: Tensor | Sequence[float]) -> Tensor:
 
 def _check_own_times(t: Tensor, y0: State, solver: Solver) -> None:
     """Refuses times (B, T) where they cannot be."""
-    batch = len(y0[0] if isinstance(y0, tuple) else y0)
+    lead = (y0[0] if isinstance(y0, tuple) else y0).shape[:1]
     if not solver.per_sample:
         raise SettingError(
             f"t has the shape {tuple(t.shape)}, times of each sample's own, but {type(solver).__name__} takes the "
             "steps of all samples together. Give times (T,), or an adaptive solver per_sample=True"
         )
-    if len(t) != batch:
-        raise SettingError(f"t of shape (B, T) must have a row for each of the {batch} samples; got {tuple(t.shape)}")
+    if t.shape[:1] != lead:
+        samples = f"the {lead[0]} samples" if lead else "several samples, and the state has none"
+        raise SettingError(f"t of shape (B, T) must have a row for each of {samples}; got {tuple(t.shape)}")
 
 
 class Flow(nn.Module):
@@ -273,24 +303,31 @@ class Flow(nn.Module):
         t1: float = 1.0,
         augment: int = 0,
         lift: Literal["zero", "learned"] = "zero",
-        regularizers: Sequence[Regularizer] = (),
+        regularizers: Regularizer | Sequence[Regularizer] = (),
         steer: float = 0.0,
         warm_start: bool = False,
     ) -> None:
         super().__init__()
+        check_kind("dynamics", dynamics, nn.Module, "MLP(dim=2); of odeflow.solve it may be a function")
+        check_kind("solver", solver, Solver, "Dopri5()")
+        gradient = Checkpointed() if gradient is None else gradient
+        check_kind("gradient", gradient, Gradient, "Checkpointed()")
+        regularizers = (regularizers,) if isinstance(regularizers, Regularizer) else tuple(regularizers)
+        for each in regularizers:
+            check_kind("regularizer", each, Regularizer, "Kinetic(weight=0.1)")
         if t0 == t1:
             raise SettingError(f"a flow needs two different times; t0 and t1 are both {t0}")
-        if augment < 0:
-            raise SettingError(f"augment must not be negative; got {augment}")
+        if augment < 0 or augment != int(augment):
+            raise SettingError(f"augment must be a whole number, and not negative; got {augment}")
         if not 0 <= steer < abs(t1 - t0):
             raise SettingError(f"steer must lie between 0 and the flow's duration {abs(t1 - t0):g}; got {steer}")
         if lift not in ("zero", "learned"):
             raise SettingError(f"lift must be 'zero' or 'learned'; got {lift!r}")
         self.dynamics, self.solver = dynamics, solver
         self.lift = _lift(dynamics, augment) if lift == "learned" else None
-        self.gradient = Checkpointed() if gradient is None else gradient
+        self.gradient = gradient
         self.t0, self.t1, self.augment, self.warm_start = t0, t1, augment, warm_start
-        self.regularizers, self.steer = tuple(regularizers), steer
+        self.regularizers, self.steer = regularizers, steer
         self.stats, self.penalties = None, {}
 
     def forward(self, y0: State) -> State:
@@ -401,6 +438,10 @@ class Flow(nn.Module):
         if self.lift is None:
             return torch.cat([y0, y0.new_zeros(y0.shape[0], self.augment, *y0.shape[2:])], dim=1)
         return torch.cat([y0, self.lift(y0.movedim(1, -1)).movedim(-1, 1)], dim=1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, which have no penalties: those are of the last solve's graph."""
+        return {**self.__dict__, "penalties": {}}
 
     def extra_repr(self) -> str:
         """Times and augmentation, for `print`."""

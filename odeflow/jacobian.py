@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from odeflow.errors import StateError
 from odeflow.field import Counted
 from odeflow.state import Field
 
@@ -71,7 +72,13 @@ class Jacobian:
         self.evaluations = 0
 
     def at(self, field: Field, t: float, y: Tensor) -> Linearisation:
-        """The derivative at (t, y)."""
+        """The derivative at (t, y).
+
+        Raises:
+            StateError: There are no linear systems of the state's dtype.
+        """
+        if y.dtype not in (torch.float32, torch.float64):
+            raise StateError(f"implicit solvers need a state of float32 or float64; got {y.dtype}. Give y0.float()")
         if self.dims is None:
             first = sorted(range(min(y.dim(), 2)), key=lambda dim: y.numel() // max(y.shape[dim], 1))  # smallest blocks
             self.dims = [*first, None]

@@ -161,8 +161,7 @@ def _again(
     y1 = stages.step(span[0], span[1] - span[0], y)
     inside = [place for place in places if place < 1]
     rows = [stages.dense(inside)] if inside else []
-    if len(inside) < len(places):
-        rows.append(y1[None])
+    rows += [y1[None]] * (len(places) - len(inside))
     if left and not stages.carry():
         stages.last_slope()
     end = torch.stack((y1, *stages.carry()[:left])) if left else y1

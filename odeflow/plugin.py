@@ -4,7 +4,7 @@ import inspect
 from pathlib import PurePath
 from typing import Any, ClassVar, Self
 
-from odeflow.errors import PluginError
+from odeflow.errors import PluginError, SettingError
 from odeflow.plain import mapping, sequence
 
 PLAIN = (str, int, float, bool, type(None))
@@ -92,3 +92,14 @@ class Plugin:
         """
         _require_plain(self.remembered_spec["init_args"], type(self).__name__, "")
         return self.remembered_spec
+
+
+def check_kind(name: str, value: object, kind: type, example: str) -> None:
+    """Refuses what is of another kind, such as a class in place of its instance.
+
+    Raises:
+        SettingError: It is.
+    """
+    if not isinstance(value, kind):
+        came = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+        raise SettingError(f"{name} wants a value of class {kind.__name__}, such as {example}; got {came}")

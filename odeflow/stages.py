@@ -52,7 +52,7 @@ class Stages(ABC):
         """
         self.evaluations += 1
         slope = self.field(y.new_full((), self.inside(t)), y)
-        if slope.shape != y.shape:
+        if not isinstance(slope, Tensor) or slope.shape != y.shape:  # pyright: ignore[reportUnnecessaryIsInstance]
             check_shape(slope, y.shape)
         return slope
 
@@ -243,7 +243,7 @@ class ValueStages(ExplicitStages):
         self.last_slope()
         weights = self.dense_weights(theta, self.slopes)
         rows = torch.addmm(self.y.view(1, -1), weights, self.slopes, alpha=self.h)
-        return rows.view(-1, *self.shape)
+        return rows.view(len(theta), *self.shape)
 
     def flat_slopes(self) -> Tensor | None:
         return self.slopes
@@ -308,7 +308,7 @@ class TracedStages(ExplicitStages):
         slopes = torch.stack(self.slopes)
         weights = self.dense_weights(theta, slopes)
         rows = torch.addmm(self.y.reshape(1, -1), weights, slopes.view(len(self.slopes), -1), alpha=self.h)
-        return rows.view(-1, *self.y.shape)
+        return rows.view(len(theta), *self.y.shape)
 
     def flat_slopes(self) -> Tensor | None:
         return torch.stack([slope.detach() for slope in self.slopes]).flatten(1)

@@ -105,12 +105,15 @@ def accumulate(totals: list[Tensor | None], values: Sequence[Tensor | None], wei
         torch._foreach_add_(old, new, alpha=weight)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
 
 
-def check_shape(value: Tensor, shape: torch.Size, where: str = "") -> None:
+def check_shape(value: object, shape: torch.Size, where: str = "") -> None:
     """Refuses a field's value whose shape is not the state's: broadcasting would hide the mistake.
 
     Raises:
-        StateError: The shapes differ.
+        StateError: The shapes differ, or the value is no Tensor.
     """
+    if not isinstance(value, Tensor):
+        kind = "nothing" if value is None else f"a {type(value).__name__}"
+        raise StateError(f"the field returned {kind}{where}; it must return dy/dt, a Tensor of shape {tuple(shape)}")
     if value.shape != shape:
         raise StateError(
             f"the field returned shape {tuple(value.shape)}{where} where the state has {tuple(shape)}; "

@@ -51,6 +51,21 @@ class Stepper(Solver):
         return solution
 
 
+def _jumps(name: str, step_at: Sequence[float] | None) -> tuple[float, ...]:
+    """The times at which the field jumps.
+
+    Raises:
+        SettingError: They are no numbers.
+    """
+    try:
+        times = tuple(float(time) for time in (() if step_at is None else step_at))
+    except (TypeError, ValueError) as problem:
+        raise SettingError(f"{name}: step_at must be a list of times; got {step_at!r}") from problem
+    if any(math.isnan(time) for time in times):
+        raise SettingError(f"{name}: step_at must be a list of times; got {step_at!r}")
+    return times
+
+
 class FixedStepper(Stepper):
     """Equal steps.
 
@@ -74,7 +89,8 @@ class FixedStepper(Stepper):
         for name, value in {"step_size": step_size, "num_steps": num_steps}.items():
             if value is not None and not value > 0:
                 raise SettingError(f"{type(self).__name__}: {name} must be positive; got {value}")
-        self.step_size, self.num_steps, self.step_at = step_size, num_steps, tuple(step_at or ())
+        self.step_size, self.num_steps = step_size, num_steps
+        self.step_at = _jumps(type(self).__name__, step_at)
 
     def control(self, t0: float, t1: float) -> StepControl:
         span = abs(t1 - t0)
@@ -133,7 +149,7 @@ class AdaptiveStepper(Stepper):
         self.controller: Gains = controller
         self.norm: Norm = norm
         self.error_per: ErrorPer = error_per
-        self.step_at = tuple(step_at or ())
+        self.step_at = _jumps(name, step_at)
         self.first_step, self.min_step, self.max_step, self.max_steps = first_step, min_step, max_step, max_steps
 
     @property

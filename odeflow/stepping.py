@@ -140,8 +140,8 @@ class ErrorControl(StepControl):
         """
         if self.norm == "max_sample" and y.dim() < 2:
             raise SettingError(
-                f"norm='max_sample' needs a state of shape (B, d, …), one Tensor; got {tuple(y.shape)}, to which "
-                "tuples are packed too. Use norm='rms'"
+                f"norm='max_sample' needs a state of shape (B, d, …), one Tensor; got {tuple(y.shape)}. Tuples are "
+                "packed to that, and so is a state with penalties or a density. Use norm='rms'"
             )
         self.span = abs(end - t)
         slope = stages.first_slope(t, y).detach()
@@ -150,6 +150,8 @@ class ErrorControl(StepControl):
         scale = size_of_y * self.rtol + self.atol
         size, speed = self._size(y / scale, y), self._size(slope / scale, y)
         if not math.isfinite(size + speed):
+            if self.atol == 0 and bool(y.isfinite().all()) and not bool(y.all()):
+                raise SolveError(f"atol = 0 allows no error where the state is 0, as it is at t = {t:g}: give an atol")
             name, culprit = ("field", slope) if math.isfinite(size) else ("initial state", y)
             raise SolveError(f"the {name} is not finite at the start, t = {t:g}: look for inf and nan there", culprit)
         self._warn_of_rounding(size, y.dtype)
@@ -164,11 +166,11 @@ class ErrorControl(StepControl):
             h = 100 * abs(trial)
             if steepest > 1e-15:
                 h = min(h, (0.01 / steepest) ** (1 / (stages.order + 1)))
-        self.h = math.copysign(min(h, abs(end - t), self.max_step), end - t)
+        self.h = math.copysign(min(max(h, self.min_step), self.span, self.max_step), end - t)
 
     def _size(self, value: Tensor, like: Tensor) -> float:
         """The norm of a state or of its flat form."""
-        return rms(value) if self.norm == "rms" else largest_rms(value.reshape(len(like), -1))
+        return rms(value) if self.norm == "rms" else largest_rms(value.view_as(like).flatten(1))
 
     def _warn_of_rounding(self, size: float, dtype: torch.dtype) -> None:
         if size * torch.finfo(dtype).eps > ROUNDING:
@@ -190,7 +192,7 @@ class ErrorControl(StepControl):
                 f"{abs(self.h):.3g}, after {self.attempts - self.accepted} rejections. {advice(self.stiffness)}"
             )
         self.attempts += 1
-        if abs(self.h) < max(self.min_step, SMALLEST_STEP * math.ulp(t)):
+        if abs(self.h) < max(min(self.min_step, self.span), SMALLEST_STEP * math.ulp(t)):
             where = f"the step size fell to {abs(self.h):.3g} at t = {t:g}, after {self.in_a_row} rejections in a row: "
             if self.broken is not None:
                 raise SolveError(

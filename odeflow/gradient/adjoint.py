@@ -1,5 +1,6 @@
 """Adjoint and InterpolatedAdjoint: the continuous adjoint equation, solved backwards in time."""
 
+import copy
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from odeflow.gradient.once import once
 from odeflow.gradient.surroundings import Autocast
 from odeflow.solver import Quadrature, Segment, Solution, Solver, Stats, Tape
 from odeflow.state import Field, Packing
+from odeflow.stepper import AdaptiveStepper
 
 
 class Adjoint(Gradient):
@@ -26,7 +28,7 @@ class Adjoint(Gradient):
     own ∂L/∂yᵢ and the state is set to what the forward pass found. ∂L/∂tᵢ = ∂L/∂yᵢ · f(tᵢ, yᵢ), and
     ∂L/∂t₀ = −λ(t₀) · f(t₀, y₀). The result is the gradient up to both solves' errors, not that of the discrete
     solution: choose tolerances accordingly. The backward equation is solved for all samples together, also where the
-    forward pass steps per sample.
+    forward pass steps per sample, or its norm is "max_sample".
 
     Args:
         solver: Solves the backward equation; by default the solver of the forward pass.
@@ -57,8 +59,17 @@ class Adjoint(Gradient):
         self.refuse(t.dim() > 1, "times of each sample's own, (B, T): it solves backwards for all samples together")
         stats = Stats()
         backward = _backward_full if self.norm == "full" else _backward_seminorm
-        y = _BackwardInTime.apply(solver, self.solver or solver, backward, None, field, stats, y0, t, *params)
+        back = _by_rms(self.solver or solver)
+        y = _BackwardInTime.apply(solver, back, backward, None, field, stats, y0, t, *params)
         return Solution(t, y, stats)  # pyright: ignore[reportArgumentType]
+
+
+def _by_rms(solver: Solver) -> Solver:
+    """The solver for states in which no dimension is that of samples: whose error's norm is over everything."""
+    if isinstance(solver, AdaptiveStepper) and solver.norm != "rms":
+        solver = copy.copy(solver)
+        solver.norm = "rms"
+    return solver
 
 
 class InterpolatedAdjoint(Gradient):

@@ -75,7 +75,7 @@ class Checkpointed(Gradient):
         """An empty tape for states like this one."""
         if self.max_bytes is None:
             return SparseTape(self.every, None, mesh)
-        return SparseTape(1, max(1, self.max_bytes // (like.numel() * like.element_size())), mesh)
+        return SparseTape(1, max(1, self.max_bytes // max(1, like.numel() * like.element_size())), mesh)
 
 
 class SparseTape(Tape):

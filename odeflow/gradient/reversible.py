@@ -12,7 +12,7 @@ from odeflow.gradient.base import Gradient
 from odeflow.gradient.once import once
 from odeflow.gradient.surroundings import Autocast
 from odeflow.gradient.times import move_rows, on_fixed_clock
-from odeflow.runge_kutta import ExplicitRungeKutta
+from odeflow.runge_kutta import AdaptiveRungeKutta, ExplicitRungeKutta
 from odeflow.solver import Solution, Solver, Stats
 from odeflow.stages import ExplicitStages, TracedStages, stages_of
 from odeflow.state import Field, accumulate
@@ -64,6 +64,7 @@ class Reversible(Gradient):
             )
         self.refuse(bool(solver.step_at), "step_at: it does not stop at these times")
         self.refuse(solver.per_sample, "per_sample=True: its pairs of states take their steps together")
+        self.refuse(isinstance(solver, AdaptiveRungeKutta) and solver.norm != "rms", "norm='max_sample'")
         stats = Stats()
         if not t.requires_grad:
             y = _BackAndForth.apply(self.coupling, solver, field, t, stats, y0, *params)

@@ -77,7 +77,8 @@ class OwnControl:
             steepest = torch.maximum(speed, rms(change / scale) / trial)
             largest = (0.01 / steepest).pow(1 / (self.order + 1)).where(steepest > 1e-15, math.inf)
             h = torch.minimum(100 * trial, largest)
-        samples.first, samples.h = first, h.minimum(distance).clamp_max(joint.max_step) * direction
+        h = h.clamp_min(joint.min_step).minimum(distance).clamp_max(joint.max_step)
+        samples.first, samples.h = first, h * direction
         samples.past = h.new_full((len(joint.controller.gains) - 1, len(h)), math.nan)
         if bool(self.too_small(samples).any()):
             self.give_up(samples)
@@ -143,8 +144,9 @@ class OwnControl:
     def too_small(self, samples: Samples) -> Tensor:
         """(b,), whether a sample is on its way with too small a step."""
         numbers = torch.finfo(DTYPE)
-        smallest = samples.t.abs() * (SMALLEST_STEP * numbers.eps)
-        return (samples.h.abs() < smallest.clamp_min(max(self.joint.min_step, numbers.tiny))) & samples.moving
+        smallest = (samples.t.abs() * (SMALLEST_STEP * numbers.eps)).clamp_min(numbers.tiny)
+        allowed = self.span[samples.ids].clamp_max(self.joint.min_step)
+        return (samples.h.abs() < torch.maximum(smallest, allowed)) & samples.moving
 
     def give_up(self, samples: Samples) -> NoReturn:
         """Says of which sample the steps became too small, or else too many."""

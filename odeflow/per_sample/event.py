@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from odeflow.errors import SettingError, SolveError
-from odeflow.event import Crossings, Event, roots
+from odeflow.event import Crossings, Event, check_value, roots
 from odeflow.per_sample.clocks import Samples, column
 from odeflow.per_sample.dense import OwnInterpolant
 from odeflow.solver import Solution
@@ -70,6 +70,7 @@ class OwnWatch:
         """
         t = t.to(y)
         value = self.events[number].fn(t, self.unpack(y))
+        check_value(value)
         if value.shape != t.shape:
             raise SettingError(
                 f"under per_sample=True an event's value must have shape (B,), here {tuple(t.shape)}: one for each "

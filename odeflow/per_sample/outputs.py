@@ -45,7 +45,7 @@ class Passed:
         stages.last_slope()
         slopes = stages.slopes if isinstance(stages, ValueStages) else torch.stack(list(stages.slopes))
         coefficients = slopes.new_tensor(tableau.interpolation).t() @ slopes.flatten(1)
-        coefficients = coefficients.view(-1, *y.shape)
+        coefficients = coefficients.view(len(coefficients), *y.shape)
         theta = column(self.theta, y)
         inside = coefficients[-1][self.sample] * theta
         for lower in coefficients[:-1].flip(0):

@@ -241,7 +241,7 @@ def test_training_draws_the_end_time_where_asked() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: of.CNF([], (2,)), of.SettingError, "a CNF needs at least one Flow or Bijection"),
+        (lambda: of.CNF([], (2,)), of.SettingError, "at least one transform, each a Flow or Bijection; got none"),
         (
             lambda: of.CNF([flow()], (2,), base=Uniform(torch.zeros(2), torch.ones(2))),
             of.SettingError,

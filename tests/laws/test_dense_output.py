@@ -9,11 +9,20 @@ from torch import Tensor
 import odeflow as of
 from odeflow.registry import look_up, plugins
 from odeflow_dynamics import MLP
-from odeflow_solvers import RK4, Dopri5, Euler, TorchDiffEq
+from odeflow_solvers import RK4, AdamsBashforth, Dopri5, Euler, Kvaerno5, Rodas4, TorchDiffEq
 
 D = torch.float64
 EXPLICIT = [name for name, cls in plugins("solver").items() if issubclass(cls, (of.RungeKutta, of.AdaptiveRungeKutta))]
 EXACT = [of.Backprop(), of.Checkpointed(), of.Checkpointed(every=3), of.Checkpointed(max_bytes=400)]
+
+
+SOLVERS = [
+    RK4(num_steps=9),
+    Dopri5(1e-4, 1e-4),
+    AdamsBashforth(3, num_steps=9),
+    Kvaerno5(1e-3, 1e-3),
+    Rodas4(1e-3, 1e-3),
+]
 
 
 def riccati(t: Tensor, y: Tensor) -> Tensor:
@@ -58,7 +67,7 @@ class TestEverySolver:
 
 
 @pytest.mark.parametrize("gradient", EXACT, ids=lambda gradient: f"{type(gradient).__name__}{vars(gradient)}")
-@pytest.mark.parametrize("solver", [RK4(num_steps=9), Dopri5(1e-4, 1e-4)], ids=lambda solver: type(solver).__name__)
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
 def test_gradients_are_backprops(gradient: of.Gradient, solver: of.Solver, pendulum: torch.nn.Module) -> None:
     """∂L/∂y₀ and ∂L/∂θ through solution(t) are those of an ordinary solve that outputs the same times."""
     q = torch.tensor([0.2, 0.35, 0.9, 1.1], dtype=D)
@@ -174,6 +183,17 @@ def test_what_cannot_be_given_is_refused() -> None:
             solve(gradient=gradient)
         with torch.no_grad():
             assert solve(gradient=gradient)(1.0).shape == (1,)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
+def test_an_empty_batch(solver: of.Solver) -> None:
+    """No samples have a solution too, at every time and for every exact gradient."""
+    for gradient in EXACT:
+        y0 = torch.zeros(0, 3, dtype=D, requires_grad=True)
+        solution = of.solve(riccati, y0, [0.0, 0.3, 1.0], solver=solver, gradient=gradient, params=(), dense=True)
+        assert solution.y.shape == (3, 0, 3)
+        assert solution(torch.tensor([0.1, 0.9])).shape == (2, 0, 3)
+        assert torch.autograd.grad(solution.y.sum(), y0)[0].shape == (0, 3)
 
 
 def test_no_times() -> None:

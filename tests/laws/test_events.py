@@ -96,7 +96,7 @@ def test_one_value_a_sample() -> None:
     (found,) = of.solve(lambda t, y: (y[1], -y[0]), pair, [0.0, 4.0], solver=TIGHT, params=(), event=event).events
     assert [leaf.shape for leaf in found.y] == [(2, 1), (2, 1)]
     with pytest.raises(
-        of.SettingError, match=r"shape \(\) or \(B,\); got \(3,\). A terminal event ends the solve of all"
+        of.SettingError, match=r"shape \(\) or \(B,\), here \(3,\); got \(3,\). A terminal event ends the solve of all"
     ):
         of.solve(turn, y0, [0.0, 4.0], solver=TIGHT, params=(), event=of.Event(height))
     with pytest.raises(of.SettingError, match=r"got \(3, 2\). Return one number, or one for each sample"):
@@ -214,6 +214,22 @@ def test_what_cannot_be_watched_is_refused() -> None:
         of.solve(turn, y0, [0.0, 3.0], solver=TIGHT, gradient=of.Adjoint(), params=(), event=event)
     with pytest.raises(of.SettingError, match="direction must be -1, 0 or 1; got 2"):
         of.Event(height, direction=2)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_values_of_another_shape_are_refused(per_sample: bool) -> None:
+    """An event has one number, or one for each sample; what else could be taken for that is refused."""
+    wrong: list[tuple[object, str]] = [
+        (lambda t, y: y.sum()[None] - 0.5, r"must have shape .*\(3,\).*; got \(1,\)"),
+        (lambda t, y: y[:2, 0] - 0.5, r"must have shape .*\(3,\).*; got \(2,\)"),
+        (lambda t, y: y[:, 0] > 0.5, "must be a floating-point Tensor that changes its sign; got torch.bool"),
+        (lambda t, y: 0.5, "must be a floating-point Tensor that changes its sign; got float"),
+    ]
+    solver, y0 = Dopri5(1e-4, 1e-4, per_sample=per_sample), torch.ones(3, 2, dtype=torch.float64)
+    for fn, message in wrong:
+        event = of.Event(fn, terminal=False)  # pyright: ignore[reportArgumentType]
+        with pytest.raises(of.SettingError, match=message):
+            of.solve(lambda t, y: -y, y0, [0.0, 2.0], solver=solver, params=(), event=event)
 
 
 def test_events_cost_no_evaluations() -> None:

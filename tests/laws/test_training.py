@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import odeflow as of
 from odeflow.registry import look_up, plugins
-from odeflow_solvers import RK4, Dopri5
+from odeflow_solvers import RK4, Dopri5, Kvaerno5, Rodas4
 
 EXACT = ["Checkpointed"]
 GRADIENTS = [name for name in plugins("gradient") if name != "Backprop"]
@@ -97,6 +97,50 @@ def test_autocast(name: str, inside: bool) -> None:
     assert float((value - truth).norm() / truth.norm()) < 2e-2
     exact = grads(field, of.Backprop())  # without autocast, and so a little different
     assert exact.shape[0] == truth.shape[0] + y0.numel()
+
+
+@pytest.mark.parametrize("gradient", [of.Backprop(), of.Checkpointed(), of.Adjoint()], ids=lambda g: type(g).__name__)
+@pytest.mark.parametrize(
+    "solver",
+    [
+        RK4(num_steps=5),
+        Dopri5(1e-4, 1e-4),
+        Dopri5(1e-4, 1e-4, per_sample=True),
+        Kvaerno5(1e-3, 1e-3),
+        Rodas4(1e-3, 1e-3),
+    ],
+    ids=lambda solver: f"{type(solver).__name__}{getattr(solver, 'per_sample', '')}",
+)
+def test_the_engine_computes_in_full_precision(solver: of.Solver, gradient: of.Gradient) -> None:
+    """Autocast is for the field: where that does not heed it, rows, times between, events and gradients are the same."""
+    dense = not isinstance(gradient, of.Adjoint)
+    wave = of.Event(lambda t, y: y[:, 0] - 0.5, terminal=False)
+
+    def found(enabled: bool) -> list[Tensor]:
+        y0 = torch.linspace(0.8, 1.2, 6).view(3, 2).requires_grad_()
+        t, events = torch.tensor([0.0, 0.37, 0.61, 1.5]), [wave] if dense else []
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            solution = of.solve(
+                lambda t, y: -y * 1.01, y0, t, solver=solver, gradient=gradient, params=(), dense=dense, event=events
+            )
+            between = [solution(torch.tensor([0.2, 0.9])), *(each.t for each in solution.events)] if dense else []
+        (slope,) = torch.autograd.grad(solution.y.square().sum(), y0)
+        return [solution.y.detach(), slope, *(each.detach() for each in between)]
+
+    for value, truth in zip(found(True), found(False), strict=True):
+        assert torch.equal(value, truth)
+
+
+@pytest.mark.parametrize("solver", [Kvaerno5(1e-3, 1e-3), Rodas4(1e-3, 1e-3)], ids=lambda each: type(each).__name__)
+def test_implicit_solvers_under_autocast(solver: of.Solver) -> None:
+    """A network that autocast makes less exact is solved implicitly, with the state's own precision for the systems."""
+    field, y0 = Field(nn.Identity()), torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact = of.Flow(field, solver)(y0)
+        with torch.autocast("cpu", torch.bfloat16):
+            y1 = of.Flow(field, solver)(y0)
+    assert y1.dtype == torch.float32
+    assert float((y1 - exact).norm() / exact.norm()) < 2e-2
 
 
 def test_bit_equality_in_float32() -> None:

@@ -1,6 +1,8 @@
 """Laws of solve and Flow at their door: what they take, refuse and say."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 
 import odeflow as of
 from odeflow_dynamics import MLP
-from odeflow_solvers import RK4, Dopri5, Euler, TorchDiffEq
+from odeflow_solvers import RK4, Dopri5, Euler, Kvaerno5, Rodas4, TorchDiffEq
 
 
 def decay(t: Tensor, y: Tensor) -> Tensor:
@@ -71,12 +73,23 @@ def test_warm_start_saves_evaluations_at_the_same_accuracy() -> None:
         ([0.0, 1.0, 0.5], "strictly increasing or strictly decreasing, and finite; it goes 0, 1, 0.5"),
         ([0.0, 0.0], "it goes 0, 0"),
         ([0.0, math.nan], "it goes 0, nan"),
+        ([0.0, math.inf], "strictly decreasing, and finite; it goes 0, inf"),
     ],
 )
 def test_times_must_be_monotone(t: list[float], message: str) -> None:
     """Times that cannot be integrated over are refused, and shown."""
     with pytest.raises(of.SettingError, match=message):
         of.solve(decay, torch.ones(1), torch.tensor(t), solver=Euler(num_steps=1), params=())
+
+
+def test_times_in_a_list_keep_their_gradients() -> None:
+    """A list of times may hold tensors, through which gradients flow; what holds no times is refused."""
+    end = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    y = of.solve(decay, torch.ones(1, dtype=torch.float64), [0.0, end], solver=Dopri5(1e-9, 1e-9), params=()).y
+    assert float(torch.autograd.grad(y[-1, 0], end)[0]) == pytest.approx(-math.exp(-1), abs=1e-7)
+    for t in (1.0, "01", [0.0, "x"]):
+        with pytest.raises(of.SettingError, match="t must hold times, in a Tensor or a list of numbers; got "):
+            of.solve(decay, torch.ones(1), t, solver=Euler(num_steps=1), params=())  # pyright: ignore[reportArgumentType]
 
 
 def test_whole_numbers_are_times() -> None:
@@ -100,6 +113,8 @@ def test_wrong_fields_are_refused(solver: of.Solver, grad: bool) -> None:
             of.solve(lambda t, y: y[0], pair, [0.0, 1.0], solver=solver, params=())
         with pytest.raises(of.StateError, match=r"shape \(3,\) for leaf 1 of the state where the state has \(2,\)"):
             of.solve(lambda t, y: (y[0], y[0]), pair, [0.0, 1.0], solver=solver, params=())
+        with pytest.raises(of.StateError, match="the field returned nothing; it must return dy/dt, a Tensor of shape"):
+            of.solve(lambda t, y: None, torch.ones(3), [0.0, 1.0], solver=solver, params=())
 
 
 def test_wrong_states_are_refused() -> None:
@@ -107,6 +122,11 @@ def test_wrong_states_are_refused() -> None:
     euler = Euler(num_steps=1)
     with pytest.raises(of.StateError, match=r"must be floating point; got torch\.int64"):
         of.solve(decay, torch.ones(1, dtype=torch.int64), [0.0, 1.0], solver=euler, params=())
+    with pytest.raises(of.StateError, match=r"must be a Tensor or a tuple of Tensors; got \[1\.0\]"):
+        of.solve(decay, [1.0], [0.0, 1.0], solver=euler, params=())  # pyright: ignore[reportArgumentType]
+    for solver in (Kvaerno5(0.5, 0.5), Rodas4(0.5, 0.5)):
+        with pytest.raises(of.StateError, match=r"need a state of float32 or float64; got torch\.bfloat16"):
+            of.solve(decay, torch.ones(1, dtype=torch.bfloat16), [0.0, 1.0], solver=solver, params=())
     with pytest.raises(of.StateError, match="empty tuple"):
         of.solve(decay, (), [0.0, 1.0], solver=euler, params=())
     mixed = (torch.ones(1), torch.ones(1, dtype=torch.float64))
@@ -125,13 +145,68 @@ def test_wrong_states_are_refused() -> None:
         (lambda: Dopri5(min_step=2, max_step=1), "min_step must lie between 0 and max_step; got 2"),
         (lambda: TorchDiffEq("dopri6"), "torchdiffeq has no method 'dopri6'; it has euler, midpoint"),
         (lambda: of.Flow(MLP(1), RK4(num_steps=1), t0=1.0, t1=1.0), "two different times; t0 and t1 are both 1.0"),
-        (lambda: of.Flow(MLP(1), RK4(num_steps=1), augment=-1), "augment must not be negative"),
+        (lambda: of.Flow(MLP(1), RK4(num_steps=1), augment=-1), "augment must be a whole number, and not negative"),
+        (
+            lambda: of.Flow(decay, Dopri5()),
+            r"dynamics wants a value of class Module, such as MLP\(dim=2\); .* got <function decay",
+        ),
+        (
+            lambda: of.Flow(MLP(1), Dopri5),
+            r"solver wants a value of class Solver, such as Dopri5\(\); got the class Dopri5",
+        ),
+        (lambda: of.Flow(MLP(1), Dopri5(), "adjoint"), "gradient wants a value of class Gradient, .* got 'adjoint'"),
+        (
+            lambda: of.Flow(MLP(1), Dopri5(), regularizers=["kinetic"]),
+            "regularizer wants a value of class Regularizer, such as Kin",
+        ),
+        (lambda: of.CNF([MLP(2)], shape=[2]), "each a Flow or Bijection; got MLP"),
+        (
+            lambda: of.solve(decay, torch.ones(1), [0, 1], solver=Dopri5),
+            "solver wants a value of class Solver, .* the class Dopri5",
+        ),
+        (
+            lambda: of.solve(decay, torch.ones(1), [0, 1], solver=Dopri5(), event=decay),
+            "event wants a value of class Event, such as",
+        ),
+        (lambda: RK4(num_steps=3, step_at=0.5), "RK4: step_at must be a list of times; got 0.5"),
+        (lambda: Dopri5(step_at=[math.nan]), r"Dopri5: step_at must be a list of times; got \[nan\]"),
     ],
 )
 def test_senseless_settings_are_refused(make: object, message: str) -> None:
     """An option out of its range is refused with the value that came."""
     with pytest.raises(of.SettingError, match=message):
         make()
+
+
+def test_a_scalar_that_blows_up() -> None:
+    """A state without dimensions that equal steps take to infinity is an error as any other."""
+    with pytest.raises(of.SolveError, match="ceases to be between t = 0 and t = 1"):
+        of.solve(lambda t, y: 100 * y**2, torch.tensor(10.0), [0.0, 1.0, 2.0], solver=RK4(step_size=0.1), params=())
+
+
+def test_params_are_several_tensors() -> None:
+    """One tensor, whose rows would pass for parameters, or what holds no tensors, is refused; no gradient is lost."""
+    rate = nn.Parameter(torch.tensor([0.5]))
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return -rate * y
+
+    for params in (rate, nn.Linear(1, 1), [rate, 1.0]):
+        with pytest.raises(of.SettingError, match=r"params wants several tensors, as \(a, b\) or module.parameters"):
+            of.solve(field, torch.ones(3, 2), [0.0, 1.0], solver=Dopri5(), params=params)  # pyright: ignore[reportArgumentType]
+    y = of.solve(field, torch.ones(3, 2), [0.0, 1.0], solver=Dopri5(), params=(rate,)).y
+    assert float(torch.autograd.grad(y[-1].sum(), rate)[0]) == pytest.approx(-6 * math.exp(-0.5), rel=1e-4)
+
+
+def test_a_flow_can_be_copied_after_training() -> None:
+    """A copy of a flow whose penalties have a graph, as averages of weights make it, has none and works."""
+    flow = of.Flow(MLP(2), RK4(num_steps=2), regularizers=of.Kinetic(0.1))
+    y0 = torch.randn(3, 2)
+    flow(y0).sum().backward()
+    assert flow.penalties
+    for twin in (copy.deepcopy(flow), pickle.loads(pickle.dumps(flow))):
+        assert twin.penalties == {}
+        assert torch.equal(twin(y0), flow(y0))
 
 
 def test_solves_that_cannot_go_on_say_where_and_what_to_do() -> None:

@@ -88,6 +88,20 @@ def test_first_step_has_the_exponent_of_the_order_of_the_method() -> None:
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
+def test_the_first_step_is_not_below_the_smallest(name: str) -> None:
+    """A guess below `min_step` is raised to it, and an interval shorter than that is one step."""
+    for per_sample in (False, True):
+        by = look_up("solver", name)(1e-3, 1e-3, min_step=1e-2)
+        if per_sample and isinstance(by, of.AdaptiveRungeKutta):
+            by = look_up("solver", name)(1e-3, 1e-3, min_step=1e-2, per_sample=True)
+        for end in (1.0, 1e-3):
+            y = of.solve(
+                lambda t, y: torch.ones_like(y), torch.zeros(3, 1, dtype=D), [0.0, end], solver=by, params=()
+            ).y
+            assert float(y[-1, 0]) == pytest.approx(end)
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
 def test_last_step_ends_at_the_last_time(name: str) -> None:
     """The last step is cut to end where the solve does, so that nothing is evaluated beyond."""
     latest = 0.0
@@ -346,3 +360,23 @@ def test_tolerances_below_rounding_are_warned_of() -> None:
 
 def brusselator_of_one(t: Tensor, y: Tensor) -> Tensor:
     return torch.sin(y)
+
+
+@pytest.mark.parametrize("norm", ["seminorm", "full"])
+def test_gradients_with_the_largest_samples_norm(norm: str) -> None:
+    """Adjoint takes the norm for the forward pass alone, for backwards there are no samples; Reversible refuses it."""
+    y0 = torch.linspace(0.5, 2, 6, dtype=D).view(3, 2).requires_grad_()
+    by = Dopri5(1e-8, 1e-8, norm="max_sample")
+    y = of.solve(lambda t, y: -(y**2), y0, [0.0, 1.0], solver=by, gradient=of.Adjoint(norm=norm), params=()).y
+    (found,) = torch.autograd.grad(y[-1].sum(), y0)
+    assert torch.allclose(found, (1 / (1 + y0.detach()) ** 2), atol=1e-6)
+    with pytest.raises(of.GradientError, match="Reversible does not go with norm='max_sample'"):
+        of.solve(lambda t, y: -(y**2), y0, [0.0, 1.0], solver=by, gradient=of.Reversible(), params=())
+
+
+def test_no_absolute_tolerance_at_zero() -> None:
+    """Where the state is 0, atol = 0 allows no error at all, and the message says so."""
+    with pytest.raises(
+        of.SolveError, match="atol = 0 allows no error where the state is 0, as it is at t = 0: give an"
+    ):
+        of.solve(lambda t, y: 1 - y, torch.zeros(1, 1), [0.0, 1.0], solver=Dopri5(1e-3, 0.0), params=())
