@@ -203,7 +203,7 @@ def test_one_sample_can_be_drawn(dim: int) -> None:
         ),
         (lambda: drift(1.0, num_outputs=0), "num_outputs must be at least 1; got 0"),
         (lambda: drift(1.0, 2.0, augment=2), "augment=2 leaves nothing of the dynamics' width 2"),
-        (lambda: drift(1.0, 2.0, augment=-1), "augment must not be negative; got -1"),
+        (lambda: drift(1.0, 2.0, augment=-1), "augment must be a whole number, and not negative; got -1"),
         (lambda: drift(1.0, t1=0.0), "a flow needs two different times"),
         (lambda: drift(1.0, 2.0, augment=1, lift="high"), "lift must be 'zero' or 'learned'; got 'high'"),
     ],
