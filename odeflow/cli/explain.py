@@ -1,5 +1,6 @@
 """Says what is wrong with a configuration in a line, before the parser says it in sixty."""
 
+import inspect
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from odeflow.errors import PluginError
 from odeflow.plain import class_spec, mapping, sequence
 from odeflow.plugin import Plugin, import_path
 
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 STRUCTURE = {"class_path", "init_args", "dict_kwargs"}
 FORMAL = "Does not validate|Expected a path|Expected a dot import path"
 """How the parser's reasons begin that say nothing where it has others."""
@@ -63,6 +65,8 @@ def _check_plugin(place: str, node: Any, kind: str) -> None:
     if options is None:
         raise PluginError(f"{place}: init_args must name the options of {name}; got {spec['init_args']!r}")
     registry.check_options(cls, options, place)
+    if "." in place:  # a task gets what it lacks from the data
+        _check_complete(cls, options, place)
     for option, nested, several in _plugin_options(cls):
         given = options.get(option)
         inner = sequence(given) if several else None
@@ -70,6 +74,14 @@ def _check_plugin(place: str, node: Any, kind: str) -> None:
             _check_plugin(f"{place}.{option}[{number}]", each, nested)
         if inner is None and given is not None:
             _check_plugin(f"{place}.{option}", given, nested)
+
+
+def _check_complete(cls: type[Plugin], options: Mapping[str, Any], place: str) -> None:
+    own = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    needed = [option.name for option in own if option.default is option.empty and option.kind not in VARIADIC]
+    lacking = [option for option in needed if option not in options]
+    if lacking:
+        raise PluginError(f"{place}: {cls.__name__} needs {', '.join(lacking)}: give --{place}.{lacking[0]}")
 
 
 def _check_class(place: str, node: Any, contract: type) -> None:

@@ -79,6 +79,7 @@ ADJOINT = "-c spiral --model.gradient Adjoint --model.gradient.solver"
             "model.regularizers[0]: Kinetic has no option 'wait'. Did you mean weight?  options: weight",
         ),
         ("fit -c spiral --model.dynamics.hiden 1", "model.dynamics: MLP has no option 'hiden'. Did you mean hidden?"),
+        ("fit -c digits/ode_net --model.dynamics MLP", "model.dynamics: MLP needs dim: give --model.dynamics.dim"),
         ("fit -c spiral --data.batchsize 3", "data: Spiral has no option 'batchsize'. Did you mean batch_size?"),
         (
             "fit -c spiral --model.gradient.solver RK4",
