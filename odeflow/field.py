@@ -1,6 +1,7 @@
 """What a vector field is wrapped in during a solve."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -35,10 +36,17 @@ def mixed(field: Field, like: Tensor) -> Field:
     return Mixed(field, device, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else field
 
 
-def full_precision(like: Tensor) -> AbstractContextManager[object]:
-    """A context without autocast: sums of states and slopes shall not be rounded to what it casts to."""
-    device = like.device.type
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+@contextmanager
+def full_precision(like: Tensor) -> Generator[None]:
+    """Without autocast: sums of states and slopes shall not be rounded to what it casts to.
+
+    Autocast caches the parameters that a `Mixed` field has cast. A copy made without autograd carries no gradient, and
+    one whose graph was used has none left, so that none is kept beyond the part that made it.
+    """
+    torch.clear_autocast_cache()
+    with torch.autocast(like.device.type, enabled=False):
+        yield
+    torch.clear_autocast_cache()
 
 
 class Counted:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from odeflow.dense import Mesh
 from odeflow.errors import GradientError, SettingError
+from odeflow.field import full_precision
 from odeflow.gradient.base import Gradient
 from odeflow.gradient.once import once
-from odeflow.gradient.surroundings import Autocast
 from odeflow.solver import Quadrature, Segment, Solution, Solver, Stats, Tape
 from odeflow.state import Field, Packing
 from odeflow.stepper import AdaptiveStepper
@@ -122,8 +122,7 @@ class _BackwardInTime(torch.autograd.Function):
         t: Tensor,
         *params: Tensor,
     ) -> Tensor:
-        ctx.autocast = Autocast(y0)
-        with ctx.autocast.again():
+        with full_precision(y0):
             solution = solver.integrate(field, y0, t.detach(), tape=tape)
         if tape is not None and any(segment.dense is None for segment in tape.segments):
             raise GradientError(
@@ -152,7 +151,7 @@ class _BackwardInTime(torch.autograd.Function):
 def _linearised(ctx: Any, t: Tensor, y: Tensor, adjoint: Tensor) -> tuple[Tensor, Tensor, list[Tensor | None]]:
     """f, −λᵀ ∂f/∂y and −λᵀ ∂f/∂θ at (t, y)."""
     params: tuple[Tensor, ...] = ctx.params
-    with torch.enable_grad(), ctx.autocast.again():
+    with torch.enable_grad(), full_precision(y):
         state = y.detach().requires_grad_()
         slope = ctx.field(t, state).to(state)
         if not slope.requires_grad:

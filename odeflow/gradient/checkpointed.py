@@ -12,10 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 from odeflow.dense import Mesh
 from odeflow.errors import SettingError
-from odeflow.field import Counted
+from odeflow.field import Counted, full_precision
 from odeflow.gradient.base import Gradient
 from odeflow.gradient.once import once
-from odeflow.gradient.surroundings import Autocast
 from odeflow.gradient.times import move_rows, moved, on_fixed_clock
 from odeflow.solver import Segment, Solution, Solver, Stats, Tape
 from odeflow.state import Field, accumulate
@@ -115,8 +114,7 @@ class _Replay(torch.autograd.Function):
         *params: Tensor,
     ) -> Tensor:
         tape = gradient.tape(y0, mesh)
-        ctx.autocast = Autocast(y0)
-        with ctx.autocast.again():
+        with full_precision(y0):
             solution = solver.integrate(field, y0, t, tape=tape)
         vars(stats).update(vars(solution.stats))
         assert isinstance(solution.y, Tensor)
@@ -154,7 +152,6 @@ class _Reversal:
     def __init__(self, ctx: Any, grad_y: Tensor) -> None:
         self.field = Counted(ctx.field)
         self.params: tuple[Tensor, ...] = ctx.params
-        self.autocast: Autocast = ctx.autocast
         self.traced = partial(checkpoint, self.field, use_reentrant=False, preserve_rng_state=False)
         self.traced: Field = self.traced if ctx.per_stage else self.field
         self.grad_y = grad_y
@@ -163,14 +160,14 @@ class _Reversal:
 
     def advance(self, segment: Segment, start: Tensor) -> Tensor:
         """The state at the segment's end."""
-        with torch.no_grad(), self.autocast.again():
+        with torch.no_grad(), full_precision(start):
             return segment.rerun(self.field, start)[0]
 
     def visit(self, segment: Segment, start: Tensor) -> None:
         """Takes the adjoint from the segment's end to its start."""
         if segment.end_row is not None:
             self.adjoint = self.adjoint + self.grad_y[segment.end_row]
-        with torch.enable_grad(), self.autocast.again():
+        with torch.enable_grad(), full_precision(start):
             leaf = start.detach().requires_grad_()
             end, rows = segment.rerun(self.traced, leaf)
             results, weights = [end], [self.adjoint]

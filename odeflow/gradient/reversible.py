@@ -8,9 +8,9 @@ from torch import Tensor
 
 from odeflow.dense import Mesh
 from odeflow.errors import GradientError, SettingError
+from odeflow.field import full_precision
 from odeflow.gradient.base import Gradient
 from odeflow.gradient.once import once
-from odeflow.gradient.surroundings import Autocast
 from odeflow.gradient.times import move_rows, on_fixed_clock
 from odeflow.runge_kutta import AdaptiveRungeKutta, ExplicitRungeKutta
 from odeflow.solver import Solution, Solver, Stats
@@ -139,7 +139,6 @@ class _BackAndForth(torch.autograd.Function):
         y0: Tensor,
         *params: Tensor,
     ) -> Tensor:
-        ctx.autocast = Autocast(y0)
         stages = _PairStages(solver.tableau, field, y0, coupling)
         last = torch.stack((y0, y0))
         reached: list[int] = []  # the number of steps that led to each row but the first
@@ -150,7 +149,7 @@ class _BackAndForth(torch.autograd.Function):
             reached.append(len(stages.steps))
             return pair
 
-        with ctx.autocast.again():
+        with full_precision(y0):
             solution = run(stages, solver.control(float(t[0]), float(t[-1])), last, t, jump=note)
         vars(stats).update(vars(solution.stats))
         stats.nfe_forward += stages.inner.evaluations
@@ -188,7 +187,7 @@ def _increment(
     ctx: Any, t: float, h: float, y: Tensor, adjoint: Tensor, grads: list[Tensor | None]
 ) -> tuple[Tensor, Tensor]:
     """(Ψ_h(t, y), adjointᵀ ∂Ψ/∂y); adds adjointᵀ ∂Ψ/∂θ to `grads`."""
-    with torch.enable_grad(), ctx.autocast.again():
+    with torch.enable_grad(), full_precision(y):
         leaf = y.detach().requires_grad_()
         stages = TracedStages(ctx.tableau, ctx.field)
         end = stages.step(t, h, leaf)
