@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -117,9 +118,9 @@ class CompiledStages(ExplicitStages):
         self.first: Tensor | None = None
         self.slopes: Tensor | None = None  # (count, or count + 1 with that at the step's end, *state)
 
-    def traced(self, field: Field) -> Stages:
-        """The same, over a field of the same values."""
-        return CompiledStages(self.tableau, field, self.steps, judged=False)
+    @property
+    def traced(self) -> Callable[[Field], Stages]:
+        return partial(CompiledStages, self.tableau, steps=self.steps, judged=False)
 
     def first_slope(self, t: float, y: Tensor) -> Tensor:
         if self.first is None:

@@ -1,7 +1,7 @@
 """ImplicitRungeKutta and AdaptiveImplicitRungeKutta: diagonally implicit methods, for stiff equations."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -82,8 +82,9 @@ class ImplicitStages(MemoryStages):
         self.converged = True
         self.linearised: tuple[Tensor, Linearisation] | None = None  # the state where, and the derivatives there
 
-    def traced(self, field: Field) -> "ImplicitStages":
-        return ImplicitStages(self.tableau, field, self.newton, jacobian=self.jacobian)
+    @property
+    def traced(self) -> Callable[[Field], "ImplicitStages"]:
+        return partial(ImplicitStages, self.tableau, newton=self.newton, jacobian=self.jacobian)
 
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
         self.begin(t, h, y)

@@ -52,9 +52,10 @@ class MemoryStages(Stages):
         self.y1 = y1
         return y1
 
+    @property
     @abstractmethod
-    def traced(self, field: Field) -> "MemoryStages":
-        """Stages of the same method for autograd, over a field of the same values."""
+    def traced(self) -> Callable[[Field], "MemoryStages"]:
+        """A field of the same values ↦ stages of the same method for autograd. It keeps nothing of this solve alive."""
 
     def first_slope(self, t: float, y: Tensor) -> Tensor:
         if self.first is None:

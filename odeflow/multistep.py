@@ -1,8 +1,8 @@
 """Multistep: methods of Adams, which go on from the slopes of earlier steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from typing import ClassVar
 
 import torch
@@ -64,8 +64,9 @@ class MultistepStages(MemoryStages):
         self.terms: list[Tensor] = []
         self.spacing: float | None = None  # size of the steps before
 
-    def traced(self, field: Field) -> "MultistepStages":
-        return MultistepStages(self.order, self.corrected, self.starter, field)
+    @property
+    def traced(self) -> Callable[[Field], "MultistepStages"]:
+        return partial(MultistepStages, self.order, self.corrected, self.starter)
 
     def carry(self) -> tuple[Tensor, ...]:
         return tuple(self.slopes[: self.order - 1])

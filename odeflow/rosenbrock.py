@@ -1,8 +1,8 @@
 """Rosenbrock: linearly implicit methods, for stiff equations without an iteration."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import torch
@@ -145,8 +145,9 @@ class RosenbrockStages(MemoryStages):
         self.jacobian = Jacobian() if jacobian is None else jacobian
         self.parts: list[Tensor] = []
 
-    def traced(self, field: Field) -> "RosenbrockStages":
-        return RosenbrockStages(self.tableau, field, jacobian=self.jacobian)
+    @property
+    def traced(self) -> Callable[[Field], "RosenbrockStages"]:
+        return partial(RosenbrockStages, self.tableau, jacobian=self.jacobian)
 
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
         self.begin(t, h, y)

@@ -3,7 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -64,9 +64,10 @@ class Stages(ABC):
     def add_quadrature(self, h: float) -> None:
         """Adds an accepted step of size h to the quadrature, if there is one."""
 
+    @property
     @abstractmethod
-    def traced(self, field: Field) -> "Stages":
-        """Stages of the same method for autograd, over a field of the same values."""
+    def traced(self) -> Callable[[Field], "Stages"]:
+        """A field of the same values ↦ stages of the same method for autograd. It keeps nothing of this solve alive."""
 
     @abstractmethod
     def first_slope(self, t: float, y: Tensor) -> Tensor:
@@ -165,8 +166,9 @@ class ExplicitStages(Stages):
         if self.quadrature is not None:
             self.sides[number] = self.quadrature.integrand
 
-    def traced(self, field: Field) -> Stages:
-        return TracedStages(self.tableau, field)
+    @property
+    def traced(self) -> Callable[[Field], Stages]:
+        return partial(TracedStages, self.tableau)
 
     def forget_slope(self) -> None:
         self.has_first = False

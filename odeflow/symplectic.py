@@ -1,5 +1,7 @@
 """Symplectic: compositions of the Störmer–Verlet step, for mechanics over long times."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -23,20 +25,25 @@ class SymplecticStages(MemoryStages):
         weights: The sub-steps' sizes, as parts of the step's.
         field: The vector field.
         quadrature: Takes the integrals of the field's side results, if there are any.
+        checked: Whether it is known that each half's rate depends on the other half alone.
     """
 
     def __init__(
-        self, order: int, weights: tuple[float, ...], field: Field, quadrature: Quadrature | None = None
+        self,
+        order: int,
+        weights: tuple[float, ...],
+        field: Field,
+        quadrature: Quadrature | None = None,
+        checked: bool = False,
     ) -> None:
         super().__init__(order, field, quadrature)
         self.weights = weights
         self.force: Tensor | None = None  # at the step's start
-        self.checked = False
+        self.checked = checked
 
-    def traced(self, field: Field) -> "SymplecticStages":
-        stages = SymplecticStages(self.order, self.weights, field)
-        stages.checked = True
-        return stages
+    @property
+    def traced(self) -> Callable[[Field], "SymplecticStages"]:
+        return partial(SymplecticStages, self.order, self.weights, checked=True)
 
     def _check(self, t: float, y: Tensor) -> None:
         """Refuses a field whose rates do not depend on the other half alone, as far as that is seen near y.

@@ -1,6 +1,8 @@
 """Laws of training: what surrounds a field in practice gives the same gradients by every exact method."""
 
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 
 import odeflow as of
 from odeflow.registry import look_up, plugins
+from odeflow.stages import Stages
 from odeflow_solvers import RK4, Dopri5, Kvaerno5, Rodas4
 
 EXACT = ["Checkpointed"]
@@ -141,6 +144,24 @@ def test_implicit_solvers_under_autocast(solver: of.Solver) -> None:
             y1 = of.Flow(field, solver)(y0)
     assert y1.dtype == torch.float32
     assert float((y1 - exact).norm() / exact.norm()) < 2e-2
+
+
+@pytest.mark.parametrize("solver", [RK4(num_steps=3), Dopri5(), Kvaerno5()], ids=lambda solver: type(solver).__name__)
+def test_no_slopes_are_kept_for_the_backward_pass(solver: of.Solver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the passes `Checkpointed` holds states alone: what the forward steps were made of is gone."""
+    made: weakref.WeakSet[Stages] = weakref.WeakSet()
+    make = Stages.__init__
+
+    def noted(self: Stages, *args: object) -> None:
+        made.add(self)
+        make(self, *args)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(Stages, "__init__", noted)
+    y0 = torch.randn(8, 4, requires_grad=True)
+    y = of.solve(Field(nn.Identity()), y0, [0.0, 1.0], solver=solver, gradient=of.Checkpointed()).y
+    gc.collect()
+    assert y.requires_grad
+    assert not len(made)
 
 
 def test_bit_equality_in_float32() -> None:
