@@ -73,8 +73,7 @@ class Interpolant(ABC):
         if not isinstance(t, Tensor):
             t = torch.tensor(t, dtype=torch.float64)
         t = t if t.is_floating_point() else t.double()
-        with full_precision(t):
-            state: State = self.states(t if t.dim() else t[None])
+        state: State = self.states(t if t.dim() else t[None])
         for view in self.views:
             state = view(state)
         if t.dim():
@@ -179,7 +178,8 @@ class JointInterpolant(Interpolant):
     def states(self, t: Tensor) -> Tensor:
         if t.dim() != 1:
             raise SettingError(f"t must be one time, (), or several, (m,); its shape is {tuple(t.shape)}")
-        return self.at(t, self.steps(t.detach()))
+        with full_precision(self.rows):
+            return self.at(t, self.steps(t.detach()))
 
     def steps(self, t: Tensor) -> list[int]:
         """The numbers of the steps in which the times t, (m,), lie."""

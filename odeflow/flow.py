@@ -59,19 +59,14 @@ def solve(
 
     Raises:
         StateError: The state, or what the field made of it, has a wrong shape or dtype.
-        SettingError: The times are not strictly monotone.
+        SettingError: The times are not strictly monotone and finite, or something is of the wrong kind.
         GradientError: The field is a function and the gradient must be told its parameters, or the gradient knows
             nothing of dense output and events.
         SolveError: The integration could not go on, or a terminal event was not met. Carries the solution until there.
     """
     gradient = Checkpointed() if gradient is None else gradient
     events = tuple(event) if isinstance(event, Sequence) else (event,)
-    check_kind("solver", solver, Solver, "Dopri5()")
-    check_kind("gradient", gradient, Gradient, "Checkpointed()")
-    for each in events:
-        check_kind("event", each, Event, "Event(lambda t, y: y[0, 0])")
-    if not all(isinstance(leaf, Tensor) for leaf in (y0 if isinstance(y0, tuple) else (y0,))):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise StateError(f"the state must be a Tensor or a tuple of Tensors; got {y0!r}")
+    _check_kinds(y0, solver, gradient, events)
     times = _checked_times(t)
     if times.dim() == 2:
         _check_own_times(times, y0, solver)
@@ -222,6 +217,16 @@ def _listed(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
         if all(isinstance(param, Tensor) for param in listed):  # pyright: ignore[reportUnnecessaryIsInstance]
             return listed
     raise SettingError(f"params wants several tensors, as (a, b) or module.parameters(); got a {type(params).__name__}")
+
+
+def _check_kinds(y0: object, solver: object, gradient: object, events: Sequence[object]) -> None:
+    """Refuses what is of another kind than its name says."""
+    check_kind("solver", solver, Solver, "Dopri5()")
+    check_kind("gradient", gradient, Gradient, "Checkpointed()")
+    for each in events:
+        check_kind("event", each, Event, "Event(lambda t, y: y[0, 0])")
+    if not all(isinstance(leaf, Tensor) for leaf in (y0 if isinstance(y0, tuple) else (y0,))):
+        raise StateError(f"the state must be a Tensor or a tuple of Tensors; got {y0!r}")
 
 
 def _checked_times(t: Tensor | Sequence[float]) -> Tensor:

@@ -77,11 +77,17 @@ def _check_plugin(place: str, node: Any, kind: str) -> None:
 
 
 def _check_complete(cls: type[Plugin], options: Mapping[str, Any], place: str) -> None:
+    """Checks that the options without a default are given.
+
+    Raises:
+        PluginError: One is not.
+    """
     own = list(inspect.signature(cls.__init__).parameters.values())[1:]
     needed = [option.name for option in own if option.default is option.empty and option.kind not in VARIADIC]
     lacking = [option for option in needed if option not in options]
     if lacking:
-        raise PluginError(f"{place}: {cls.__name__} needs {', '.join(lacking)}: give --{place}.{lacking[0]}")
+        flag = re.sub(r"\[\d+\]$", "", place)  # without a number the parser means the last of a list
+        raise PluginError(f"{place}: {cls.__name__} needs {', '.join(lacking)}: give --{flag}.{lacking[0]}")
 
 
 def _check_class(place: str, node: Any, contract: type) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from odeflow.dense import Interpolant, Mesh, nodes, powers_to_values
 from odeflow.errors import SettingError
+from odeflow.field import full_precision
 from odeflow.per_sample.clocks import DTYPE, Samples
 
 
@@ -164,7 +165,8 @@ class OwnInterpolant(Interpolant):
                 f"its shape is {tuple(t.shape)}"
             )
         own = t.to(self.starts).expand(batch, -1)
-        return self.at(own.t(), self.steps(own.detach(), torch.finfo(t.dtype).eps).t())
+        with full_precision(self.blocks):
+            return self.at(own.t(), self.steps(own.detach(), torch.finfo(t.dtype).eps).t())
 
     def steps(self, t: Tensor, eps: float) -> Tensor:
         """The numbers of the steps in which each sample's times t, (B, m), lie, up to roundings of size eps.

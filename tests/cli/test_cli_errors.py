@@ -80,6 +80,10 @@ ADJOINT = "-c spiral --model.gradient Adjoint --model.gradient.solver"
         ),
         ("fit -c spiral --model.dynamics.hiden 1", "model.dynamics: MLP has no option 'hiden'. Did you mean hidden?"),
         ("fit -c digits/ode_net --model.dynamics MLP", "model.dynamics: MLP needs dim: give --model.dynamics.dim"),
+        (
+            "fit -c digits/ode_net --model.regularizers [Kinetic]",
+            "model.regularizers[0]: Kinetic needs weight: give --model.regularizers.weight",
+        ),
         ("fit -c spiral --data.batchsize 3", "data: Spiral has no option 'batchsize'. Did you mean batch_size?"),
         (
             "fit -c spiral --model.gradient.solver RK4",
