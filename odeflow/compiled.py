@@ -157,11 +157,11 @@ class CompiledStages(ExplicitStages):
         self.last_slope()
         assert self.slopes is not None
         weights = self.dense_weights(theta, self.slopes)
-        rows = torch.addmm(self.y.reshape(1, -1), weights, self.slopes.flatten(1), alpha=self.h)
+        rows = torch.addmm(self.y.reshape(1, -1), weights, self.slopes.reshape(len(self.slopes), -1), alpha=self.h)
         return rows.view(len(theta), *self.y.shape)
 
     def flat_slopes(self) -> Tensor | None:
-        return None if self.slopes is None else self.slopes.detach().flatten(1)
+        return None if self.slopes is None else self.slopes.detach().reshape(len(self.slopes), -1)
 
     def keep(self) -> None:
         """Every step makes slopes of its own."""

@@ -205,7 +205,7 @@ class JointInterpolant(Interpolant):
             first = self.mesh.blocks[step]
             values = self.rows[first : first + degree + 1]
             weights = (place[:, None] ** exponents @ matrix).to(values)
-            blocks.append((weights @ values.flatten(1)).view(len(chosen), *values.shape[1:]))
+            blocks.append((weights @ values.reshape(degree + 1, -1)).view(len(chosen), *values.shape[1:]))
             order.append(chosen)
         if not blocks:
             return self.rows[:0]

@@ -188,7 +188,7 @@ class ImplicitStages(MemoryStages):
             return torch.full_like(self.y1.detach().reshape(-1), math.inf)
         weights = self.tableau.error_weights or ()
         with torch.no_grad():
-            return torch.stack(self.slopes).flatten(1).t() @ self.slopes[0].new_tensor(weights)
+            return torch.stack(self.slopes).view(len(weights), -1).t() @ self.slopes[0].new_tensor(weights)
 
     def add_quadrature(self, h: float) -> None:
         if self.quadrature is not None:

@@ -313,7 +313,7 @@ class TracedStages(ExplicitStages):
         return rows.view(len(theta), *self.y.shape)
 
     def flat_slopes(self) -> Tensor | None:
-        return torch.stack([slope.detach() for slope in self.slopes]).flatten(1)
+        return torch.stack([slope.detach() for slope in self.slopes]).view(len(self.slopes), -1)
 
     def keep(self) -> None:
         self.slopes = list(self.slopes)

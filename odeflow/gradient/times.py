@@ -122,4 +122,4 @@ def move_rows(field: Field, t: Tensor, y: Tensor, step_at: Sequence[float] = ())
 
 def _beside(values: Tensor, y: Tensor) -> Tensor:
     """Values of y's leading dimensions, to be multiplied with y."""
-    return values.to(y).reshape(*values.shape, *(1,) * (y.dim() - values.dim()))
+    return values.to(y).reshape((*values.shape, *(1,) * (y.dim() - values.dim())))

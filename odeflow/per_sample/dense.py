@@ -194,7 +194,7 @@ class OwnInterpolant(Interpolant):
         start, end = self.starts[steps, samples], self.ends[steps, samples]
         place = (t - start) / (end - start)
         weights = place[..., None] ** torch.arange(degree + 1, device=t.device) @ powers_to_values(degree).to(t.device)
-        values = self.blocks[steps, :, samples].view(*t.shape, degree + 1, state.numel())
+        values = self.blocks[steps, :, samples].reshape(*t.shape, degree + 1, state.numel())
         return (weights[..., None, :].to(values) @ values).view(*t.shape, *state)
 
     def detach(self) -> "OwnInterpolant":

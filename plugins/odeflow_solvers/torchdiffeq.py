@@ -99,7 +99,11 @@ class TorchDiffEq(of.Solver):
 
     def _odeint(self, field: Any, y0: Any, t: Tensor, **options: Any) -> Any:
         own = {**(self.options or {}), **options}
-        times = t.to(y0[0] if isinstance(y0, tuple) else y0)
+        leaves = y0 if isinstance(y0, tuple) else (y0,)
+        if not leaves[0].numel():  # torchdiffeq's norms of empty states are nan
+            rows = tuple(leaf.expand(len(t), *leaf.shape) for leaf in leaves)
+            return rows if isinstance(y0, tuple) else rows[0]
+        times = t.to(leaves[0])
         with warnings.catch_warnings():  # torchdiffeq gives every solver of scipy's a min_step, which one of them knows
             warnings.filterwarnings("ignore", "The following arguments have no effect.*min_step", UserWarning)
             return torchdiffeq.odeint(

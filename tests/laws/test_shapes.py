@@ -1,0 +1,161 @@
+"""Laws of states of all shapes: what is solved are numbers, however they are arranged."""
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import odeflow as of
+from odeflow.registry import plugins
+from odeflow.state import State
+from odeflow.stepper import Stepper
+from odeflow_solvers import RK4, Dopri5, Kvaerno5, Rodas4
+
+D = torch.float64
+SHAPES = {
+    "()": [()],
+    "(B,)": [(4,)],
+    "(B, d)": [(3, 2)],
+    "(B, c, h, w)": [(2, 2, 1, 2)],
+    "tuple": [(2, 2), (2, 2)],
+    "tuple of numbers": [(), ()],
+    "B = 0": [(0, 2)],
+    "(0,)": [(0,)],
+    "images, B = 0": [(0, 2, 1, 2)],
+    "tuple, B = 0": [(0, 2), (0, 2)],
+}
+SOLVERS = [cls for cls in plugins("solver").values() if cls.__module__.startswith("odeflow_solvers")]
+Parts = Callable[[State], list[Tensor]]
+
+
+def few_steps(cls: type[of.Solver], per_sample: bool = False) -> of.Solver:
+    """The solver with few steps."""
+    options = inspect.signature(cls).parameters
+    if "order" in options:
+        return cls(order=2, num_steps=3)
+    if "num_steps" in options:
+        return cls(num_steps=3)
+    if "method" in options:
+        return cls("rk4", options={"step_size": 0.4})
+    return cls(rtol=1e-2, atol=1e-2, **({"per_sample": True} if per_sample else {}))
+
+
+def gradient_for(cls: type[of.Solver], gradient: type[of.Gradient]) -> of.Gradient:
+    """The gradient, with a solver of its own where the adjoint equation needs another."""
+    continuous = issubclass(gradient, of.Adjoint | of.InterpolatedAdjoint)
+    return gradient(solver=RK4(num_steps=3)) if continuous and issubclass(cls, of.Symplectic) else gradient()
+
+
+def cases() -> list[object]:
+    """Every solver with every gradient, and per sample where the gradient can."""
+    found = [
+        pytest.param(few_steps(cls), gradient_for(cls, gradient), id=f"{cls.__name__}-{name}")
+        for cls in SOLVERS
+        for name, gradient in plugins("gradient").items()
+        if name != "Reversible" or issubclass(cls, of.RungeKutta | of.AdaptiveRungeKutta)
+        if name != "InterpolatedAdjoint" or cls.__name__ != "TorchDiffEq"
+    ]
+    own = few_steps(Dopri5, per_sample=True)
+    return found + [
+        pytest.param(own, gradient(), id=f"per sample-{gradient.__name__}")
+        for gradient in (of.Adjoint, of.Backprop, of.Checkpointed)
+    ]
+
+
+def leaves(state: State) -> tuple[Tensor, ...]:
+    return state if isinstance(state, tuple) else (state,)
+
+
+def field_of(solver: of.Solver, weight: Tensor) -> Callable[[Tensor, State], State]:
+    """Entry by entry y' = −w y cos t, or where the solver needs positions and momenta q' = w p, p' = −q cos t."""
+
+    def on_leaf(t: Tensor, y: Tensor) -> Tensor:
+        time = t.view(-1, *(1,) * (y.dim() - 1)) if t.dim() else t
+        if not isinstance(solver, of.Symplectic):
+            return -weight * y * time.cos()
+        q, p = y.chunk(2, dim=min(1, y.dim() - 1))
+        return torch.cat((weight * p, -q * time.cos()), dim=min(1, y.dim() - 1))
+
+    def on_tuple(t: Tensor, y: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if isinstance(solver, of.Symplectic):
+            return weight * y[1], -y[0] * t.cos()
+        return tuple(on_leaf(t, leaf) for leaf in y)
+
+    return lambda t, y: on_tuple(t, y) if isinstance(y, tuple) else on_leaf(t, y)
+
+
+def total(t: Tensor, y: State) -> Tensor:
+    """(), or one for each sample: the sum of the entries."""
+    return sum((leaf.reshape(*t.shape, -1).sum(-1) for leaf in leaves(y)), torch.zeros_like(t).to(D))
+
+
+def everything(solver: of.Solver, gradient: of.Gradient, y0: State, times: list[float]) -> list[Tensor]:
+    """Values and gradients of all that a solve gives, in the order of the state's entries where they have one."""
+    weight, t = torch.tensor(0.7, dtype=D, requires_grad=True), torch.tensor(times, dtype=D, requires_grad=True)
+    starts = [leaf.clone().requires_grad_() for leaf in leaves(y0)]
+    state = tuple(starts) if isinstance(y0, tuple) else starts[0]
+    shown = isinstance(solver, Stepper) and isinstance(gradient, of.Backprop | of.Checkpointed)
+    level = 0.8 * total(torch.zeros(len(starts[0]) if solver.per_sample else ()), y0).detach()
+    event = of.Event(lambda t, y: total(t, y) - level, terminal=False)
+    field, params = field_of(solver, weight), [weight]
+    kinds = {"dense": True, "event": event} if shown else {}
+    solution = of.solve(field, state, t, solver=solver, gradient=gradient, params=params, **kinds)
+    for leaf, start in zip(leaves(solution.y), starts, strict=True):
+        assert leaf.shape == (len(times), *start.shape)
+    results = [*leaves(solution.y)]
+    if shown:
+        for query in (torch.tensor(0.4, dtype=D), torch.tensor([0.2, 0.4], dtype=D)):
+            found = leaves(solution(query))
+            assert [leaf.shape for leaf in found] == [(*query.shape, *start.shape) for start in starts]
+            results += found
+        results += [solution.events[0].t, *leaves(solution.events[0].y)]
+    loss = sum((leaf.nan_to_num().sin().sum() for leaf in results), torch.zeros((), dtype=D))
+    grads = torch.autograd.grad(loss, [*starts, weight, t], allow_unused=True, materialize_grads=True)
+    by_entry = tuple(leaf[-1] for leaf in leaves(solution.y)), grads[: len(starts)]
+    flattened = [torch.cat([leaf.flatten() for leaf in leaves(flat(solver, each))]) for each in by_entry]
+    return [*flattened, loss.detach(), *grads[len(starts) :]]
+
+
+def flat(solver: of.Solver, y: State) -> State:
+    """The same entries as one row, or as one for each sample; positions and momenta stay apart."""
+    if isinstance(solver, of.Symplectic):
+        return y
+    if solver.per_sample:
+        return torch.cat([leaf.reshape(len(leaf), -1) for leaf in leaves(y)], 1)
+    return torch.cat([leaf.flatten() for leaf in leaves(y)])[None]
+
+
+@pytest.mark.parametrize(("solver", "gradient"), cases())
+def test_values_and_gradients_do_not_depend_on_the_shape(solver: of.Solver, gradient: of.Gradient) -> None:
+    """A state of any shape, numbers alone and empty batches too, is solved and differentiated as a row of its entries.
+
+    With inner times that want gradients, dense output, events, forwards and backwards in time.
+    """
+    for number, (name, shapes) in enumerate(SHAPES.items()):
+        if solver.per_sample and not all(shape and shape[0] for shape in shapes):
+            continue
+        if isinstance(solver, of.Symplectic) and name == "()":
+            continue
+        start = [torch.linspace(1, 2, torch.Size(shape).numel(), dtype=D).view(shape) for shape in shapes]
+        y0 = tuple(start) if len(start) > 1 else start[0]
+        times = [0.1, 0.5, 1.1] if number % 2 else [1.1, 0.5, 0.1]
+        results = (everything(solver, gradient, state, times) for state in (y0, flat(solver, y0)))
+        for found, wanted in zip(*results, strict=True):
+            torch.testing.assert_close(found.flatten(), wanted.flatten(), rtol=1e-8, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("gradient", [of.Backprop(), of.Checkpointed()], ids=["Backprop", "Checkpointed"])
+@pytest.mark.parametrize("solver", [Dopri5(1e-9, 1e-9), Kvaerno5(1e-7, 1e-7), Rodas4(1e-7, 1e-7)], ids=type)
+def test_a_number_over_many_steps(solver: of.Solver, gradient: of.Gradient) -> None:
+    """From the number 1 by y' = −y: e⁻¹ at 1 whose derivative by t₁ is −e⁻¹, e^−0.4 by dense output, and ln 2 at y = ½."""
+    y0, t = torch.tensor(1.0, dtype=D, requires_grad=True), torch.tensor([0.0, 0.7, 1.0], dtype=D, requires_grad=True)
+    half = of.Event(lambda t, y: y - 0.5, terminal=False)
+    decay: Callable[[Tensor, Tensor], Tensor] = lambda t, y: -y  # noqa: E731
+    solution = of.solve(decay, y0, t, solver=solver, gradient=gradient, params=(), dense=True, event=half)
+    assert isinstance(solution.y, Tensor)
+    by_y0, by_t = torch.autograd.grad(solution.y[-1], [y0, t])
+    found = torch.stack([solution.y[-1], by_y0, -by_t[-1], by_t[0], solution(0.4), solution.events[0].t[0].exp() / 2])
+    wanted = torch.tensor([-1.0, -1.0, -1.0, -1.0, -0.4, 0.0], dtype=D).exp()
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
