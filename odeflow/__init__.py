@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from odeflow.symplectic import Symplectic as Symplectic
     from odeflow.tableau import Tableau as Tableau
     from odeflow.task import Task as Task
+    from odeflow.units import Units as Units
 
 __version__ = "0.1.0"
 
@@ -99,6 +100,7 @@ _HOMES = {
     "symplectic": ("Symplectic",),
     "tableau": ("Tableau",),
     "task": ("Task",),
+    "units": ("Units",),
 }
 _HOME_OF = {name: f"odeflow.{home}" for home, names in _HOMES.items() for name in names}
 

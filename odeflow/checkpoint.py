@@ -9,7 +9,7 @@ import torch
 from odeflow import registry, weights
 from odeflow.errors import CheckpointError, PluginError
 from odeflow.plain import mapping
-from odeflow.task import KEY, Task
+from odeflow.task import KEY, Task, stored_units
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -66,18 +66,21 @@ def load(path: str | Path, plugins: Iterable[str] = ()) -> Task:
         raise PluginError(f"{path} describes a {type(task).__name__}, which is no Task")
     if alone:
         weights.read_into(task, path)
+        task.units = weights.read_units(path)
         return task.eval()
     return restore(task, path)
 
 
 def restore(task: Task, path: str | Path) -> Task:
-    """The task with the weights of a checkpoint, in evaluation mode.
+    """The task with the weights of a checkpoint, and the units that they were trained in, in evaluation mode.
 
     Raises:
         CheckpointError: The file is no checkpoint, or its weights do not fit the task.
     """
+    contents = read(path)
     try:
-        task.load_state_dict(read(path)["state_dict"])
+        task.load_state_dict(contents["state_dict"])
     except RuntimeError as problem:
         raise weights.misfit(path, problem) from problem
+    task.units = stored_units(contents)
     return task.eval()

@@ -1,13 +1,15 @@
 """DataModule: the base of data plugins."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from odeflow.errors import DataError
 from odeflow.plugin import Plugin
+from odeflow.units import Units
 
 
 class DataModule(Plugin, LightningDataModule, ABC):
@@ -16,9 +18,18 @@ class DataModule(Plugin, LightningDataModule, ABC):
     A subclass announces its sizes as attributes set in `__init__`; the command line passes them on to the task:
     `dim` (length of a vector, or of an image's values), `channels`, `shape` (of an image) and `num_classes`, as far as
     they make sense.
+
+    A subclass that standardises sets `standardises`, and in `setup` fits `units` if they are None; else it keeps to
+    them: they are those of the model, fitted to what it was trained on. They go into every checkpoint.
+
+    Attributes:
+        units: How the numbers of batches stand to those of the file; None as long as nobody knows, or where they are
+            the same.
     """
 
     kind = "data"
+    standardises: ClassVar[bool] = False
+    units: Units | None = None
 
     @abstractmethod
     def train_dataloader(self) -> DataLoader[object]:
@@ -27,6 +38,32 @@ class DataModule(Plugin, LightningDataModule, ABC):
     @abstractmethod
     def val_dataloader(self) -> DataLoader[object]:
         """Batches to validate on."""
+
+    def adopt(self, units: Units) -> None:
+        """Gives batches the units of a model, in place of those fitted to this file.
+
+        Raises:
+            DataError: The data do not standardise, but the model's did.
+        """
+        if units == (self.units or Units()):
+            return
+        if not self.standardises:
+            raise DataError(
+                f"the model was trained on standardised data, which {type(self).__name__} does not make; test it on "
+                "data of the kind that it was trained on"
+            )
+        self.units = units
+        if self.trainer is not None and self.trainer.state.fn is not None:  # `setup` was called with other units
+            self.setup(self.trainer.state.fn.value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the units, where batches have others than the file."""
+        return {} if self.units is None or self.units.same else {"units": self.units.plain()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the units of a checkpoint."""
+        if "units" in state_dict:
+            self.adopt(Units.of(state_dict["units"]))
 
 
 class Series(NamedTuple):

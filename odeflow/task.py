@@ -12,7 +12,9 @@ from torch import Tensor
 from odeflow.data import DataModule
 from odeflow.errors import OdeflowError, PluginError
 from odeflow.flow import Flow
+from odeflow.plain import class_spec, mapping
 from odeflow.plugin import Plugin
+from odeflow.units import Units
 
 KEY = "odeflow"
 """Under which a checkpoint keeps the specs."""
@@ -24,9 +26,15 @@ class Task(Plugin, LightningModule, ABC):
     A subclass builds its layers, at least one `Flow` among them, in `__init__`, and implements `loss`. Its spec goes
     into every checkpoint, so that `odeflow.load` can build it again. The optimizer and the schedule come from the
     command line or from `configure_optimizers`; by default Adam with a step size of 1e-3.
+
+    Attributes:
+        units: How the numbers that it was trained on stand to those of the data's file; None as long as nobody knows.
+            Whatever data a trained task meets are standardised by these. Losses, metrics and figures have the units of
+            the batches; `odeflow sample` and `odeflow predict` write those of the file.
     """
 
     kind = "task"
+    units: Units | None = None
 
     @abstractmethod
     def loss(self, batch: Any, stage: str) -> Tensor:
@@ -55,12 +63,25 @@ class Task(Plugin, LightningModule, ABC):
             count: Their number.
 
         Returns:
-            By name, each (count, …): "x", the samples, and what is known of them, such as "log_prob".
+            By name, each (count, …), in the units of batches: "x", the samples; and what is known of them, such as
+            "log_prob", the logarithms of their densities, and "t", their times.
 
         Raises:
             OdeflowError: The task draws no samples, as by default.
         """
         raise OdeflowError(f"{type(self).__name__} draws no samples: it learns no density that has some")
+
+    def restored(self, prediction: Any, units: Units) -> Any:
+        """What `predict_step` gave, in the units of the data's file; a task that predicts such numbers overrides this.
+
+        Args:
+            prediction: Of a batch.
+            units: Those that the batch was standardised by.
+
+        Returns:
+            By default the prediction itself, as for probabilities, which have no units.
+        """
+        return prediction
 
     def batch_size(self, batch: Any) -> int:
         """Number of samples in a batch, for averages over an epoch."""
@@ -94,10 +115,40 @@ class Task(Plugin, LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
+    @property
+    def _data(self) -> DataModule | None:
+        """The data plugin that a trainer has given, if there are both."""
+        data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        return data if isinstance(data, DataModule) else None
+
+    def setup(self, stage: str) -> None:
+        """Takes the units of the first data that it meets, and gives them to all later ones."""
+        if self._data is not None and self.units is None:
+            self.units = self._data.units or Units()
+        elif self._data is not None and self.units is not None:
+            self._data.adopt(self.units)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.units = stored_units(checkpoint)
+        if self._data is not None and self.units is not None:
+            self._data.adopt(self.units)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        data = getattr(self.trainer, "datamodule", None)
-        parts = {"model": self, "data": data if isinstance(data, DataModule) else None}
+        parts = {"model": self, "data": self._data}
         try:
             checkpoint[KEY] = {name: part.spec for name, part in parts.items() if part is not None}
         except PluginError as problem:  # an hour of training must not be lost to this
             rank_zero_warn(f"the checkpoint keeps the weights, but not how the model was built: {problem}")
+
+
+def stored_units(checkpoint: dict[str, Any]) -> Units | None:
+    """The units of the data that a checkpoint's model was trained on; None if they were no data plugin.
+
+    Raises:
+        CheckpointError: They cannot be understood.
+    """
+    spec = class_spec((mapping(checkpoint.get(KEY)) or {}).get("data"))
+    if spec is None:
+        return None
+    state = mapping(checkpoint.get(str(spec["class_path"]).rpartition(".")[2])) or {}  # Lightning's own key
+    return Units.of(state["units"]) if "units" in state else Units()

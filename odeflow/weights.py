@@ -10,23 +10,26 @@ from torch import Tensor, nn
 
 from odeflow.errors import CheckpointError
 from odeflow.plain import mapping
+from odeflow.units import Units
 
 SUFFIX = ".safetensors"
-SPEC = "model"
-"""Under which the file's header keeps the spec of the model, as JSON."""
+SPEC, UNITS = "model", "units"
+"""Under which the file's header keeps the spec of the model, and the units of its data if they are known, as JSON."""
 
 
-def write(state: dict[str, Tensor], spec: dict[str, Any], path: str | Path) -> None:
+def write(state: dict[str, Tensor], spec: dict[str, Any], path: str | Path, units: Units | None = None) -> None:
     """Writes weights and how their model is built.
 
     Args:
         state: The weights by name.
         spec: The model's, as `Plugin.spec` gives it.
         path: The file; folders on the way are made.
+        units: Of the data that the model was trained on.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.contiguous() for name, value in state.items()}
-    save_file(tensors, str(path), metadata={SPEC: json.dumps(spec)})
+    told = {SPEC: spec} if units is None else {SPEC: spec, UNITS: units.plain()}
+    save_file(tensors, str(path), metadata={name: json.dumps(value) for name, value in told.items()})
 
 
 def read_spec(path: str | Path) -> dict[str, Any]:
@@ -35,15 +38,30 @@ def read_spec(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: There is no such file, or it does not say.
     """
-    _check(path)
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            spec = mapping(json.loads((file.metadata() or {}).get(SPEC, "null")))
-    except SafetensorError as problem:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {problem}") from problem
+    spec = mapping(_told(path, SPEC))
     if spec is None:
         raise CheckpointError(f"{path} does not say how its model was built: odeflow did not write it")
     return spec
+
+
+def read_units(path: str | Path) -> Units | None:
+    """The units of the data that these weights were trained on; None if the file does not say.
+
+    Raises:
+        CheckpointError: There is no such file, or it cannot be understood.
+    """
+    units = _told(path, UNITS)
+    return None if units is None else Units.of(units)
+
+
+def _told(path: str | Path, name: str) -> Any:
+    """What the file's header says under a name; None if nothing."""
+    _check(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return json.loads((file.metadata() or {}).get(name, "null"))
+    except (SafetensorError, ValueError) as problem:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {problem}") from problem
 
 
 def read_into(module: nn.Module, path: str | Path) -> None:

@@ -8,11 +8,14 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from odeflow.callbacks.run_folder import run_folder
+from odeflow.task import Task
+from odeflow.units import Units
 
 
 class Predictions(BasePredictionWriter):
     """Writes the predictions of each batch, in order, to `predictions.pt`; with several processes one file each.
 
+    Predicted values and densities are in the units of the data's file, even where batches are standardised.
     `torch.load("predictions.pt")` gives the list.
     """
 
@@ -25,4 +28,7 @@ class Predictions(BasePredictionWriter):
         name = "predictions.pt" if trainer.world_size == 1 else f"predictions_{trainer.global_rank}.pt"
         folder = run_folder(trainer)
         folder.mkdir(parents=True, exist_ok=True)
-        torch.save(list(predictions), folder / name)
+        restored = list(predictions)
+        if isinstance(pl_module, Task):
+            restored = [pl_module.restored(each, pl_module.units or Units()) for each in predictions]
+        torch.save(restored, folder / name)

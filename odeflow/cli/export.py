@@ -5,6 +5,7 @@ from pathlib import Path
 from odeflow import checkpoint, weights
 from odeflow.cli.options import Options
 from odeflow.errors import SettingError
+from odeflow.task import stored_units
 
 
 def export(words: list[str]) -> int:
@@ -22,8 +23,7 @@ def export(words: list[str]) -> int:
     given = parser.read(words, ("ckpt_path", "output"))
     if Path(given.output).suffix != weights.SUFFIX:
         raise SettingError(f"--output must end with {weights.SUFFIX}; got {given.output}")
-    weights.write(
-        checkpoint.read(given.ckpt_path)["state_dict"], checkpoint.specs(given.ckpt_path)["model"], given.output
-    )
+    contents, spec = checkpoint.read(given.ckpt_path), checkpoint.specs(given.ckpt_path)["model"]
+    weights.write(contents["state_dict"], spec, given.output, stored_units(contents))
     print(f"{given.output}: {Path(given.output).stat().st_size:,} bytes")  # noqa: T201
     return 0

@@ -138,6 +138,7 @@ class Command(LightningCLI):
             raise OdeflowError(explain.shortened(str(problem), [])) from problem
         if self.pretrained is not None:
             weights.read_into(self.model, self.pretrained)
+            self.model.units = weights.read_units(self.pretrained)
 
 
 def run(command: str, words: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""`odeflow sample`: draws new samples from what a checkpoint learned."""
+"""`odeflow sample`: draws new samples from what a checkpoint learned, in the units of the data's file."""
 
 import argparse
 from collections import defaultdict
@@ -14,6 +14,7 @@ from odeflow import checkpoint, draw
 from odeflow.cli.options import Options, count, run_of
 from odeflow.errors import SettingError
 from odeflow.task import Task
+from odeflow.units import Units
 
 AT_ONCE = 10_000
 """Number of samples that are drawn together, to bound the memory."""
@@ -41,6 +42,8 @@ def sample(words: list[str]) -> int:
     arrays: dict[str, Any] = {**drawn, "seed": given.seed}
     np.savez(output, **arrays)
     told = f"{given.count:,} samples are in {output}, as {', '.join(drawn)}"
+    if task.units is not None and not task.units.same:
+        told += ", in the units of the file that it was trained on"
     figure = _picture(drawn)
     if figure is not None:
         picture = output.with_suffix(".png")
@@ -75,7 +78,20 @@ def _drawn(task: Task, count: int) -> dict[str, np.ndarray]:
         for start in range(0, count, AT_ONCE):
             for name, values in task.sample(min(AT_ONCE, count - start)).items():
                 parts[name].append(values)
-    return {name: torch.cat(values).numpy() for name, values in parts.items()}
+    whole = {name: torch.cat(values) for name, values in parts.items()}
+    return {name: values.numpy() for name, values in _restored(whole, task.units or Units()).items()}
+
+
+def _restored(drawn: dict[str, Tensor], units: Units) -> dict[str, Tensor]:
+    """The samples, their times and log-densities in the units of the data's file."""
+    restored = dict(drawn)
+    if "x" in drawn:
+        restored["x"] = units.restored(drawn["x"])
+        if "log_prob" in drawn:
+            restored["log_prob"] = drawn["log_prob"] - units.log_volume(drawn["x"][0].numel())
+    if "t" in drawn:
+        restored["t"] = units.restored_time(drawn["t"])
+    return restored
 
 
 def _picture(drawn: dict[str, np.ndarray]) -> Figure | None:

@@ -1,7 +1,8 @@
 """Arrays from `.npz` files, and what to say where they are not there."""
 
 import zipfile
-import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,29 @@ from numpy.typing import NDArray
 
 import odeflow as of
 
-UNREADABLE = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile)  # what a damaged file raises
+LARGEST = float(np.finfo(np.float32).max)
+"""Numbers beyond this are infinite in batches."""
+
+
+@contextmanager
+def reading(path: object, advice: str = "", failed: str = "cannot be read") -> Generator[None]:
+    """Where a file's contents are taken apart: whatever that raises becomes a message that names the file.
+
+    Args:
+        path: The file, or where it comes from.
+        advice: What to do about it: a sentence.
+        failed: What went wrong.
+
+    Raises:
+        DataError: The file is damaged, or of another kind.
+    """
+    try:
+        yield
+    except of.OdeflowError:
+        raise
+    except Exception as problem:  # readers raise as many kinds as there are ways to be damaged
+        told = " ".join(str(problem).split())[:200] or type(problem).__name__
+        raise of.DataError(f"{path} {failed}: {told}. {advice}".rstrip()) from problem
 
 
 def load(path: Path, wanted: list[str], optional: list[str], advice: str) -> dict[str, NDArray[Any]]:
@@ -28,9 +51,9 @@ def load(path: Path, wanted: list[str], optional: list[str], advice: str) -> dic
     """
     if not path.is_file():
         raise of.DataError(f"there is no file {path}. {advice}")
-    if not zipfile.is_zipfile(path):
-        raise of.DataError(f"{path} is no .npz file. {advice}")
-    try:
+    with reading(path, advice):
+        if not zipfile.is_zipfile(path):
+            raise of.DataError(f"{path} is no .npz file. {advice}")
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             names = list(archive.files)
             for name in wanted:
@@ -38,8 +61,24 @@ def load(path: Path, wanted: list[str], optional: list[str], advice: str) -> dic
                     near = get_close_matches(name, names, n=1)
                     hint = f" Did you mean {near[0]!r}?" if near else ""
                     raise of.DataError(f"{path} has no array {name!r}.{hint} It holds: {', '.join(names)}. {advice}")
-            return {name: archive[name] for name in (*wanted, *optional) if name in names}
-    except of.DataError:
-        raise
-    except UNREADABLE as problem:
-        raise of.DataError(f"{path} cannot be read: {problem}. {advice}") from problem
+            arrays = {name: archive[name] for name in (*wanted, *optional) if name in names}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # an entry of another kind comes as bytes
+            raise of.DataError(f"{path}: {name} is no array. {advice}")
+    return arrays
+
+
+def require_finite(path: Path, name: str, array: NDArray[Any], advice: str) -> None:
+    """Raises unless an array holds real numbers that are finite in float32.
+
+    Raises:
+        DataError: It does not.
+    """
+    if array.dtype.kind not in "fiub":
+        raise of.DataError(f"{path}: {name} must hold real numbers; its dtype is {array.dtype}. {advice}")
+    wrong = ~(np.abs(array.astype(np.float64)) <= LARGEST)
+    if wrong.any():
+        raise of.DataError(
+            f"{path}: {name} must hold numbers that are finite in float32; {wrong.sum():,} of {wrong.size:,} are not, "
+            f"such as {array[wrong][0]}. {advice}"
+        )

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 import odeflow as of
-from odeflow_data.archive import load
+from odeflow_data.archive import load, require_finite
 from odeflow_data.series import Mode, SeriesData, padded
 
 FILE = "character_trajectories.npz"
@@ -59,8 +59,12 @@ class CharacterTrajectories(SeriesData):
         x, offsets, label = load(self.path, ARRAYS, [], ADVICE).values()
         shapes = ", ".join(str(each.shape) for each in (x, offsets, label))
         form = x.ndim == 2 and x.shape[1] == self.dim and label.ndim == 1 and offsets.shape == (len(label) + 1,)
-        if not form or offsets[0] != 0 or offsets[-1] != len(x) or (np.diff(offsets) < 1).any():
+        whole = offsets.dtype.kind in "iu" and label.dtype.kind in "iu"
+        fit = form and whole and offsets[0] == 0 and offsets[-1] == len(x) and (offsets[:-1] < offsets[1:]).all()
+        if not fit or not len(label) or (label < 0).any() or (label >= self.num_classes).any():
             raise of.DataError(f"{self.path} holds arrays that do not fit together, of shapes {shapes}. {ADVICE}")
+        require_finite(self.path, ARRAYS[0], x, ADVICE)
+        offsets = offsets.astype(np.int64)
         length = np.diff(offsets)
         t = (np.arange(len(x)) - np.repeat(offsets[:-1], length)) / (LONGEST - 1)
         whole = padded(t, x, np.ones(x.shape, bool), offsets)

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import odeflow as of
-from odeflow_data.archive import load
+from odeflow_data.archive import load, require_finite
 from odeflow_data.series import Divisor, Mode, SeriesData, ranges, scaled
 
 FILE = "hopper_first1500.npz"
@@ -43,6 +44,8 @@ class Hopper(SeriesData):
         SettingError: A number is out of its range.
     """
 
+    standardises = True
+
     def __init__(
         self,
         root: str = "~/.cache/odeflow/hopper",
@@ -64,14 +67,17 @@ class Hopper(SeriesData):
         self.val_share, self.test_share = val, test
 
     def setup(self, stage: str) -> None:
-        states = torch.from_numpy(load(self.path, ["data"], [], ADVICE)["data"]).float()
-        if states.ndim != 3 or states.shape[2] != self.dim or not states.isfinite().all():
-            raise of.DataError(f"{self.path} holds data of shape {tuple(states.shape)}, or not finite. {ADVICE}")
+        data = load(self.path, ["data"], [], ADVICE)["data"]
+        if data.ndim != 3 or data.shape[2] != self.dim or 0 in data.shape:
+            raise of.DataError(f"{self.path} holds data of shape {data.shape}. {ADVICE}")
+        require_finite(self.path, "data", data, ADVICE)
+        states = torch.from_numpy(data.astype(np.float32))
         count, times = states.shape[:2]
         t = torch.arange(times).expand(count, -1) / times
         everywhere = torch.ones_like(states, dtype=torch.bool)
         whole = of.Series(t, states, everywhere, everywhere)
-        whole = scaled(whole, *ranges(whole, self.divisor))
+        self.units = self.units or ranges(whole, self.divisor)
+        whole = scaled(whole, self.units)
         if self.mode == "interpolation":
             whole = self._cut(whole)
         self.divide(whole, self.val_share, self.test_share, span=1.0)

@@ -1,14 +1,16 @@
 """IrregularSeries: anyone's time series, with times of their own and gaps."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import odeflow as of
-from odeflow_data.archive import load
+from odeflow_data.archive import LARGEST, load
 from odeflow_data.series import Mode, SeriesData, moments, scaled
 
 ADVICE = (
@@ -24,15 +26,10 @@ class IrregularSeries(SeriesData):
     series is shorter; `y`, (N, T, d) or (N, T); maybe `mask`, of the shape of `y`, true where it was observed; maybe
     `label`, (N,), whole numbers from 0 on. NaN in `y` means that nothing was observed, too.
 
-    Attributes:
-        shift: (d,) what standardisation subtracts: `y * scale + shift` has the units of the file.
-        scale: (d,) what it divides by.
-        origin: The first time, in the file's, that batches count from.
-        unit: The time, in the file's, that is 1 in batches.
-
     Args:
         path: The file.
-        standardise: Whether each dimension is standardised by what was observed of the training series.
+        standardise: Whether each dimension is standardised by what was observed of the training series. A trained model
+            keeps to what it was trained with, whatever this says, and so with the times.
         scale_time: Whether all times are mapped to [0, 1].
         mode: What is to be predicted: all from a share of the times, or the end from the beginning.
         observed: The share that is seen, of the times or of each series' span.
@@ -45,6 +42,8 @@ class IrregularSeries(SeriesData):
         SettingError: A number is out of its range.
         DataError: There is no such file, or what is in it are no time series.
     """
+
+    standardises = True
 
     def __init__(
         self,
@@ -71,19 +70,48 @@ class IrregularSeries(SeriesData):
     def setup(self, stage: str) -> None:
         arrays = load(self.path, ["t", "y"], ["mask", "label"], ADVICE)
         t, y, exists = _checked(self.path, arrays)
-        self.origin = float(np.nanmin(t)) if self.scale_time else 0.0
-        self.unit = (float(np.nanmax(t)) - self.origin or 1.0) if self.scale_time else 1.0
+        known = self.units
+        units = self._clock(t) if known is None else known
         last = np.fmax.accumulate(t, axis=1)  # the padding repeats the last time
-        times = torch.from_numpy((last - self.origin) / self.unit).float()
+        times = torch.from_numpy((last - units.origin) / units.unit).float()
+        if known is None:
+            self._require_resolved(last, times)
+            self._require_observed(exists)
         observed = torch.from_numpy(exists)
         values = torch.from_numpy(np.where(exists, y, 0.0))
         label = torch.from_numpy(arrays["label"].astype(np.int64)) if "label" in arrays else None
         self.divide(of.Series(times, values, observed, observed, label), self.val_share, self.test_share)
-        self.shift, self.scale = torch.zeros(self.dim).double(), torch.ones(self.dim).double()
-        if self.standardise:
-            self.shift, self.scale = moments(self.train)
-        parts = (scaled(part, self.shift, self.scale) for part in (self.train, self.val, self.test))
+        if known is None and self.standardise:
+            shift, scale = moments(self.train)
+            units = replace(units, shift=tuple(shift.tolist()), scale=tuple(scale.tolist()))
+        self.units = units
+        parts = (scaled(part, units) for part in (self.train, self.val, self.test))
         self.train, self.val, self.test = (part._replace(y=part.y.float()) for part in parts)
+
+    def _clock(self, t: NDArray[np.float64]) -> of.Units:
+        """Units whose times are those of the batches."""
+        first, last = float(np.nanmin(t)), float(np.nanmax(t))
+        if first == last:
+            raise of.DataError(f"{self.path}: all times are {first:g}; a time series needs different ones. {ADVICE}")
+        return of.Units(origin=first, unit=last - first) if self.scale_time else of.Units()
+
+    def _require_resolved(self, t: NDArray[np.float64], times: Tensor) -> None:
+        """Raises where different times without a scale are the same in float32, as those in seconds since 1970 are."""
+        lost = (np.diff(t, axis=1) > 0) & (torch.diff(times, dim=1) == 0).numpy()
+        if not self.scale_time and lost.any():
+            raise of.DataError(
+                f"{self.path}: {lost.sum():,} steps of time vanish in float32, whose numbers near "
+                f"{np.abs(t).max():g} lie {np.spacing(np.float32(np.abs(t).max())):g} apart. Subtract the first time, "
+                "or set --data.scale_time=true"
+            )
+
+    def _require_observed(self, exists: NDArray[np.bool_]) -> None:
+        never = np.flatnonzero(~exists.any(axis=(0, 1)))
+        if len(never):
+            raise of.DataError(
+                f"{self.path}: nothing was ever observed of dimension {', '.join(map(str, never[:5]))} of {self.dim}, "
+                "counted from 0. Leave out what is empty"
+            )
 
 
 def _check_numbers(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
@@ -119,7 +147,7 @@ def _checked(
         f"{path}: t may be NaN only after the last time of a series. Put NaN in y for what is missing",
     )
     _refuse(
-        (np.isinf(t[:, 1:]) | (np.diff(t, axis=1) < 0)).any(axis=1) | np.isinf(t[:, 0]),
+        (np.abs(t) > LARGEST) | (np.diff(t, axis=1, prepend=t[:, :1]) < 0),
         f"{path}: the times of each series must be finite and increase. Sort t and y by np.argsort(t, axis=1)",
     )
     mask = arrays.get("mask", np.ones(arrays["y"].shape, bool))
@@ -129,16 +157,15 @@ def _checked(
         )
     y, mask = (part[:, :, None] if part.ndim == 2 else part for part in (y, mask.astype(bool)))
     exists = mask & ~np.isnan(y) & ~ended[:, :, None]
-    infinite = (np.isinf(y) & exists).reshape(len(y), -1).any(axis=1)
-    _refuse(infinite, f"{path}: y must be finite. Put NaN for what is missing")
+    _refuse((np.abs(y) > LARGEST) & exists, f"{path}: y must be finite in float32. Put NaN for what is missing")
     empty = ~exists.reshape(len(y), -1).any(axis=1)
     _refuse(empty, f"{path}: something must have been observed of each series. Leave the empty ones out")
     return t, y, exists
 
 
 def _refuse(wrong: NDArray[np.bool_], message: str) -> None:
-    """Raises if any of the series is wrong, and says which."""
-    rows = np.flatnonzero(wrong)
+    """Raises if anything (N, …) of the series is wrong, and says of which."""
+    rows = np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1))
     if len(rows):
         raise of.DataError(
             f"{message}; wrong are {len(rows)} of {len(wrong)} series, the first of them number {rows[0]}"

@@ -2,6 +2,7 @@
 
 import torch
 
+import odeflow as of
 from odeflow_data.forecast import Forecast
 
 FIRST = 1900
@@ -26,9 +27,6 @@ class LynxHare(Forecast):
     Source: Howard (2009), "Modeling Basics", after the records in Elton & Nicholson (1942), "The ten-year cycle in
         numbers of the lynx in Canada", Journal of Animal Ecology 11, 215–244.
 
-    Attributes:
-        scale: (2,), the unit of each species, in thousands of pelts.
-
     Args:
         known: Share of the years that train.
         batch_time: Number of years in a piece.
@@ -40,6 +38,8 @@ class LynxHare(Forecast):
         SettingError: A number is out of its range.
     """
 
+    standardises = True
+
     def __init__(
         self, known: float = 0.7, batch_time: int = 6, batch_size: int = 10, steps: int = 50, scaled: bool = True
     ) -> None:
@@ -50,5 +50,7 @@ class LynxHare(Forecast):
     def setup(self, stage: str) -> None:
         pelts = torch.tensor([HARE, LYNX]).T
         self.t = torch.arange(float(len(pelts)))
-        self.scale = pelts[: self.split].mean(dim=0) if self.scaled else torch.ones(2)
-        self.y = pelts / self.scale
+        if self.units is None:
+            mean = pelts[: self.split].mean(dim=0).tolist() if self.scaled else (1.0,)
+            self.units = of.Units(scale=tuple(mean))
+        self.y = self.units.standardised(pelts)

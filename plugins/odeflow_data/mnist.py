@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import math
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import odeflow as of
+from odeflow_data.archive import reading
 from odeflow_data.download import fetch, keep
 
 URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -24,14 +24,13 @@ FILES = {  # md5 of the decompressed files, since gzip containers differ between
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 MEAN, STD = 0.1307, 0.3081
-UNREADABLE = (OSError, EOFError, zlib.error)  # what gzip raises on a damaged file
 
 
 class MNIST(of.DataModule):
     """70,000 images of 28×28 pixels in ten classes; the published 60,000 / 10,000 split.
 
     The last `val_size` training images, shuffled by `seed`, are kept for validation. Files that `root` lacks are
-    downloaded and checked.
+    downloaded; all are checked whenever they are read.
 
     Source: LeCun, Cortes & Burges (1998), "The MNIST database of handwritten digits". CC BY-SA 3.0.
 
@@ -46,6 +45,8 @@ class MNIST(of.DataModule):
         seed: Of the split.
         url: Where missing files are downloaded from.
     """
+
+    standardises = True
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class MNIST(of.DataModule):
         self.shape = (1, 28, 28)
         self.root, self.url = Path(root).expanduser(), url
         self.batch_size, self.val_size, self.augment, self.seed = batch_size, val_size, augment, seed
-        self.mean, self.std = (MEAN, STD) if standardise else (0.0, 1.0)
+        self.units = of.Units((MEAN,), (STD,)) if standardise else of.Units()
 
     def prepare_data(self) -> None:
         for name, checksum in FILES.items():
@@ -94,7 +95,11 @@ class MNIST(of.DataModule):
                 f"{self.root} holds images of {part} of shape {tuple(images.shape)} and labels of shape "
                 f"{tuple(labels.shape)}; wanted (n, 28, 28) and (n,)"
             )
-        return (images[:, None].float() / 255 - self.mean) / self.std, labels.long()
+        return self._known.standardised(images[:, None].float() / 255), labels.long()
+
+    @property
+    def _known(self) -> of.Units:
+        return self.units or of.Units()
 
     def train_dataloader(self) -> DataLoader[object]:
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True, drop_last=True)
@@ -112,7 +117,8 @@ class MNIST(of.DataModule):
         if not (self.augment and self.trainer is not None and self.trainer.training):
             return batch
         images, labels = batch
-        return random_affine(images, dark=-self.mean / self.std), labels
+        dark = float(self._known.standardised(torch.zeros(1)))
+        return random_affine(images, dark=dark), labels
 
 
 def random_affine(
@@ -157,13 +163,9 @@ def _download(url: str, root: Path, name: str, checksum: str) -> None:
     """Fetches one gzipped file, and keeps it decompressed once its contents are the published ones."""
     address = f"{url.rstrip('/')}/{name}.gz"
     packed = fetch(address, root, name, "Put the four IDX files there")
-    try:
+    with reading(address, failed="is not a gzip file"):
         contents = gzip.decompress(packed.getvalue())
-    except UNREADABLE as problem:
-        raise of.DataError(f"{address} is not a gzip file: {problem}") from problem
-    found = hashlib.md5(contents, usedforsecurity=False).hexdigest()
-    if found != checksum:
-        raise of.DataError(f"{name} from {url} is damaged or another file: md5 {found}, wanted {checksum}")
+    _check(contents, f"{name} from {url}", checksum)
     keep(root, name, lambda part: part.write_bytes(contents))
 
 
@@ -178,15 +180,14 @@ def read_idx(root: Path, name: str) -> Tensor:
         uint8, of the shape that the file states.
 
     Raises:
-        DataError: The file is absent, truncated, or no IDX file of bytes.
+        DataError: The file is absent, truncated, no IDX file of bytes, or not the published one.
     """
     plain, packed = root / name, root / f"{name}.gz"
     if not _present(root, name):
         raise of.DataError(f"{root} has neither {name} nor {name}.gz; it must hold MNIST's four IDX files")
-    try:
-        contents = plain.read_bytes() if plain.is_file() else gzip.decompress(packed.read_bytes())
-    except UNREADABLE as problem:
-        raise of.DataError(f"{packed} cannot be decompressed: {problem}. Delete it to download it again") from problem
+    source = plain if plain.is_file() else packed
+    with reading(source, "Delete it to download it again", "cannot be decompressed"):
+        contents = plain.read_bytes() if source == plain else gzip.decompress(packed.read_bytes())
     if len(contents) < 4 or contents[:3] != b"\x00\x00\x08":
         raise of.DataError(f"{name} is no IDX file of bytes: it begins with {contents[:4].hex(' ') or 'nothing'}")
     start = 4 + 4 * contents[3]
@@ -194,4 +195,12 @@ def read_idx(root: Path, name: str) -> Tensor:
     total = start + math.prod(shape)
     if len(contents) != total:
         raise of.DataError(f"{name} states the shape {shape}, so {total} bytes in all, but has {len(contents)}")
+    _check(contents, str(source), FILES[name], "Delete it to download it again")
     return torch.from_numpy(np.frombuffer(contents, np.uint8, offset=start).reshape(shape).copy())
+
+
+def _check(contents: bytes, origin: str, checksum: str, advice: str = "") -> None:
+    """Raises unless the contents are the published ones."""
+    found = hashlib.md5(contents, usedforsecurity=False).hexdigest()
+    if found != checksum:
+        raise of.DataError(f"{origin} is damaged or another file: md5 {found}, wanted {checksum}. {advice}".rstrip())

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 import odeflow as of
-from odeflow_data.archive import load
+from odeflow_data.archive import load, require_finite
 from odeflow_data.forecast import Forecast
 
 FILE = "schmidt_lipson.npz"
@@ -60,11 +60,12 @@ class Pendulum(Forecast):
 
     def setup(self, stage: str) -> None:
         table = self._array(self.series)
-        if table.ndim != 2 or table.shape[1] < 2 + self.dim or not np.isfinite(table).all():
+        if table.ndim != 2 or table.shape[1] < 2 + self.dim:
             raise of.DataError(
-                f"{self.series} in {self.path} must hold finite numbers in the columns trial, t and "
+                f"{self.series} in {self.path} must hold numbers in the columns trial, t and "
                 f"{', '.join(self.variables)}; it has the shape {table.shape}. {ADVICE}"
             )
+        require_finite(self.path, self.series, table, ADVICE)
         rows = table[table[:, 0] == self.trial]
         t = torch.from_numpy(rows[:, 1]) if len(rows) else torch.empty(0)
         if len(t) < 2 or not (t.diff() > 0).all():

@@ -4,8 +4,6 @@ import gzip
 import hashlib
 import io
 import tarfile
-import zipfile
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 import odeflow as of
+from odeflow_data.archive import load, reading
 from odeflow_data.download import fetch, keep
 from odeflow_data.series import Divisor, Mode, SeriesData, padded, ranges, scaled
 
@@ -36,7 +35,8 @@ FEATURES = (
     *("TroponinT", "Urine", "WBC"),
 )
 HOURS = 48
-UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError)  # on a damaged archive
+DTYPES = {"stay": np.int16, "minute": np.int16, "feature": np.int8, "value": np.float32, "death": np.int8}
+"""What the arrays of `Stays` are kept as."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,18 @@ class Stays:
     feature: NDArray[np.int8]
     value: NDArray[np.float32]
     death: NDArray[np.int8]
+
+    @property
+    def sound(self) -> bool:
+        """Whether these can be what `parse` gave."""
+        mine: dict[str, NDArray[np.generic]] = vars(self)
+        if any(mine[name].dtype != wanted or mine[name].ndim != 1 for name, wanted in DTYPES.items()):
+            return False
+        if not len(self.stay) == len(self.minute) == len(self.feature) == len(self.value) > 0:
+            return False
+        bounds = {"stay": len(self.death), "minute": 60 * HOURS + 1, "feature": len(FEATURES), "death": 2}
+        inside = all(0 <= vars(self)[name].min() <= vars(self)[name].max() < bound for name, bound in bounds.items())
+        return bool(inside and np.isfinite(self.value).all() and (np.diff(self.stay) >= 0).all())
 
 
 class PhysioNet2012(SeriesData):
@@ -97,6 +109,8 @@ class PhysioNet2012(SeriesData):
         SettingError: A number is out of its range.
     """
 
+    standardises = True
+
     def __init__(
         self,
         root: str = "~/.cache/odeflow/physionet2012",
@@ -128,7 +142,8 @@ class PhysioNet2012(SeriesData):
     def setup(self, stage: str) -> None:
         stays = read(self.root)
         whole = quantised(stays, self.quantisation)
-        self.divide(scaled(whole, *ranges(whole, self.divisor)), self.val_share, self.test_share, span=1.0)
+        self.units = self.units or ranges(whole, self.divisor, unit=HOURS)
+        self.divide(scaled(whole, self.units), self.val_share, self.test_share, span=1.0)
 
 
 def quantised(stays: Stays, hours: float) -> of.Series:
@@ -215,20 +230,20 @@ def parse(texts: dict[str, bytes], outcomes: bytes) -> Stays:
 def _cached(root: Path) -> Stays | None:
     """What an earlier reading kept, if it is whole."""
     try:
-        with (root / CACHE).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return Stays(**{name: archive[name] for name in Stays.__annotations__})
-    except (*UNREADABLE, ValueError, KeyError, AttributeError, zipfile.BadZipFile):  # np.load of text, of an array
+        stays = Stays(**load(root / CACHE, list(Stays.__annotations__), [], ""))
+    except of.DataError:
         return None
+    return stays if stays.sound else None
 
 
 def _checked_texts(packed: bytes, origin: str) -> dict[str, bytes]:
     """The text of each stay, if they are the published ones."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(packed))) as archive:
-            files = [(Path(each.name).stem, archive.extractfile(each)) for each in archive if each.isfile()]
-            texts = {name: file.read().replace(b"\r", b"") for name, file in files if file is not None}
-    except UNREADABLE as problem:
-        raise of.DataError(f"{origin} cannot be unpacked: {problem}. Delete it to download it again") from problem
+    with (
+        reading(origin, "Delete it to download it again", "cannot be unpacked"),
+        tarfile.open(fileobj=io.BytesIO(gzip.decompress(packed))) as archive,
+    ):
+        files = [(Path(each.name).stem, archive.extractfile(each)) for each in archive if each.isfile()]
+        texts = {name: file.read().replace(b"\r", b"") for name, file in files if file is not None}
     _checked(b"".join(texts[name] for name in sorted(texts)), ARCHIVE, origin)
     return texts
 

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import zipfile
-import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import odeflow as of
+from odeflow_data.archive import load, reading
 from odeflow_data.download import fetch, keep
 from odeflow_data.table import Table, batches
 
@@ -25,7 +25,6 @@ VALID, TRAIN = 2_049_280, 1_659_917
 """Number of minutes without missing values, and of those of them that train."""
 FIELDS = (2, 4, 6, 7, 8)
 """Active power, voltage and three sub-meterings among a line's nine fields; the time is field 1."""
-UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, KeyError, RuntimeError)  # on a damaged or locked zip
 
 
 class Power(Table):
@@ -38,14 +37,14 @@ class Power(Table):
     on the time in its table, with no word on how it was drawn; ours is drawn last, which leaves all else as it was.
 
     `root` may hold the published zip or the text inside it; what it lacks is downloaded and checked. The first
-    reading keeps the parsed table beside them as `.npy`, where it can be written.
+    reading keeps the parsed table beside them as `.npz`, where it can be written.
 
     Source: Hebrail & Berard (2006), "Individual Household Electric Power Consumption", UCI, doi:10.24432/C58K54,
         CC BY 4.0. Preprocessing: Papamakarios, Pavlakou & Murray (2017), "Masked Autoregressive Flow for Density
         Estimation", appendix, and `datasets/power.py` of https://github.com/gpapamak/maf.
 
     Args:
-        root: Folder of `household_power_consumption.zip`, `.txt` or `.npy`.
+        root: Folder of `household_power_consumption.zip`, `.txt` or `.npz`.
         batch_size: Number of rows in a batch, in training and evaluation; the last one may be smaller.
         limit: Number of training rows that are used, drawn by `seed`; by default all.
         seed: Of that choice; the published split knows no seed.
@@ -54,6 +53,8 @@ class Power(Table):
     Raises:
         SettingError: `limit` is not among the possible numbers.
     """
+
+    standardises = True
 
     def __init__(
         self,
@@ -76,7 +77,9 @@ class Power(Table):
             _download(self.url, self.root)
 
     def setup(self, stage: str) -> None:
-        x = preprocess(read(self.root))
+        rows = spread(read(self.root))
+        self.units = self.units or fitted(rows)
+        x = self.units.standardised(torch.from_numpy(rows)).float()
         size = shares(len(x))
         train, self.val, self.test = x.split([len(x) - size["val"] - size["test"], size["val"], size["test"]])
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))
@@ -92,14 +95,11 @@ def shares(count: int) -> dict[str, int]:
     return {"test": test, "val": int(0.1 * (count - test))}
 
 
-def preprocess(table: NDArray[np.float64]) -> Tensor:
-    """Rows shuffled, spread by noise and standardised: training, validation and test in this order.
+def spread(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows shuffled and spread by noise: training, validation and test in this order.
 
     Args:
         table: (N, 6), as measured.
-
-    Returns:
-        (N, 6), in float32.
     """
     random = np.random.RandomState(42)
     count = len(table)
@@ -108,9 +108,13 @@ def preprocess(table: NDArray[np.float64]) -> Tensor:
     x[:, 0] += 0.001 * random.rand(count)
     x[:, 2:5] += random.rand(count, 3)
     x[:, 5] += random.rand(count)
-    known = x[: count - shares(count)["test"]]
-    x = (x - known.mean(axis=0)) / known.std(axis=0)
-    return torch.from_numpy(x.astype(np.float32))
+    return x
+
+
+def fitted(rows: NDArray[np.float64]) -> of.Units:
+    """Units in which training and validation together, of rows as of `spread`, have mean 0 and standard deviation 1."""
+    known = rows[: len(rows) - shares(len(rows))["test"]]
+    return of.Units(tuple(known.mean(axis=0).tolist()), tuple(known.std(axis=0).tolist()))
 
 
 def read(root: Path) -> NDArray[np.float64]:
@@ -129,17 +133,14 @@ def read(root: Path) -> NDArray[np.float64]:
     if cached is not None:
         return cached
     packed, plain = root / f"{NAME}.zip", root / f"{NAME}.txt"
-    try:
-        text = plain.read_bytes() if plain.is_file() else _unpacked(packed)
-    except FileNotFoundError as problem:
-        raise of.DataError(
-            f"{root} has neither {packed.name} nor {plain.name}; it must hold UCI's data set"
-        ) from problem
-    except UNREADABLE as problem:
-        raise of.DataError(f"{packed} cannot be unpacked: {problem}. Delete it to download it again") from problem
-    table = parse(_checked(text, str(plain if plain.is_file() else packed)))
+    source = plain if plain.is_file() else packed
+    if not source.is_file():
+        raise of.DataError(f"{root} has neither {packed.name} nor {plain.name}; it must hold UCI's data set")
+    with reading(source, "Delete it to download it again", "cannot be unpacked"):
+        text = plain.read_bytes() if source == plain else _unpacked(packed)
+    table = parse(_checked(text, str(source)))
     with suppress(of.DataError):  # a folder that cannot be written only costs the time of reading again
-        keep(root, f"{NAME}.npy", lambda part: np.save(part, table))
+        keep(root, f"{NAME}.npz", lambda part: np.savez(part, table=table))
     return table
 
 
@@ -176,10 +177,10 @@ def parse(text: bytes) -> NDArray[np.float64]:
 def _cached(root: Path) -> NDArray[np.float64] | None:
     """What an earlier reading kept, if it is whole."""
     try:
-        table = np.load(root / f"{NAME}.npy", mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+        table = load(root / f"{NAME}.npz", ["table"], [], "")["table"]
+    except of.DataError:
         return None
-    whole = isinstance(table, np.ndarray) and table.shape == (VALID, 1 + len(FIELDS)) and table.dtype == np.float64
+    whole = table.shape == (VALID, 1 + len(FIELDS)) and table.dtype == np.float64 and np.isfinite(table).all()
     return table if whole else None
 
 
@@ -203,9 +204,7 @@ def _checked(text: bytes, origin: str) -> bytes:
 def _download(url: str, root: Path) -> None:
     """Fetches the zip, and keeps it once the text in it is the published one."""
     packed = fetch(url, root, f"{NAME}.zip", "Put it there")
-    try:
+    with reading(url, failed=f"is not the zip of {NAME}.txt"):
         text = _unpacked(packed)
-    except UNREADABLE as problem:
-        raise of.DataError(f"{url} is not the zip of {NAME}.txt: {problem}") from problem
     _checked(text, url)
     keep(root, f"{NAME}.zip", lambda part: part.write_bytes(packed.getvalue()))

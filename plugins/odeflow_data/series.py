@@ -215,27 +215,26 @@ def padded(t: NDArray[Any], y: NDArray[Any], exists: NDArray[Any], offsets: NDAr
     return of.Series(torch.from_numpy(t[rows]).float(), values, observed, observed)
 
 
-def scaled(whole: of.Series, shift: Tensor, scale: Tensor) -> of.Series:
-    """The series with values (y − shift) / scale, and 0 still where there is none.
+def scaled(whole: of.Series, units: of.Units) -> of.Series:
+    """The series with standardised values, and 0 still where there is none.
 
     Args:
-        whole: The series.
-        shift: (d,).
-        scale: (d,).
+        whole: The series, with values in the file's units.
+        units: What to standardise by.
     """
     observed = whole.seen | whole.target
-    return whole._replace(y=((whole.y - shift) / scale).masked_fill(~observed, 0.0))
+    return whole._replace(y=units.standardised(whole.y).masked_fill(~observed, 0.0))
 
 
-def ranges(whole: of.Series, divisor: Divisor = "range") -> tuple[Tensor, Tensor]:
-    """The smallest value of each dimension, and the width of its range, or its largest value; 1 where that is 0.
+def ranges(whole: of.Series, divisor: Divisor = "range", unit: float = 1.0) -> of.Units:
+    """Units in which each dimension has its smallest value subtracted, and is divided by its range or largest value.
+
+    Where that is 0, the divisor is 1.
 
     Args:
         whole: The series.
         divisor: Which is wanted: after division by the range, values lie in [0, 1].
-
-    Returns:
-        (d,) and (d,).
+        unit: Of the times, which begin at 0.
 
     Raises:
         SettingError: `divisor` is neither.
@@ -247,7 +246,7 @@ def ranges(whole: of.Series, divisor: Divisor = "range") -> tuple[Tensor, Tensor
     high = whole.y.masked_fill(~observed, -torch.inf).amax(dim=(0, 1))
     low, high = low.masked_fill(low > high, 0.0), high.masked_fill(low > high, 0.0)  # where nothing was observed
     scale = high - low if divisor == "range" else high
-    return low, scale.masked_fill(scale == 0, 1.0)
+    return of.Units(tuple(low.tolist()), tuple(scale.masked_fill(scale == 0, 1.0).tolist()), unit=unit)
 
 
 def moments(whole: of.Series) -> tuple[Tensor, Tensor]:

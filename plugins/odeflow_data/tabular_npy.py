@@ -1,7 +1,6 @@
 """TabularNPY: anyone's table of numbers from a NumPy file."""
 
 import zipfile
-import zlib
 from difflib import get_close_matches
 from pathlib import Path
 from typing import IO
@@ -14,19 +13,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import odeflow as of
+from odeflow_data.archive import LARGEST, reading
 from odeflow_data.table import Table, batches
 
+NO_ARRAYS = "is no .npy or .npz file"
 SHOWN = 5
 """Number of rows or columns that an error names."""
-UNREADABLE = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile)  # what a damaged file raises
 
 
 class TabularNPY(Table):
     """The rows of an (N, D) array in a `.npy` or `.npz` file, shuffled and split into training, validation and test.
-
-    Attributes:
-        mean: (D,) what standardisation subtracts, in float64: `x * std + mean` has the units of the file.
-        std: (D,) what it divides by.
 
     Args:
         path: The file.
@@ -34,13 +30,16 @@ class TabularNPY(Table):
         batch_size: Number of rows in a batch, in training and evaluation; the last one may be smaller.
         val: Share of the rows that validate.
         test: Share of the rows that test.
-        standardise: Whether each column is standardised by mean and standard deviation of the training rows.
+        standardise: Whether each column is standardised by mean and standard deviation of the training rows. A trained
+            model keeps to what it was trained with, whatever this says.
         seed: Of the split.
 
     Raises:
         SettingError: The shares leave nothing, or the file has no array of this name.
         DataError: There is no such file, or what is in it is no table of real numbers.
     """
+
+    standardises = True
 
     def __init__(
         self,
@@ -74,11 +73,15 @@ class TabularNPY(Table):
             )
         order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
         x = torch.from_numpy(table)[order]
-        self.mean, self.std = torch.zeros(self.dim, dtype=x.dtype), torch.ones(self.dim, dtype=x.dtype)
-        if self.standardise:
-            self._require_variation(x[:train])
-            self.mean, self.std = x[:train].mean(dim=0), x[:train].std(dim=0, correction=0)
-        self.train, self.val, self.test = ((x - self.mean) / self.std).float().split([train, val, test])
+        if self.units is None:
+            self.units = self._fitted(x[:train]) if self.standardise else of.Units()
+        self.train, self.val, self.test = self.units.standardised(x).float().split([train, val, test])
+
+    def _fitted(self, train: Tensor) -> of.Units:
+        """Units in which the training rows have mean 0 and standard deviation 1."""
+        self._require_variation(train)
+        mean, std = train.mean(dim=0), train.std(dim=0, correction=0)
+        return of.Units(tuple(mean.tolist()), tuple(std.tolist()))
 
     def _require_variation(self, train: Tensor) -> None:
         constant = (train.amax(dim=0) == train.amin(dim=0)).nonzero()[:, 0]
@@ -100,7 +103,7 @@ def _member(path: Path, key: str | None) -> str | None:
         if key is not None:
             raise of.SettingError(f"{path} holds one array without a name; leave out key = {key!r}")
         return None
-    with zipfile.ZipFile(path) as archive:
+    with reading(path, failed=NO_ARRAYS), zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     if key is None and len(names) == 1:
         return names[0]
@@ -115,15 +118,13 @@ def _member(path: Path, key: str | None) -> str | None:
 
 def _columns(path: Path, member: str | None) -> int:
     """Number of columns, from the header alone."""
-    try:
+    with reading(path, failed=NO_ARRAYS):
         if member is None:
             with path.open("rb") as stream:
                 shape, dtype = _header(stream)
         else:
             with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as stream:
                 shape, dtype = _header(stream)
-    except UNREADABLE as problem:
-        raise of.DataError(f"{path} is no .npy or .npz file: {problem}") from problem
     if len(shape) != 2 or shape[1] < 1:
         raise of.DataError(f"{path} must hold an array of shape (rows, columns); its shape is {shape}")
     if dtype.kind not in "fiub":
@@ -140,15 +141,13 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
 
 def _table(path: Path, member: str | None) -> NDArray[np.float64]:
     """The array, once all its numbers are finite in float32."""
-    try:
+    with reading(path):
         if member is None:
             table = np.load(path).astype(np.float64)
         else:
             with np.load(path) as archive:
                 table = archive[member].astype(np.float64)
-    except UNREADABLE as problem:
-        raise of.DataError(f"{path} cannot be read: {problem}") from problem
-    wrong = np.flatnonzero(~(np.abs(table) <= np.finfo(np.float32).max).all(axis=1))
+    wrong = np.flatnonzero(~(np.abs(table) <= LARGEST).all(axis=1))
     if len(wrong):
         raise of.DataError(
             f"{path} has numbers that are not finite, or too large for float32, in {_some('row', wrong.tolist())} "

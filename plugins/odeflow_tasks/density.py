@@ -147,6 +147,10 @@ class Density(of.Task):
         """(B,), log p(x) in nats."""
         return self.log_prob(self._spread(batch))
 
+    def restored(self, prediction: Tensor, units: of.Units) -> Tensor:
+        """Log-densities in nats per unit of the file, not of the standardised data."""
+        return prediction - units.log_volume(math.prod(self.shape))
+
     def figures(self, batch: Any) -> dict[str, Figure]:
         """Samples beside data, and in the plane the density, its way from base to data, and that of samples."""
         x = _data(batch)

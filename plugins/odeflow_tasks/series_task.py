@@ -161,6 +161,9 @@ class SeriesTask(of.Task, ABC):
         """(B, T, d), the predictions at the batch's times."""
         return self.predict(self.checked(batch))
 
+    def restored(self, prediction: Tensor, units: of.Units) -> Tensor:
+        return units.restored(prediction)
+
     def figures(self, batch: Any) -> dict[str, Figure]:
         """Truth, observations and prediction of the first series."""
         batch = series_figures.few(self.checked(batch))

@@ -137,6 +137,9 @@ class Trajectory(of.Task):
         """(T, B, d), the predicted trajectories."""
         return self._predicted(batch)
 
+    def restored(self, prediction: Tensor, units: of.Units) -> Tensor:
+        return units.restored(prediction)
+
     def figures(self, batch: of.Trajectories) -> dict[str, Figure]:
         """Truth beside prediction, segment by segment, over time and in phase space, and the field that was learned."""
         segments, states = self._cut(batch)

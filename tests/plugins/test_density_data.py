@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 import odeflow as of
 from odeflow import registry
 from odeflow_data import Power, TabularNPY, ToyDensity, download, power
+from odeflow_data.archive import load
 from odeflow_data.planar_density import DENSITIES
 
 SMOOTH = [name for name in DENSITIES if name != "checkerboard"]
@@ -508,7 +509,9 @@ def test_rows_are_prepared_as_for_maf() -> None:
     known = x[:-5]
     expected = (x - known.mean(axis=0)) / known.std(axis=0)
     before = table.copy()
-    torch.testing.assert_close(power.preprocess(table), torch.from_numpy(expected).float(), rtol=1e-6, atol=1e-6)
+    rows = power.spread(table)
+    prepared = power.fitted(rows).standardised(torch.from_numpy(rows))
+    torch.testing.assert_close(prepared, torch.from_numpy(expected), rtol=1e-6, atol=1e-6)
     assert np.array_equal(table, before)
 
 
@@ -521,9 +524,11 @@ def test_tenths_of_the_published_rows_are_the_published_sizes() -> None:
 def test_the_parts_are_the_rows_in_order(root: Path) -> None:
     """Training, validation and test follow each other in the prepared table, and lose no row."""
     data = ready(root)
-    prepared = power.preprocess(small_table())
     assert [len(data.train), len(data.val), len(data.test)] == [49, 5, 6]
-    assert torch.equal(torch.cat([data.train, data.val, data.test]), prepared)
+    whole = torch.cat([data.train, data.val, data.test])
+    torch.testing.assert_close(
+        data.units.restored(whole), torch.from_numpy(power.spread(small_table())), rtol=1e-4, atol=1e-3
+    )
 
 
 def test_batches_are_whole_tables(root: Path) -> None:
@@ -572,7 +577,7 @@ def test_a_batch_has_a_row(root: Path) -> None:
 def test_the_text_is_read_once(root: Path) -> None:
     """What was parsed is kept beside the zip and read without it, to the same values."""
     first = np.array(power.read(root))
-    assert holdings(root) == [f"{NAME}.npy", f"{NAME}.zip"]
+    assert holdings(root) == [f"{NAME}.npz", f"{NAME}.zip"]
     (root / f"{NAME}.zip").unlink()
     assert np.array_equal(power.read(root), first)
     assert len(ready(root).train) == 49
@@ -581,15 +586,18 @@ def test_the_text_is_read_once(root: Path) -> None:
 @pytest.mark.parametrize("rest", [b"", b"\x93NUMPY", b"garbage", packed(b"zip")], ids=["empty", "half", "text", "zip"])
 def test_a_broken_table_is_parsed_again(root: Path, rest: bytes) -> None:
     """A kept table that is none is neither trusted nor an obstacle."""
-    (root / f"{NAME}.npy").write_bytes(rest)
+    (root / f"{NAME}.npz").write_bytes(rest)
     assert np.array_equal(power.read(root), small_table())
-    assert np.array_equal(np.load(root / f"{NAME}.npy"), small_table())
+    assert np.array_equal(load(root / f"{NAME}.npz", ["table"], [], "")["table"], small_table())
 
 
-@pytest.mark.parametrize("other", [np.zeros((COUNT - 1, 6)), np.zeros((COUNT, 5)), np.zeros((COUNT, 6), np.float32)])
+@pytest.mark.parametrize(
+    "other",
+    [np.zeros((COUNT - 1, 6)), np.zeros((COUNT, 5)), np.zeros((COUNT, 6), np.float32), np.full((COUNT, 6), np.nan)],
+)
 def test_another_table_is_parsed_again(root: Path, other: np.ndarray) -> None:
-    """A kept table of another form is not taken."""
-    np.save(root / f"{NAME}.npy", other)
+    """A kept table of another form, or of no numbers, is not taken."""
+    np.savez(root / f"{NAME}.npz", table=other)
     assert np.array_equal(power.read(root), small_table())
 
 
@@ -622,7 +630,7 @@ def test_a_run_stopped_in_keeping_leaves_no_half(root: Path, monkeypatch: pytest
         patch.setattr(Path, "replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
             power.read(root)
-    assert not (root / f"{NAME}.npy").exists()
+    assert not (root / f"{NAME}.npz").exists()
     assert np.array_equal(power.read(root), small_table())
 
 
@@ -700,7 +708,7 @@ def test_a_missing_zip_is_downloaded_once(tmp_path: Path, publisher: Any) -> Non
     assert holdings(root) == [f"{NAME}.zip"]
     assert (root / f"{NAME}.zip").read_bytes() == publisher.files["power.zip"]
     data.setup("fit")
-    assert torch.equal(torch.cat([data.train, data.val, data.test]), power.preprocess(small_table()))
+    assert len(data.train) + len(data.val) + len(data.test) == COUNT
     (root / f"{NAME}.zip").unlink()
     data.prepare_data()
     assert publisher.requests == ["power.zip"]
@@ -717,7 +725,7 @@ def test_what_is_there_is_not_downloaded(tmp_path: Path, publisher: Any, kind: s
 
 def test_a_broken_table_alone_is_no_reason_to_do_without(tmp_path: Path, publisher: Any) -> None:
     """Where only a broken table is kept, the zip is downloaded."""
-    (tmp_path / f"{NAME}.npy").write_bytes(b"half")
+    (tmp_path / f"{NAME}.npz").write_bytes(b"half")
     assert len(ready(tmp_path, url=publisher.url).train) == 49
 
 
@@ -820,7 +828,7 @@ def tabular(path: Path, **settings: Any) -> TabularNPY:
 
 def everything(data: TabularNPY) -> Tensor:
     """All parts in the units of the file."""
-    return torch.cat([data.train, data.val, data.test]) * data.std + data.mean
+    return data.units.restored(torch.cat([data.train, data.val, data.test]))
 
 
 @pytest.mark.parametrize(("val", "test", "sizes"), [(0.1, 0.1, [32, 4, 4]), (0.25, 0.5, [10, 10, 20])])
@@ -848,7 +856,7 @@ def test_standardisation_can_be_left_out(tmp_path: Path) -> None:
     array[:, 1] = 7
     data = tabular(saved(tmp_path, array), standardise=False)
     assert rows(torch.cat([data.train, data.val, data.test])) == rows(torch.from_numpy(array).float())
-    assert torch.equal(everything(data)[:, 1], torch.full((40,), 7, dtype=torch.float64))
+    assert torch.equal(everything(data)[:, 1], torch.full((40,), 7.0))
 
 
 def test_one_seed_gives_one_split(tmp_path: Path) -> None:
@@ -858,7 +866,7 @@ def test_one_seed_gives_one_split(tmp_path: Path) -> None:
         torch.manual_seed(global_seed)
         data = TabularNPY(str(path), seed=seed, batch_size=batch_size)
         data.setup("test" if global_seed else "fit")
-        tests.append(data.test * data.std + data.mean)
+        tests.append(data.units.restored(data.test))
     assert torch.equal(tests[0], tests[1])
     assert not torch.equal(tests[0], tests[2])
 

@@ -257,7 +257,7 @@ def test_values_are_standardised_by_the_training_series(tmp_path: Path) -> None:
         assert observed.std(correction=0).item() == pytest.approx(1, abs=1e-5)
     for part in PARTS:
         ours, theirs = getattr(data, part), getattr(raw(tmp_path), part)
-        torch.testing.assert_close((ours.y * data.scale + data.shift)[ours.seen].float(), theirs.y[theirs.seen])
+        torch.testing.assert_close(data.units.restored(ours.y)[ours.seen].float(), theirs.y[theirs.seen])
 
 
 def test_times_are_scaled_to_the_unit_interval(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_times_are_scaled_to_the_unit_interval(tmp_path: Path) -> None:
     scaled, plain = raw(tmp_path), raw(tmp_path, scale_time=False)
     assert min(getattr(scaled, part).t.min() for part in PARTS) == 0
     assert max(getattr(scaled, part).t.max() for part in PARTS) == 1
-    torch.testing.assert_close(scaled.train.t * scaled.unit + scaled.origin, plain.train.t)
+    torch.testing.assert_close(scaled.units.restored_time(scaled.train.t).float(), plain.train.t)
 
 
 def test_common_times_and_flat_values_are_understood(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def with_value(value: float, series: int) -> Any:
         (changed(t=unsorted()), "must be finite and increase. Sort t and y by np.argsort(t, axis=1); wrong are 1 of 40 series, the first of them number 5"),
         (changed(t=holed()), "t may be NaN only after the last time of a series. Put NaN in y for what is missing; wrong are 1 of 40 series, the first of them number 7"),
         (changed(mask=np.ones((40, 12))), "mask must have the shape (40, 12, 2) of y, and be 0 or 1; its shape is (40, 12)"),
-        (changed(y=with_value(np.inf, 3)), "y must be finite. Put NaN for what is missing; wrong are 1 of 40 series, the first of them number 3"),
+        (changed(y=with_value(np.inf, 3)), "y must be finite in float32. Put NaN for what is missing; wrong are 1 of 40 series, the first of them number 3"),
         (changed(y=with_value(np.nan, 4)), "something must have been observed of each series. Leave the empty ones out; wrong are 1 of 40 series, the first of them number 4"),
         (changed(label=np.arange(40) - 1), "a whole number from 0 on for each of the 40 series; its shape is (40,), and it begins with [-1, 0, 1, 2, 3]"),
         (changed(label=np.arange(39)), "its shape is (39,)"),

@@ -1,0 +1,102 @@
+"""Units: how the numbers of a batch stand to those of the data's file."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from torch import Tensor
+
+from odeflow.errors import CheckpointError, DataError
+
+
+@dataclass(frozen=True)
+class Units:
+    """An affine map of each feature, and one of time: value in the file = shift + scale · value in a batch.
+
+    A model knows the numbers of its batches alone, so that the map belongs to it as its weights do: it is fitted once,
+    to what a model is trained on, and goes into the checkpoint. One entry stands for all features.
+
+    Attributes:
+        shift: (d,) or (1,), what standardisation subtracts, in the file's units.
+        scale: (d,) or (1,), what it divides by.
+        origin: The time, in the file's units, that is 0 in a batch.
+        unit: The time span, in the file's units, that is 1 in a batch.
+
+    Example:
+        >>> Units(shift=(50.0,), scale=(10.0,)).restored(torch.tensor([[0.5]]))
+        tensor([[55.]], dtype=torch.float64)
+    """
+
+    shift: tuple[float, ...] = (0.0,)
+    scale: tuple[float, ...] = (1.0,)
+    origin: float = 0.0
+    unit: float = 1.0
+
+    @classmethod
+    def of(cls, plain: Any) -> Self:
+        """The units that `plain` gave.
+
+        Raises:
+            CheckpointError: They are something else.
+        """
+        try:
+            shift, scale = (tuple(float(entry) for entry in plain[name]) for name in ("shift", "scale"))
+            return cls(shift, scale, float(plain["origin"]), float(plain["unit"]))
+        except (KeyError, TypeError, ValueError) as problem:
+            raise CheckpointError(
+                f"stored units must be lists shift and scale, and origin and unit; got {plain}"
+            ) from problem
+
+    def plain(self) -> dict[str, Any]:
+        """Lists and numbers, to be stored."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @property
+    def same(self) -> bool:
+        """Whether batches hold the numbers of the file."""
+        return self == Units()
+
+    def standardised(self, x: Tensor) -> Tensor:
+        """Values as batches have them.
+
+        Args:
+            x: (…, d), in the file's units.
+
+        Raises:
+            DataError: These are units of another number of features.
+        """
+        self._check(x)
+        return (x - x.new_tensor(self.shift)) / x.new_tensor(self.scale)
+
+    def restored(self, x: Tensor) -> Tensor:
+        """Values in the file's units, in float64 where they are others than in batches.
+
+        Args:
+            x: (…, d), as batches have them.
+
+        Raises:
+            DataError: These are units of another number of features.
+        """
+        self._check(x)
+        x = x if self.same else x.double()
+        return x if self.same else x * x.new_tensor(self.scale) + x.new_tensor(self.shift)
+
+    def restored_time(self, t: Tensor) -> Tensor:
+        """Times in the file's units, of any shape."""
+        return t if self.same else t.double() * self.unit + self.origin
+
+    def log_volume(self, size: int) -> float:
+        """Σ log |scale| over the values of a sample: what a log-density loses on the way to the file's units.
+
+        Args:
+            size: Number of values of a sample.
+        """
+        return math.fsum(math.log(abs(scale)) for scale in self.scale) * size / len(self.scale)
+
+    def _check(self, x: Tensor) -> None:
+        for entries in (self.shift, self.scale):
+            if len(entries) not in (1, x.shape[-1]):
+                raise DataError(
+                    f"the model was trained on data of {len(entries)} features; these have {x.shape[-1]}. "
+                    "Give data with the features that it was trained on, in their order"
+                )
