@@ -177,11 +177,8 @@ class ImplicitStages(MemoryStages):
             return slope
         value = self.evaluate(t, base.add(slope, alpha=weight))
         state = base.detach().add(slope, alpha=weight)
-        return attach(value, slope, partial(self._solve_transposed, self.inside(t), state, weight))
-
-    def _solve_transposed(self, t: float, y: Tensor, weight: float, value: Tensor) -> Tensor:
-        """(I − weight·J)⁻ᵀ value, with the Jacobian at (t, y)."""
-        return self.jacobian.at(self.field, t, y).factors(weight).solve(value, adjoint=True)
+        solve_transposed = partial(_solve_transposed, self.jacobian, self.field, self.inside(t), state, weight)
+        return attach(value, slope, solve_transposed)
 
     def error(self) -> Tensor:
         if not self.converged:
@@ -199,6 +196,11 @@ class ImplicitStages(MemoryStages):
     def advance(self) -> None:
         super().advance()
         self.linearised = None
+
+
+def _solve_transposed(jacobian: Jacobian, field: Field, t: float, y: Tensor, weight: float, value: Tensor) -> Tensor:
+    """(I − weight·J)⁻ᵀ value, with the Jacobian at (t, y). No method: stages hold the graph that this is a part of."""
+    return jacobian.at(field, t, y).factors(weight).solve(value, adjoint=True)
 
 
 class DiagonallyImplicit(Stepper):

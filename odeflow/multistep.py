@@ -84,11 +84,13 @@ class MultistepStages(MemoryStages):
             self.forget_slope()
         self.spacing, past = h, self.sides[: len(self.carried)]
         if len(self.carried) < self.order - 1:
-            self.single = stages_of(self.starter, self._counted, y, self.quadrature)
-            self.single.window = self.window
-            self.slopes = [self.single.first_slope(t, y).clone(), *self.carried]
-            self.sides = [self.single.sides[0], *past]
-            return self.finish(self.single.step(t, h, y))
+            single = self.single = stages_of(self.starter, self.field, y, self.quadrature)
+            single.window = self.window
+            self.slopes = [single.first_slope(t, y).clone(), *self.carried]
+            self.sides = [single.sides[0], *past]
+            y1 = single.step(t, h, y)
+            self.evaluations += single.evaluations
+            return self.finish(y1)
         self.single, self.slopes = None, [self.first_slope(t, y), *self.carried]
         self.sides = [self._side(), *past]
         self.rows, self.terms = adams(tuple(range(0, -self.order, -1))), self.slopes
@@ -99,10 +101,6 @@ class MultistepStages(MemoryStages):
             self.predicted_side = self._side()
             y1 = self._sum([1.0])[0]
         return self.finish(y1)
-
-    def _counted(self, t: Tensor, y: Tensor) -> Tensor:
-        self.evaluations += 1
-        return self.field(t, y)
 
     def _side(self) -> Sequence[Tensor | None]:
         return () if self.quadrature is None else self.quadrature.integrand
@@ -119,7 +117,12 @@ class MultistepStages(MemoryStages):
         return max(self.order, len(self.starter.interpolation[0]))
 
     def dense(self, theta: Sequence[float]) -> Tensor:
-        return self._sum(theta) if self.single is None else self.single.dense(theta)
+        if self.single is None:
+            return self._sum(theta)
+        before = self.single.evaluations
+        rows = self.single.dense(theta)
+        self.evaluations += self.single.evaluations - before
+        return rows
 
     def add_quadrature(self, h: float) -> None:
         if self.quadrature is None:

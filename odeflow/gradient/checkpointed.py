@@ -207,4 +207,5 @@ def _reverse(
     for segment in segments[:split]:
         state = advance(segment, state)
     _reverse(segments[split:], state, free - 1, advance, visit)
+    del state  # so that no level of the recursion holds one that was visited
     _reverse(segments[:split], start, free, advance, visit)

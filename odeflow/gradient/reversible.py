@@ -1,6 +1,7 @@
 """Reversible: exact gradients at constant memory, by a solve that can be run backwards."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -73,6 +74,21 @@ class Reversible(Gradient):
         return Solution(t, move_rows(field, t, y), stats)  # pyright: ignore[reportArgumentType]
 
 
+@dataclass(frozen=True)
+class _PairField:
+    """A field as seen by pairs (2, *state).
+
+    Attributes:
+        field: The vector field on one state.
+    """
+
+    field: Field
+
+    def __call__(self, t: Tensor, pair: Tensor) -> Tensor:
+        slope = self.field(t, pair[1])
+        return torch.stack((slope, slope))
+
+
 class _PairStages(ExplicitStages):
     """One reversible step on pairs (2, *state), made of two steps of the method.
 
@@ -85,13 +101,9 @@ class _PairStages(ExplicitStages):
 
     def __init__(self, tableau: Tableau, field: Field, like: Tensor, coupling: float) -> None:
         self.inner = stages_of(tableau, field, like)
-        super().__init__(tableau, self._pair_field)
-        self.single, self.coupling = field, coupling
+        super().__init__(tableau, _PairField(field))
+        self.coupling = coupling
         self.steps: list[tuple[float, float]] = []  # (start, size) of the accepted ones
-
-    def _pair_field(self, t: Tensor, pair: Tensor) -> Tensor:
-        slope = self.single(t, pair[1])
-        return torch.stack((slope, slope))
 
     def first_slope(self, t: float, y: Tensor) -> Tensor:
         slope = self.inner.first_slope(t, y[1])

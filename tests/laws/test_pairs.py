@@ -1,7 +1,9 @@
-"""Laws of states of all shapes: what is solved are numbers, however they are arranged."""
+"""Laws of every solver with every gradient: states of all shapes, and nothing that outlives a solve."""
 
+import gc
 import inspect
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Generator
 
 import pytest
 import torch
@@ -11,9 +13,11 @@ import odeflow as of
 from odeflow.registry import plugins
 from odeflow.state import State
 from odeflow.stepper import Stepper
+from odeflow_dynamics import MLP
 from odeflow_solvers import RK4, Dopri5, Kvaerno5, Rodas4
 
 D = torch.float64
+PAIRS = ("solver", "gradient")
 SHAPES = {
     "()": [()],
     "(B,)": [(4,)],
@@ -127,7 +131,7 @@ def flat(solver: of.Solver, y: State) -> State:
     return torch.cat([leaf.flatten() for leaf in leaves(y)])[None]
 
 
-@pytest.mark.parametrize(("solver", "gradient"), cases())
+@pytest.mark.parametrize(PAIRS, cases())
 def test_values_and_gradients_do_not_depend_on_the_shape(solver: of.Solver, gradient: of.Gradient) -> None:
     """A state of any shape, numbers alone and empty batches too, is solved and differentiated as a row of its entries.
 
@@ -159,3 +163,60 @@ def test_a_number_over_many_steps(solver: of.Solver, gradient: of.Gradient) -> N
     found = torch.stack([solution.y[-1], by_y0, -by_t[-1], by_t[0], solution(0.4), solution.events[0].t[0].exp() / 2])
     wanted = torch.tensor([-1.0, -1.0, -1.0, -1.0, -0.4, 0.0], dtype=D).exp()
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
+
+
+@pytest.fixture
+def uncollected() -> Generator[None]:
+    """Without the collector of reference cycles, after torch has imported what leaves some."""
+    torch.func.jvp(torch.cos, (torch.ones(()),), (torch.ones(()),))
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize(PAIRS, cases())
+@pytest.mark.usefixtures("uncollected")
+def test_nothing_outlives_a_solve(solver: of.Solver, gradient: of.Gradient) -> None:
+    """A field, its state and its parameters are freed with the results, without a search for reference cycles.
+
+    Values alone; values and gradients; with inner times that want gradients, dense output and events.
+    """
+    for wants_times, wants_grad in ((False, False), (False, True), (True, True)):
+        weight = torch.tensor(0.7, dtype=D, requires_grad=True)
+        field = field_of(solver, weight)
+        y0 = torch.ones(2, 2, dtype=D, requires_grad=True)
+        t = torch.tensor([0.1, 0.5, 1.1], dtype=D, requires_grad=wants_times)
+        shown = wants_times and isinstance(solver, Stepper) and isinstance(gradient, of.Backprop | of.Checkpointed)
+        event = of.Event(lambda t, y: total(t, y) - 1.0, terminal=False)
+        kinds = {"dense": True, "event": event} if shown else {}
+        with torch.set_grad_enabled(wants_grad):
+            solution = of.solve(field, y0, t, solver=solver, gradient=gradient, params=[weight], **kinds)
+            assert isinstance(solution.y, Tensor)
+            loss = solution.y.sum() + (solution(0.4).sum() if shown else 0)
+        if wants_grad:
+            loss.backward()
+        references = [weakref.ref(each) for each in (field, y0, weight, t, solution.y)]
+        del field, y0, weight, t, event, kinds, solution, loss
+        assert [reference() for reference in references] == [None] * 5
+
+
+@pytest.mark.parametrize("gradient", [of.Checkpointed(every=2, per_stage=True), of.Backprop(), of.Adjoint()], ids=type)
+@pytest.mark.usefixtures("uncollected")
+def test_nothing_outlives_a_flow(gradient: of.Gradient) -> None:
+    """So it is with flows that have penalties, and with densities, in both directions."""
+    flow = of.Flow(MLP(2), RK4(num_steps=2), gradient, regularizers=[of.Kinetic(0.1), of.Jacobian(0.1), of.Taylor(0.1)])
+    flows: list[torch.nn.Module] = [flow]
+    for divergence in (of.Exact(), of.Hutchinson(), of.HutchPlusPlus()):
+        flows.append(of.CNF(of.Flow(MLP(2), RK4(num_steps=2), gradient), (2,), divergence=divergence))
+    del flow, divergence
+    while flows:
+        model, x = flows.pop(), torch.ones(3, 2, requires_grad=True)
+        if isinstance(model, of.CNF):
+            loss = model().log_prob(x).sum() + model().rsample((3,)).sum()
+        else:
+            assert isinstance(model, of.Flow)
+            loss = model(x).sum() + torch.stack(list(model.penalties.values())).sum()
+        loss.backward()
+        references = [weakref.ref(each) for each in (model, x, *model.parameters())]
+        del model, x, loss
+        assert not any(reference() is not None for reference in references)
