@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from odeflow import registry, weights
 from odeflow.errors import CheckpointError, PluginError
-from odeflow.plain import mapping
+from odeflow.plain import class_spec, mapping, shown
 from odeflow.task import KEY, Task, stored_units
 
 
@@ -37,12 +38,32 @@ def specs(path: str | Path) -> dict[str, Any]:
         CheckpointError: It holds none.
     """
     stored = mapping(read(path).get(KEY))
-    if stored is None or "model" not in stored:
+    if stored is None or stored.get("model") is None:
         raise CheckpointError(
             f"{path} does not say how its model was built: it was not written by an odeflow Task, "
             "or the task's arguments were not plain data. On the command line, a recipe given by -c can say it"
         )
-    return {key: stored[key] for key in ("model", "data") if key in stored}
+    found = {key: stored[key] for key in ("model", "data") if key in stored}
+    for key, spec in found.items():
+        if class_spec(spec) is None or not isinstance(spec["class_path"], str):
+            raise CheckpointError(f"{path} does not say how its {key} was built: its spec is {shown(spec)}")
+    return found
+
+
+def state(contents: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
+    """The weights in a checkpoint.
+
+    Args:
+        contents: What the checkpoint holds.
+        path: The checkpoint, for messages.
+
+    Raises:
+        CheckpointError: It holds none.
+    """
+    found = mapping(contents.get("state_dict"))
+    if found is None or not all(isinstance(value, Tensor) for value in found.values()):
+        raise CheckpointError(f"{path} holds no weights: its state_dict must be tensors by name; got {shown(found)}")
+    return found
 
 
 def load(path: str | Path, plugins: Iterable[str] = ()) -> Task:
@@ -78,9 +99,6 @@ def restore(task: Task, path: str | Path) -> Task:
         CheckpointError: The file is no checkpoint, or its weights do not fit the task.
     """
     contents = read(path)
-    try:
-        task.load_state_dict(contents["state_dict"])
-    except RuntimeError as problem:
-        raise weights.misfit(path, problem) from problem
+    weights.fill(task, state(contents, path), path)
     task.units = stored_units(contents)
     return task.eval()

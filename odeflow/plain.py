@@ -17,3 +17,9 @@ def class_spec(value: object) -> dict[str, Any] | None:
     """The value if it names a class, as `{"class_path": …, "init_args": …}`, else None."""
     found = mapping(value)
     return found if found is not None and "class_path" in found else None
+
+
+def shown(value: object, longest: int = 80) -> str:
+    """A value as a message shows it: no longer than a line."""
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

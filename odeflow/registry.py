@@ -1,20 +1,23 @@
 """The registry: which plugins there are. A view of the contracts' subclasses, so that it cannot disagree with them."""
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterable, Iterator
+import traceback
+from abc import ABC
+from collections.abc import Generator, Iterable, Iterator
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from odeflow.errors import PluginError
-from odeflow.plain import class_spec, mapping, sequence
+from odeflow.errors import OdeflowError, PluginError
+from odeflow.plain import class_spec, mapping, sequence, shown
 from odeflow.plugin import Plugin, import_path
 
 GROUP = "odeflow.plugins"
@@ -29,6 +32,19 @@ CONTRACTS = {
     "data": "odeflow.data:DataModule",
 }
 """Each kind's contract, imported when it is asked for."""
+
+UNBUILDABLE = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What constructors raise where an option makes no sense to them."""
 
 _failures: dict[str, str] = {}
 _discovered = False
@@ -143,12 +159,23 @@ def plugins(kind: str) -> dict[str, type[Plugin]]:
     return dict(sorted(found.items()))
 
 
-def _concrete_subclasses(cls: type[Plugin]) -> Iterator[type[Plugin]]:
+def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
+    """All that subclass a class, at any distance."""
     for subclass in cls.__subclasses__():
+        yield subclass
+        yield from subclasses(subclass)
+
+
+def _concrete_subclasses(cls: type[Plugin]) -> Iterator[type[Plugin]]:
+    for subclass in subclasses(cls):
         private = subclass.__name__.startswith("_") or "<locals>" in subclass.__qualname__
-        if not inspect.isabstract(subclass) and not private:
+        if not _is_base(subclass) and not private:
             yield subclass
-        yield from _concrete_subclasses(subclass)
+
+
+def _is_base(cls: type) -> bool:
+    """Whether a class is for others to subclass: it lacks a method, or says so by the base ABC."""
+    return inspect.isabstract(cls) or ABC in cls.__bases__
 
 
 def look_up(kind: str, name: str) -> type[Plugin]:
@@ -159,8 +186,42 @@ def look_up(kind: str, name: str) -> type[Plugin]:
     """
     known = plugins(kind)
     if name not in known:
-        raise PluginError(unknown(kind, name, known))
+        raise PluginError(absent(kind, name))
     return known[name]
+
+
+def absent(kind: str, name: str) -> str:
+    """The message for a name of which there is no plugin of a kind: what its class lacks, or the nearest, and all."""
+    return (
+        f"no {kind} named {name!r}: {reason}" if (reason := unfit(kind, name)) else unknown(kind, name, plugins(kind))
+    )
+
+
+def unfit(kind: str, name: str) -> str | None:
+    """Why a class of this name is no plugin of a kind, if there is a class that looks like one."""
+    wanted = contract(kind)
+    for cls in subclasses(wanted):
+        if cls.__name__ != name:
+            continue
+        if inspect.isabstract(cls):
+            return f"the class {import_path(cls)} lacks {_lacking(cls)}"
+        if _is_base(cls):
+            return f"the class {import_path(cls)} is for others to subclass, since ABC is among its bases"
+    foreign = [base for base in wanted.__mro__ if base.__module__.startswith(("lightning.", "torch."))]
+    for cls in subclasses(foreign[0]) if foreign else ():
+        if cls.__name__ == name and not issubclass(cls, Plugin):
+            door = f"odeflow.{wanted.__name__}"
+            return f"{import_path(cls)} is a {foreign[0].__name__}, but no {door}; subclass {door} instead"
+    return None
+
+
+def _lacking(cls: type[Any]) -> str:
+    """The methods and attributes that an abstract class does not define, with the nearest of those that it does."""
+    parts: list[str] = []
+    for name in sorted(cls.__abstractmethods__):
+        near = get_close_matches(name, vars(cls), n=1)
+        parts.append(f"{name} (it has {near[0]})" if near else name)
+    return ", ".join(parts)
 
 
 def build(spec: dict[str, Any]) -> Any:
@@ -172,11 +233,42 @@ def build(spec: dict[str, Any]) -> Any:
         spec: `{"class_path": …, "init_args": {…}}`, as `Plugin.spec` gives it.
 
     Raises:
-        PluginError: A plugin in it is not registered, or has no such option.
+        PluginError: It is no spec, or a plugin in it is not registered, or cannot be built of its options.
     """
-    cls, arguments = class_of(spec["class_path"]), _built(spec.get("init_args", {}))
+    found = class_spec(spec)
+    options = mapping(spec.get("init_args", {})) if found else None
+    if found is None or options is None or not isinstance(found["class_path"], str):
+        raise PluginError(f"a plugin is built of {{class_path: NAME, init_args: {{…}}}}; got {shown(spec)}")
+    cls, arguments = class_of(found["class_path"]), _built(options)
     check_options(cls, arguments)
-    return cls(**arguments)
+    with building(cls.__name__):
+        return cls(**arguments)
+
+
+@contextlib.contextmanager
+def building(name: str) -> Generator[None]:
+    """Turns whatever a constructor raises about its options into an error of ours, which names the class.
+
+    Raises:
+        PluginError: The object cannot be built.
+    """
+    try:
+        yield
+    except OdeflowError:
+        raise
+    except UNBUILDABLE as problem:
+        raise PluginError(f"{name} cannot be built: {told(problem)}") from problem
+
+
+def told(problem: BaseException) -> str:
+    """What an error of others says: its first line, and where it was raised unless its words are meant for users."""
+    text = str(problem).strip().partition("\n")[0][:300]
+    if isinstance(problem, (ValueError, ImportError)) and text:
+        return text
+    frames = traceback.extract_tb(problem.__traceback__)
+    origin = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), frames[-1])
+    hint = ". Does __init__ call super().__init__() first?" if isinstance(problem, AttributeError) else ""
+    return f"{type(problem).__name__}: {text} ({Path(origin.filename).name}, line {origin.lineno}){hint}"
 
 
 def _built(value: Any) -> Any:

@@ -1,6 +1,9 @@
 """Weights alone, as safetensors: small, safe to share, and enough to build their model again."""
 
+import contextlib
 import json
+import zipfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +59,8 @@ def read_units(path: str | Path) -> Units | None:
 
 def _told(path: str | Path, name: str) -> Any:
     """What the file's header says under a name; None if nothing."""
-    _check(path)
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return json.loads((file.metadata() or {}).get(name, "null"))
-    except (SafetensorError, ValueError) as problem:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {problem}") from problem
+    with _reading(path), safe_open(str(path), framework="pt") as file:
+        return json.loads((file.metadata() or {}).get(name, "null"))
 
 
 def read_into(module: nn.Module, path: str | Path) -> None:
@@ -70,22 +69,50 @@ def read_into(module: nn.Module, path: str | Path) -> None:
     Raises:
         CheckpointError: There is no such file, or its weights do not fit the module.
     """
-    _check(path)
+    with _reading(path):
+        state = load_file(str(path))
+    fill(module, state, path)
+
+
+def fill(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    """Gives a module weights by name.
+
+    Args:
+        module: The module.
+        state: The weights.
+        path: Where they come from, for messages.
+
+    Raises:
+        CheckpointError: They do not fit the module.
+    """
     try:
-        module.load_state_dict(load_file(str(path)))
-    except SafetensorError as problem:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {problem}") from problem
+        module.load_state_dict(state)
     except RuntimeError as problem:
         raise misfit(path, problem) from problem
 
 
-def misfit(path: str | Path, problem: RuntimeError) -> CheckpointError:
+def misfit(path: str | Path, problem: Exception) -> CheckpointError:
     """The error for weights of other names or shapes than the model's, with torch's first two reasons."""
     reasons = [line.strip()[:200] for line in str(problem).splitlines()[1:]]
     more = f"; and {len(reasons) - 2} more" if len(reasons) > 2 else ""
     return CheckpointError(f"the weights of {path} do not fit the model: {'; '.join(reasons[:2])}{more}")
 
 
-def _check(path: str | Path) -> None:
+@contextlib.contextmanager
+def _reading(path: str | Path) -> Generator[None]:
+    """Says what is wrong with a file that is read as safetensors.
+
+    Raises:
+        CheckpointError: There is no such file, or it is something else, such as a checkpoint.
+    """
     if not Path(path).is_file():
         raise CheckpointError(f"there are no weights {path}")
+    if zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f"{path} is a checkpoint, not weights alone: give it by --ckpt_path, or write its weights to a file "
+            f"*{SUFFIX} by odeflow export"
+        )
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, RecursionError) as problem:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {str(problem)[:200]}") from problem

@@ -2,23 +2,34 @@
 
 import inspect
 import re
+import traceback
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from odeflow import registry, schedule
-from odeflow.errors import PluginError
-from odeflow.plain import class_spec, mapping, sequence
+from odeflow import recipes, registry, schedule
+from odeflow.errors import OdeflowError, PluginError, SettingError
+from odeflow.plain import class_spec, mapping, sequence, shown
 from odeflow.plugin import Plugin, import_path
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-STRUCTURE = {"class_path", "init_args", "dict_kwargs"}
+INSIDE = ("init_args", "dict_kwargs")
+STRUCTURE = {"class_path", *INSIDE}
+CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+FOREIGN = ("torch.optim.", "lightning.pytorch.", schedule.__name__)
+"""Where the classes are that come with odeflow without being plugins."""
+LARGEST_SEED = 2**32 - 1
+LARGEST_INTEGER = 2**63 - 1
+LARGEST_NUMBER = torch.finfo(torch.float32).max
 FORMAL = "Does not validate|Expected a path|Expected a dot import path"
 """How the parser's reasons begin that say nothing where it has others."""
 
@@ -31,28 +42,59 @@ def check(config: Mapping[str, Any]) -> None:
 
     Raises:
         PluginError: A plugin or an option does not exist; the message names the place, the nearest, and all.
+        SettingError: A number is none that can be computed with.
     """
+    for key, value in config.items():
+        _check_numbers(key, value)
+    seed = config.get("seed_everything")
+    if isinstance(seed, int) and not 0 <= seed <= LARGEST_SEED:
+        raise SettingError(f"seed_everything: a number from 0 to {LARGEST_SEED} is wanted; got {seed}")
     trainer = mapping(config.get("trainer")) or {}
-    registry.check_options(Trainer, [option.removesuffix("+") for option in trainer], "trainer")
+    registry.check_options(Trainer, trainer, "trainer")
     for option, contract in (("logger", Logger), ("callbacks", Callback)):
-        for node in sequence(trainer.get(option)) or [trainer.get(option)]:
-            if isinstance(node, str) or class_spec(node):
-                _check_class(f"trainer.{option}", node, contract)
+        several = sequence(trainer.get(option))
+        for number, node in enumerate([trainer.get(option)] if several is None else several):
+            if several is not None or isinstance(node, str) or class_spec(node):
+                place = f"trainer.{option}" if several is None else f"trainer.{option}[{number}]"
+                _check_class(place, node, contract, option.removesuffix("s"))
     for key, kind in (("model", "task"), ("data", "data")):
         if config.get(key) is not None:
             _check_plugin(key, config[key], kind)
     for key, contract in (("optimizer", Optimizer), ("lr_scheduler", LRScheduler)):
         if config.get(key) is not None:
-            _check_class(key, config[key], contract)
+            _check_class(key, config[key], contract, key)
+    rate = (mapping((class_spec(config.get("optimizer")) or {}).get("init_args")) or {}).get("lr", 1)
+    if isinstance(rate, (int, float)) and not rate > 0:
+        raise SettingError(f"optimizer: lr must be positive; got {rate}: nothing would be learned")
 
 
-def _check_plugin(place: str, node: Any, kind: str) -> None:
+def _check_numbers(place: str, value: Any) -> None:
+    """Refuses numbers that no float32 or 64-bit integer holds, wherever they stand."""
+    for key, item in (mapping(value) or {}).items():
+        _check_numbers(place if key in STRUCTURE else f"{place}.{key}", item)
+    for item in sequence(value) or ():
+        _check_numbers(place, item)
+    if isinstance(value, (int, float)) and not abs(value) <= LARGEST_NUMBER:
+        raise SettingError(f"{place}: a number of size {LARGEST_NUMBER:.1e} at most is wanted; got {shown(value)}")
+    if isinstance(value, int) and not -LARGEST_INTEGER <= value <= LARGEST_INTEGER:
+        raise SettingError(f"{place}: an integer of 64 bits is wanted; got {shown(value)}")
+
+
+def _spec(place: str, node: Any, what: str, choices: Iterable[str]) -> dict[str, Any]:
+    """A class spec in full, with its class path and options checked for their form.
+
+    Raises:
+        PluginError: It is none.
+    """
     spec: dict[str, Any] | None = {"class_path": node} if isinstance(node, str) else mapping(node)
     if spec is None:
-        raise PluginError(f"{place}: a {kind} plugin is wanted, by name; got {node!r}")
-    if "class_path" not in spec:
-        raise PluginError(f"{place}: which {kind}? Give class_path: one of {', '.join(registry.plugins(kind))}")
-    path = str(spec["class_path"])
+        article = "an" if what[0] in "aeiou" else "a"
+        raise PluginError(f"{place}: {article} {what} is wanted, by name; got {shown(node)}")
+    if spec.get("class_path") is None:
+        raise PluginError(f"{place}: which {what}? Give class_path: one of {', '.join(choices)}")
+    path = spec["class_path"]
+    if not isinstance(path, str) or not CLASS_PATH.fullmatch(path):
+        raise PluginError(f"{place}: class_path must be a class's name; got {shown(path)}")
     name = path.rpartition(".")[2]
     stray = [key for key in spec if key not in STRUCTURE]
     if stray:
@@ -60,11 +102,20 @@ def _check_plugin(place: str, node: Any, kind: str) -> None:
             f"{place}: the options of {name} go under init_args: write "
             f"{{class_path: {name}, init_args: {{{', '.join(f'{key}: …' for key in stray)}}}}}"
         )
-    cls = _find(place, path, kind)
-    options = mapping(spec["init_args"]) if spec.get("init_args") else {}
-    if options is None:
-        raise PluginError(f"{place}: init_args must name the options of {name}; got {spec['init_args']!r}")
+    found: dict[str, Any] = {"class_path": path}
+    for key in INSIDE:
+        options = mapping(spec[key]) if spec.get(key) else {}
+        if options is None:
+            raise PluginError(f"{place}: {key} must name the options of {name}; got {shown(spec[key])}")
+        found[key] = options
+    return found
+
+
+def _check_plugin(place: str, node: Any, kind: str) -> None:
+    spec = _spec(place, node, f"{kind} plugin", registry.plugins(kind))
+    cls, options = _find(place, spec["class_path"], kind), spec["init_args"]
     registry.check_options(cls, options, place)
+    _check_stray(place, cls, spec["dict_kwargs"])
     if "." in place:  # a task gets what it lacks from the data
         _check_complete(cls, options, place)
     for option, nested, several in _plugin_options(cls):
@@ -74,6 +125,17 @@ def _check_plugin(place: str, node: Any, kind: str) -> None:
             _check_plugin(f"{place}.{option}[{number}]", each, nested)
         if inner is None and given is not None:
             _check_plugin(f"{place}.{option}", given, nested)
+
+
+def _check_stray(place: str, cls: type, options: Mapping[str, Any]) -> None:
+    """Checks that what the parser would pass on unseen has a constructor that takes it.
+
+    Raises:
+        PluginError: It has none, and the parser would drop it without a word.
+    """
+    taken = inspect.signature(cls).parameters.values()
+    if options and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
+        raise PluginError(f"{place}: {cls.__name__} takes no dict_kwargs; write {', '.join(options)} under init_args")
 
 
 def _check_complete(cls: type[Plugin], options: Mapping[str, Any], place: str) -> None:
@@ -90,25 +152,32 @@ def _check_complete(cls: type[Plugin], options: Mapping[str, Any], place: str) -
         raise PluginError(f"{place}: {cls.__name__} needs {', '.join(lacking)}: give --{flag}.{lacking[0]}")
 
 
-def _check_class(place: str, node: Any, contract: type) -> None:
+def _check_class(place: str, node: Any, contract: type, what: str) -> None:
     """Checks a class that is no plugin of ours, such as an optimizer; one with a path elsewhere is the parser's."""
-    spec: dict[str, Any] = {"class_path": node} if isinstance(node, str) else mapping(node) or {}
-    path = str(spec.get("class_path", ""))
-    if not path or ("." in path and not path.startswith(("torch.optim.", schedule.__name__))):
+    known = {cls.__name__: cls for cls in registry.subclasses(contract) if not cls.__name__.startswith("_")}
+    spec = _spec(place, node, what, sorted(known))
+    path: str = spec["class_path"]
+    if "." in path and not path.startswith(FOREIGN):
         return
-    known = {cls.__name__: cls for cls in _subclasses(contract) if not cls.__name__.startswith("_")}
     name = path.rpartition(".")[2]
     if name not in known:
-        what = place.rpartition(".")[2].removesuffix("s")
         raise PluginError(f"{place}: {registry.unknown(what, name, sorted(known))}")
     given = contract in (Optimizer, LRScheduler)  # their first argument is not for the user to give
-    registry.check_options(known[name], mapping(spec.get("init_args")) or {}, place, skip=1 + given)
+    registry.check_options(known[name], spec["init_args"], place, skip=1 + given)
+    _check_stray(place, known[name], spec["dict_kwargs"])
 
 
-def _subclasses(contract: type) -> Iterator[type]:
-    for cls in contract.__subclasses__():
-        yield cls
-        yield from _subclasses(cls)
+def lightning_class(path: str, contract: type) -> type | None:
+    """The class that a class path means to the parser, among those that are imported."""
+    for cls in registry.subclasses(contract):
+        if path in (cls.__name__, import_path(cls)) or ("." in path and recipes.same_class(cls.__name__, path)):
+            return cls
+    return None
+
+
+def path_of(node: Any) -> str:
+    """The class path of a class spec, or of a name alone."""
+    return str((class_spec(node) or {"class_path": node})["class_path"])
 
 
 def check_help(options: Iterable[tuple[str, str | None]]) -> None:
@@ -137,7 +206,9 @@ def _find(place: str, path: str, kind: str) -> type[Plugin]:
     name = path.rpartition(".")[2]
     if "." in path and name in known:  # re-exported, or moved since
         return known[name]
-    raise PluginError(f"{place}: {registry.missing(path) if '.' in path else registry.unknown(kind, path, known)}")
+    if "." in path and registry.unfit(kind, name) is None:
+        raise PluginError(f"{place}: {registry.missing(path)}")
+    raise PluginError(f"{place}: {registry.absent(kind, name)}")
 
 
 def _plugin_options(cls: type[Plugin]) -> Iterator[tuple[str, str, bool]]:
@@ -154,6 +225,38 @@ def _parts(annotation: Any) -> Iterator[Any]:
     yield annotation
     for part in typing.get_args(annotation):
         yield from _parts(part)
+
+
+def unbuilt(problem: BaseException) -> str:
+    """Why an object could not be built, in a few lines, without what the parser says around it."""
+    cause = problem
+    while cause.__cause__ is not None and not isinstance(cause, OdeflowError):
+        cause = cause.__cause__
+    if isinstance(cause, (OdeflowError, MisconfigurationException)):
+        return shortened(str(cause), [])
+    if not _raised_in(cause, "jsonargparse"):
+        return registry.told(cause)
+    reasons = re.findall(r"Problem with given class_path '[^']+':\s*\n\s*(.+)", str(problem))
+    return reasons[-1] if reasons else shortened(str(problem), [])
+
+
+def failed(problem: BaseException) -> str | None:
+    """What ended a run, where that is something that the user set; None where it may be a fault in the code."""
+    if isinstance(problem, MisconfigurationException) or _raised_in(problem, "lightning"):
+        return (
+            str(problem) if isinstance(problem, (MisconfigurationException, RuntimeError)) else registry.told(problem)
+        )
+    if _raised_in(problem, "torch", "optim"):
+        return f"the optimizer or the schedule cannot go on: {registry.told(problem)}"
+    if isinstance(problem, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(problem):
+        return f"the memory is full; use smaller batches or a smaller model ({str(problem)[-200:]})"
+    return None
+
+
+def _raised_in(problem: BaseException, *parts: str) -> bool:
+    """Whether an error was raised in a package, or in the folder of one."""
+    place = Path(traceback.extract_tb(problem.__traceback__)[-1].filename).parts
+    return any(place[start : start + len(parts)] == parts for start in range(len(place)))
 
 
 def shortened(message: str, known: Sequence[str]) -> str:

@@ -24,6 +24,6 @@ def export(words: list[str]) -> int:
     if Path(given.output).suffix != weights.SUFFIX:
         raise SettingError(f"--output must end with {weights.SUFFIX}; got {given.output}")
     contents, spec = checkpoint.read(given.ckpt_path), checkpoint.specs(given.ckpt_path)["model"]
-    weights.write(contents["state_dict"], spec, given.output, stored_units(contents))
+    weights.write(checkpoint.state(contents, given.ckpt_path), spec, given.output, stored_units(contents))
     print(f"{given.output}: {Path(given.output).stat().st_size:,} bytes")  # noqa: T201
     return 0

@@ -47,6 +47,9 @@ def _list(kind: str | None) -> None:
 def _show(name: str) -> None:
     named = {cls: kind for kind in registry.CONTRACTS for each, cls in registry.plugins(kind).items() if each == name}
     if not named:
+        for reason in (registry.unfit(kind, name) for kind in reversed(registry.CONTRACTS)):
+            if reason is not None:
+                raise PluginError(f"no plugin named {name!r}: {reason}")
         every = [each for kind in registry.CONTRACTS for each in registry.plugins(kind)]
         raise PluginError(registry.unknown("plugin", name, every))
     console = Console()

@@ -32,7 +32,7 @@ def recipes(words: list[str]) -> int:
             table.add_row(name, shelf.headline(file))
         console.print(table, markup=False)
     elif given.action == "show":
-        text = shelf.find(given.name).read_text()
+        text = shelf.text(shelf.find(given.name))
         if console.is_terminal:
             console.print(Syntax(text, "yaml", background_color="default"), soft_wrap=True)
         else:
@@ -42,6 +42,6 @@ def recipes(words: list[str]) -> int:
         if target.exists():
             raise RecipeError(f"{target} exists already; name another file")
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(shelf.find(given.name).read_text())
+        target.write_text(shelf.text(shelf.find(given.name)))
         console.print(f"copied to {target}: run it by odeflow fit -c {target}")
     return 0

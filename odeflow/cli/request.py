@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from odeflow import recipes
 from odeflow.errors import CheckpointError, OdeflowError, RecipeError
-from odeflow.plain import class_spec, mapping, sequence
+from odeflow.plain import class_spec, mapping, sequence, shown
 from odeflow.registry import unknown
 
 CLASS_NAME = re.compile(r"(?!(?:true|false|null|none)$)[A-Za-z_][\w.]*$", re.IGNORECASE)
@@ -31,7 +32,7 @@ class Request:
         ckpt_path: The checkpoint, if one was named.
         weights: The file of weights after `--weights`; "" where the recipe's own are wanted; None without the option.
         options: All other options, as (dotted name, value, or None where no value was given).
-        words: The words of the other options and of the checkpoint, for the parser.
+        words: The words for the parser: those of the other options, one each, and whatever is none.
         help: Whether help is asked for.
     """
 
@@ -65,20 +66,25 @@ class Request:
                 given = bool(waiting) and not waiting[0].startswith("-") and not equals
                 request.weights = value if equals else waiting.pop(0) if given else ""
                 continue
-            request.words.append(word)
             request.help |= name in ("-h", "--help") or name.endswith(".help")
             if not name.startswith("--"):
+                request.words.append(word)
                 continue
             if not equals and waiting and not waiting[0].startswith("--"):
-                value = waiting.pop(0)
-                request.words.append(value)
-                equals = "="
+                value, equals = waiting.pop(0), "="
+            request.words.append(f"{name}={value}" if equals else name)
             request.options.append((name[2:], value if equals else None))
             if name == "--ckpt_path":
                 if not value:
                     raise OdeflowError("--ckpt_path needs a value")
                 request.ckpt_path = value
         return request
+
+    def drop(self, name: str) -> None:
+        """Forgets an option, and those inside it, that was typed."""
+        inside = (f"{name}.", f"{name}=", f"{name}{recipes.APPENDS}")
+        self.options = [option for option in self.options if not f"{option[0]}=".startswith(inside)]
+        self.words = [word for word in self.words if not f"{word}=".startswith(tuple(f"--{each}" for each in inside))]
 
     @property
     def label(self) -> str | None:
@@ -121,7 +127,9 @@ class Request:
             CheckpointError: The checkpoint does not exist, or neither it nor a recipe says what model it holds.
         """
         layers = [recipes.read(name) for name in self.configs]
-        for layer in layers:
+        for name, layer in zip(self.configs, layers, strict=True):
+            if not isinstance(layer.get("ckpt_path") or "", str):
+                raise RecipeError(f"{name}: ckpt_path must be a file; got {shown(layer['ckpt_path'])}")
             self.ckpt_path = self.ckpt_path or layer.get("ckpt_path")
         config = self._beneath(command, layers, stored)
         for layer in layers:
@@ -131,7 +139,7 @@ class Request:
                 raise RecipeError(unknown("option", str(key), (*SECTIONS, *SETTINGS)))
         config["trainer"] = {} if config.get("trainer") is None else config["trainer"]
         if mapping(config["trainer"]) is None:
-            raise RecipeError(f"trainer: options such as max_epochs are wanted; got {config['trainer']!r}")
+            raise RecipeError(f"trainer: options such as max_epochs are wanted; got {shown(config['trainer'])}")
         if "model" not in config and not any(name.partition(".")[0] == "model" for name, _ in self.options):
             raise RecipeError(
                 f"odeflow {command} needs to know what to run: give a recipe by -c NAME, or a checkpoint by "
@@ -163,17 +171,38 @@ class Request:
     def effective(self, config: dict[str, Any]) -> dict[str, Any]:
         """The configuration with the typed options in it, their values read as YAML."""
         config = copy.deepcopy(config)
-        for name, value in self.options:
-            container, key = _locate(config, name.removesuffix("+"))
-            container[key] = (
-                [*(sequence(container.get(key)) or []), _value(value)] if name[-1] == "+" else _value(value)
-            )
+        for option, text in self.options:
+            name = option.removesuffix(recipes.APPENDS)
+            container, key = _locate(config, name)
+            value = _value(option, text)
+            container[key] = value if name == option else recipes.appended(name, container.get(key), value)
         return config
 
+    def lost(self, config: dict[str, Any]) -> list[str]:
+        """The checkpoints that a recipe asks for among its callbacks, if another list of callbacks took their place."""
+        if _checkpoints(self.effective(config)):
+            return []
+        return [name for each in self.configs for name in _checkpoints(recipes.merge({}, recipes.read(each)))]
 
-def _value(text: str | None) -> Any:
+
+def _checkpoints(config: dict[str, Any]) -> list[str]:
+    """The class paths of the checkpoints among the callbacks of a configuration."""
+    callbacks = (mapping(config.get("trainer")) or {}).get("callbacks")
+    nodes = [callbacks] if sequence(callbacks) is None else sequence(callbacks) or []
+    paths = [str((class_spec(node) or {"class_path": node})["class_path"]) for node in nodes]
+    return [path for path in paths if path.endswith("Checkpoint")]
+
+
+def _value(option: str, text: str | None) -> Any:
+    """What is typed after an option.
+
+    Raises:
+        RecipeError: It is YAML, but no plain data in bounds, or has duplicate keys.
+    """
     try:
-        return None if text is None else yaml.safe_load(text)
+        return None if text is None else recipes.parse(text)
+    except ConstructorError as problem:
+        raise RecipeError(f"--{option}: {problem.problem}") from problem
     except yaml.YAMLError:  # a string then, or the parser's to refuse
         return text
 

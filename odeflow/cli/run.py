@@ -1,16 +1,20 @@
 """`odeflow fit | validate | test | predict`, on LightningCLI: recipes, plugins by name, and checkpoints as recipes."""
 
 import contextlib
+import inspect
 import json
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeUnion, SaveConfigCallback
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
 
 from odeflow import checkpoint, recipes, registry, weights
@@ -72,10 +76,13 @@ class Command(LightningCLI):
         words: The command and its options, or the options alone if it is not to run.
         run: Whether the command is run; else `model`, `datamodule` and a `trainer` that writes no files are built.
         pretrained: A file of weights that the model begins with.
+        lost: The checkpoints of a recipe that other callbacks replaced, of which the user is told.
     """
 
-    def __init__(self, words: list[str], run: bool = True, pretrained: Path | None = None) -> None:
-        self.pretrained = pretrained
+    def __init__(
+        self, words: list[str], run: bool = True, pretrained: Path | None = None, lost: Sequence[str] = ()
+    ) -> None:
+        self.pretrained, self.lost = pretrained, lost
         writers = [Figures(), Predictions()] if run else []
         super().__init__(
             Task,
@@ -126,6 +133,16 @@ class Command(LightningCLI):
         """As LightningCLI, which would warn that words are given; they are, since plugins are taken out of them."""
         self.config = parser.parse_args(args)
 
+    @rank_zero_only
+    def before_instantiate_classes(self) -> None:
+        """Tells what a run will not keep, now that its options are known to be right."""
+        if self.lost:
+            print(  # noqa: T201
+                f"note: trainer.callbacks replaces the recipe's, so that its {', '.join(self.lost)} keeps nothing. "
+                f"Write callbacks{recipes.APPENDS} to add to them",
+                file=sys.stderr,
+            )
+
     def instantiate_classes(self) -> None:
         """As LightningCLI; what a plugin's constructor refuses is passed on without the parser's sixty lines.
 
@@ -134,8 +151,8 @@ class Command(LightningCLI):
         """
         try:
             super().instantiate_classes()
-        except ValueError as problem:
-            raise OdeflowError(explain.shortened(str(problem), [])) from problem
+        except (MisconfigurationException, *registry.UNBUILDABLE) as problem:
+            raise OdeflowError(explain.unbuilt(problem)) from problem
         if self.pretrained is not None:
             weights.read_into(self.model, self.pretrained)
             self.model.units = weights.read_units(self.pretrained)
@@ -158,14 +175,19 @@ def run(command: str, words: list[str]) -> None:
         Command([command, *request.words])
         return
     config = prepared(command, request)
-    _name_logger(config, request, request.label or command)
+    _name_loggers(config, request, request.label or command)
     try:
         words = [command, "--config", json.dumps(config), *request.words]
-        Command(words, pretrained=request.pretrained())
-    except RuntimeError as problem:
-        if request.ckpt_path is None or "loading state_dict" not in str(problem):
+        Command(words, pretrained=request.pretrained(), lost=request.lost(config) if command == "fit" else ())
+    except OdeflowError:
+        raise
+    except (MisconfigurationException, *registry.UNBUILDABLE) as problem:
+        if request.ckpt_path is not None and "loading state_dict" in str(problem):
+            raise weights.misfit(request.ckpt_path, problem) from problem
+        reason = explain.failed(problem)
+        if reason is None:
             raise
-        raise weights.misfit(request.ckpt_path, problem) from problem
+        raise SettingError(reason) from problem
 
 
 def prepared(command: str, request: Request) -> dict[str, Any]:
@@ -179,45 +201,52 @@ def prepared(command: str, request: Request) -> dict[str, Any]:
         OdeflowError: The request cannot be understood.
     """
     config = request.configuration(command, checkpoint.specs)
-    if request.ckpt_path is not None and request.ckpt_path not in KEYWORDS:
-        checkpoint.read(request.ckpt_path)
     _follow_moved(config.get("model"))
     _follow_moved(config.get("data"))
     explain.check(request.effective(config))
+    if request.ckpt_path is not None and request.ckpt_path not in KEYWORDS:
+        checkpoint.state(checkpoint.read(request.ckpt_path), request.ckpt_path)
     _drop_linked_sizes(config)
     for message in CHATTER:
         warnings.filterwarnings("ignore", message=message)
     return config
 
 
-def _name_logger(config: dict[str, Any], request: Request, label: str) -> None:
-    """By default runs/<recipe>/version_N with a CSV of the metrics; a W&B logger is named likewise."""
+def _name_loggers(config: dict[str, Any], request: Request, label: str) -> None:
+    """By default runs/<recipe>/version_N with a CSV of the metrics; other loggers are named likewise."""
     trainer = config["trainer"]
     trainer["default_root_dir"] = trainer.get("default_root_dir") or f"runs/{label}"  # where nothing is logged
     unsaid = trainer.get("logger") is None or trainer["logger"] is True
-    if unsaid:
-        trainer["logger"] = {"class_path": "CSVLogger"}
-    wanted = request.effective(config)["trainer"]["logger"]
-    path = str((class_spec(wanted) or {"class_path": wanted})["class_path"])
-    ours: dict[str, dict[str, Any]] = {"CSVLogger": {}, "WandbLogger": {"project": "odeflow"}}
-    for name, options in ours.items():
-        if recipes.same_class(path, name):
-            given = mapping((class_spec(trainer["logger"]) or {}).get("init_args")) or {}
-            options |= {"save_dir": "runs", "name": label, **given}
-            if name == "WandbLogger":  # which puts its files elsewhere if the folder is not there
-                Path(options["save_dir"]).mkdir(parents=True, exist_ok=True)
-            trainer["logger"] = {"class_path": path, "init_args": options}
-            return
-    if unsaid:
-        del trainer["logger"]
+    present = "CSVLogger" if unsaid else trainer["logger"]
+    wanted = request.effective({"trainer": {**trainer, "logger": present}})["trainer"].get("logger")
+    several = sequence(wanted)
+    if several is not None:
+        request.drop("trainer.logger")  # the parser would replace the whole list by what is typed
+        trainer["logger"] = [_named(each, label) for each in several]
+    elif isinstance(wanted, str) or class_spec(wanted):
+        same = recipes.same_class(explain.path_of(present), explain.path_of(wanted))
+        trainer["logger"] = _named(present if same else explain.path_of(wanted), label)
+
+
+def _named(logger: Any, label: str) -> dict[str, Any]:
+    """A logger whose files are in runs/<label>, if it can be told so."""
+    spec = class_spec(logger) or {"class_path": logger}
+    cls = explain.lightning_class(spec["class_path"], Logger)
+    known = {} if cls is None else inspect.signature(cls).parameters
+    options = {"save_dir": "runs", "name": label, "project": "odeflow"}
+    options = {name: value for name, value in options.items() if name in known} | (spec.get("init_args") or {})
+    if cls is WandbLogger:  # which puts its files elsewhere if the folder is not there
+        Path(options["save_dir"]).mkdir(parents=True, exist_ok=True)
+    return {**spec, "init_args": options}
 
 
 def _follow_moved(node: Any) -> None:
     """Gives each plugin whose file or package was renamed since it was stored the class path that it has now."""
     spec = class_spec(node)
-    if spec is not None and "." in str(spec["class_path"]):
+    path = explain.path_of(spec)
+    if spec is not None and "." in path:
         with contextlib.suppress(PluginError):  # one that is missing is explained later, if it is still wanted
-            spec["class_path"] = import_path(registry.class_of(spec["class_path"]))
+            spec["class_path"] = import_path(registry.class_of(path))
     for inner in (mapping(node) or {}).values():
         _follow_moved(inner)
     for inner in sequence(node) or ():

@@ -140,6 +140,24 @@ ADJOINT = "-c spiral --model.gradient Adjoint --model.gradient.solver"
         ("fit -c spiral --model.solver.rtol -1", "Dopri5: rtol and atol must not be negative"),
         ("fit -c spiral --model.solver RK4", "RK4 needs either step_size or num_steps; neither was given"),
         ("fit -c spiral --trainer.accelerator gpuu", "'gpuu'"),
+        ("fit -c spiral --trainer.limit_train_batches -1", "invalid value -1 for limit_train_batches"),
+        ("fit -c spiral --trainer.max_epochs+ 3", "trainer.max_epochs is 15. Write trainer.max_epochs to replace it"),
+        ("fit -c spiral --seed_everything -1", "seed_everything: a number from 0 to 4294967295 is wanted; got -1"),
+        ("fit -c spiral --seed_everything 1000000000000", "from 0 to 4294967295 is wanted; got 1000000000000"),
+        ("fit -c spiral --optimizer.lr 0", "optimizer: lr must be positive; got 0"),
+        ("fit -c spiral --optimizer.lr 1e308", "optimizer.lr: a number of size 3.4e+38 at most is wanted; got 1e+308"),
+        ("fit -c spiral --optimizer.betas [2,3]", "Invalid beta parameter at index 0: 2.0"),
+        ("fit -c spiral --model.solver.atol .nan", "model.solver.atol: a number of size 3.4e+38 at most is wanted"),
+        ("fit -c spiral --data.size 99999999999999999999", "data.size: an integer of 64 bits is wanted"),
+        ("fit -c spiral --trainer.logger TensorBoardLogger", "Neither `tensorboard` nor `tensorboardX` is available"),
+        (
+            "fit -c spiral --trainer.logger [CSVLogger,TensorBoardLogger]",
+            "Neither `tensorboard` nor `tensorboardX` is available",
+        ),
+        ("fit -c spiral --model.solver {class_path: RK4, class_path: Euler}", "the key class_path was given in line 1"),
+        ("fit -c spiral --data Forecast", "no data named 'Forecast': … is for others to subclass, since ABC is among"),
+        ("fit -c spiral --data SeriesData", "no data named 'SeriesData'"),
+        ("plugins show Forecast", "no plugin named 'Forecast': the class odeflow_data.forecast.Forecast is for others"),
         ("fit --model Trajectory --data Spiral", "required: dynamics, solver"),
         # help
         ("fit --model.help RK4", "--model.help: no task named 'RK4'. … available: … Classification, … Trajectory"),
@@ -174,6 +192,9 @@ def test_a_subcommand_is_told_with_its_usage(command, words):
 TASK = "class_path: Trajectory, init_args: {dynamics: {class_path: MLP, init_args: {dim: 2}}"
 
 
+LAUGHS = "a0: &a0 [1]\n" + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(9))
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -187,6 +208,30 @@ TASK = "class_path: Trajectory, init_args: {dynamics: {class_path: MLP, init_arg
         ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor for the tag"),
         ("modle: {class_path: Trajectory}", "no option named 'modle'. Did you mean model?"),
         ("1: 2", "no option named '1'"),
+        (
+            "trainer: {max_epochs: 1}\n\ntrainer: {max_steps: 1}",
+            "bad.yaml, line 3, column 1: this is not valid YAML: the key trainer was given in line 1 already; merge the two",
+        ),
+        ("model:\n  init_args:\n    solver: {class_path: RK4, class_path: Euler}", "bad.yaml, line 3, column 31: "),
+        ("? \n: 3", "bad.yaml, line 1, column 2: this is not valid YAML: a key must be a word"),
+        ("a: {[1]: 2}", "a key must be a word"),
+        ("[" * 2000, "it nests deeper than 50 levels"),
+        ("a: " + "[" * 60 + "]" * 60, "line 1, column 54: this is not valid YAML: it nests deeper than 50 levels"),
+        ("a: &a [*a]", "it nests deeper than 50 levels"),
+        (LAUGHS, "it holds more than 100,000 values"),
+        ("a: !!bool x", "a value is not what it says to be"),
+        ("a: !!binary aGk=", "could not determine a constructor for the tag"),
+        ("ckpt_path: 3", "bad.yaml: ckpt_path must be a file; got 3"),
+        ("seed_everything: -1", "seed_everything: a number from 0 to 4294967295 is wanted; got -1"),
+        ("model: {class_path: 3.7}", "model: class_path must be a class's name; got 3.7"),
+        ("model: {init_args: {solver: {class_path: [RK4]}}}", "model.solver: class_path must be a class's name"),
+        ("trainer: {logger: {class_path: 3.7}}", "trainer.logger: class_path must be a class's name; got 3.7"),
+        ("trainer: {callbacks: [{}]}", "trainer.callbacks[0]: which callback? Give class_path: one of "),
+        ("optimizer: 3", "optimizer: an optimizer is wanted, by name; got 3"),
+        ("optimizer: {class_path: Adam, lr: 3}", "optimizer: the options of Adam go under init_args"),
+        ("optimizer: {class_path: Adam, dict_kwargs: {x: 1}}", "optimizer: Adam takes no dict_kwargs; write x under"),
+        ("model: {dict_kwargs: {x: 1}}", "model: Trajectory takes no dict_kwargs; write x under init_args"),
+        ("trainer: {max_epochs+: 3}", "max_epochs+ appends to a list; max_epochs is 15"),
         ("trainer: {max_epoch: 3}", "trainer: Trainer has no option 'max_epoch'. Did you mean max_epochs?"),
         ("trainer: 3", "trainer: options such as max_epochs are wanted; got 3"),
         (
@@ -214,12 +259,80 @@ def test_a_bad_file_is_told_in_a_few_lines(refused, text, told):
 def test_a_recipe_without_a_task_says_so(refused):
     """A model without a class is asked for one, with all there are."""
     Path("bad.yaml").write_text("model: {init_args: {solver: Dopri5}}")
-    assert "model: which task? Give class_path: one of " in refused("fit -c bad.yaml")
+    assert "model: which task plugin? Give class_path: one of " in refused("fit -c bad.yaml")
 
 
 def test_a_run_that_fails_as_foreseen_needs_no_traceback(refused, brief):
     """What the engine finds out only during the run, such as a state of the wrong size, ends it in a line as well."""
     assert "MLP(dim=3) takes states (…, 3); got (1, 2)" in refused(f"fit -c spiral --model.dynamics.dim 3 {brief}")
+
+
+UNFIT = """
+import lightning.pytorch as pl
+import odeflow as of
+import torch
+
+class PlainData(pl.LightningDataModule):
+    pass
+
+class Lossless(of.Task):
+    '''A task with a misspelt method.'''
+
+    def los(self, batch, stage):
+        return batch
+
+class Uncalled(of.Task):
+    '''A task that does not build its base.'''
+
+    def __init__(self, size: int = 1) -> None:
+        self.layer = torch.nn.Linear(size, size)
+
+    def loss(self, batch, stage):
+        return self.layer.weight.sum()
+
+class PlainField(torch.nn.Module):
+    def forward(self, t, y):
+        return y
+"""
+
+
+@pytest.fixture(scope="module")
+def unfit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of classes that are no plugins, written once, since two plugins must not share a name."""
+    file = tmp_path_factory.mktemp("plugins") / "unfit.py"
+    file.write_text(UNFIT)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--data PlainData", "unfit.PlainData is a LightningDataModule, but no odeflow.DataModule; subclass"),
+        ("--data unfit.PlainData", "unfit.PlainData is a LightningDataModule, but no odeflow.DataModule; subclass"),
+        ("--model.dynamics PlainField", "unfit.PlainField is a Module, but no odeflow.Dynamics; subclass"),
+        ("--model Lossless", "no task named 'Lossless': the class unfit.Lossless lacks loss (it has los)"),
+        ("--model unfit.Lossless", "the class unfit.Lossless lacks loss (it has los)"),
+        ("--model Uncalled", "(unfit.py, line 19). Does __init__ call super().__init__() first?"),
+    ],
+)
+def test_a_class_that_is_no_plugin_is_told_why(refused, unfit, words, told):
+    """A class that was to be a plugin but is none, or cannot be built, is told what it lacks."""
+    assert told in refused(f"fit -c spiral --plugins {unfit} {words}")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "--trainer.callbacks+ EarlyStopping --trainer.callbacks.monitor vall",
+            "Early stopping conditioned on metric `vall`",
+        ),
+        ("--lr_scheduler StepLR --lr_scheduler.step_size 0", "the optimizer or the schedule cannot go on"),
+    ],
+)
+def test_what_only_the_run_finds_out_is_told(refused, brief, words, told):
+    """A setting that Lightning or an optimizer refuses during the run ends it in a line."""
+    assert told in refused(f"fit -c spiral {words} {brief}")
 
 
 def test_a_plugin_file_that_fails_is_named(refused):

@@ -157,7 +157,7 @@ def test_a_callback_is_added_to_those_of_the_recipe(done, small):
 def test_last_is_the_last_epoch_though_another_was_best(done, small):
     """`last.ckpt` is written at every epoch's end; `best.ckpt` stays that of the epoch with the best metric."""
     divergent = (
-        "--trainer.max_epochs 3 --optimizer.lr 0 --lr_scheduler ConstantLR"  # no epoch after the first is better
+        "--trainer.max_epochs 3 --optimizer.lr 1e-30 --lr_scheduler ConstantLR"  # no epoch after the first is better
     )
     done(f"fit {small} {divergent}")
     folder = Path("runs/digits/ode_net/version_0/checkpoints")

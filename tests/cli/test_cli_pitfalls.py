@@ -4,6 +4,7 @@ import ast
 import inspect
 import sys
 import typing
+from abc import ABC
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import odeflow_data
 from odeflow import recipes, registry
 from odeflow.cli.main import main
 from odeflow.cli.request import Request
+from odeflow.errors import RecipeError
 from odeflow_data import Digits
 
 PLAIN = {str, int, float, bool, type(None), list, dict, tuple, typing.Any}
@@ -58,7 +60,7 @@ def test_requests_leave_the_words_alone():
     assert words == before
     assert (request.configs, request.plugins) == (["spiral"], ["a.py"])
     assert request.options == [("model.solver", "RK4"), ("trainer.max_epochs", "3")]
-    assert request.words == words[3:]
+    assert request.words == ["--model.solver=RK4", "--trainer.max_epochs=3", "stray"]
 
 
 def test_options_beside_a_class_are_explained(refused):
@@ -79,8 +81,8 @@ def test_a_contract_is_no_choice(command, kind):
     assert inspect.isabstract(contract)
     assert not getattr(contract, "_is_protocol", False)
     listed = command(f"plugins list {kind}").out.split()
-    assert not {contract.__name__, "RungeKutta", "AdaptiveRungeKutta"} & set(listed)
-    assert not any(inspect.isabstract(cls) for cls in registry.plugins(kind).values())
+    assert not {contract.__name__, "RungeKutta", "AdaptiveRungeKutta", "Forecast", "SeriesData"} & set(listed)
+    assert not any(inspect.isabstract(cls) or ABC in cls.__bases__ for cls in registry.plugins(kind).values())
 
 
 def test_options_do_not_survive_a_change_of_class(done):
@@ -117,6 +119,65 @@ def test_a_merge_replaces_lists_and_values():
     """Mappings merge, all else is replaced; None is a value."""
     base = {"a": {"b": [1, 2], "c": 3}, "d": {"e": 4}}
     assert recipes.merge(base, {"a": {"b": [5]}, "d": None}) == {"a": {"b": [5], "c": 3}, "d": None}
+
+
+def test_a_merge_appends_where_the_key_says_so():
+    """`key+` appends to the list below, through several layers and inside classes; where there is none, it begins one."""
+    base = {"a": [1], "b": {"class_path": "MLP", "init_args": {"hidden": [5]}}, "c": "CSVLogger"}
+    merged = recipes.merge(
+        base, {"a+": [2], "b": {"init_args": {"hidden+": 6}}, "c+": "WandbLogger", "d+": {"e+": [7]}}
+    )
+    assert merged == {
+        "a": [1, 2],
+        "b": {"class_path": "MLP", "init_args": {"hidden": [5, 6]}},
+        "c": ["CSVLogger", "WandbLogger"],
+        "d": [{"e": [7]}],
+    }
+    assert recipes.merge(recipes.merge(merged, {"a+": [3]}), {"a+": [4], "a": [0]})["a"] == [0, 4]
+    assert recipes.merge(merged, {"b": {"class_path": "Linear", "init_args": {"matrix+": [[1]]}}})["b"] == {
+        "class_path": "Linear",
+        "init_args": {"matrix": [[1]]},
+    }
+    with pytest.raises(RecipeError, match=r"steps\+ appends to a list; steps is 3\. Write steps to replace it"):
+        recipes.merge({"steps": 3}, {"steps+": 4})
+
+
+def test_callbacks_are_appended(done):
+    """The recipe's checkpoint stays where overlays and the command line append callbacks, in their order."""
+    Path("one.yaml").write_text("trainer: {callbacks+: [{class_path: LearningRateMonitor}]}")
+    Path("two.yaml").write_text("trainer: {callbacks+: {class_path: ModelSummary}}")
+    typed = "--trainer.callbacks+ EarlyStopping --trainer.callbacks.monitor val/loss --model.dynamics.hidden+ 7"
+    config = done(f"fit -c spiral -c one.yaml -c two.yaml {typed} --print_config").config
+    names = [each["class_path"].rpartition(".")[2] for each in config["trainer"]["callbacks"]]
+    assert names == ["ModelCheckpoint", "LearningRateMonitor", "ModelSummary", "EarlyStopping"]
+    assert config["trainer"]["callbacks"][0]["init_args"]["filename"] == "best"
+    assert config["model"]["init_args"]["dynamics"]["init_args"]["hidden"] == [50, 7]
+
+
+def test_a_checkpoint_is_not_dropped_without_a_word(done, brief):
+    """Callbacks that replace a recipe's, its checkpoint among them, say so; those with a checkpoint of their own do not."""
+    Path("plain.yaml").write_text("trainer: {callbacks: [ModelSummary]}")
+    Path("keeper.yaml").write_text("trainer: {callbacks: [ModelSummary, ModelCheckpoint]}")
+    for words, lost in {
+        "-c plain.yaml": ["ModelCheckpoint"],
+        "--trainer.callbacks ModelSummary": ["ModelCheckpoint"],
+        "-c plain.yaml -c keeper.yaml": [],
+        "-c keeper.yaml": [],
+        "--trainer.callbacks+ ModelSummary": [],
+    }.items():
+        request = Request.of(f"-c spiral {words}".split())
+        assert request.lost(request.configuration("fit", None)) == lost, words
+    told = "note: trainer.callbacks replaces the recipe's, so that its ModelCheckpoint keeps nothing. Write callbacks+"
+    assert told in done(f"fit -c spiral -c plain.yaml {brief}").err
+
+
+def test_several_loggers_share_a_folder(done, brief):
+    """Loggers in a list, in a file or typed, are named like a single one; `logger+` adds one to the default."""
+    Path("two.yaml").write_text("trainer: {logger: [CSVLogger, CSVLogger]}")
+    for words in ("-c two.yaml", "--trainer.logger [CSVLogger,CSVLogger]", "--trainer.logger+ CSVLogger"):
+        loggers = done(f"fit -c spiral {words} --print_config").config["trainer"]["logger"]
+        options = [(each["init_args"]["save_dir"], each["init_args"]["name"]) for each in loggers]
+        assert options == [("runs", "spiral")] * 2, words
 
 
 def test_sizes_follow_the_data_that_are_typed(done, brief):
