@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -49,6 +50,24 @@ def full_precision(like: Tensor) -> Generator[None]:
     torch.clear_autocast_cache()
 
 
+@contextmanager
+def outside_inference() -> Generator[None]:
+    """Without autograd, but outside of `torch.inference_mode`, so that a field may differentiate on its own.
+
+    Energies, divergences and the Jacobians of implicit steps are differentiated by the state, under
+    `torch.enable_grad()`, whether or not the solve is. Tensors from outside must be made `usual`.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def usual(value: Any) -> Any:
+    """Tensors that autograd may save, as those made in inference mode are not; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(usual(each) for each in cast(tuple[Any, ...], value))
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
 class Counted:
     """A field that counts its evaluations.
 
@@ -85,7 +104,7 @@ class SameNoise:
             return self.field(t, y)
         before = _generator_states(y.device)
         if self.draws is None:
-            slope = self.field(t, y)
+            slope = self._first(t, y)
             after = _generator_states(y.device)
             self.draws = not all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
             self.start = before if self.draws else []
@@ -95,6 +114,18 @@ class SameNoise:
             return self.field(t, y)
         finally:
             _set_generator_states(y.device, before)
+
+    def _first(self, t: Tensor, y: Tensor) -> Tensor:
+        try:
+            return self.field(t, y)
+        except RuntimeError as problem:
+            if not torch.is_grad_enabled() and "does not require grad" in str(problem):
+                problem.add_note(
+                    "Fields are evaluated without autograd where the solve needs none, as in validation. A field that "
+                    "differentiates, such as an energy, must do so in `with torch.enable_grad():`, with "
+                    "create_graph=True, and by y.detach().requires_grad_() where y requires no gradient."
+                )
+            raise
 
 
 def _generator_states(device: torch.device) -> list[Tensor]:

@@ -13,7 +13,7 @@ from odeflow.divergence import Divergence
 from odeflow.dynamics import Dynamics
 from odeflow.errors import GradientError, SettingError, SolveError, StateError
 from odeflow.event import Crossings, Event, Watch
-from odeflow.field import SameNoise, full_precision, mixed
+from odeflow.field import SameNoise, full_precision, mixed, outside_inference, usual
 from odeflow.gradient import Checkpointed, Gradient
 from odeflow.per_sample.dense import OwnMesh
 from odeflow.per_sample.event import OwnWatch
@@ -64,6 +64,10 @@ def solve(
             nothing of dense output and events.
         SolveError: The integration could not go on, or a terminal event was not met. Carries the solution until there.
     """
+    if torch.is_inference_mode_enabled():
+        with outside_inference():
+            y0, t = usual(y0), usual(t)
+            return solve(field, y0, t, solver=solver, gradient=gradient, params=params, dense=dense, event=event)
     gradient = Checkpointed() if gradient is None else gradient
     events = tuple(event) if isinstance(event, Sequence) else (event,)
     _check_kinds(y0, solver, gradient, events)
@@ -379,9 +383,9 @@ class Flow(nn.Module):
             StateError: The state is a tuple where that cannot be, or has other dimensions than its input where its
                 density is wanted.
         """
-        if divergence is not None and torch.is_inference_mode_enabled():
-            with torch.inference_mode(False), torch.no_grad():  # a divergence is a derivative, and needs a graph
-                y0, t, context = _usual(y0), _usual(t), _usual(context)
+        if torch.is_inference_mode_enabled():
+            with outside_inference():
+                y0, t, context = usual(y0), usual(t), usual(context)
                 return Flow.trajectory(self, y0, t, divergence=divergence, context=context, dense=dense)
         state, field = self._entered(y0), self.dynamics
         params: list[Tensor] = list(self.dynamics.parameters())
@@ -467,11 +471,6 @@ class _InContext:
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         return self.field(t, torch.cat([y, self.context], dim=1))[:, : y.shape[1]]
-
-
-def _usual(value: Any) -> Any:
-    """A tensor that autograd may save, as those made in inference mode are not; anything else as it is."""
-    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 def _lift(dynamics: nn.Module, augment: int) -> nn.Linear:

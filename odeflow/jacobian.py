@@ -83,7 +83,7 @@ class Jacobian:
             first = sorted(range(min(y.dim(), 2)), key=lambda dim: y.numel() // max(y.shape[dim], 1))  # smallest blocks
             self.dims = [*first, None]
         noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype).to(y.device)
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.enable_grad():
             state = y.detach().clone().requires_grad_()
             slope = field(state.new_full((), t), state)
         with torch.no_grad():

@@ -7,14 +7,17 @@ from collections.abc import Callable, Generator
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 import odeflow as of
 from odeflow.registry import plugins
 from odeflow.state import State
 from odeflow.stepper import Stepper
+from odeflow_data import Simulated
 from odeflow_dynamics import MLP
 from odeflow_solvers import RK4, Dopri5, Kvaerno5, Rodas4
+from odeflow_tasks import Trajectory
 
 D = torch.float64
 PAIRS = ("solver", "gradient")
@@ -220,3 +223,60 @@ def test_nothing_outlives_a_flow(gradient: of.Gradient) -> None:
         references = [weakref.ref(each) for each in (model, x, *model.parameters())]
         del model, x, loss
         assert not any(reference() is not None for reference in references)
+
+
+class Energy(of.Dynamics):
+    """Hamilton's equations of the energy p²/2 − k cos q, by autograd."""
+
+    def __init__(self, width: int = 2, careful: bool = True) -> None:
+        super().__init__()
+        self.width, self.careful = width, careful
+        self.pull = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.careful or torch.is_grad_enabled()):
+            y = y if y.requires_grad else y.detach().requires_grad_()
+            q, p = y.chunk(2, dim=1)
+            energy = (p.square() / 2 - self.pull * q.cos()).sum()
+            (by_y,) = torch.autograd.grad(energy, y, create_graph=True)
+        by_q, by_p = by_y.chunk(2, dim=1)
+        return torch.cat((by_p, -by_q), dim=1)
+
+
+@pytest.mark.parametrize(PAIRS, cases())
+def test_fields_differentiate_in_inference_mode(solver: of.Solver, gradient: of.Gradient) -> None:
+    """A field that takes derivatives by autograd gives the same in inference mode as under no_grad, densely too."""
+    field, results = Energy().double(), list[list[Tensor]]()
+    event = of.Event(lambda t, y: y[:, 0] - 0.6, terminal=False)
+    kinds = {"dense": True, "event": event} if isinstance(solver, Stepper) else {}
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            y0, t = torch.linspace(0, 1, 4, dtype=D).view(2, 2), torch.tensor([0.0, 0.4, 1.0])
+            solution = of.solve(field, y0, t, solver=solver, gradient=gradient, **kinds)
+            shown = [solution(0.3), solution.events[0].t] if kinds else []
+        results.append([*leaves(solution.y), *shown])
+    torch.testing.assert_close(*results, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec:FutureWarning", "ignore:.*:UserWarning:lightning.*")
+def test_validation_of_an_energy() -> None:
+    """Lightning validates, tests and trains a model of a Hamiltonian field; with its inference mode nothing changes."""
+    data = Simulated(Energy(), [[0.5, 0.0], [1.0, 0.2]], t1=1.0, observations=5, steps=1)
+    task = Trajectory(Energy(), Dopri5(1e-4, 1e-4))
+    losses: list[float] = []
+    for inference in (False, True):
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = Trainer(
+            accelerator="cpu", inference_mode=inference, max_epochs=1, enable_checkpointing=False, **quiet
+        )
+        for stage in (trainer.validate, trainer.test):
+            losses += stage(task, data, verbose=False)[0].values()
+    assert losses[: len(losses) // 2] == losses[len(losses) // 2 :]
+    trainer.fit(task, data)
+
+
+def test_advice_for_fields_that_differentiate() -> None:
+    """A field that differentiates without enabling autograd is told to, where the solve is without."""
+    with torch.no_grad(), pytest.raises(RuntimeError, match="does not require grad") as caught:
+        of.solve(Energy(careful=False), torch.ones(1, 2), [0.0, 1.0], solver=RK4(num_steps=2))
+    assert "with torch.enable_grad():" in caught.value.__notes__[0]
