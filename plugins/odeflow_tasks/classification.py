@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 import odeflow as of
+from odeflow_tasks import batch as batches
+from odeflow_tasks.batch import floating, inputs, pair
 
 
 class Classification(of.Task):
@@ -86,7 +88,8 @@ class Classification(of.Task):
                 regularizers=regularizers or (),
                 steer=steer,
             )
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.num_classes = label_smoothing, num_classes
+        self.channels, self.dim = (channels, 0) if stem == "conv" else (None, dim or 0)
         self.accuracy = nn.ModuleDict(
             {stage: MulticlassAccuracy(num_classes, average="micro") for stage in ("train_", "val_", "test_")}
         )
@@ -105,8 +108,14 @@ class Classification(of.Task):
         return self.head(self.flow(self.stem(x)))
 
     def loss(self, batch: Any, stage: str) -> Tensor:
-        """Cross-entropy of (inputs, labels); logs the accuracy, and in tests the error in percent."""
-        x, labels = batch
+        """Cross-entropy of (inputs, labels); logs the accuracy, and in tests the error in percent.
+
+        Raises:
+            DataError: The batch is no such pair, or the labels are none of these classes.
+        """
+        x, given = pair("Classification", "inputs, labels", batch)
+        x = self._inputs(x)
+        labels = batches.labels("Classification", given, len(x), self.num_classes)
         logits = self(x)
         accuracy = self.accuracy[f"{stage}_"]
         accuracy(logits, labels)
@@ -143,8 +152,21 @@ class Classification(of.Task):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(B, num_classes), the probabilities of the classes."""
-        x = batch[0] if isinstance(batch, (tuple, list)) else batch
-        return self(x).softmax(1)
+        return self(self._inputs(inputs(batch))).softmax(1)
+
+    def _inputs(self, x: Any) -> Tensor:
+        """The inputs, if they are of the shape that the stem takes."""
+        x = floating("Classification", "inputs", x, self)
+        if self.channels is not None and (x.dim() != 4 or x.shape[1] != self.channels):
+            raise of.DataError(
+                f"Classification(channels={self.channels}) wants images (B, {self.channels}, H, W); got "
+                f"{tuple(x.shape)}. For vectors set stem='flat'"
+            )
+        if self.channels is None and x[:1].numel() != self.dim * len(x[:1]):
+            raise of.DataError(
+                f"Classification(dim={self.dim}) wants inputs of {self.dim} values; got {tuple(x.shape)}"
+            )
+        return x
 
 
 def _width(dynamics: of.Dynamics | None, width: int | None) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 import odeflow as of
 from odeflow import registry
 from odeflow_tasks import density_figures
+from odeflow_tasks.batch import floating, inputs
 
 
 class Density(of.Task):
@@ -100,7 +101,7 @@ class Density(of.Task):
             raise of.DataError(
                 "marginals are fitted to a data module's training part; there is none: fit them yourself"
             )
-        last.fit(torch.cat([_data(batch) for batch in data.train_dataloader()]))
+        last.fit(torch.cat([self._data_of(batch) for batch in data.train_dataloader()]))
 
     def forward(self, x: Tensor) -> Tensor:
         """As `log_prob`."""
@@ -153,7 +154,7 @@ class Density(of.Task):
 
     def figures(self, batch: Any) -> dict[str, Figure]:
         """Samples beside data, and in the plane the density, its way from base to data, and that of samples."""
-        x = _data(batch)
+        x = self._data_of(batch)
         self._choose_divergence()
         with torch.random.fork_rng([x.device] if x.is_cuda else []):  # so that a run does not depend on its pictures
             torch.manual_seed(0)
@@ -161,13 +162,18 @@ class Density(of.Task):
 
     def _spread(self, batch: Any) -> Tensor:
         """The data of a batch; of values in levels, each with noise as wide as a level."""
-        x = _data(batch)
+        x = self._data_of(batch)
         return x if self.levels is None else ((self.levels - 1) * x + torch.rand_like(x)) / self.levels
 
-
-def _data(batch: Any) -> Tensor:
-    """The data of a batch, without labels."""
-    return batch[0] if isinstance(batch, (tuple, list)) else batch
+    def _data_of(self, batch: Any) -> Tensor:
+        """The data of a batch, without labels."""
+        x = floating("Density", "data", inputs(batch), self)
+        if self.levels is not None and not bool(((x >= 0) & (x <= 1)).all()):
+            raise of.DataError(
+                f"Density(levels={self.levels}) wants data between 0 and 1; got {float(x.min()):g} to "
+                f"{float(x.max()):g}. Divide bytes by 255, and set standardise to false"
+            )
+        return x
 
 
 def _shapes(width: int, dim: int | None, shape: Sequence[int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:

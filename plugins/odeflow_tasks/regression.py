@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import odeflow as of
+from odeflow_tasks.batch import floating, inputs, pair
 
 MOST_CURVES, MOST_POINTS = 100, 1000
 """Most samples in a picture."""
@@ -90,9 +91,9 @@ class Regression(of.Task):
         """The mean square error of (inputs, targets).
 
         Raises:
-            DataError: The targets are not (B, num_outputs).
+            DataError: The batch is no such pair of finite numbers, or the targets are not (B, num_outputs).
         """
-        x, targets = batch
+        x, targets = self._checked(batch)
         prediction = self(x)
         if prediction.shape != targets.shape:
             raise of.DataError(
@@ -103,11 +104,16 @@ class Regression(of.Task):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(B, num_outputs), the prediction."""
-        return self(batch[0] if isinstance(batch, (tuple, list)) else batch)
+        return self(floating("Regression", "inputs", inputs(batch), self))
+
+    def _checked(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Inputs and targets."""
+        x, targets = pair("Regression", "inputs, targets", batch)
+        return floating("Regression", "inputs", x, self), floating("Regression", "targets", targets, self)
 
     def figures(self, batch: Any) -> dict[str, Figure]:
         """What the flow does to the inputs, coloured by their targets: as curves over time, or as points in space."""
-        x, targets = batch
+        x, targets = self._checked(batch)
         if x.shape[1] == 1:
             return {"trajectories": self._draw_trajectories(x[:MOST_CURVES], targets[:MOST_CURVES])}
         return {"features": self._draw_features(x[:MOST_POINTS], targets[:MOST_POINTS])}

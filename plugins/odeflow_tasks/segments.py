@@ -10,6 +10,8 @@ import odeflow as of
 
 ROUNDING = 8
 """Times that differ by so many roundings of the largest one are the same."""
+COARSE = 0.01
+"""By how much of the smallest step a segment's beginning may be rounded."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,7 @@ class Segments:
 
     @classmethod
     def cut(cls, t: Tensor, length: int) -> "Segments":
-        """Cuts the times (T,) into segments of `length` times; the last one may be shorter.
-
-        Raises:
-            DataError: There are fewer than two times.
-        """
-        if len(t) < 2:
-            raise of.DataError(f"a trajectory needs two observations at least; got {len(t)}")
+        """Cuts times (T,), two at least and in order, into segments of `length` times; the last one may be shorter."""
         last = len(t) - 1
         first = torch.arange(0, last, length - 1, device=t.device)
         rows = first + torch.arange(min(length, len(t)), device=t.device)[:, None]
@@ -50,6 +46,22 @@ class Segments:
         places = torch.empty_like(order).scatter_(0, order, number).view_as(rows)
         grid = direction * ordered[torch.cat([fresh.new_ones(1), fresh])]
         return cls(rows, inside, grid, places, t[first])
+
+    def clocks(self, dtype: torch.dtype) -> Tensor:
+        """(S,), when each segment begins, as numbers of the states' dtype.
+
+        Raises:
+            DataError: The dtype cannot tell these times.
+        """
+        clocks, steps = self.starts.to(dtype), self.grid.diff().abs()
+        error = float((clocks.double() - self.starts.double()).abs().max())
+        if len(steps) and error > COARSE * float(steps.min()):
+            raise of.DataError(
+                f"segments begin at times up to {float(self.starts.abs().max()):g}, which {dtype} rounds by up to "
+                f"{error:g}, at steps from {float(steps.min()):g} on. Count times from the first one, as t - t[0], or "
+                "use float64"
+            )
+        return clocks
 
     def gather(self, y: Tensor) -> Tensor:
         """What was solved on the grid, (R, S, B, d), at each segment's own times, (L, S, B, d)."""

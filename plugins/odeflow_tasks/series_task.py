@@ -15,6 +15,7 @@ from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 
 import odeflow as of
 from odeflow_tasks import series_figures
+from odeflow_tasks.batch import floating, labels, require_finite
 
 KINDS = ("", "interpolation_", "extrapolation_")
 """Of which targets errors are told: of all, and of those that are not seen, inside and outside the observed time."""
@@ -73,6 +74,7 @@ class SeriesTask(of.Task, ABC):
             raise of.SettingError(f"{name}: class_weight must not be negative; got {class_weight}")
         if class_weight and (num_classes is None or num_classes < 2):
             raise of.SettingError(f"{name}: a classifier needs num_classes, at least 2; got {num_classes}")
+        self.num_classes = num_classes or 0
         self.dim, self.balance, self.hide, self.class_weight = _known_dim(self, dim), balance, hide, class_weight
         self.decoder = _perceptron(width, hidden, self.dim)
         self.log_noise = nn.Parameter(torch.full((self.dim,), math.log(noise_std)), requires_grad=learn_noise)
@@ -101,6 +103,7 @@ class SeriesTask(of.Task, ABC):
         Returns:
             (…, B), summed over the targets of each series; balanced, if that is wanted.
         """
+        require_finite(type(self).__name__, "targets", batch.y.where(batch.target, 0.0))
         error = (batch.y - prediction).where(batch.target, 0.0) * torch.exp(-self.log_noise)
         log_p = -0.5 * error.square() - self.log_noise - 0.5 * math.log(2 * math.pi)
         each = log_p.where(batch.target, 0.0).sum(-2)
@@ -193,13 +196,33 @@ class SeriesTask(of.Task, ABC):
                     f"{name}: {part} must be a bool mask {tuple(y.shape)} as the values are; "
                     f"got {mask.dtype} {tuple(mask.shape)}"
                 )
+        t = self._times(t if t.is_floating_point() else t.double())
+        y = y.to(floating(name, "seen values", y.where(batch.seen, 0), self))  # others need not be known to predict
         if not bool((t.diff(dim=1) >= 0).all()):
             raise of.DataError(
                 f"{name}: the times of each series must rise, padded at the end by the last; they do not"
             )
         if self.classifier is not None and batch.label is None:
             raise of.DataError(f"{name}: class_weight={self.class_weight} needs series with labels; these have none")
-        return batch
+        label = batch.label
+        if self.classifier is not None:
+            label = labels(name, label, len(t), self.num_classes)
+        return batch._replace(t=t, y=y, label=label)
+
+    def _times(self, t: Tensor) -> Tensor:
+        """The times in the model's dtype, which must tell them apart."""
+        name, dtype = type(self).__name__, self.log_noise.dtype
+        require_finite(name, "times", t, "Pad the end of a shorter series by its last time")
+        if t.dtype == dtype:
+            return t
+        cast = t.to(dtype)
+        lost = (t.diff(dim=1) != 0) & (cast.diff(dim=1) == 0)
+        if bool(lost.any()):
+            raise of.DataError(
+                f"{name}: {int(lost.sum()):,} steps of time vanish in {dtype}, of times up to "
+                f"{float(t.abs().max()):g}. Count times from the first one, and in a larger unit"
+            )
+        return cast
 
 
 def _known_dim(task: of.Task, dim: int | None) -> int:

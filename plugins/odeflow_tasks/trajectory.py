@@ -8,6 +8,7 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow_dynamics import OwnClock
+from odeflow_tasks import batch as batches
 from odeflow_tasks import trajectory_figures
 from odeflow_tasks.segments import LearnedStates, Segments
 
@@ -86,8 +87,13 @@ class Trajectory(of.Task):
         assert isinstance(y, Tensor)
         return y[:, :, : y0.shape[1]]
 
-    def loss(self, batch: of.Trajectories, stage: str) -> Tensor:
-        """The distance between prediction and observation, averaged over times, samples and dimensions."""
+    def loss(self, batch: Any, stage: str) -> Tensor:
+        """The distance between prediction and observation, averaged over times, samples and dimensions.
+
+        Raises:
+            DataError: The batch is no `Trajectories` with times in order and every state observed.
+        """
+        batch = self._checked(batch)
         if stage == "test":
             return self._forecast(batch)
         segments, states = self._cut(batch)
@@ -96,6 +102,9 @@ class Trajectory(of.Task):
         if self.learned is not None:
             loss = loss + self.continuity * (solved[-1] - states[1:]).square().mean()
         return loss
+
+    def _checked(self, batch: Any) -> of.Trajectories:
+        return batches.trajectories(type(self).__name__, batch, self.flow)
 
     def _cut(self, batch: of.Trajectories) -> tuple[Segments, Tensor]:
         """The segments of a batch, and the states in which they begin and in which the last one ends, (S + 1, B, d)."""
@@ -111,8 +120,8 @@ class Trajectory(of.Task):
         """(L, S, B, d), the segments as they are solved from these states, (S, B, d)."""
         count, size, width = states.shape
         if count == 1:
-            return self(states[0], segments.starts + segments.grid).unsqueeze(1)
-        clocks = segments.starts.to(states).repeat_interleave(size)[:, None]
+            return segments.gather(self(states[0], segments.starts + segments.grid).unsqueeze(1))
+        clocks = segments.clocks(states.dtype).repeat_interleave(size)[:, None]
         y = self.flow.trajectory(states.flatten(0, 1), segments.grid, context=clocks).y
         assert isinstance(y, Tensor)
         return segments.gather(y[:, :, :width].unflatten(1, (count, size)))
@@ -128,20 +137,22 @@ class Trajectory(of.Task):
     def _predicted(self, batch: of.Trajectories) -> Tensor:
         """(T, B, d), from the best that is known of the first states."""
         y0 = batch.y[0]
-        return self(y0 if self.learned is None else self.learned.best(y0), batch.t)
+        t, rows = batch.t.unique_consecutive(return_inverse=True)
+        return self(y0 if self.learned is None else self.learned.best(y0), t)[rows]
 
     def batch_size(self, batch: of.Trajectories) -> int:
         return batch.y.shape[1]
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(T, B, d), the predicted trajectories."""
-        return self._predicted(batch)
+        return self._predicted(self._checked(batch))
 
     def restored(self, prediction: Tensor, units: of.Units) -> Tensor:
         return units.restored(prediction)
 
-    def figures(self, batch: of.Trajectories) -> dict[str, Figure]:
+    def figures(self, batch: Any) -> dict[str, Figure]:
         """Truth beside prediction, segment by segment, over time and in phase space, and the field that was learned."""
+        batch = self._checked(batch)
         segments, states = self._cut(batch)
         solved, predicted = self._solved(segments, states[:-1]), torch.empty_like(batch.y)
         predicted[segments.rows[segments.inside]] = solved[segments.inside]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow_tasks import density_figures
+from odeflow_tasks.batch import floating, inputs
 from odeflow_tasks.potential import POTENTIALS
 
 HOTTEST = 0.01
@@ -77,7 +78,7 @@ class Variational(of.Task):
 
     def loss(self, batch: Any, stage: str) -> Tensor:
         """The estimate of KL(q‖p) by a batch of noise, in nats; while training is annealed, with β U in place of U."""
-        x, log_q = self(batch)
+        x, log_q = self(self._noise(batch))
         divergence = (log_q - self.target.log_density(x)).mean()
         if stage != "train" or self.global_step >= self.anneal:
             return divergence
@@ -95,9 +96,18 @@ class Variational(of.Task):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(B, 2), the samples x of a batch of noise."""
-        return self(batch)[0]
+        return self(self._noise(batch))[0]
+
+    def _noise(self, batch: Any) -> Tensor:
+        """(B, 2), the noise of a batch."""
+        z = floating("Variational", "noise", inputs(batch), self)
+        if z.dim() != 2 or z.shape[1] != 2:
+            raise of.DataError(
+                f"Variational wants noise of shape (B, 2); got {tuple(z.shape)}. Use StandardNormal(dim=2)"
+            )
+        return z
 
     def figures(self, batch: Any) -> dict[str, Figure]:
         """The target, the density that was learned, and samples of it."""
         with torch.no_grad():
-            return {"density": density_figures.beside(self.target.log_density, self.cnf, batch)}
+            return {"density": density_figures.beside(self.target.log_density, self.cnf, self._noise(batch))}

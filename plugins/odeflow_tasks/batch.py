@@ -1,0 +1,165 @@
+"""Batches: what a task makes sure of before it computes with what data give."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+import odeflow as of
+
+
+def inputs(batch: Any) -> Any:
+    """The inputs of a batch, which may come with targets."""
+    return batch[0] if isinstance(batch, (tuple, list)) else batch
+
+
+def pair(owner: str, wanted: str, batch: Any) -> tuple[Any, Any]:
+    """Inputs and targets.
+
+    Args:
+        owner: The task, for messages.
+        wanted: What the two are, for messages.
+        batch: What the data give.
+
+    Raises:
+        DataError: These are not two.
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise of.DataError(
+            f"{owner} wants batches ({wanted}); got {_described(batch)}. Choose data that have targets, or another task"
+        )
+    return batch[0], batch[1]
+
+
+def floating(owner: str, name: str, x: Any, module: nn.Module) -> Tensor:
+    """Finite real numbers, in the dtype of a module's parameters, if it has some.
+
+    Args:
+        owner: The task, for messages.
+        name: What they are, for messages.
+        x: What the data give.
+        module: What computes with them.
+
+    Raises:
+        DataError: They are none.
+    """
+    x = _tensor(owner, name, x)
+    if not x.is_floating_point():
+        raise of.DataError(
+            f"{owner}: {name} must be floating-point numbers; got {x.dtype}. Convert them by .float(), bytes of images "
+            "by .float() / 255"
+        )
+    dtypes = (parameter.dtype for parameter in module.parameters() if parameter.is_floating_point())
+    x = x.to(next(dtypes, x.dtype))
+    require_finite(owner, name, x)
+    return x
+
+
+def require_finite(owner: str, name: str, x: Tensor, advice: str = "Leave these samples out, or fill them in") -> None:
+    """Raises if numbers are not finite.
+
+    Raises:
+        DataError: Some are not.
+    """
+    wrong = ~x.isfinite()
+    if bool(wrong.any()):
+        first = tuple(wrong.nonzero()[0].tolist())
+        raise of.DataError(
+            f"{owner}: {name} must be finite in {x.dtype}; {int(wrong.sum()):,} of {x.numel():,} values are not, the "
+            f"first of them {float(x[first])} at {list(first)}. {advice}"
+        )
+
+
+def labels(owner: str, label: Any, count: int, num_classes: int) -> Tensor:
+    """(B,), the numbers of classes, as torch's losses take them.
+
+    Args:
+        owner: The task, for messages.
+        label: What the data give.
+        count: B.
+        num_classes: Number of classes.
+
+    Raises:
+        DataError: They are none.
+    """
+    label = _tensor(owner, "labels", label)
+    if label.shape != (count,):
+        raise of.DataError(
+            f"{owner} wants labels of shape ({count},), a class for each sample; got {tuple(label.shape)}. Bring them "
+            "to it, from (B, 1) by .squeeze(1), from one-hot vectors by .argmax(1)"
+        )
+    if label.is_floating_point() or label.is_complex():
+        raise of.DataError(f"{owner}: labels must be whole numbers; got {label.dtype}. Convert them by .long()")
+    low, high = (int(label.min()), int(label.max())) if count else (0, 0)
+    if low < 0 or high >= num_classes:
+        hint = "Subtract 1 from them" if (low, high) == (1, num_classes) else "Count them from 0, or set num_classes"
+        raise of.DataError(
+            f"{owner}(num_classes={num_classes}): labels must lie between 0 and {num_classes - 1}; got {low} to "
+            f"{high}. {hint}"
+        )
+    return label.long()
+
+
+def trajectories(owner: str, batch: Any, module: nn.Module) -> of.Trajectories:
+    """Trajectories at times in order, forwards or backwards, the same ones maybe more than once.
+
+    Args:
+        owner: The task, for messages.
+        batch: What the data give; times may be whole numbers.
+        module: What computes with them.
+
+    Raises:
+        DataError: It is something else.
+    """
+    if not isinstance(batch, of.Trajectories):
+        raise of.DataError(f"{owner} wants batches that are odeflow.Trajectories(t, y); got {_described(batch)}")
+    t, y = _tensor(owner, "times", batch.t), _tensor(owner, "states", batch.y)
+    if t.dim() != 1 or y.dim() != 3 or len(y) != len(t):
+        raise of.DataError(
+            f"{owner} wants times t (T,), which all trajectories share, and states y (T, B, d); got {tuple(t.shape)} "
+            f"and {tuple(y.shape)}. Series with times of their own are odeflow.Series, for LatentODE"
+        )
+    if len(t) < 2:
+        raise of.DataError(f"a trajectory needs two observations at least; got {len(t)}")
+    t = t if t.is_floating_point() else t.double()
+    require_finite(owner, "times", t)
+    steps = t.diff()
+    if not (bool((steps >= 0).all()) or bool((steps <= 0).all())):
+        raise of.DataError(
+            f"{owner}: times must be in order, forwards or backwards; got {_begun(t)}. Sort both by "
+            "order = t.argsort(), as t[order] and y[order]"
+        )
+    if bool(t[0] == t[-1]):
+        raise of.DataError(f"{owner}: a trajectory needs different times; got {_begun(t)}")
+    _require_observed(owner, y)
+    return of.Trajectories(t, floating(owner, "states", y, module))
+
+
+def _require_observed(owner: str, y: Tensor) -> None:
+    """Raises unless all states (T, B, d) of trajectories were observed."""
+    if bool(y.isnan().any()):
+        rows = y.isnan().flatten(1).any(1).nonzero()[:, 0]
+        raise of.DataError(
+            f"{owner} wants every state observed; {int(y.isnan().sum()):,} of {y.numel():,} values are NaN, at "
+            f"{len(rows)} of {len(y)} times, the first of them number {int(rows[0])}. Leave these times out, or use "
+            "odeflow.Series with LatentODE, whose masks say what was seen"
+        )
+
+
+def _tensor(owner: str, name: str, x: Any) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise of.DataError(f"{owner}: {name} must be a tensor; got {_described(x)}")
+    return x
+
+
+def _begun(t: Tensor) -> str:
+    """The first few times."""
+    return f"[{', '.join(f'{float(time):g}' for time in t[:5])}{', …' if len(t) > 5 else ''}]"
+
+
+def _described(batch: Any) -> str:
+    """What a value is, in a few words."""
+    if isinstance(batch, Tensor):
+        return f"a tensor of shape {tuple(batch.shape)}"
+    if isinstance(batch, (tuple, list)):
+        return f"a {type(batch).__name__} of {len(batch)}"
+    return type(batch).__name__
