@@ -58,14 +58,15 @@ def statistics(efforts: Sequence[Effort], epochs: Sequence[Epoch], solver: str) 
     """Figure 3 of Chen et al. (2018): error, time and backward NFE against forward NFE, and NFE over training.
 
     Args:
-        efforts: One for each tolerance.
+        efforts: One for each tolerance; those without a forward pass are left out.
         epochs: Of the training; where there are none, a note stands in their place.
         solver: Name of the solver, for the title.
     """
+    efforts = [effort for effort in efforts if math.isfinite(effort.nfe_forward)]
     figure = Figure(figsize=(15, 4), layout="constrained")
     error, duration, backward, training = figure.subplots(1, 4)
     nfe = [effort.nfe_forward for effort in efforts]
-    slowest = max(effort.seconds for effort in efforts)
+    slowest = max((effort.seconds for effort in efforts), default=1.0)
     _scatter(error, nfe, [effort.error for effort in efforts], efforts)
     _scatter(duration, nfe, [effort.seconds / slowest for effort in efforts], efforts)
     for name, marker, values in (
@@ -82,6 +83,9 @@ def statistics(efforts: Sequence[Effort], epochs: Sequence[Epoch], solver: str) 
     backward.legend(fontsize="small")
     for axes in (error, duration, backward):
         axes.set(xlabel="NFE forward")
+    if not efforts:
+        for axes in (error, duration, backward):
+            _note(axes, "no tolerance could be solved")
     wide = _spread([*nfe, *(each.nfe_adjoint for each in efforts)]) > 12
     for axes, axis in ((error, "x"), (duration, "x"), (backward, "x"), (backward, "y")):
         if wide:
@@ -209,7 +213,7 @@ def precision(tests: Sequence[Tested]) -> Figure:
     metric = next((each.metric for each in finite), "test/loss")
     axes.set(xlabel="NFE forward", ylabel="test error in percent" if "percent" in metric else metric)
     _scale_by_logarithm(axes, "x")
-    spread = _spread([each.value for each in finite]) if finite else 1
+    spread = _spread([each.value for each in finite])
     if spread > 1e4:
         axes.set(yscale="log")
     elif spread > 10:
@@ -285,8 +289,9 @@ def _scale_by_logarithm(axes: Any, name: str) -> None:
 
 
 def _spread(values: Sequence[float]) -> float:
-    """The largest value by the smallest; 1 where one is not positive, so that a logarithmic axis is no choice."""
-    return max(values) / min(values) if min(values) > 0 else 1
+    """The largest finite value by the smallest; 1 where none or one is not positive: no logarithmic axis then."""
+    finite = [value for value in values if math.isfinite(value)]
+    return max(finite) / min(finite) if finite and min(finite) > 0 else 1
 
 
 def _power(value: float) -> str:

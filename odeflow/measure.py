@@ -1,6 +1,7 @@
 """What a trained flow costs and does: its error and evaluations by tolerance, its states and densities over time."""
 
 import copy
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from odeflow.cnf import CNF
-from odeflow.errors import OdeflowError, SolveError
+from odeflow.errors import OdeflowError, SolveError, StateError
 from odeflow.gradient import Adjoint, Checkpointed, Gradient
 from odeflow.recording import Solve, leaves, mapped
 from odeflow.solver import Solver
@@ -18,7 +19,7 @@ from odeflow.solver import Solver
 
 @dataclass(frozen=True)
 class Effort:
-    """What solves take at one tolerance, summed over them.
+    """What solves take at one tolerance, summed over them; nan where they could not be solved.
 
     Attributes:
         tolerance: rtol and atol of the solver.
@@ -31,10 +32,10 @@ class Effort:
 
     tolerance: float
     error: float
-    nfe_forward: int
+    nfe_forward: float
     seconds: float
-    nfe_adjoint: int
-    nfe_checkpointed: int
+    nfe_adjoint: float
+    nfe_checkpointed: float
 
 
 @dataclass(frozen=True)
@@ -114,26 +115,42 @@ def efforts(
         One for each tolerance, in order.
 
     Raises:
-        SolveError: A solve could not go on, or the dynamics do not work in float64.
+        StateError: The dynamics do not work in float64.
     """
-    _forward(solves, solver(max(tolerances)))  # so that nothing is done for the first time while the clock runs
+    _or_nan(lambda: _forward(solves, solver(max(tolerances)))[1])  # nothing is to be done for the first time in time
     exact = [_in_float64(solve) for solve in solves]
-    truth = _states(exact, reference)
-    found: list[Effort] = []
-    for tolerance in tolerances:
-        chosen = solver(tolerance)
-        passes = [_forward(solves, chosen) for _ in range(repeats)]
-        found.append(
-            Effort(
-                tolerance=tolerance,
-                error=float((_states(exact, chosen) - truth).norm() / truth.norm()),
-                nfe_forward=passes[0][0],
-                seconds=statistics.median(seconds for _, seconds in passes),
-                nfe_adjoint=sum(_nfe_backward(solve, chosen, Adjoint()) for solve in solves),
-                nfe_checkpointed=sum(_nfe_backward(solve, chosen, Checkpointed()) for solve in solves),
-            )
-        )
-    return found
+    try:
+        truth = _states(exact, reference)
+    except SolveError:
+        truth = torch.tensor(math.nan)
+    return [_effort(solves, exact, truth, solver(tolerance), tolerance, repeats) for tolerance in tolerances]
+
+
+def _effort(
+    solves: Sequence[Solve], exact: Sequence[Solve], truth: Tensor, solver: Solver, tolerance: float, repeats: int
+) -> Effort:
+    passes: list[tuple[int, float]] = []
+
+    def forward() -> float:
+        passes.extend(_forward(solves, solver) for _ in range(repeats))
+        return passes[0][0]
+
+    return Effort(
+        tolerance=tolerance,
+        error=_or_nan(lambda: float((_states(exact, solver) - truth).norm() / truth.norm())),
+        nfe_forward=_or_nan(forward),
+        seconds=statistics.median(seconds for _, seconds in passes) if len(passes) == repeats else math.nan,
+        nfe_adjoint=_or_nan(lambda: sum(_nfe_backward(solve, solver, Adjoint()) for solve in solves)),
+        nfe_checkpointed=_or_nan(lambda: sum(_nfe_backward(solve, solver, Checkpointed()) for solve in solves)),
+    )
+
+
+def _or_nan(number: Callable[[], float]) -> float:
+    """A number, nan where the solve that it is measured in cannot go on."""
+    try:
+        return number()
+    except SolveError:
+        return math.nan
 
 
 def _forward(solves: Sequence[Solve], solver: Solver) -> tuple[int, float]:
@@ -160,7 +177,7 @@ def _states(solves: Sequence[Solve], solver: Solver) -> Tensor:
         raise
     except (RuntimeError, TypeError) as problem:  # a dynamics may have settled on float32
         reason = str(problem).partition("\n")[0]
-        raise SolveError(f"the error is measured in float64, in which the dynamics do not work: {reason}") from problem
+        raise StateError(f"the error is measured in float64, in which the dynamics do not work: {reason}") from problem
     return torch.cat(states)
 
 

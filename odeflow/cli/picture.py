@@ -20,7 +20,7 @@ from odeflow import draw, measure, registry
 from odeflow.cli.run import Command
 from odeflow.cnf import CNF
 from odeflow.draw import Epoch, Tested
-from odeflow.errors import DataError, SettingError, SolveError
+from odeflow.errors import DataError, SettingError, SolveError, StateError
 from odeflow.measure import Effort
 from odeflow.plain import sequence
 from odeflow.recording import flows, record
@@ -163,13 +163,15 @@ def animation(command: Command, frames: int, samples: int) -> Picture:
 
 
 def _tested(command: Command, solver: str, options: dict[str, Any], trained: bool = False) -> Tested:
-    """One test; where the solver cannot go on, there is no result."""
+    """One test; where the solver cannot go on, or another than the trained one does not fit, there is no result."""
     defaults = inspect.signature(registry.look_up("solver", solver).__init__).parameters
     said = {name: value for name, value in options.items() if name in VARIED or value != defaults[name].default}
     setting = ", ".join(f"{name}={value}" for name, value in said.items() if value is not None)
     try:
         command.trainer.test(command.model, command.datamodule, verbose=False)
-    except SolveError:
+    except (SolveError, StateError, SettingError) as problem:
+        if trained and not isinstance(problem, SolveError):
+            raise
         return Tested(solver, setting, trained, math.nan, "", math.nan)
     results = {name: float(value) for name, value in command.trainer.callback_metrics.items()}
     metric = "test/error_percent" if "test/error_percent" in results else "test/loss"

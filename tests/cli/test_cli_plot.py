@@ -45,6 +45,12 @@ class Failing(of.Solver):
     def integrate(self, field, y0, t, *, tape=None, quadrature=None, jump=None):
         raise of.SolveError("there is no way")
 
+class Unfitting(Failing):
+    '''A solver of other states.'''
+
+    def integrate(self, field, y0, t, *, tape=None, quadrature=None, jump=None):
+        raise of.StateError("such states have no momenta")
+
 class Rigid(Failing):
     '''A solver without options.'''
 
@@ -177,6 +183,24 @@ def test_the_metrics_beside_the_checkpoint_are_read(done, metrics, digits_run, l
     assert backward.get_ydata().tolist() == noted["nfe/backward_epoch"]
 
 
+def test_a_tolerance_that_cannot_be_solved_stops_nothing(done, best, monkeypatch):
+    """Its figures are nan, whether forwards or backwards, and the others are measured; without any, a note is drawn."""
+    words = "--output s.png --data.observations 10 --data.t1 2.0"
+    monkeypatch.setattr("odeflow.cli.picture._made", _impatient)
+    done(f"plot statistics --ckpt_path {best} --tolerances 1e-2,1e-6 {words}")
+    loose, tight = table(Path("s.csv"))
+    assert all(math.isfinite(float(value)) for value in loose.values())
+    assert [math.isnan(float(tight[name])) for name in ("error", "nfe_forward", "seconds", "nfe_adjoint")] == [True] * 4
+    done(f"plot statistics --ckpt_path {best} --tolerances 1e-6 {words}")
+    assert is_picture(Path("s.png"))
+
+
+def _impatient(solver: str, rtol: float, atol: float) -> of.Solver:
+    """A solver that takes few steps at tight tolerances, but for the reference."""
+    few = 3 if 1e-7 < rtol < 1e-4 else 10_000
+    return registry.look_up("solver", solver)(rtol=rtol, atol=atol, max_steps=few)
+
+
 # activations
 
 
@@ -258,10 +282,10 @@ def test_under_its_own_solver_the_test_is_that_of_the_command_test(done, metrics
 
 def test_where_a_solver_fails_the_others_are_tested(done, best, plugins):
     """A solver that cannot go on has no result, and stops nothing. A task without an error rate shows its test/loss."""
-    words = "--solvers Failing,RK4 --num_steps 50 --data.observations 20 --data.t1 2.0 --batches 1"
+    words = "--solvers Failing,Unfitting,RK4 --num_steps 50 --data.observations 20 --data.t1 2.0 --batches 1"
     done(f"plot precision --ckpt_path {best} --plugins {plugins} --output p.png {words}")
-    own, failed, fine = table(Path("p.csv"))
-    assert (failed["solver"], failed["value"]) == ("Failing", "nan")
+    own, *failed, fine = table(Path("p.csv"))
+    assert [(each["solver"], each["value"]) for each in failed] == [("Failing", "nan"), ("Unfitting", "nan")]
     assert own["metric"] == fine["metric"] == "test/loss"
     assert float(fine["value"]) == pytest.approx(float(own["value"]), rel=1e-2)
 

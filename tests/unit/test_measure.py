@@ -131,6 +131,6 @@ def test_dynamics_of_one_precision_are_told() -> None:
     flow = of.Flow(Single(), RK4(num_steps=1))
     solves = record(flow, lambda: flow(torch.ones(1, 2)).sum())
     with pytest.raises(
-        of.SolveError, match="measured in float64, in which the dynamics do not work: expected m1 and m2"
+        of.StateError, match="measured in float64, in which the dynamics do not work: expected m1 and m2"
     ):
         measure.efforts(solves, lambda value: Dopri5(value, value), [1e-3], Dopri5(1e-6, 1e-6))
