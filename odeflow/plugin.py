@@ -1,6 +1,9 @@
 """Plugin: an object that remembers, as plain data, how it was built."""
 
 import inspect
+from abc import ABC
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import PurePath
 from typing import Any, ClassVar, Self
 
@@ -50,7 +53,14 @@ def _require_plain(value: object, owner: str, path: str) -> None:
 
 
 def _arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What `cls(*args, **kwargs)` gives to each parameter by name, defaults included."""
+    """What `cls(*args, **kwargs)` gives to each parameter by name, defaults included.
+
+    Raises:
+        SettingError: It has no option of that name.
+    """
+    problem = unknown_option(cls, kwargs)
+    if problem is not None:
+        raise SettingError(problem)
     signature = inspect.signature(cls.__init__)
     try:
         bound = signature.bind_partial(None, *args, **kwargs)
@@ -65,6 +75,49 @@ def _arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict
         elif kind is not inspect.Parameter.VAR_POSITIONAL or value:
             arguments[name] = value
     return arguments
+
+
+def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
+    """All that subclass a class, at any distance."""
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from subclasses(subclass)
+
+
+def _options(cls: type) -> dict[str, inspect.Parameter]:
+    """The parameters of a class's constructor."""
+    own = inspect.signature(cls.__init__).parameters if cls.__init__ is not object.__init__ else {}
+    return dict(list(own.items())[1:])
+
+
+def unknown_option(cls: type, options: Iterable[str], skip: int = 1) -> str | None:
+    """What is wrong with options of which a class has not all; None if it has them.
+
+    Args:
+        cls: The class.
+        options: Their names.
+        skip: Number of its constructor's parameters that are no options, the first of which is `self`.
+
+    Returns:
+        The first that it does not have, the nearest and all that it has, and which plugins of its kind have that one.
+    """
+    known = dict(list(_options(cls).items())[skip - 1 :])
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return None
+    for option in options:
+        if option not in known:
+            near = get_close_matches(option, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            listed = ", ".join(known) or "none"
+            contract = next((base for base in cls.__mro__ if "kind" in vars(base)), cls)
+            others = sorted(
+                other.__name__
+                for other in subclasses(contract)
+                if option in _options(other) and not (inspect.isabstract(other) or ABC in other.__bases__)
+            )
+            having = f"  {option} is an option of {', '.join(others)}" if others and not near else ""
+            return f"{cls.__name__} has no option {option!r}.{hint}  options: {listed}{having}"
+    return None
 
 
 class Plugin:

@@ -18,7 +18,7 @@ from typing import Any
 
 from odeflow.errors import OdeflowError, PluginError
 from odeflow.plain import class_spec, mapping, sequence, shown
-from odeflow.plugin import Plugin, import_path
+from odeflow.plugin import Plugin, import_path, subclasses, unknown_option
 
 GROUP = "odeflow.plugins"
 VARIABLE = "ODEFLOW_PLUGINS"
@@ -157,13 +157,6 @@ def plugins(kind: str) -> dict[str, type[Plugin]]:
             )
         found[name] = cls  # a class defined again, as in a notebook, replaces the old one
     return dict(sorted(found.items()))
-
-
-def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
-    """All that subclass a class, at any distance."""
-    for subclass in cls.__subclasses__():
-        yield subclass
-        yield from subclasses(subclass)
 
 
 def _concrete_subclasses(cls: type[Plugin]) -> Iterator[type[Plugin]]:
@@ -322,14 +315,6 @@ def check_options(cls: type, options: Iterable[str], place: str = "", skip: int 
     Raises:
         PluginError: It has none of a name; the message names the nearest and lists what there is.
     """
-    own = inspect.signature(cls.__init__).parameters if cls.__init__ is not object.__init__ else {}
-    known = dict(list(own.items())[skip:])
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
-        return
-    for option in options:
-        if option not in known:
-            near = get_close_matches(option, known, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            listed = ", ".join(known) or "none"
-            where = f"{place}: " if place else ""
-            raise PluginError(f"{where}{cls.__name__} has no option {option!r}.{hint}  options: {listed}")
+    problem = unknown_option(cls, options, skip)
+    if problem is not None:
+        raise PluginError(f"{place}: {problem}" if place else problem)

@@ -12,7 +12,7 @@ from torch import nn
 import odeflow as of
 from odeflow import registry
 from odeflow_dynamics import MLP, ConvNet
-from odeflow_solvers import RK4, Dopri5
+from odeflow_solvers import RK4, Dopri5, Kvaerno5
 from odeflow_tasks import Classification, Trajectory
 
 
@@ -71,9 +71,39 @@ def test_what_is_not_plain_is_refused_when_it_is_stored() -> None:
         _ = task.spec
 
 
-def test_wrong_calls_say_what_python_says() -> None:
-    """A wrong call of a plugin raises the ordinary TypeError of its constructor."""
-    with pytest.raises(TypeError, match="unexpected keyword argument 'stepsize'"):
-        RK4(stepsize=1)  # pyright: ignore
+@pytest.mark.parametrize(
+    ("cls", "option", "message"),
+    [
+        (RK4, "stepsize", r"RK4 has no option 'stepsize'\. Did you mean step_size\?  options: step_size, num_steps, "),
+        (
+            Kvaerno5,
+            "per_sample",
+            r"no option 'per_sample'\.  options: rtol, .* is an option of Bosh3, .*Dopri5, .*Tsit5$",
+        ),
+        (MLP, "layers", r"MLP has no option 'layers'\.  options: dim, hidden"),
+        (
+            of.Exact,
+            "probes",
+            r"Exact has no option 'probes'\.  options: none  probes is an option of HutchPlusPlus, Hutch",
+        ),
+    ],
+    ids=str,
+)
+def test_unknown_options_are_named(cls: type[of.Plugin], option: str, message: str) -> None:
+    """An option that a plugin does not have is an error that names the nearest, all it has, and which plugins have it."""
+    with pytest.raises(of.SettingError, match=message):
+        cls(**{option: 1})
+
+
+@pytest.mark.parametrize("kind", list(registry.CONTRACTS))
+def test_every_plugin_knows_its_options(kind: str) -> None:
+    """Every registered plugin refuses an option that it does not have in those words."""
+    for cls in registry.plugins(kind).values():
+        with pytest.raises(of.SettingError, match=f"{cls.__name__} has no option 'nonsense'"):
+            cls(nonsense=1)
+
+
+def test_other_wrong_calls_say_what_python_says() -> None:
+    """A call of a plugin that is wrong in another way raises the ordinary TypeError of its constructor."""
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'dim'"):
         MLP()  # pyright: ignore
