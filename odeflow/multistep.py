@@ -10,7 +10,7 @@ from torch import Tensor
 
 from odeflow.errors import SettingError
 from odeflow.memory import MemoryStages
-from odeflow.runge_kutta import required
+from odeflow.plugin import required
 from odeflow.solver import Quadrature
 from odeflow.stages import ExplicitStages, stages_of
 from odeflow.state import Field

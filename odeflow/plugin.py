@@ -120,6 +120,17 @@ def unknown_option(cls: type, options: Iterable[str], skip: int = 1) -> str | No
     return None
 
 
+class _Required:
+    """A class attribute that concrete subclasses must set; ABCMeta reads the flag, as it does of abstract methods."""
+
+    __isabstractmethod__ = True
+
+
+def required() -> Any:
+    """Stands for a class attribute that concrete subclasses must set."""
+    return _Required()
+
+
 class Plugin:
     """Base of everything that the registry offers: solvers, dynamics, gradients, tasks and data.
 

@@ -12,7 +12,7 @@ from odeflow.errors import GradientError, TableauError
 from odeflow.implicit_function import attach
 from odeflow.jacobian import Jacobian
 from odeflow.memory import MemoryStages
-from odeflow.runge_kutta import required
+from odeflow.plugin import required
 from odeflow.solver import Quadrature
 from odeflow.state import Field
 from odeflow.stepper import AdaptiveStepper

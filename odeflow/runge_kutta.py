@@ -10,23 +10,13 @@ from odeflow.controller import Gains
 from odeflow.errors import SettingError
 from odeflow.field import SameNoise
 from odeflow.per_sample.stepping import PerSample
+from odeflow.plugin import required
 from odeflow.solver import Jump, Quadrature, Solution, Tape
 from odeflow.stages import Stages, stages_of
 from odeflow.state import Field
 from odeflow.stepper import AdaptiveStepper, FixedStepper, Stepper
 from odeflow.stepping import ErrorPer, Norm
 from odeflow.tableau import Tableau
-
-
-class _Required:
-    """A class attribute that concrete subclasses must set; ABCMeta reads the flag, as it does of abstract methods."""
-
-    __isabstractmethod__ = True
-
-
-def required() -> Any:
-    """Stands for a class attribute that concrete subclasses must set."""
-    return _Required()
 
 
 class ExplicitRungeKutta(Stepper):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from odeflow.errors import SettingError, StateError
 from odeflow.memory import MemoryStages
-from odeflow.runge_kutta import required
+from odeflow.plugin import required
 from odeflow.solver import Quadrature
 from odeflow.state import Field
 from odeflow.stepper import FixedStepper

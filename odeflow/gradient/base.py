@@ -7,7 +7,7 @@ from torch import Tensor
 
 from odeflow.dense import Mesh
 from odeflow.errors import GradientError
-from odeflow.plugin import Plugin
+from odeflow.plugin import Plugin, required
 from odeflow.solver import Solution, Solver
 from odeflow.state import Field
 
@@ -16,7 +16,7 @@ class Gradient(Plugin, ABC):
     """How ∂L/∂y₀, ∂L/∂θ and ∂L/∂t are computed from ∂L/∂y."""
 
     kind = "gradient"
-    needs_params: ClassVar[bool]
+    needs_params: ClassVar[bool] = required()
     """Whether gradients reach only the parameters that are named, rather than all that the field uses."""
 
     @abstractmethod

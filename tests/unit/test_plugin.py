@@ -107,3 +107,13 @@ def test_other_wrong_calls_say_what_python_says() -> None:
     """A call of a plugin that is wrong in another way raises the ordinary TypeError of its constructor."""
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'dim'"):
         MLP()  # pyright: ignore
+
+
+def test_a_gradient_must_say_whether_it_needs_params() -> None:
+    """A gradient without `needs_params` cannot be made, and is told what it lacks."""
+
+    class Plain(of.Gradient):
+        solve = of.Backprop.solve
+
+    with pytest.raises(TypeError, match=r"abstract.*needs_params"):
+        Plain()
