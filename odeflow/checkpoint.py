@@ -1,26 +1,33 @@
 """Checkpoints that rebuild their model: what is written into them, and `load`."""
 
+import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from odeflow import registry, weights
 from odeflow.errors import CheckpointError, PluginError
+from odeflow.files import replacing
 from odeflow.plain import class_spec, mapping, shown
 from odeflow.task import KEY, Task, stored_units
+
+UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile)  # what a damaged zip raises
 
 
 def read(path: str | Path) -> dict[str, Any]:
     """A checkpoint's contents, read without running code from it.
 
     Raises:
-        CheckpointError: There is no such file, or it is no checkpoint.
+        CheckpointError: There is no such file, it is no checkpoint, or it is damaged.
     """
     if not Path(path).is_file():
         raise CheckpointError(f"there is no checkpoint {path}")
+    _check_sums(path)
     try:
         contents = mapping(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as problem:  # torch raises as many kinds as there are ways to be damaged
@@ -29,6 +36,53 @@ def read(path: str | Path) -> dict[str, Any]:
     if contents is None:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: it holds no keys")
     return contents
+
+
+def _check_sums(path: str | Path) -> None:
+    """Compares the checkpoint's parts with their checksums, which torch writes but does not read.
+
+    Raises:
+        CheckpointError: One differs.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except UNREADABLE as problem:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {problem}") from problem
+    if broken is not None:
+        raise CheckpointError(f"{path} is damaged: the checksum of its part {broken} does not match. Use another copy")
+
+
+class Checkpoints(TorchCheckpointIO):
+    """How the command line's trainer writes checkpoints, whole or not at all, and reads them, with their checksums."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Writes a checkpoint; what was there before is there until the new one is on the disk.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        if "://" in str(path):  # no file of this machine's
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        try:
+            with replacing(path) as part:
+                torch.save(checkpoint, part)
+        except (OSError, RuntimeError) as problem:  # torch's own writer raises the latter on a full disk
+            reason = str(problem).strip().partition("\n")[0]
+            raise CheckpointError(
+                f"{path} cannot be written: {reason}. What was there before is unchanged"
+            ) from problem
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The contents of a checkpoint.
+
+        Raises:
+            CheckpointError: It is damaged.
+        """
+        if "://" not in str(path):
+            _check_sums(path)
+        return super().load_checkpoint(path, *args, **kwargs)
 
 
 def specs(path: str | Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 
 from odeflow.callbacks.run_folder import run_folder
@@ -38,10 +39,10 @@ class Figures(Callback):
         data = getattr(trainer, "datamodule", None)
         if not isinstance(pl_module, Task) or data is None:
             return
-        batch = trainer.strategy.batch_to_device(next(iter(data.val_dataloader())))
         training = pl_module.training
         pl_module.eval()
-        with torch.no_grad():
+        with torch.no_grad(), isolate_rng():  # so that a run does not depend on its pictures
+            batch = trainer.strategy.batch_to_device(next(iter(data.val_dataloader())))
             figures = pl_module.figures(batch)
         pl_module.train(training)
         _write(trainer, figures, moment)

@@ -16,7 +16,12 @@ from odeflow.plain import class_spec, mapping, sequence, shown
 from odeflow.registry import unknown
 
 CLASS_NAME = re.compile(r"(?!(?:true|false|null|none)$)[A-Za-z_][\w.]*$", re.IGNORECASE)
-KEYWORDS = ("best", "last", "hpc", "registry")  # checkpoints that Lightning finds by itself
+KEYWORDS = {
+    "last": "*/checkpoints/last*.ckpt",
+    "best": "*/checkpoints/best*.ckpt",
+    "hpc": "hpc_ckpt_*.ckpt",  # which Lightning writes where a SLURM job is requeued
+}
+"""Checkpoints that need not be named by their file, and where they are in the folder of a recipe's runs."""
 INSIDE = ("init_args", "dict_kwargs")
 SECTIONS = ("model", "data", "trainer", "optimizer", "lr_scheduler")
 SETTINGS = ("seed_everything", "ckpt_path", "weights_only", "verbose", "return_predictions", "print_config")
@@ -131,6 +136,8 @@ class Request:
             if not isinstance(layer.get("ckpt_path") or "", str):
                 raise RecipeError(f"{name}: ckpt_path must be a file; got {shown(layer['ckpt_path'])}")
             self.ckpt_path = self.ckpt_path or layer.get("ckpt_path")
+        if self.ckpt_path in KEYWORDS:
+            layers = self._with_found(self.ckpt_path, layers)
         config = self._beneath(command, layers, stored)
         for layer in layers:
             config = recipes.merge(config, layer)
@@ -152,9 +159,7 @@ class Request:
     def _beneath(self, command: str, layers: list[dict[str, Any]], stored: Any) -> dict[str, Any]:
         """What the checkpoint says, on which the recipes lie; to resume a run, all that the run was."""
         path = self.ckpt_path
-        if path in KEYWORDS and command != "fit":
-            raise CheckpointError(f"which checkpoint is the {path} one, only the run itself knows; name its file")
-        if path is None or path in KEYWORDS:
+        if path is None:
             return {}
         if not Path(path).is_file():
             raise CheckpointError(f"there is no checkpoint {path}")
@@ -167,6 +172,33 @@ class Request:
             if not any("model" in layer for layer in layers):
                 raise
             return {}
+
+    def _with_found(self, word: str, layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The recipes, the newest run's checkpoint in the place of the word for it, as in what was typed.
+
+        Raises:
+            CheckpointError: There is none, or no recipe says whose runs are meant.
+        """
+        if self.label is None:
+            raise CheckpointError(f"--ckpt_path {word}: of which runs? Give their recipe by -c NAME, or name the file")
+        config: dict[str, Any] = {}
+        for layer in layers:
+            config = recipes.merge(config, layer)
+        trainer = mapping(self.effective(config).get("trainer")) or {}
+        first = (sequence(trainer.get("logger")) or [trainer.get("logger")])[0]
+        logger = mapping((class_spec(first) or {}).get("init_args")) or {}
+        folder = Path(logger.get("save_dir") or "runs", logger.get("name") or self.label)
+        found = max(folder.glob(KEYWORDS[word]), key=_age, default=None)
+        if found is None:
+            raise CheckpointError(f"--ckpt_path {word}: no run in {folder} has such a checkpoint ({KEYWORDS[word]})")
+        self.ckpt_path = path = str(found)
+        typed = {f"--ckpt_path={word}": f"--ckpt_path={path}", word: path}
+        self.words = [
+            typed.get(each, each) if "--ckpt_path" in (each.partition("=")[0], before) else each
+            for before, each in pairwise(("", *self.words))
+        ]
+        self.options = [(name, path if name == "ckpt_path" else value) for name, value in self.options]
+        return [{**layer, "ckpt_path": path} if layer.get("ckpt_path") == word else layer for layer in layers]
 
     def effective(self, config: dict[str, Any]) -> dict[str, Any]:
         """The configuration with the typed options in it, their values read as YAML."""
@@ -183,6 +215,12 @@ class Request:
         if _checkpoints(self.effective(config)):
             return []
         return [name for each in self.configs for name in _checkpoints(recipes.merge({}, recipes.read(each)))]
+
+
+def _age(checkpoint: Path) -> tuple[int, float]:
+    """What is larger for a newer checkpoint: the number of its run's version, and when it was written."""
+    number = re.fullmatch(r"version_(\d+)", checkpoint.parent.parent.name)
+    return int(number[1]) if number else -1, checkpoint.stat().st_mtime
 
 
 def _checkpoints(config: dict[str, Any]) -> list[str]:

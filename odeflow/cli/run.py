@@ -9,18 +9,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeUnion, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
 
 from odeflow import checkpoint, recipes, registry, weights
-from odeflow.callbacks import Figures, Predictions, SolverStatistics, run_folder
+from odeflow.callbacks import (
+    Figures,
+    Interruption,
+    LastCheckpoint,
+    Predictions,
+    Randomness,
+    Resumption,
+    SolverStatistics,
+    run_folder,
+)
 from odeflow.cli import explain
-from odeflow.cli.request import KEYWORDS, Request
+from odeflow.cli.request import Request
 from odeflow.data import DataModule
 from odeflow.errors import OdeflowError, PluginError, SettingError
 from odeflow.plain import class_spec, mapping, sequence
@@ -39,6 +49,7 @@ CHATTER = (
     ".*isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own affair
     r"\s*(``instantiate_classes`` was deprecated|By default only one JsonargparseDeprecationWarning)",  # so is this
     ".*The dirpath has changed from.*",  # a run that is resumed has a folder, and a best checkpoint, of its own
+    ".*dataloader is not resumable.*",  # Randomness resumes it
     ".*Couldn't infer the batch indices.*",  # data that make their own batches have none
 )
 """Warnings that tell the user of a recipe nothing."""
@@ -100,14 +111,25 @@ class Command(LightningCLI):
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """As LightningCLI, but every epoch ends with a checkpoint `last`, to go on from, also where it is not the best.
+        """As LightningCLI; a run can be interrupted and resumed, and checkpoints are written whole or not at all.
 
-        Lightning's own `save_last` keeps the last of the best.
+        Without `enable_checkpointing` a recipe's callbacks for checkpoints are left out.
         """
+        options = self._get(self.config_init, "trainer")
+        if options.enable_checkpointing is False:
+            several: Any = options.callbacks or []
+            listed = [several] if isinstance(several, Callback) else several
+            kwargs["callbacks"] = [each for each in listed if not isinstance(each, Checkpoint)]
         trainer = super().instantiate_trainer(**kwargs)
-        present = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
-        if present and not any(each.save_last for each in present):
-            trainer.callbacks.append(ModelCheckpoint(filename="last", enable_version_counter=False))  # pyright: ignore
+        trainer.callbacks.extend([Resumption(), Randomness()])  # pyright: ignore
+        if options.enable_checkpointing is not False and not options.fast_dev_run:
+            trainer.callbacks.append(LastCheckpoint())  # pyright: ignore
+        trainer.callbacks.append(Interruption())  # pyright: ignore
+        for each in trainer.checkpoint_callbacks:
+            if isinstance(each, ModelCheckpoint):
+                each.save_last = None  # LastCheckpoint writes the same file, and more often
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # else another one was asked for
+            trainer.strategy.checkpoint_io = checkpoint.Checkpoints()
         return trainer
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -200,11 +222,14 @@ def prepared(command: str, request: Request) -> dict[str, Any]:
     Raises:
         OdeflowError: The request cannot be understood.
     """
+    asked = request.ckpt_path
     config = request.configuration(command, checkpoint.specs)
+    if request.ckpt_path != asked:
+        print(f"checkpoint: {request.ckpt_path}", file=sys.stderr)  # noqa: T201
     _follow_moved(config.get("model"))
     _follow_moved(config.get("data"))
     explain.check(request.effective(config))
-    if request.ckpt_path is not None and request.ckpt_path not in KEYWORDS:
+    if request.ckpt_path is not None:
         checkpoint.state(checkpoint.read(request.ckpt_path), request.ckpt_path)
     _drop_linked_sizes(config)
     for message in CHATTER:

@@ -28,7 +28,7 @@ class SingularValue(nn.Module):
         matrix = weight.detach().flatten(1)
         start = torch.randn(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
         self.register_buffer("v", F.normalize(start, dim=0))
-        self.register_buffer("image", torch.full_like(matrix[:, 0], torch.nan), persistent=False)
+        self.register_buffer("image", torch.full_like(matrix[:, 0], torch.nan))
         self.update(weight, FIRST)
 
     def forward(self, weight: Tensor) -> Tensor:

@@ -108,12 +108,12 @@ def test_another_solver_is_really_used(done, metrics, last):
 
 
 def test_a_tighter_tolerance_is_really_used(done, metrics, digits_run, last):
-    """`--model.solver.rtol 1e-7` takes more evaluations than the run did; what is not typed stays the checkpoint's."""
-    done(f"validate --ckpt_path {last} --model.solver.rtol 1e-7 {QUIET}")
+    """`--model.solver.atol 1e-6` takes more evaluations than the run did; what is not typed stays the checkpoint's."""
+    done(f"validate --ckpt_path {last} --model.solver.atol 1e-6 {QUIET}")
     run = Path("runs/validate/version_0")
     assert metrics(run)["val/nfe"][0] > metrics(digits_run)["val/nfe"][0]
-    assert solver_of(run)["init_args"]["rtol"] == 1e-7
-    assert solver_of(run)["init_args"]["atol"] == 1e-3
+    assert solver_of(run)["init_args"]["atol"] == 1e-6
+    assert solver_of(run)["init_args"]["rtol"] == 1e-3
 
 
 def test_a_recipe_beats_the_checkpoint(done, metrics, last):
@@ -313,12 +313,6 @@ def test_weights_that_do_not_fit_are_told(refused, last, words):
     message = refused(f"test {words} --ckpt_path {last} {QUIET}")
     assert "do not fit the model" in message
     assert "stem.0.weight" in message or "flow.dynamics.layers.0.weight" in message
-
-
-@pytest.mark.parametrize("word", ["best", "last"])
-def test_best_and_last_mean_nothing_to_another_process(refused, word):
-    """`test --ckpt_path best` is refused: only the run itself knows which one it is."""
-    assert "name its file" in refused(f"test -c spiral --ckpt_path {word}")
 
 
 def test_a_recipe_may_name_a_checkpoint(done, refused, last):

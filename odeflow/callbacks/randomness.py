@@ -1,0 +1,108 @@
+"""Randomness: the same numbers at the same place of a run, whether it was interrupted or not."""
+
+import copy
+import random
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+
+@runtime_checkable
+class _Resumable(Protocol):
+    """A loader that keeps its own place in the epoch, which Lightning stores."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+class Randomness(Callback):
+    """Seeds the generators of Python, NumPy and torch anew at each training batch.
+
+    So the order of the data, and all that a batch and the step on it draw, depend on the seed, the epoch, the number
+    of the batch and the process alone: a run that is resumed draws what it would have drawn, and processes draw
+    different numbers. Of an epoch that is resumed in its middle, the batches that were trained on are loaded again.
+
+    Args:
+        seed: By default that of torch's generator.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed = torch.initial_seed() if seed is None else seed
+        self.data: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the data at the beginning of the epoch, from which its batches can be loaded again."""
+        return {"data": self.data}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over what `state_dict` gave."""
+        self.data = state_dict["data"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loop = trainer.fit_loop
+        if not loop.restarted_mid_epoch:  # else on_train_epoch_start is not called
+            return
+        done = _batches(trainer)
+        trained = done >= trainer.num_training_batches
+        if trained and loop.epoch_loop.restarted_on_train_batch_end:  # then Lightning goes on with the next epoch
+            done, trained = 0, False
+        if trained:
+            self._draw_for(trainer, done)
+        else:
+            self._load_again(trainer, done)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = _data(trainer)
+        self.data = {} if data is None else copy.deepcopy(data.state_dict())
+        self._draw_for(trainer, 0)
+        if trainer.current_epoch == 0 or trainer.fit_loop.is_resuming:  # else the loop does it next
+            iter(_fetcher(trainer))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._draw_for(trainer, batch_idx + 1)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn is TrainerFn.FITTING and not trainer.sanity_checking:
+            self._draw_for(trainer, _batches(trainer))
+
+    def _load_again(self, trainer: Trainer, count: int) -> None:
+        """Brings the loader to where it was after this number of batches of the epoch."""
+        fetcher, data = _fetcher(trainer), _data(trainer)
+        if count and any(isinstance(loader, _Resumable) for loader in fetcher.combined_loader.flattened):
+            self._draw_for(trainer, count)
+            return
+        if count and data is not None and self.data:
+            data.load_state_dict(self.data)
+        self._draw_for(trainer, 0)
+        iter(fetcher)
+        for number in range(count):
+            next(fetcher)
+            self._draw_for(trainer, number + 1)
+        fetcher.fetched -= count  # the loop adds those that it knows to be done
+
+    def _draw_for(self, trainer: Trainer, batch: int) -> None:
+        """Seeds the generators for a batch of the present epoch."""
+        place = (self.seed, trainer.current_epoch, batch, trainer.global_rank)
+        words = np.random.SeedSequence(place).generate_state(4)
+        random.seed(int(words[0]))
+        np.random.seed(words[1])
+        torch.manual_seed(int(words[2]) << 32 | int(words[3]))
+
+
+def _fetcher(trainer: Trainer) -> Any:
+    """What hands the loader's batches to the loop; Lightning has no public way to begin an epoch's iterator anew."""
+    return trainer.fit_loop._data_fetcher  # pyright: ignore[reportPrivateUsage]
+
+
+def _batches(trainer: Trainer) -> int:
+    """How many batches of the epoch were trained on."""
+    return trainer.fit_loop.epoch_loop.batch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _data(trainer: Trainer) -> Any:
+    return getattr(trainer, "datamodule", None)
