@@ -276,9 +276,11 @@ def test_typed_options_of_a_schedule_count(done, resumed):
 
 def test_typed_patience_counts(done):
     """Early stopping is as patient as the resumed run says, not as the checkpoint remembers."""
-    stopping = f"{DIGITS} --optimizer.lr 0 --trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor val/loss"
-    done(f"fit {stopping} --trainer.max_epochs 1 --trainer.callbacks.patience 1")
-    done(f"fit {stopping} --trainer.max_epochs 4 --trainer.callbacks.patience 9 --ckpt_path last")
+    stopping = f"{DIGITS} --trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor val/loss"
+    done(f"fit {stopping} --trainer.max_epochs 1 --trainer.callbacks.patience 1 --trainer.callbacks.min_delta 99")
+    done(
+        f"fit {stopping} --trainer.max_epochs 4 --trainer.callbacks.patience 9 --trainer.callbacks.min_delta 99 --ckpt_path last"
+    )
     assert read(RUN / "version_1")["global_step"] == 16
 
 
