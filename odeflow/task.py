@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from odeflow.data import DataModule
-from odeflow.errors import OdeflowError, PluginError
+from odeflow.errors import DataError, OdeflowError, PluginError
 from odeflow.flow import Flow
 from odeflow.plain import class_spec, mapping
 from odeflow.plugin import Plugin
@@ -127,6 +128,24 @@ class Task(Plugin, LightningModule, ABC):
             self.units = self._data.units or Units()
         elif self._data is not None and self.units is not None:
             self._data.adopt(self.units)
+
+    def teardown(self, stage: str) -> None:
+        """Looks back on a run.
+
+        Raises:
+            DataError: There was no batch, so that nothing was done.
+        """
+        trainer = self.trainer
+        part, limit, count = {
+            "fit": ("train", trainer.limit_train_batches, trainer.num_training_batches),
+            "validate": ("val", trainer.limit_val_batches, sum(trainer.num_val_batches)),
+            "test": ("test", trainer.limit_test_batches, sum(trainer.num_test_batches)),
+            "predict": ("predict", trainer.limit_predict_batches, sum(trainer.num_predict_batches)),
+        }[stage]
+        if 0 in (limit, count):
+            name = type(self._data).__name__ if self._data else "the data"
+            why = f"; limit_{part}_batches is 0" if limit == 0 else ""
+            raise DataError(f"{TrainerFn(stage).value} did nothing: {name} gave no batch to it{why}")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.units = stored_units(checkpoint)

@@ -5,6 +5,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
 import odeflow as of
+from odeflow_data.full_batches import full_batches
 
 
 class Digits(of.DataModule):
@@ -33,7 +34,7 @@ class Digits(of.DataModule):
         self.train, self.val, self.test = random_split(TensorDataset(images, labels), [1197, 300, 300], generator)
 
     def train_dataloader(self) -> DataLoader[object]:
-        return DataLoader(self.train, batch_size=self.batch_size, shuffle=True, drop_last=True)
+        return full_batches(self, self.train, len(self.train), self.batch_size)
 
     def val_dataloader(self) -> DataLoader[object]:
         return DataLoader(self.val, batch_size=300)

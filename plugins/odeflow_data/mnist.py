@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import odeflow as of
 from odeflow_data.archive import reading
 from odeflow_data.download import fetch, keep
+from odeflow_data.full_batches import full_batches
 
 URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 FILES = {  # md5 of the decompressed files, since gzip containers differ between publishers
@@ -102,7 +103,7 @@ class MNIST(of.DataModule):
         return self.units or of.Units()
 
     def train_dataloader(self) -> DataLoader[object]:
-        return DataLoader(self.train, batch_size=self.batch_size, shuffle=True, drop_last=True)
+        return full_batches(self, self.train, len(self.train), self.batch_size)
 
     def val_dataloader(self) -> DataLoader[object]:
         return DataLoader(self.val, batch_size=1000)

@@ -347,3 +347,21 @@ def test_nothing_is_left_by_a_mistake(refused):
     refused("fit -c spiral --model.solver RK5")
     refused("fit -c spiral --model.solver.rtol abc")
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("fit -c digits/ode_net --data.batch_size 5000", "Digits: 1,197 samples train, fewer than batch_size=5,000"),
+        ("fit -c spiral --trainer.limit_train_batches 0", "fit did nothing: Spiral gave no batch to it; limit_train_"),
+        ("fit -c spiral --trainer.limit_train_batches 0.001", "0.001 * 100 < 1. Please increase"),
+        ("test -c spiral --trainer.limit_test_batches 0", "test did nothing: Spiral gave no batch to it; limit_test_"),
+        ("validate -c spiral --trainer.limit_val_batches 0", "validate did nothing: Spiral gave no batch to it"),
+        ("predict -c spiral --trainer.limit_predict_batches 0", "predict did nothing: Spiral gave no batch to it"),
+    ],
+)
+def test_a_run_without_a_batch_is_refused(command, words, told):
+    """A run that would see no batch ends with status 2 and says why, not with success."""
+    outcome = command(f"{words} --trainer.enable_progress_bar false")
+    assert outcome.status == 2
+    assert told in outcome.err.rpartition("error: ")[2], outcome.err

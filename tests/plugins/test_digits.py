@@ -2,12 +2,14 @@
 
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+import odeflow as of
 from odeflow import registry
 from odeflow_data import Digits
 
@@ -113,3 +115,17 @@ def test_spec_is_plain_and_rebuilds_the_data() -> None:
     assert rebuilt.spec == data.spec
     assert len(next(iter(rebuilt.train_dataloader()))[0]) == 50
     assert pairs(*gathered(rebuilt)["test"]) == pairs(*gathered(data)["test"])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_there_must_be_a_batch_to_train_on(processes: int) -> None:
+    """Batches larger than the training part, or a process's share of it, are an error and not an empty epoch."""
+    data = ready(batch_size=5000)
+    data.trainer = SimpleNamespace(world_size=processes)
+    share = {1: "1,197 samples train, fewer", 2: "599 samples train in each of 2 processes, fewer"}[processes]
+    with pytest.raises(of.DataError, match=rf"Digits: {share} than batch_size=5,000; .* Set --data.batch_size to"):
+        data.train_dataloader()
+    data.batch_size = {1: 1197, 2: 599}[processes]
+    assert len(data.train_dataloader()) == 1
+    with pytest.raises(of.SettingError, match="Digits: batch_size must be at least 1; got 0"):
+        ready(batch_size=0).train_dataloader()
