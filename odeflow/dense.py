@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from odeflow.errors import SettingError
-from odeflow.field import full_precision
+from odeflow.field import full_precision, uncompiled
 from odeflow.state import State
 
 View = Callable[[Any], State]
@@ -58,6 +58,7 @@ class Interpolant(ABC):
     def __init__(self, views: tuple[View, ...] = ()) -> None:
         self.views = views
 
+    @uncompiled
     def __call__(self, t: Tensor | float) -> State:
         """The state at the times t.
 

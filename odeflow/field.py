@@ -1,14 +1,18 @@
 """What a vector field is wrapped in during a solve."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from odeflow.state import Field
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,22 @@ def full_precision(like: Tensor) -> Generator[None]:
     with torch.autocast(like.device.type, enabled=False):
         yield
     torch.clear_autocast_cache()
+
+
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, left out where `torch.compile` traces what calls it.
+
+    Its steps depend on numbers, so that a graph of them would be of one solve. What it calls that was compiled on its
+    own, such as a field, runs compiled. `torch.compiler.disable` is applied when it is needed: it imports the compiler.
+    """
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            return cast(Callable[P, R], torch.compiler.disable(function))(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return called
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from odeflow.divergence import Divergence
 from odeflow.dynamics import Dynamics
 from odeflow.errors import GradientError, SettingError, SolveError, StateError
 from odeflow.event import Crossings, Event, Watch
-from odeflow.field import SameNoise, full_precision, mixed, outside_inference, usual
+from odeflow.field import SameNoise, full_precision, mixed, outside_inference, uncompiled, usual
 from odeflow.gradient import Checkpointed, Gradient
 from odeflow.per_sample.dense import OwnMesh
 from odeflow.per_sample.event import OwnWatch
@@ -24,6 +24,7 @@ from odeflow.state import PackedField, Packing, State, check_dtype
 from odeflow.stepper import AdaptiveStepper
 
 
+@uncompiled
 def solve(
     field: Callable[[Tensor, Any], Any],
     y0: State,
@@ -357,6 +358,7 @@ class Flow(nn.Module):
             return self.t0, self.t1
         return self.t0, self.t1 + self.steer * (2 * torch.rand(()).item() - 1)
 
+    @uncompiled
     def trajectory(
         self,
         y0: State,

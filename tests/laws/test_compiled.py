@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import odeflow as of
 from odeflow.compiled import CompiledStages
 from odeflow_dynamics import MLP, ConvNet
-from odeflow_solvers import RK4, Dopri5
+from odeflow_solvers import RK4, Dopri5, Kvaerno5
 
 pytestmark = pytest.mark.filterwarnings(  # torch's own, while it compiles
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:The .grad attribute of a Tensor"
@@ -35,6 +35,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         graphs.append(str(graph.graph))
         return aot_eager(graph, inputs)
 
+    torch.compiler.reset()  # torch keeps what it compiled by code object, whatever the module
     monkeypatch.setattr(torch, "compile", partial(original, backend=backend))
     return graphs
 
@@ -219,3 +220,53 @@ def test_the_last_slope_of_a_method_without_fsal(calls: list[str]) -> None:
     assert stages.evaluations == 4
     assert torch.allclose(stages.dense([0.5]), torch.exp(torch.tensor(0.05)).double(), atol=1e-5)
     assert stages.evaluations == 5
+
+
+EXACT = [of.Backprop(), of.Checkpointed(), of.Adjoint()]
+AROUND = [
+    *((RK4(num_steps=4), gradient) for gradient in (*EXACT, of.InterpolatedAdjoint(), of.Reversible())),
+    *((Dopri5(1e-4, 1e-4), gradient) for gradient in EXACT),
+    (Dopri5(1e-4, 1e-4, per_sample=True), of.Checkpointed()),
+    (Kvaerno5(1e-3, 1e-3), of.Checkpointed()),
+    (RK4(num_steps=4, compile=True), of.Checkpointed()),
+]
+
+
+@pytest.mark.parametrize(("solver", "gradient"), AROUND, ids=lambda each: type(each).__name__)
+@pytest.mark.usefixtures("calls")
+def test_a_flow_inside_of_what_is_compiled(solver: of.Solver, gradient: of.Gradient) -> None:
+    """Compiled, a flow, and one whose field was compiled, has the values and gradients that it has as it is."""
+    torch.manual_seed(0)
+    field, y0 = MLP(2), torch.randn(3, 2)
+    copied = copy.deepcopy(field)
+    copied.compile(backend="aot_eager")
+    flow = of.Flow(field, solver, gradient)
+    results: list[list[Tensor]] = []
+    fields: list[tuple[nn.Module, nn.Module]] = [
+        (flow, field),
+        (torch.compile(flow), field),
+        (of.Flow(torch.compile(field), solver, gradient), field),
+        (of.Flow(copied, solver, gradient), copied),
+    ]
+    for module, inner in fields:
+        leaf = y0.clone().requires_grad_()
+        y = module(leaf)
+        results.append([y, *torch.autograd.grad(y.sin().sum(), [leaf, *inner.parameters()])])
+    for found in results[1:]:
+        torch.testing.assert_close(found, results[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("calls")
+def test_dense_output_events_and_densities_inside_of_what_is_compiled() -> None:
+    """A compiled function that solves, asks for other times, for events, and for densities, gives what it gives plain."""
+    torch.manual_seed(0)
+    flow, y0 = of.Flow(MLP(2), Dopri5(1e-4, 1e-4)), torch.randn(3, 2)
+    density = of.CNF(flow, (2,))
+
+    def asked(y: Tensor) -> list[Tensor]:
+        solution = flow.trajectory(y, [0.0, 1.0], dense=True)
+        event = of.Event(lambda t, y: t - 0.5)
+        stopped = of.solve(flow.dynamics, y, [0.0, 1.0], solver=flow.solver, event=event)
+        return [solution(0.3), solution(torch.tensor([0.1, 0.2])), stopped.t, stopped.y, density().log_prob(y)]
+
+    torch.testing.assert_close(torch.compile(asked)(y0), asked(y0))
