@@ -42,10 +42,10 @@ class CompiledSteps:
         if field not in self.kept:
             if len(self.kept) >= KEPT:
                 del self.kept[next(iter(self.kept))]
-            self.kept[field] = self._compiled(tableau, field)
+            self.kept[field] = self._compiled(tableau, field, module)
         return self.kept[field]
 
-    def _compiled(self, tableau: Tableau, field: Field) -> Step:
+    def _compiled(self, tableau: Tableau, field: Field, module: nn.Module) -> Step:
         plain = step_of(tableau, field)
         # torch keeps what it compiled, and limits how often it does, by code object: each field gets its own
         plain.__code__ = plain.__code__.replace(co_name=f"step_{len(self.kept)}")
@@ -59,7 +59,7 @@ class CompiledSteps:
             except Exception as problem:  # of as many kinds as a compiler has parts
                 # If the field itself is at fault, the error that the user shall see is its own
                 result = plain(clock, y, first, judged)
-                _warn(field, f"{type(problem).__name__}: {str(problem).strip().partition(chr(10))[0]}")
+                _warn(module, f"{type(problem).__name__}: {str(problem).strip().partition(chr(10))[0]}")
                 self.kept[field] = plain
                 return result
 

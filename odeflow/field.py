@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor
 
+from odeflow.errors import StateError
 from odeflow.state import Field
 
 P = ParamSpec("P")
@@ -17,28 +18,44 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Mixed:
-    """A field that is evaluated under autocast, as a solve's own arithmetic is not; slopes get the state's dtype.
+    """A field that computes in whatever precision it likes; its slopes get the state's dtype.
 
     Attributes:
         field: The vector field.
         device: Type of the device.
-        dtype: What autocast casts to.
+        dtype: What autocast casts to while the field is evaluated, as it does not in a solve's own arithmetic; None:
+            nothing.
     """
 
     field: Field
     device: str
-    dtype: torch.dtype
+    dtype: torch.dtype | None
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        with torch.autocast(self.device, dtype=self.dtype):
+        """The slope, of y's dtype.
+
+        Raises:
+            StateError: It is complex.
+        """
+        if self.dtype is None:
             slope = self.field(t, y)
-        return slope.to(y) if isinstance(slope, Tensor) else slope  # pyright: ignore[reportUnnecessaryIsInstance]
+        else:
+            with torch.autocast(self.device, dtype=self.dtype):
+                slope = self.field(t, y)
+        if not isinstance(slope, Tensor) or slope.dtype == y.dtype:  # pyright: ignore[reportUnnecessaryIsInstance]
+            return slope
+        if slope.is_complex():
+            raise StateError(
+                f"the field returned {slope.dtype} where the state has {y.dtype}; solve for torch.view_as_real of a "
+                "complex state, with a field of that"
+            )
+        return slope.to(y.dtype)
 
 
 def mixed(field: Field, like: Tensor) -> Field:
     """The field as it is evaluated here and now: under autocast, if that is on for the device of `like`."""
     device = like.device.type
-    return Mixed(field, device, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else field
+    return Mixed(field, device, torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Laws of every solver with every gradient: states of all shapes, and nothing that outlives a solve."""
+"""Laws of every solver with every gradient: states of all shapes and dtypes, and nothing that outlives a solve."""
 
 import gc
 import inspect
@@ -151,6 +151,21 @@ def test_values_and_gradients_do_not_depend_on_the_shape(solver: of.Solver, grad
         results = (everything(solver, gradient, state, times) for state in (y0, flat(solver, y0)))
         for found, wanted in zip(*results, strict=True):
             torch.testing.assert_close(found.flatten(), wanted.flatten(), rtol=1e-8, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize(("solver", "gradient"), cases())
+def test_results_have_the_dtype_of_the_state(solver: of.Solver, gradient: of.Gradient) -> None:
+    """A field may compute in another precision: solution and gradients have the dtypes of what they belong to."""
+    y0, t = torch.linspace(1, 2, 6).view(3, 2).requires_grad_(), torch.tensor([0.1, 0.5, 1.1], requires_grad=True)
+    weight = torch.tensor(0.7, dtype=D, requires_grad=True)
+    plain = field_of(solver, weight)
+    rows: list[Tensor] = []
+    for field in (plain, lambda t, y: plain(t, y).double()):
+        y = of.solve(field, y0, t, solver=solver, gradient=gradient, params=[weight]).y
+        grads = torch.autograd.grad(y.sum(), [y0, t, weight])
+        assert [each.dtype for each in (y, *grads)] == [torch.float32, torch.float32, torch.float32, D]
+        rows.append(torch.cat([y.detach().flatten(), grads[0].flatten()]))
+    torch.testing.assert_close(*rows, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("gradient", [of.Backprop(), of.Checkpointed()], ids=["Backprop", "Checkpointed"])

@@ -115,6 +115,8 @@ def test_wrong_fields_are_refused(solver: of.Solver, grad: bool) -> None:
             of.solve(lambda t, y: (y[0], y[0]), pair, [0.0, 1.0], solver=solver, params=())
         with pytest.raises(of.StateError, match="the field returned nothing; it must return dy/dt, a Tensor of shape"):
             of.solve(lambda t, y: None, torch.ones(3), [0.0, 1.0], solver=solver, params=())
+        with pytest.raises(of.StateError, match=r"returned torch.complex64 where the state has torch.float32.*view_as"):
+            of.solve(lambda t, y: 1j * y, torch.ones(3), [0.0, 1.0], solver=solver, params=())
 
 
 def test_wrong_states_are_refused() -> None:
