@@ -11,7 +11,8 @@ import traceback
 from abc import ABC
 from collections.abc import Generator, Iterable, Iterator
 from difflib import get_close_matches
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,7 +48,7 @@ UNBUILDABLE = (
 """What constructors raise where an option makes no sense to them."""
 
 _failures: dict[str, str] = {}
-_discovered = False
+_loaded: set[EntryPoint] = set()
 
 
 def contract(kind: str) -> type[Plugin]:
@@ -74,19 +75,46 @@ def discover(extra: Iterable[str] = ()) -> None:
     Raises:
         PluginError: A plugin named by the user cannot be imported, or two plugins of a kind share a name.
     """
-    global _discovered
-    if not _discovered:
-        _discovered = True
-        for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-            try:
-                entry.load()
-            except Exception as problem:  # whatever a foreign package raises must not stop the others
-                _failures[f"{entry.name} ({entry.value})"] = f"{type(problem).__name__}: {problem}"
+    for entry in _packages():
+        _load(entry)
     named = [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
     for name in (*named, *extra):
         load_named(name)
     for kind in CONTRACTS:
         plugins(kind)
+
+
+def find(kind: str, name: str) -> type[Plugin]:
+    """The plugin class of this name among those installed, of which no more are imported than it takes.
+
+    Packages whose entry point is named after the kind, such as odeflow's own `solvers`, come first.
+
+    Raises:
+        PluginError: There is none.
+    """
+    if name not in plugins(kind):
+        for entry in sorted(_packages(), key=lambda entry: not entry.name.startswith(kind)):
+            _load(entry)
+            if name in plugins(kind):
+                break
+    return look_up(kind, name)
+
+
+@cache
+def _packages() -> tuple[EntryPoint, ...]:
+    """The installed plugin packages by name."""
+    return tuple(sorted(entry_points(group=GROUP), key=lambda entry: entry.name))
+
+
+def _load(entry: EntryPoint) -> None:
+    """Imports a plugin package, once, and notes it if that fails."""
+    if entry in _loaded:
+        return
+    _loaded.add(entry)
+    try:
+        entry.load()
+    except Exception as problem:  # whatever a foreign package raises must not stop the others
+        _failures[f"{entry.name} ({entry.value})"] = f"{type(problem).__name__}: {problem}"
 
 
 def failures() -> dict[str, str]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from odeflow.flow import solve
 from odeflow.gradient import Backprop, Gradient
-from odeflow.registry import discover, look_up
+from odeflow.registry import find
 from odeflow.solver import Solution, Solver
 from odeflow.testing.conformance import Check, checks_of, relative, require, run_all
 
@@ -42,8 +42,7 @@ def gradient_checks(gradient: Gradient, *, solver: Solver | None = None, toleran
         tolerance: Largest relative difference from Backprop.
     """
     if solver is None:
-        discover()
-        tight = look_up("solver", "Dopri5")(rtol=1e-10, atol=1e-10)
+        tight = find("solver", "Dopri5")(rtol=1e-10, atol=1e-10)
         assert isinstance(tight, Solver)
         solver = tight
     return checks_of(Subject(gradient, solver, tolerance), LAWS)

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torchdiffeq
 from torch import Tensor
 
 import odeflow as of
@@ -104,6 +103,8 @@ class TorchDiffEq(of.Solver):
             rows = tuple(leaf.expand(len(t), *leaf.shape) for leaf in leaves)
             return rows if isinstance(y0, tuple) else rows[0]
         times = t.to(leaves[0])
+        import torchdiffeq  # here, since scipy comes with it, which takes longer to import than all other solvers
+
         with warnings.catch_warnings():  # torchdiffeq gives every solver of scipy's a min_step, which one of them knows
             warnings.filterwarnings("ignore", "The following arguments have no effect.*min_step", UserWarning)
             return torchdiffeq.odeint(

@@ -1,6 +1,7 @@
 """Laws of the registry: it shows the concrete subclasses, once each, and helps those who mistype."""
 
 from abc import ABC
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,27 @@ def test_unknown_names_are_explained(kind: str, name: str, message: str) -> None
     """What is unknown names the nearest and lists what there is."""
     with pytest.raises(of.PluginError, match=message):
         registry.look_up(kind, name)
+
+
+def test_one_plugin_is_found_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To find a plugin, packages named after its kind are imported first, and no further one once it is there."""
+    entries = [EntryPoint(name, f"{name}_package", registry.GROUP) for name in ("data", "more", "solvers", "tasks")]
+    loaded: list[str] = []
+
+    def load(entry: EntryPoint) -> None:
+        loaded.append(entry.name)
+        if entry.name == "more":
+            raise ImportError("no such thing")
+
+    monkeypatch.setattr(registry, "_packages", lambda: entries)
+    monkeypatch.setattr(registry, "_failures", {})
+    monkeypatch.setattr(EntryPoint, "load", load)
+    assert registry.find("solver", "Dopri5").__name__ == "Dopri5"
+    assert not loaded
+    with pytest.raises(of.PluginError, match=r"no solver named 'Dopri6'\. Did you mean"):
+        registry.find("solver", "Dopri6")
+    assert loaded == ["solvers", "data", "more", "tasks"]
+    assert registry.failures() == {"more (more_package)": "ImportError: no such thing"}
 
 
 def test_specs_build_registered_plugins_only() -> None:
