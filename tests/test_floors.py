@@ -54,6 +54,17 @@ def test_import_is_cheap() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_solve_imports_no_more_than_it_needs() -> None:
+    """A first solve by torchdiffeq's interface loads the solvers, but neither tasks and data nor what those need."""
+    heavy = {"lightning", "torchmetrics", "wandb", "matplotlib", "sklearn", "pooch", "jsonargparse", "scipy"}
+    code = (
+        "import sys, torch; from odeflow.compat import odeint;"
+        "odeint(lambda t, y: -y, torch.ones(1), torch.tensor([0.0, 1.0]));"
+        f"assert not {heavy} & sys.modules.keys(), sys.modules.keys()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_public_names_are_there() -> None:
     """Every public name can be imported, and an unknown one is an AttributeError that lists them."""
     import odeflow

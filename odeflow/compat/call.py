@@ -1,29 +1,30 @@
 """Call: what torchdiffeq's functions are called with, checked, and how it is solved."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from odeflow.compat.control import Callbacks, Norm, around
-from odeflow.compat.method import check_method, grid_of, is_fixed, solver_of
-from odeflow.errors import SettingError, StateError
+from odeflow.compat.method import MOST_STEPS, bounded_options, check_method, grid_of, is_fixed, solver_of
+from odeflow.errors import SettingError, SolveError, StateError
 from odeflow.event import Event
 from odeflow.flow import solve
 from odeflow.gradient import Adjoint, Gradient
-from odeflow.solver import Solver
+from odeflow.solver import Solution, Solver
 from odeflow.state import Packing, State
 
 Func = Callable[[Tensor, Any], Any]
-EventFn = Callable[[Tensor, Any], Tensor]
+EventFn = Callable[[Tensor, Any], Tensor | bool]
 Tol = float | Tensor | Sequence[float | Tensor]
 
 HORIZON = 1e9  # how far an event is looked for
-MOST_STEPS = 20_000  # how far with steps of equal size, as torchdiffeq
 CALLBACKS = ("step", "accept_step", "reject_step")
+NO_CALLBACKS = Callbacks(lambda y: y)
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Call:
         atol: Absolute tolerance, for the packed state.
         method: Name of the method.
         options: Its options.
+        event_fn: What is zero at the event, if one is looked for.
     """
 
     func: Func
@@ -49,6 +51,7 @@ class Call:
     atol: float | Tensor
     method: str
     options: dict[str, Any]
+    event_fn: EventFn | None
 
     @classmethod
     def of(
@@ -60,6 +63,7 @@ class Call:
         atol: Tol,
         method: str | None,
         options: Mapping[str, Any] | None,
+        event_fn: EventFn | None,
     ) -> "Call":
         """Checks the arguments.
 
@@ -71,10 +75,7 @@ class Call:
             raise StateError(f"y0 must be a Tensor or a tuple of Tensors; got {type(y0).__name__}")
         if any(leaf.is_complex() for leaf in (y0 if isinstance(y0, tuple) else (y0,))):
             raise StateError("complex states are not solved: solve for torch.view_as_real(y0), with a field of that")
-        if not isinstance(t, Tensor) or not t.is_floating_point():  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise SettingError(
-                f"t must be a floating-point Tensor, (T,); got {t.dtype if isinstance(t, Tensor) else t!r}"  # pyright: ignore[reportUnnecessaryIsInstance]
-            )
+        _check_times(t, event_fn is not None)
         packing = Packing.of(y0) if isinstance(y0, tuple) else None
         call = cls(
             func,
@@ -85,8 +86,9 @@ class Call:
             _tolerance("atol", atol, packing),
             method or "dopri5",
             dict(options or {}),
+            event_fn,
         )
-        check_method(call.method, call.options)
+        check_method(call.method, call.options, event_fn is not None)
         return call
 
     def norm(self) -> Norm:
@@ -97,20 +99,22 @@ class Call:
             return user or _rms
         return lambda packed: (user or _mixed)(packing.unpack(packed.reshape(-1)))
 
-    def run(self, gradient: Gradient, params: tuple[Tensor, ...] | None, event_fn: EventFn | None) -> Any:
+    def run(self, gradient: Gradient, params: tuple[Tensor, ...] | None) -> Any:
         """The solution, or (time of the event, solution)."""
-        if event_fn is not None:
-            return self._until(event_fn, gradient, params)
+        if self.event_fn is not None:
+            return self._until(self.event_fn, gradient, params)
         if len(self.t) == 1:
             return self.y0[None] if isinstance(self.y0, Tensor) else tuple(leaf[None] for leaf in self.y0)
-        return self._at(self.t, self._solver(self._grid()), gradient, params)
+        return self._at(self.t, self._solver(self._grid(), self._callbacks()), gradient, params)
 
     def _grid(self) -> Callable[[Tensor], Tensor]:
         return grid_of(self.func, self.y0, self.options)
 
-    def _solver(self, grid: Callable[[Tensor], Tensor] | None) -> Solver:
+    def _callbacks(self) -> Callbacks:
         view: Callable[[Tensor], object] = self.packing.unpack if self.packing else _itself
-        callbacks = _callbacks(self.func, "", view)
+        return _callbacks(self.func, self.method, "", view)
+
+    def _solver(self, grid: Callable[[Tensor], Tensor] | None, callbacks: Callbacks = NO_CALLBACKS) -> Solver:
         return solver_of(
             self.method, self.options, self.rtol, self.atol, norm=self.norm(), grid=grid, callbacks=callbacks
         )
@@ -134,7 +138,7 @@ class Call:
         pairs = [around(places, sign * time) for time in t.tolist()]
         wanted = sorted({number for pair in pairs for number in pair} | {0, len(places) - 1})
         row = {number: place for place, number in enumerate(wanted)}
-        solver = self._solver(lambda _: grid.detach())
+        solver = self._solver(lambda _: grid.detach(), self._callbacks())
         y = self._solve(grid[wanted], solver, gradient, params)
 
         def between(leaf: Tensor) -> Tensor:
@@ -151,35 +155,49 @@ class Call:
 
     def _until(self, event_fn: EventFn, gradient: Gradient, params: tuple[Tensor, ...] | None) -> tuple[Tensor, State]:
         """(time of the event, states at the start and there)."""
-        if len(self.t) != 2:
-            raise SettingError(
-                f"with event_fn, t must hold the first time and the direction, (2,); got {len(self.t)} times"
-            )
         start = self.t[0]
         event = combined(event_fn, start, self.y0)
         with torch.no_grad():
             if float(event(start, self.y0)) == 0:
                 return start.detach(), _twice(self.y0)
-        fixed = is_fixed(self.method)
-        if fixed and self.options.get("step_size") is None:
-            raise SettingError(f"an event needs options={{'step_size': …}} with the method {self.method!r}")
-        far = float(self.options["step_size"]) * MOST_STEPS if fixed else HORIZON
-        end = float(start.detach()) + math.copysign(far, float(self.t[1].detach() - start.detach()))
-        with torch.no_grad():
-            found = solve(
-                self.func,
-                self.y0,
-                [float(start.detach()), end],
-                solver=self._solver(None),
-                params=(),
-                event=Event(event),
-            )
+            found = self._search(event)
         event_t = found.t[-1].to(self.t)
         if not torch.is_grad_enabled():
             return event_t, found.y
         times = torch.stack((start, event_t))
-        grid = None if fixed else self._grid()
+        grid = None if is_fixed(self.method) else self._grid()
         return event_t, self._solve(times, self._solver(grid), gradient, params)
+
+    def _search(self, event: Callable[[Tensor, Any], Tensor]) -> Solution:
+        """The solution until the event.
+
+        Raises:
+            SolveError: It was not met.
+        """
+        start = float(self.t[0])
+        far = float(self.options["step_size"]) * MOST_STEPS if is_fixed(self.method) else HORIZON
+        end = start + math.copysign(far, float(self.t[1] - self.t[0]))
+        bounded = replace(self, options=bounded_options(self.method, self.options))
+
+        def negative_after(t: Tensor, y: Any) -> Tensor:
+            """A value that is zero from some time on has its event where it becomes that."""
+            value = event(t, y)
+            return torch.where(value == 0, -torch.finfo(value.dtype).tiny, value)
+
+        found = solve(
+            self.func,
+            self.y0,
+            [start, end],
+            solver=bounded._solver(None, self._callbacks()),
+            params=(),
+            event=Event(negative_after, required=False),
+        )
+        if not len(found.events[0].t):
+            raise SolveError(
+                f"event_fn did not become zero between t = {start:g} and {end:g}. Look at its values along the "
+                "solution, at the direction of time, or give a larger step_size to a method that has one"
+            )
+        return found
 
     def adjoint(self, params: tuple[Tensor, ...], state_norm: Norm) -> Adjoint:
         """The gradient whose backward solve has this method and these options.
@@ -217,16 +235,29 @@ class Call:
             pieces = [whole(t[number : number + 2]) for number in range(len(t) - 1)]
             return torch.cat((t[:1], *(piece[1:] for piece in pieces)))
 
-        callbacks = _callbacks(self.func, "_adjoint", view)
+        callbacks = _callbacks(self.func, self.method, "_adjoint", view)
         solver = solver_of(self.method, options, self.rtol, self.atol, norm=size, grid=grid, callbacks=callbacks)
         return Adjoint(solver, "full" if everything else "seminorm")
 
 
-def combined(event_fn: EventFn, t0: Tensor, y0: State) -> EventFn:
+def combined(event_fn: EventFn, t0: Tensor, y0: State) -> Callable[[Tensor, Any], Tensor]:
     """One number that is positive until the first of the event's values becomes zero."""
+    values = numeric(event_fn)
     with torch.no_grad():
-        signs = torch.sign(event_fn(t0, y0))
-    return lambda t, y: (event_fn(t, y) * signs).min()
+        signs = torch.sign(values(t0, y0))
+    return lambda t, y: (values(t, y) * signs).min()
+
+
+def numeric(event_fn: EventFn) -> Callable[[Tensor, Any], Tensor]:
+    """The event's values as floating-point numbers; what is true or false has its event where that changes."""
+
+    def values(t: Tensor, y: Any) -> Tensor:
+        value = torch.as_tensor(event_fn(t, y))
+        if value.dtype == torch.bool:
+            value = 2 * value.to(t.dtype) - 1
+        return value if value.is_floating_point() else value.to(t.dtype)
+
+    return values
 
 
 def _rms(value: Tensor) -> Tensor:
@@ -242,9 +273,28 @@ def _itself(y: Tensor) -> Tensor:
     return y
 
 
-def _callbacks(func: object, suffix: str, view: Callable[[Tensor], object]) -> Callbacks:
-    """The callbacks that a field has."""
-    return Callbacks(view, **{name: getattr(func, f"callback_{name}{suffix}", None) for name in CALLBACKS})
+def _callbacks(func: object, method: str, suffix: str, view: Callable[[Tensor], object]) -> Callbacks:
+    """The callbacks that a field has, of those that the method calls."""
+    own = {name: getattr(func, f"callback_{name}{suffix}", None) for name in CALLBACKS}
+    if is_fixed(method):
+        never = [f"callback_{name}{suffix}" for name in CALLBACKS[1:] if own.pop(name) is not None]
+        if never:
+            warnings.warn(f"{method!r} accepts all its steps and does not call {', '.join(never)}", stacklevel=5)
+    return Callbacks(view, **own)
+
+
+def _check_times(t: object, event: bool) -> None:
+    """Refuses what are no times.
+
+    Raises:
+        SettingError: They are not floating-point numbers in a row, or not as many as are wanted.
+    """
+    if not isinstance(t, Tensor) or not t.is_floating_point():
+        raise SettingError(f"t must be a floating-point Tensor, (T,); got {t.dtype if isinstance(t, Tensor) else t!r}")
+    if t.dim() != 1 or not len(t):
+        raise SettingError(f"t must have one dimension, (T,), and a time in it; its shape is {tuple(t.shape)}")
+    if event and len(t) != 2:
+        raise SettingError(f"with event_fn, t must hold the first time and the direction, (2,); got {len(t)} times")
 
 
 def _twice(y0: State) -> State:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from odeflow.errors import SettingError, SolveError
 from odeflow.stages import Stages
-from odeflow.stepping import SAME_STEP, ErrorControl, StepControl
+from odeflow.stepping import SAME_STEP, SMALLEST_STEP, ErrorControl, StepControl
 
+SHRINKING = 0.99  # a rejected step is followed by a smaller one, whatever the options say
 Norm = Callable[[Tensor], Tensor | float]
 Callback = Callable[[Tensor, object, Tensor], object]
 
@@ -28,8 +30,11 @@ class Tolerance:
         safety: Part of the step size that the error asks for.
         ifactor: Largest growth of a step.
         dfactor: Largest shrinkage.
-        max_num_steps: Largest number of attempts.
+        max_num_steps: Largest number of attempts from one output time to the next.
         step_t: Times at which a step ends.
+
+    Raises:
+        SettingError: A size is no number, or one that no step can have.
     """
 
     rtol: float | Tensor = 1e-7
@@ -43,62 +48,115 @@ class Tolerance:
     max_num_steps: int = 2**31 - 1
     step_t: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in ("min_step", "safety", "ifactor", "dfactor"):
+            check_option(name, getattr(self, name), positive=False)
+        for name in ("first_step", "max_step", "max_num_steps"):
+            check_option(name, getattr(self, name))
+
+
+def check_option(name: str, value: float | None, positive: bool = True) -> None:
+    """Refuses an option's value that is not positive, or negative.
+
+    Raises:
+        SettingError: It is.
+    """
+    if value is not None and not (value > 0 or (value == 0 and not positive)):
+        raise SettingError(f"{name} must be {'a positive number' if positive else 'at least 0'}; got {value:g}")
+
 
 class TolerantSteps(StepControl):
-    """Steps by an error in a norm of the user's.
+    """Steps by an error in a norm of the user's. However loose the options, they end.
 
     Args:
         tolerance: The options.
         order: Order of the method.
         norm: Scaled error, of the state's shape ↦ what must be at most 1.
+        times: The output times, from each of which on the attempts are counted anew.
     """
 
-    def __init__(self, tolerance: Tolerance, order: int, norm: Norm) -> None:
+    def __init__(self, tolerance: Tolerance, order: int, norm: Norm, times: Sequence[float]) -> None:
         self.tolerance, self.order, self.norm = tolerance, order, norm
-        rtol, atol = (float(torch.as_tensor(each).min()) for each in (tolerance.rtol, tolerance.atol))
-        self.sizes = ErrorControl(  # chooses the first step, and refuses those that are too small or too many
-            rtol=rtol,
-            atol=atol,
-            order=order - 1,
-            first_step=tolerance.first_step,
-            min_step=0.0,
-            max_step=tolerance.max_step,
-            max_steps=tolerance.max_num_steps,
-        )
+        self.sign = math.copysign(1.0, times[-1] - times[0])
+        self.times = [self.sign * time for time in times]
+        self.size = 0.0  # of the next step
+        self.taken = 0.0  # of it, before a stop
+        self.passed = self.attempts = self.in_a_row = 0
+        self.finite = True  # whether the last error was
 
     def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
         """Chooses the first step.
 
         torchdiffeq's default tolerances are beyond float32, in which it is mostly used: that is no reason to warn.
         """
-        self.sizes.rtol = max(self.sizes.rtol, 8 * torch.finfo(y.dtype).eps)
-        self.sizes.start(stages, t, y, end)
+        options = self.tolerance
+        rtol, atol = (float(torch.as_tensor(each).min()) for each in (options.rtol, options.atol))
+        first = ErrorControl(
+            rtol=max(rtol, 8 * torch.finfo(y.dtype).eps),
+            atol=atol,
+            order=self.order - 1,
+            first_step=options.first_step,
+            min_step=0.0,
+            max_step=options.max_step,
+            max_steps=options.max_num_steps,
+        )
+        first.start(stages, t, y, end)
+        self.size = self._bounded(abs(first.h))
+
+    def _bounded(self, size: float) -> float:
+        return min(max(size, self.tolerance.min_step), self.tolerance.max_step)
 
     def propose(self, t: float, stop: float) -> float:
-        sign = math.copysign(1.0, stop - t)
-        stops = [time for time in self.tolerance.step_t if sign * t < sign * time < sign * stop]
-        return self.sizes.propose(t, min(stops, key=lambda time: sign * time) if stops else stop)
+        """One step of the present size, ending at the next of `step_t` or at `stop` at the latest.
+
+        Raises:
+            SolveError: There were too many attempts, or the step is too small.
+        """
+        place, options = self.sign * t, self.tolerance
+        passed = bisect_right(self.times, place)
+        if passed > self.passed:
+            self.passed, self.attempts = passed, 0
+        if self.attempts >= options.max_num_steps:
+            raise SolveError(
+                f"max_num_steps = {options.max_num_steps:.0f} steps did not reach the next time of t: at t = {t:g} the "
+                f"step size is {self.size:.3g}. Loosen rtol and atol, raise max_num_steps, or use a method for stiff "
+                "problems"
+            )
+        self.attempts += 1
+        if self.size < SMALLEST_STEP * math.ulp(t):
+            cause = "the field jumps, or the solution grows without bound or varies too fast for the tolerances"
+            if not self.finite:
+                cause = "the state or the field is not finite"
+            raise SolveError(
+                f"the step size fell to {self.size:.3g} at t = {t:g}, after {self.in_a_row} rejections in a row: near "
+                f"there {cause}. Loosen rtol and atol, give min_step, name the times of jumps in jump_t, or look at "
+                "the field there"
+            )
+        stops = [time for time in options.step_t if place < self.sign * time < self.sign * stop]
+        stop = min(stops, key=lambda time: self.sign * time) if stops else stop
+        self.taken = min(self.size, abs(stop - t))
+        return stop if abs(stop - t) <= self.size * (1 + SAME_STEP) else t + self.sign * self.size
 
     def accepts(self, stages: Stages, y: Tensor, h: float, y1: Tensor) -> bool:
-        options, size, chosen = self.tolerance, abs(h), abs(self.sizes.h)
+        options, size = self.tolerance, self.taken
         estimate = stages.error()  # may evaluate the slope that the next step begins with, and so needs autograd
         with torch.no_grad():
             scale = options.atol + options.rtol * torch.maximum(y.abs(), y1.abs())
             error = abs(float(self.norm(estimate.view_as(y) * h / scale)))
+        self.finite = error < math.inf
         accepted = error <= 1 or size <= options.min_step
-        factor = options.dfactor  # also where the error is nan
-        if error <= math.inf:
+        factor = options.dfactor
+        if self.finite:
             least = 1.0 if error < 1 else options.dfactor
             factor = min(options.ifactor, max(options.safety / max(error, 1e-30) ** (1 / self.order), least))
-        size *= factor
         if accepted:
-            self.sizes.accepted, self.sizes.in_a_row = self.sizes.accepted + 1, 0
-            if abs(h) < chosen * (1 - SAME_STEP):  # cut short by a stop
-                size = max(size, chosen)
+            self.in_a_row = 0
+            cut = size < self.size  # by a stop: it says nothing against the larger one
+            size = max(size * factor, self.size if cut else 0.0)
         else:
-            self.sizes.in_a_row += 1
-        self.next_size = min(max(size, options.min_step), options.max_step)
-        self.sizes.h = math.copysign(self.next_size, h)
+            self.in_a_row += 1
+            size *= min(factor, SHRINKING)
+        self.next_size = self.size = self._bounded(size)
         return accepted
 
     def forget_state(self) -> None:

@@ -23,6 +23,9 @@ def odeint_event(
 ) -> tuple[Tensor, State]:
     """Solves until an event; gradients see that the event moves, by the implicit function theorem.
 
+    Where the event's value has no derivative by time and state, as that of a condition or of a threshold in time, its
+    time stands still.
+
     Args:
         func: The vector field.
         y0: A tensor, or a tuple of tensors.
@@ -54,11 +57,15 @@ def odeint_event(
         clock = event_t.detach().requires_grad_()
         leaves = [end.detach().requires_grad_() for end in ends]
         value = event(clock, view(leaves))
+        if not value.requires_grad:
+            return event_t, solution
         derivatives: tuple[Any, ...] = torch.autograd.grad(value, [clock, *leaves], allow_unused=True)
         by_t, *by_y = derivatives
     pairs = list(zip(by_y, slopes, ends, strict=True))
     rate = sum(((by * slope).sum() for by, slope, _ in pairs if by is not None), start=value.new_zeros(()))
     rate = (rate + (0 if by_t is None else by_t)).detach()
+    if rate == 0:
+        return event_t, solution
     moved = sum(
         ((by * (end - end.detach())).sum() for by, _, end in pairs if by is not None), start=value.new_zeros(())
     )

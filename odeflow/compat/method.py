@@ -1,15 +1,24 @@
 """Methods and options by torchdiffeq's names."""
 
-import warnings
+import math
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from odeflow.compat.control import Callbacks, GridSteps, Norm, ReportedSteps, Tolerance, TolerantSteps
+from odeflow.compat.control import (
+    Callbacks,
+    GridSteps,
+    Norm,
+    ReportedSteps,
+    Tolerance,
+    TolerantSteps,
+    check_option,
+)
 from odeflow.errors import SettingError
-from odeflow.registry import discover, look_up, unknown
+from odeflow.registry import find, unknown
 from odeflow.runge_kutta import AdaptiveRungeKutta, ExplicitRungeKutta
 from odeflow.solver import Jump, Quadrature, Solution, Solver, Tape
 from odeflow.stages import stages_of
@@ -28,14 +37,24 @@ OURS = {
 }
 """The solver of the same coefficients."""
 
-THEIRS = ("fehlberg2", "heun3", "explicit_adams", "implicit_adams", "fixed_adams", "scipy_solver")
-"""What runs in torchdiffeq itself."""
-
 ADAPTIVE = (
     "first_step", "min_step", "max_step", "step_t", "jump_t", "safety", "ifactor", "dfactor", "max_num_steps", "dtype",
     "norm",
 )  # fmt: skip
 FIXED = ("step_size", "grid_constructor", "interp", "perturb", "norm")
+ADAMS = (*FIXED, "max_order", "max_iters")
+
+THEIRS = {
+    "fehlberg2": ADAPTIVE,
+    "heun3": FIXED,
+    "explicit_adams": ADAMS,
+    "implicit_adams": ADAMS,
+    "fixed_adams": ADAMS,
+    "scipy_solver": ("solver", "min_step", "max_step", "norm"),
+}
+"""What runs in torchdiffeq itself, with the options of each."""
+
+MOST_STEPS = 20_000  # how far an event is looked for, as far as torchdiffeq does with steps of equal size
 FORMER = {"grid_points": "step_t or jump_t", "eps": "jump_t", "step_locations": "step_t", "jump_locations": "jump_t"}
 """Options of former versions of torchdiffeq, and what took their place."""
 
@@ -89,34 +108,49 @@ def _noted(jump: Jump, control: ReportedSteps) -> Jump:
 
 
 def is_fixed(method: str) -> bool:
-    """Whether a method of ours takes the steps of a grid."""
-    return method in OURS and not issubclass(_class(method), AdaptiveRungeKutta)
+    """Whether a method takes the steps of a grid."""
+    if method in THEIRS:
+        return "step_size" in THEIRS[method]
+    return not issubclass(_class(method), AdaptiveRungeKutta)
 
 
+@cache
 def _class(method: str) -> type[Any]:
-    discover()
-    return look_up("solver", OURS[method])
+    return find("solver", OURS[method])
 
 
-def check_method(method: str, options: Mapping[str, Any]) -> None:
+def check_method(method: str, options: Mapping[str, Any], event: bool = False) -> None:
     """Refuses methods and options that there are not.
 
+    Args:
+        method: Its name.
+        options: Its options.
+        event: Whether an event is looked for.
+
     Raises:
-        SettingError: There is no such method, or it has no such option.
+        SettingError: There is no such method, or it has no such option, or cannot look for events.
     """
     if method not in OURS and method not in THEIRS:
         raise SettingError(f"Invalid method: {unknown('method', method, (*OURS, *THEIRS))}")
-    if method in THEIRS:
-        return
-    accepted = FIXED if is_fixed(method) else ADAPTIVE
+    accepted = THEIRS[method] if method in THEIRS else FIXED if is_fixed(method) else ADAPTIVE
     for name in options:
         if name not in accepted:
             now = f" Since torchdiffeq 0.2 it is {FORMER[name]}." if name in FORMER else ""
             raise SettingError(unknown(f"option of {method}", name, accepted) + now)
+    check_option("step_size", options.get("step_size"))
     if options.get("step_size") is not None and options.get("grid_constructor") is not None:
         raise SettingError("step_size and grid_constructor are mutually exclusive; give one of them")
     if options.get("interp", "linear") not in ("linear", "cubic"):
         raise SettingError(f"interp must be 'linear' or 'cubic'; got {options['interp']!r}")
+    if event and method == "scipy_solver":
+        raise SettingError("scipy_solver does not look for events: use another method")
+    if event and is_fixed(method) and options.get("step_size") is None:
+        raise SettingError(f"an event needs options={{'step_size': …}} with the method {method!r}")
+
+
+def bounded_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options for a search without an end: the number of steps is bounded unless they say how."""
+    return dict(options) if is_fixed(method) else {"max_num_steps": MOST_STEPS, **options}
 
 
 def solver_of(
@@ -140,14 +174,6 @@ def solver_of(
         grid: (T,), the times of a solve ↦ the steps' ends, of a fixed method; None: endless, of `step_size`.
         callbacks: What is called at each step.
     """
-    if method in THEIRS:
-        if callbacks:
-            warnings.warn(f"{method!r} runs in torchdiffeq and does not support callbacks here", stacklevel=4)
-        theirs = {name: value for name, value in options.items() if name != "norm"}
-        discover()
-        foreign = look_up("solver", "TorchDiffEq")(method, rtol, atol, theirs or None)
-        assert isinstance(foreign, Solver)
-        return foreign
 
     def reported(control: StepControl) -> StepControl:
         return ReportedSteps(control, callbacks) if callbacks else control
@@ -158,9 +184,8 @@ def solver_of(
         def on_grid(t: Tensor) -> StepControl:
             if grid is not None:
                 return reported(GridSteps(grid(t).tolist()))
-            start = float(t[0])
-            step = float(options["step_size"]) * (1 if t[-1] > t[0] else -1)
-            return reported(FixedSteps(start, start + step, 1))
+            start, far = float(t[0]), math.copysign(MOST_STEPS * options["step_size"], float(t[-1] - t[0]))
+            return reported(FixedSteps(start, start + far, MOST_STEPS))
 
         def jumps(t: Tensor) -> tuple[float, ...]:
             """All points of the grid, whose two sides `perturb` tells apart."""
@@ -174,7 +199,7 @@ def solver_of(
         raise SettingError("step_t and jump_t must not have any repeated elements between them")
     scalars = {name: None if value is None else float(value) for name, value in plain.items()}
     tolerance = Tolerance(rtol=rtol, atol=atol, step_t=step_t, **scalars)  # pyright: ignore[reportArgumentType]
-    return _Driven(cls(), lambda t: reported(TolerantSteps(tolerance, cls.order, norm)), lambda t: jump_t)
+    return _Driven(cls(), lambda t: reported(TolerantSteps(tolerance, cls.order, norm, t.tolist())), lambda t: jump_t)
 
 
 def _times(times: Tensor | None) -> tuple[float, ...]:
@@ -188,8 +213,9 @@ def grid_of(func: Any, y0: Any, options: Mapping[str, Any]) -> Grid:
     def grid(t: Tensor) -> Tensor:
         if constructor is not None:
             made = constructor(func, y0, t)
-            if made[0] != t[0] or made[-1] != t[-1]:
-                raise SettingError("the grid of grid_constructor must begin with t[0] and end with t[-1]")
+            steps = made.detach().diff() * (t[-1] - t[0]).detach().sign()
+            if made[0] != t[0] or made[-1] != t[-1] or bool((steps < 0).any()):
+                raise SettingError("the grid of grid_constructor must go from t[0] to t[-1], in that direction alone")
             return made
         if step is None:
             return t

@@ -4,9 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from odeflow.compat.call import Call, EventFn, Func, Tol
+from odeflow.compat.method import check_method
+from odeflow.compat.theirs import is_theirs, run_theirs
 from odeflow.errors import SettingError
 from odeflow.gradient import Backprop
 from odeflow.state import State
@@ -45,8 +48,10 @@ def odeint(
         StateError: The state or what the field made of it does not fit; also a ValueError.
         SolveError: The integration could not go on, or the event was not met; also a RuntimeError.
     """
-    call = Call.of(func, y0, t, rtol, atol, method, options)
-    return call.run(Backprop(), None, event_fn)
+    call = Call.of(func, y0, t, rtol, atol, method, options, event_fn)
+    if is_theirs(call.method):
+        return run_theirs("odeint", call, rtol=rtol, atol=atol)
+    return call.run(Backprop(), None)
 
 
 def odeint_adjoint(
@@ -91,28 +96,85 @@ def odeint_adjoint(
         StateError: As `odeint`.
         SolveError: As `odeint`.
     """
-    if adjoint_params is None and not isinstance(func, nn.Module):
-        raise SettingError(
-            "func must be an nn.Module, whose parameters get gradients; else give adjoint_params=(…), possibly empty"
-        )
-    call = Call.of(func, y0, t, rtol, atol, method, options)
+    call = Call.of(func, y0, t, rtol, atol, method, options, event_fn)
     method_back = adjoint_method or call.method
     if method_back != call.method and options is not None and adjoint_options is None:
         raise SettingError(
             f"adjoint_method is {method_back!r} and method {call.method!r}, so that options cannot be those of both: "
             "give adjoint_options too"
         )
-    given = func.parameters() if adjoint_params is None and isinstance(func, nn.Module) else adjoint_params or ()
-    params = tuple(param for param in given if param.requires_grad)
     forward = {name: value for name, value in call.options.items() if name != "norm"}
+    options_back = forward if adjoint_options is None else dict(adjoint_options)
+    check_method(method_back, options_back)
+    params = _wanted(func, adjoint_params)
+    if is_theirs(call.method, method_back):
+        return run_theirs(
+            "odeint_adjoint",
+            call,
+            rtol=rtol,
+            atol=atol,
+            adjoint_rtol=adjoint_rtol,
+            adjoint_atol=adjoint_atol,
+            adjoint_method=method_back,
+            adjoint_options=options_back,
+            adjoint_params=params,
+        )
     backward = replace(
         call,
         method=method_back,
-        options=forward if adjoint_options is None else dict(adjoint_options),
+        options=options_back,
         rtol=_single("rtol", rtol if adjoint_rtol is None else adjoint_rtol),
         atol=_single("atol", atol if adjoint_atol is None else adjoint_atol),
     )
-    return call.run(backward.adjoint(params, call.norm()), params, event_fn)
+    solution = call.run(backward.adjoint(params, call.norm()), params)
+    if event_fn is None:
+        return _reaching(params, solution)
+    event_t, states = solution
+    event_t, *leaves = _reaching(params, (event_t, *(states if isinstance(states, tuple) else (states,))))
+    return event_t, tuple(leaves) if isinstance(states, tuple) else leaves[0]
+
+
+def _wanted(func: object, params: Iterable[Tensor] | None) -> tuple[Tensor, ...]:
+    """What gradients are wanted for.
+
+    Raises:
+        SettingError: It cannot be known, or is one tensor, whose rows would be taken for parameters.
+    """
+    if isinstance(params, Tensor):
+        raise SettingError(
+            "adjoint_params must be several tensors, such as (a, b) or module.parameters(); got a Tensor"
+        )
+    if params is None:
+        if not isinstance(func, nn.Module):
+            raise SettingError(
+                "func must be an nn.Module, whose parameters get gradients; else give adjoint_params=(…), possibly "
+                "empty"
+            )
+        params = func.parameters()
+    return tuple(param for param in params if param.requires_grad)
+
+
+def _reaching(params: tuple[Tensor, ...], results: State) -> Any:
+    """The same results, from which a gradient reaches all parameters: zeros those that the field does not use."""
+    if isinstance(results, Tensor):
+        return _reaching(params, (results,))[0]
+    return _Reaching.apply(len(params), *params, *results)
+
+
+class _Reaching(torch.autograd.Function):
+    """The identity of results, with zeros as the gradient of parameters."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.params = [(param.shape, param.dtype, param.device) for param in tensors[:count]]
+        return tuple(result.view_as(result) for result in tensors[count:])
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        zeros = (torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in ctx.params)
+        return None, *zeros, *grad_outputs
 
 
 def _single(name: str, tol: Tol) -> float | Tensor:

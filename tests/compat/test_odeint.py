@@ -1,5 +1,6 @@
 """Laws of odeflow.compat: the same calls give what torchdiffeq gives."""
 
+import math
 import warnings
 from functools import cache
 from typing import Any
@@ -16,6 +17,7 @@ from odeflow.registry import plugins
 D = torch.float64
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
 FIXED = ("euler", "midpoint", "heun2", "rk4")
+OURS = (*ADAPTIVE, *FIXED)
 THEIRS = ("heun3", "fehlberg2", "explicit_adams", "implicit_adams", "scipy_solver")
 
 
@@ -203,8 +205,14 @@ def test_callbacks_are_called_before_and_after_each_step() -> None:
         assert "back" not in forward
         y.sum().backward()
         assert set(field.calls[len(forward) :]) == {"back"}
-    with pytest.warns(UserWarning, match="'heun3' runs in torchdiffeq and does not support callbacks"):
-        compat.odeint(Noting(), start()[0], torch.tensor([0.0, 1.0], dtype=D), method="heun3")
+    for method, message in {
+        "heun3": "'heun3' does not support callbacks {'callback_accept_step'}",
+        "rk4": "'rk4' accepts all its steps and does not call callback_accept_step$",
+    }.items():
+        field = Noting()
+        with pytest.warns(UserWarning, match=message):
+            compat.odeint(field, start()[0], torch.tensor([0.0, 1.0], dtype=D), method=method)
+        assert field.calls == ["step"]
 
 
 @pytest.mark.parametrize(
@@ -244,6 +252,42 @@ def test_tolerances_of_each_leaf() -> None:
         compat.odeint_adjoint(Pair(), start(True), torch.tensor([0.0, 1.0], dtype=D), rtol=(1e-9, 1e-9))
 
 
+SHARP: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-9}
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted", "most"),
+    [({"min_step": 0.01}, 0.0439192, 640), ({"min_step": 0.01, "max_step": 0.002}, 0.0439192, 3020)],
+)
+def test_steps_of_the_smallest_size_are_accepted(options: dict[str, Any], wanted: float, most: int) -> None:
+    """Where tolerances want smaller steps than min_step, or max_step allows none as large, steps have that size."""
+    calls = [0]
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        calls[0] += 1
+        return -3 * (y - torch.sin(50 * t))
+
+    y = compat.odeint(field, torch.tensor([2.0], dtype=D), torch.tensor([0.0, 1.0], dtype=D), options=options, **SHARP)
+    assert float(y[-1]) == pytest.approx(wanted, abs=1e-4)
+    assert calls[0] <= most
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"safety": 1.5}, {"dfactor": 1.0}, {"dfactor": 3.0, "safety": 3.0}, {"safety": 0.0}, {"ifactor": 0.5}],
+    ids=str,
+)
+def test_a_step_control_that_cannot_work_ends(options: dict[str, float]) -> None:
+    """Options by which rejected steps grow, or accepted ones shrink, give the solution or an error, in few steps."""
+    field, t = (lambda t, y: -3 * (y - torch.sin(50 * t))), torch.tensor([0.0, 1.0], dtype=D)
+    try:
+        y = compat.odeint(field, torch.tensor([2.0], dtype=D), t, rtol=1e-5, atol=1e-5, options=options)
+        assert float(y[-1]) == pytest.approx(0.0439192, abs=1e-3)
+    except of.SolveError as error:
+        assert options == {"ifactor": 0.5}
+        assert "the step size fell to" in str(error)  # noqa: PT017
+
+
 def fall(library: Any, name: str, linked: bool, **arguments: Any) -> list[Tensor]:
     """Time, height and speed when a ball hits the ground, and gradients of their sum."""
     ball = Ball()
@@ -272,6 +316,65 @@ def test_events(name: str, linked: bool, arguments: dict[str, Any]) -> None:
         if number == 5 and not linked:
             continue  # ∂/∂t0 at a fixed time of the event, which torchdiffeq's two interfaces do not agree on
         assert torch.allclose(mine, other, rtol=1e-6, atol=1e-6), number
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    **{key: {} for key in ("dopri5", "dopri8", "bosh3", "fehlberg2")},
+    **{key: {"step_size": 0.1} for key in ("rk4", "heun2", "heun3")},
+    **{key: {"step_size": 0.1, "max_order": 4} for key in ("explicit_adams", "implicit_adams")},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("event_fn", "time", "by_y0"),
+    [
+        (lambda t, y: y[0] - 0.5, 0.6931, 1.0),
+        (lambda t, y: y[0] > 0.5, 0.6931, 0.0),
+        (lambda t, y: y[0] < 0.5, 0.6931, 0.0),
+        (lambda t, y: (10 * y[0]).floor() - 4, 0.6931, 0.0),
+        (lambda t, y: y[0] + 5 if t < 1 else torch.zeros_like(t), 1.0, 0.0),
+    ],
+    ids=["linear", "true before", "true after", "whole numbers", "zero from a time on"],
+)
+def test_events_of_all_methods(method: str, event_fn: Any, time: float, by_y0: float) -> None:
+    """Each method finds y = ½ of y′ = −y; where the event's value has no derivative its time stands still."""
+    y0 = torch.ones(1, dtype=D, requires_grad=True)
+    t, y = compat.odeint_event(
+        lambda t, y: -y, y0, torch.tensor(0.0, dtype=D), event_fn=event_fn, method=method, options=METHODS[method]
+    )
+    assert t.item() == pytest.approx(time, abs=2e-3)
+    assert y[-1].item() == pytest.approx(math.exp(-time), abs=2e-3)
+    if method in OURS or by_y0:  # torchdiffeq's own methods may find the time before which the value is not yet zero
+        (found,) = torch.autograd.grad(t + 0 * y.sum(), y0)
+        assert found.item() == pytest.approx(by_y0, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "error"),
+    [
+        ("dopri5", {"max_num_steps": 30}, "max_num_steps = 30 steps did not reach"),
+        ("euler", {"step_size": 0.001}, "event_fn did not become zero between t = 0 and 20"),
+        ("fehlberg2", {"max_num_steps": 30}, "max_num_steps exceeded"),
+    ],
+)
+def test_the_search_for_an_event_ends(method: str, options: dict[str, Any], error: str) -> None:
+    """An event that never comes is an error after the steps that are allowed."""
+    with pytest.raises((of.SolveError, AssertionError), match=error):
+        compat.odeint_event(
+            lambda t, y: -y, torch.ones(1), torch.tensor(0.0), event_fn=lambda t, y: y[0] + 1, method=method,
+            options=options, rtol=1e-3, atol=1e-3,
+        )  # fmt: skip
+
+
+def test_the_time_of_an_event_of_the_adjoint_has_a_gradient_of_zero() -> None:
+    """`odeint_adjoint` itself does not see that the event moves, but its time can be differentiated."""
+    for library in (compat, torchdiffeq):
+        y0 = torch.ones(1, dtype=D, requires_grad=True)
+        t, _ = library.odeint_adjoint(
+            lambda t, y: -y, y0, torch.tensor([0.0, 1.0], dtype=D), event_fn=lambda t, y: y[0] - 0.5, adjoint_params=()
+        )
+        assert float(torch.autograd.grad(t, y0)[0]) == 0
 
 
 def test_the_first_of_several_events_back_in_time() -> None:
@@ -356,6 +459,20 @@ def test_grid_constructor_and_perturb() -> None:
         ({"method": "rk4", "options": {"step_size": 0.1, "grid_constructor": len}}, "mutually exclusive"),
         ({"method": "rk4", "options": {"interp": "spline"}}, "interp must be 'linear' or 'cubic'"),
         ({"method": "rk4", "event_fn": lambda t, y: y.sum()}, "an event needs options"),
+        ({"method": "heun3", "event_fn": lambda t, y: y.sum()}, "an event needs options"),
+        ({"method": "scipy_solver", "event_fn": lambda t, y: y.sum()}, "scipy_solver does not look for events"),
+        ({"method": "heun3", "options": {"stepsize": 0.1}}, "no option of heun3 named 'stepsize'. Did you mean step_"),
+        ({"method": "rk4", "options": {"step_size": 0.0}}, "step_size must be a positive number; got 0"),
+        ({"options": {"first_step": float("nan")}}, "first_step must be a positive number; got nan"),
+        ({"options": {"max_step": -1}}, "max_step must be a positive number; got -1"),
+        ({"options": {"safety": -1}}, "safety must be at least 0; got -1"),
+        (
+            {"method": "rk4", "options": {"grid_constructor": lambda f, y, t: t[[0, 1, 0, 1]]}},
+            "in that direction alone",
+        ),
+        ({"t": torch.tensor(0.0)}, r"t must have one dimension, \(T,\), and a time in it; its shape is \(\)"),
+        ({"t": torch.tensor([[0.0, 1.0]] * 2)}, r"its shape is \(2, 2\)"),
+        ({"t": torch.ones(0)}, r"its shape is \(0,\)"),
         ({"y0": [1.0]}, "y0 must be a Tensor or a tuple"),
         ({"y0": torch.ones(2, dtype=torch.complex64)}, "solve for torch.view_as_real"),
         ({"t": torch.tensor([0, 1])}, "t must be a floating-point Tensor"),
@@ -377,6 +494,8 @@ def test_adjoint_needs_to_know_its_parameters() -> None:
     with pytest.raises(ValueError, match="give adjoint_params"):
         compat.odeint_adjoint(lambda t, y: -y, torch.ones(2), t)
     weight = torch.tensor(2.0, requires_grad=True)
+    with pytest.raises(ValueError, match="adjoint_params must be several tensors, such as"):
+        compat.odeint_adjoint(lambda t, y: -weight * y, torch.ones(1), t, adjoint_params=weight)
     compat.odeint_adjoint(lambda t, y: -weight * y, torch.ones(1), t, adjoint_params=(weight,)).sum().backward()
     assert weight.grad is not None
     assert float(weight.grad) == pytest.approx(-torch.exp(torch.tensor(-2.0)).item(), abs=1e-5)
@@ -384,10 +503,65 @@ def test_adjoint_needs_to_know_its_parameters() -> None:
         compat.odeint_adjoint(Field(), start()[0], t, method="dopri5", options={"max_step": 0.1}, adjoint_method="rk4")
 
 
+@pytest.mark.parametrize("method", ["dopri5", "heun3"])
+@pytest.mark.parametrize("pair", [False, True])
+def test_parameters_that_are_not_used_have_gradients_of_zero(method: str, pair: bool) -> None:
+    """Every parameter gets a gradient from the adjoint, as there."""
+    field = Pair() if pair else Field()
+    field.unused = nn.Linear(2, 3, dtype=D)
+    y = compat.odeint_adjoint(
+        field, start(True) if pair else start()[0], torch.tensor([0.0, 1.0], dtype=D), method=method
+    )
+    (y[0] if pair else y).sum().backward()
+    assert all(param.grad is not None for param in field.parameters())
+    assert float(field.weight.grad.abs().max()) > 0
+    assert torch.equal(field.unused.weight.grad, torch.zeros(3, 2, dtype=D))
+
+
+def test_scipy_gives_values_without_a_gradient() -> None:
+    """Under autograd scipy's values come without a graph from `odeint`, and with one from the adjoint, as there."""
+    arguments: dict[str, Any] = {"method": "scipy_solver"}
+    t = torch.tensor([0.0, 1.0], dtype=D)
+    assert not compat.odeint(Field(), start()[0], t, **arguments).requires_grad
+    agree("odeint_adjoint", FORWARDS, 1e-5, **arguments, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("method", ["rk4", "heun3", "explicit_adams"])
+def test_perturb_keeps_off_the_grid_in_both_passes(method: str) -> None:
+    """With `perturb` neither pass evaluates the field at a point of the grid where it may jump."""
+    times: list[float] = []
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        times.append(t.item())
+        return -y
+
+    y = compat.odeint_adjoint(
+        field, start()[0], torch.tensor([0.0, 1.0], dtype=D), method=method, adjoint_params=(),
+        options={"step_size": 0.5, "perturb": True},
+    )  # fmt: skip
+    assert not {0.0, 0.5} & set(times)
+    times.clear()
+    y.sum().backward()
+    assert times
+    assert not {0.5, 1.0} & set(times)
+
+
 def test_max_num_steps_is_kept() -> None:
-    """Too many steps are an error, and a RuntimeError."""
-    with pytest.raises(RuntimeError, match="max_steps = 3"):
-        compat.odeint(Field(), start()[0], torch.tensor([0.0, 50.0], dtype=D), options={"max_num_steps": 3})
+    """Too many steps from one time to the next are an error, and a RuntimeError, that names the option."""
+    field, y0, options = Field(), start()[0], {"max_num_steps": 6}
+    with pytest.raises(RuntimeError, match="max_num_steps = 6 steps did not reach the next time of t"):
+        compat.odeint(field, y0, torch.tensor([0.0, 50.0], dtype=D), options=options)
+    for library in (compat, torchdiffeq):
+        library.odeint(field, y0, torch.linspace(0, 1, 9, dtype=D), rtol=1e-9, atol=1e-9, options=options)
+
+
+def test_a_field_without_numbers_is_named() -> None:
+    """Where steps vanish the message says why, in torchdiffeq's words."""
+    y0, t = torch.ones(1, dtype=D), torch.tensor([0.0, 1.0], dtype=D)
+    with pytest.raises(RuntimeError, match=r"rejections in a row: near there the state or the field is not finite"):
+        compat.odeint(lambda t, y: (0.5 - t).sqrt() * y, y0, t)
+    with pytest.raises(RuntimeError, match=r"near there the field jumps.*name the times of jumps in jump_t"):
+        compat.odeint(lambda t, y: y**2, 2 * y0, t)
 
 
 def test_the_registry_does_not_list_what_is_private() -> None:
