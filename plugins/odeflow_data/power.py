@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.archive import load, reading
+from odeflow_data.archive import LARGEST, load, reading
 from odeflow_data.download import fetch, keep
 from odeflow_data.table import Table, batches
 
@@ -180,7 +180,7 @@ def _cached(root: Path) -> NDArray[np.float64] | None:
         table = load(root / f"{NAME}.npz", ["table"], [], "")["table"]
     except of.DataError:
         return None
-    whole = table.shape == (VALID, 1 + len(FIELDS)) and table.dtype == np.float64 and np.isfinite(table).all()
+    whole = table.shape == (VALID, 1 + len(FIELDS)) and table.dtype == np.float64 and (np.abs(table) <= LARGEST).all()
     return table if whole else None
 
 
