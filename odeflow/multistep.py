@@ -167,7 +167,7 @@ class Multistep(FixedStepper):
     ) -> None:
         super().__init__(step_size, num_steps, step_at)
         name = type(self).__name__
-        if order not in range(1, HIGHEST_ORDER + 1):
+        if not isinstance(order, int) or order not in range(1, HIGHEST_ORDER + 1):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise SettingError(f"{name}: order must be a whole number from 1 to {HIGHEST_ORDER}; got {order}")
         if starter.order < order - 1:
             raise SettingError(f"{name}: order {order} needs first steps of order {order - 1}; got {starter.order}")

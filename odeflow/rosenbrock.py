@@ -16,7 +16,7 @@ from odeflow.plugin import required
 from odeflow.solver import Quadrature
 from odeflow.state import Field
 from odeflow.stepper import AdaptiveStepper
-from odeflow.tableau import TOLERANCE, Tree, trees
+from odeflow.tableau import TOLERANCE, Tree, check_coefficients, check_order, trees
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -39,7 +39,8 @@ class RosenbrockTableau:
         embedded_order: Order of the embedded solution.
 
     Raises:
-        TableauError: A length or an order condition is wrong.
+        TableauError: An entry is no finite number, an order no positive integer, or a length or an order condition is
+            wrong; the message names it.
     """
 
     order: int
@@ -51,7 +52,13 @@ class RosenbrockTableau:
     embedded_order: int
 
     def __post_init__(self) -> None:
+        check_order("order", self.order)
+        check_order("embedded_order", self.embedded_order)
+        check_coefficients("gamma", self.gamma, depth=0)
+        for name, row in {"m": self.m, "m_embedded": self.m_embedded}.items():
+            check_coefficients(name, row)
         for name, rows in {"a": self.a, "c": self.c}.items():
+            check_coefficients(name, rows, depth=2)
             if [len(row) for row in rows] != list(range(len(self.m))):
                 raise TableauError(f"row i of {name} must have i entries, for i from 0 to {len(self.m) - 1}")
         if len(self.m_embedded) != len(self.m):
@@ -62,7 +69,7 @@ class RosenbrockTableau:
         ):
             for tree in (tree for checked in range(1, order + 1) for tree in trees(checked)):
                 value = _dot(_times(weights, self._gammas), self._weights(tree))
-                if abs(value - 1 / tree.density) > TOLERANCE:
+                if not abs(value - 1 / tree.density) <= TOLERANCE:
                     raise TableauError(
                         f"order {tree.order}{whose} needs Σb{tree.formula} = {1 / tree.density:.6g}, with α or "
                         f"β = α + γ for A; these coefficients give {value:.6g}"

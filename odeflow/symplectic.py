@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from odeflow.errors import SettingError, StateError
+from odeflow.errors import StateError, TableauError
 from odeflow.memory import MemoryStages
 from odeflow.plugin import required
 from odeflow.solver import Quadrature
 from odeflow.state import Field
 from odeflow.stepper import FixedStepper
+from odeflow.tableau import TOLERANCE, check_coefficients, check_order
 
 
 class SymplecticStages(MemoryStages):
@@ -112,12 +113,16 @@ class Symplectic(FixedStepper):
     exactly, and a solve can be run back.
     """
 
+    order: int = required()
     weights: ClassVar[tuple[float, ...]] = required()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "weights" in vars(cls) and abs(sum(cls.weights) - 1) > 1e-12:
-            raise SettingError(f"{cls.__name__}: weights must sum to 1; they sum to {sum(cls.weights)}")
+        if "weights" in vars(cls):
+            check_coefficients(f"{cls.__name__}: weights", cls.weights)
+            check_order(f"{cls.__name__}: order", cls.order)
+            if not abs(sum(cls.weights) - 1) <= TOLERANCE:
+                raise TableauError(f"{cls.__name__}: weights must sum to 1; they sum to {sum(cls.weights)}")
 
     def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> SymplecticStages:
         if y0.dim() == 0 or y0.shape[min(1, y0.dim() - 1)] % 2:

@@ -1,9 +1,12 @@
 """Tableau: the coefficients of a Runge–Kutta method, which verify themselves when they are made."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import combinations_with_replacement
+from numbers import Real
+from typing import cast
 
 from odeflow.errors import TableauError
 
@@ -75,6 +78,36 @@ def trees(order: int) -> tuple[Tree, ...]:
     return tuple(Tree(branches) for branches in forests(order - 1, order - 1))
 
 
+def check_coefficients(name: str, value: object, depth: int = 1) -> None:
+    """Refuses coefficients that are not finite numbers.
+
+    Args:
+        name: Of the coefficients.
+        value: A tuple of numbers, at depth 1; of tuples of numbers, at depth 2; a number, at depth 0.
+        depth: Of the nesting.
+
+    Raises:
+        TableauError: One is not; the message names it.
+    """
+    if depth:
+        if not isinstance(value, tuple):
+            raise TableauError(f"{name} must be a tuple of {'tuples of ' * (depth - 1)}numbers; got {value!r}")
+        for number, entry in enumerate(cast(tuple[object, ...], value)):
+            check_coefficients(f"{name}[{number}]", entry, depth - 1)
+    elif isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise TableauError(f"{name} must be a finite number; got {value!r}")
+
+
+def check_order(name: str, value: object) -> None:
+    """Refuses an order that is no positive integer.
+
+    Raises:
+        TableauError: It is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise TableauError(f"{name} must be a positive integer; got {value!r}")
+
+
 @dataclass(frozen=True)
 class Tableau:
     """The Butcher tableau of a Runge–Kutta method with s stages, explicit or diagonally implicit.
@@ -98,7 +131,8 @@ class Tableau:
         implicit: Whether a row of `a` may have one entry more, that on the diagonal, whose stage is then implicit.
 
     Raises:
-        TableauError: A length, a row sum or an order condition is wrong; the message names it.
+        TableauError: An entry is no finite number, an order no positive integer, or a length, a row sum or an order
+            condition is wrong; the message names it.
     """
 
     order: int
@@ -112,9 +146,10 @@ class Tableau:
     implicit: bool = False
 
     def __post_init__(self) -> None:
+        self._check_entries()
         self._check_lengths()
         for number, (node, row) in enumerate(zip(self.c, self.a, strict=True)):
-            if abs(sum(row) - node) > TOLERANCE:
+            if not abs(sum(row) - node) <= TOLERANCE:
                 raise TableauError(
                     f"row {number} of a must sum to its node c[{number}] = {node:g}; it sums to {sum(row):g}. "
                     "A node that does not match its row costs the order on fields that depend on t"
@@ -174,6 +209,16 @@ class Tableau:
         """Order of `interpolation`: Hermite's is 3, if the step's end is that exact."""
         return min(self.order, 3) if self.dense_order is None else self.dense_order
 
+    def _check_entries(self) -> None:
+        check_order("order", self.order)
+        for name, order in (("embedded_order", self.embedded_order), ("dense_order", self.dense_order)):
+            if order is not None:
+                check_order(name, order)
+        for name, row in (("c", self.c), ("b", self.b), ("b_embedded", self.b_embedded or ())):
+            check_coefficients(name, row)
+        for name, rows in (("a", self.a), ("dense", self.dense or ())):
+            check_coefficients(name, rows, depth=2)
+
     def _check_lengths(self) -> None:
         stages = len(self.c)
         lengths = {"a": len(self.a), "b": len(self.b)}
@@ -196,7 +241,7 @@ class Tableau:
         for checked in range(1, min(order, HIGHEST_CHECKED_ORDER) + 1):
             for tree in trees(checked):
                 value = sum(x * y for x, y in zip(weights, tree.weights(self.a, self.c), strict=True))
-                if abs(value - 1 / tree.density) > TOLERANCE:
+                if not abs(value - 1 / tree.density) <= TOLERANCE:
                     raise TableauError(
                         f"order {checked}{whose} needs Σb{tree.formula} = {1 / tree.density:.6g}; "
                         f"this tableau gives {value:.6g}"
@@ -212,7 +257,7 @@ class Tableau:
         if len({len(row) for row in dense}) > 1:
             raise TableauError(f"the rows of dense must be of one length; they have {[len(row) for row in dense]}")
         for weight, row in zip((*self.b, 0.0), dense, strict=False):
-            if abs(sum(row) - weight) > TOLERANCE:
+            if not abs(sum(row) - weight) <= TOLERANCE:
                 raise TableauError(
                     f"dense output must reach y₁ at θ = 1: a row sums to {sum(row):g}, its b is {weight:g}"
                 )
@@ -224,7 +269,7 @@ class Tableau:
                 for power, column in enumerate(powers, start=1):
                     value = sum(x * y for x, y in zip(column, weights, strict=True))
                     wanted = (power == checked) / tree.density
-                    if abs(value - wanted) > TOLERANCE:
+                    if not abs(value - wanted) <= TOLERANCE:
                         raise TableauError(
                             f"dense output of order {checked} needs {wanted:.6g} as the coefficient of θ^{power} in "
                             f"Σb(θ){tree.formula}; this tableau gives {value:.6g}"

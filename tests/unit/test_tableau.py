@@ -1,12 +1,16 @@
 """Laws of the tableau: it refuses what contradicts itself."""
 
+import math
+import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 import odeflow as of
 from odeflow.registry import look_up, plugins
 from odeflow.tableau import HIGHEST_CHECKED_ORDER, Tree, trees
+from odeflow_solvers import AdamsBashforth
 
 RK4 = {
     "order": 4,
@@ -74,6 +78,94 @@ def test_wrong_tableaus_are_refused(change: dict[str, object], message: str) -> 
     """A wrong length, row sum or order condition is refused, and named."""
     with pytest.raises(of.TableauError, match=message):
         of.Tableau(**{**RK4, **change})
+
+
+ROSENBROCK = {"order": 1, "gamma": 1.0, "a": ((),), "c": ((),), "m": (1.0,), "m_embedded": (1.0,), "embedded_order": 1}
+PAIR = {**RK4, "b_embedded": (1 / 6, 1 / 3, 1 / 3, 1 / 6), "embedded_order": 4}
+DENSE = {**RK4, "dense": ((1 / 6,), (1 / 3,), (1 / 3,), (1 / 6,)), "dense_order": 1}
+
+
+def replaced(entries: Any, place: tuple[int, ...], value: object) -> Any:
+    """Nested tuples with another entry at a place."""
+    if not place:
+        return value
+    return tuple(replaced(each, place[1:], value) if i == place[0] else each for i, each in enumerate(entries))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "1", None, True, 1j, [1.0]], ids=repr)
+@pytest.mark.parametrize(
+    ("tableau", "valid", "name", "place"),
+    [
+        (of.Tableau, RK4, "c", (1,)),
+        (of.Tableau, RK4, "a", (2, 1)),
+        (of.Tableau, RK4, "b", (0,)),
+        (of.Tableau, PAIR, "b_embedded", (3,)),
+        (of.Tableau, DENSE, "dense", (1, 0)),
+        (of.RosenbrockTableau, ROSENBROCK, "gamma", ()),
+        (of.RosenbrockTableau, ROSENBROCK, "m", (0,)),
+        (of.RosenbrockTableau, ROSENBROCK, "m_embedded", (0,)),
+    ],
+)
+def test_coefficients_are_finite_numbers(
+    tableau: type, valid: dict[str, Any], name: str, place: tuple[int, ...], value: object
+) -> None:
+    """A coefficient that is nan, infinite or no number is refused by the place where it stands."""
+    tableau(**valid)
+    where = re.escape(name + "".join(f"[{number}]" for number in place))
+    with pytest.raises(of.TableauError, match=rf"^{where} must be a finite number; got {re.escape(repr(value))}$"):
+        tableau(**{**valid, name: replaced(valid[name], place, value)})
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, 2.0, True, math.nan, "4"], ids=repr)
+@pytest.mark.parametrize(
+    ("tableau", "valid", "name"),
+    [
+        (of.Tableau, RK4, "order"),
+        (of.Tableau, PAIR, "embedded_order"),
+        (of.Tableau, DENSE, "dense_order"),
+        (of.RosenbrockTableau, ROSENBROCK, "order"),
+        (of.RosenbrockTableau, ROSENBROCK, "embedded_order"),
+    ],
+)
+def test_orders_are_positive_integers(tableau: type, valid: dict[str, Any], name: str, value: object) -> None:
+    """An order that is no positive integer is refused by its name."""
+    with pytest.raises(of.TableauError, match=rf"^{name} must be a positive integer; got {re.escape(repr(value))}$"):
+        tableau(**{**valid, name: value})
+
+
+@pytest.mark.parametrize("huge", [1e308, -1e308])
+def test_coefficients_that_overflow_are_refused(huge: float) -> None:
+    """Coefficients whose sums are not finite fulfil no condition."""
+    with pytest.raises(of.TableauError, match="order 1 needs Σb = 1; this tableau gives"):
+        of.Tableau(**{**RK4, "b": (huge, huge, -huge, -huge)})
+
+
+def test_coefficients_are_tuples() -> None:
+    """Lists, which a frozen tableau cannot hold, and single numbers are refused."""
+    for name, value in {"c": [0, 0.5, 0.5, 1], "b": 1.0, "a": ((), 0.5, (0, 0.5), (0, 0, 1))}.items():
+        with pytest.raises(of.TableauError, match=rf"^{name}.* must be a tuple of .*numbers; got "):
+            of.Tableau(**{**RK4, name: value})
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"order": 2, "weights": (math.nan, 1.0)}, r"weights\[0\] must be a finite number; got nan"),
+        ({"order": 0, "weights": (1.0,)}, "order must be a positive integer; got 0"),
+        ({"order": 2, "weights": (0.5,)}, "weights must sum to 1; they sum to 0.5"),
+    ],
+)
+def test_symplectic_coefficients_are_checked(attributes: dict[str, object], message: str) -> None:
+    """A symplectic method's weights are finite and sum to 1, its order is a positive integer."""
+    with pytest.raises(of.TableauError, match=f"^Wrong: {message}"):
+        type("Wrong", (of.Symplectic,), attributes)
+
+
+@pytest.mark.parametrize("order", [0, 9, 2.0, 1.5])
+def test_orders_of_adams_methods_are_checked(order: Any) -> None:
+    """Methods of Adams, whose coefficients follow from the order, are of the orders 1 to 8."""
+    with pytest.raises(of.SettingError, match=f"order must be a whole number from 1 to 8; got {order}"):
+        AdamsBashforth(order=order, num_steps=2)
 
 
 def test_order_is_not_understated_by_more_than_it_must() -> None:
