@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from odeflow.marginals import Marginals as Marginals
     from odeflow.multistep import Multistep as Multistep
     from odeflow.plugin import Plugin as Plugin
+    from odeflow.plugin import check_least as check_least
     from odeflow.regularization import Jacobian as Jacobian
     from odeflow.regularization import Kinetic as Kinetic
     from odeflow.regularization import Regularizer as Regularizer
@@ -92,7 +93,7 @@ _HOMES = {
     "marginals": ("Marginals",),
     "implicit": ("AdaptiveImplicitRungeKutta", "ImplicitRungeKutta"),
     "multistep": ("Multistep",),
-    "plugin": ("Plugin",),
+    "plugin": ("Plugin", "check_least"),
     "regularization": ("Jacobian", "Kinetic", "Regularizer", "Taylor"),
     "rosenbrock": ("Rosenbrock", "RosenbrockTableau"),
     "runge_kutta": ("AdaptiveRungeKutta", "RungeKutta"),

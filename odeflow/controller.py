@@ -6,6 +6,7 @@ from typing import Literal
 from odeflow.errors import SettingError
 
 SAFETY = 0.9
+LARGEST_GAIN = 10.0
 LARGEST_GROWTH = 10.0
 LARGEST_SHRINKAGE = 0.2
 GAINS: dict[str, tuple[float, ...]] = {"I": (1.0,), "PI": (0.7, -0.4), "PID": (1 / 18, 1 / 9, 1 / 18)}
@@ -31,7 +32,7 @@ class Controller:
         order: Order q of the error: it falls as h^(q+1).
 
     Raises:
-        SettingError: There is no such controller, or not one to three gains.
+        SettingError: There is no such controller, not one to three gains, or a first gain that is not positive.
     """
 
     def __init__(self, gains: Gains, order: int) -> None:
@@ -41,6 +42,12 @@ class Controller:
             gains = GAINS[gains]
         if not 1 <= len(gains) <= 3:
             raise SettingError(f"a controller has one to three gains (β₁, β₂, β₃); got {list(gains)}")
+        if not gains[0] > 0:
+            raise SettingError(
+                f"a controller's first gain must be positive, so that large errors shorten steps; got {gains[0]}"
+            )
+        if not all(abs(gain) <= LARGEST_GAIN for gain in gains):
+            raise SettingError(f"a controller's gains are of size {LARGEST_GAIN:g} at most; got {list(gains)}")
         self.gains, self.exponent = tuple(gains), -1 / (order + 1)
         self.past: list[float] = []  # r of the accepted steps, latest first
 

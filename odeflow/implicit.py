@@ -35,7 +35,7 @@ class Newton:
         full: Whether to go on with a Jacobian at every iterate where one Jacobian a step does not lead to convergence.
 
     Raises:
-        SettingError: Both tolerances are 0, or one is negative.
+        SettingError: Both tolerances are 0, one is negative, or the relative one solves nothing.
     """
 
     rtol: float
@@ -45,6 +45,8 @@ class Newton:
     def __post_init__(self) -> None:
         if not (self.rtol >= 0 and self.atol >= 0 and self.rtol + self.atol > 0):
             raise SettingError(f"newton_tol must be positive; it makes tolerances of {self.rtol:g} and {self.atol:g}")
+        if not self.rtol < 1:
+            raise SettingError(f"newton_tol must be below 1; it makes a relative tolerance of {self.rtol:g}")
 
     def scale(self, y: Tensor) -> Tensor:
         """The error that is allowed, as far as the dtype allows it too."""

@@ -1,8 +1,9 @@
 """Plugin: an object that remembers, as plain data, how it was built."""
 
 import inspect
+import math
 from abc import ABC
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import PurePath
 from typing import Any, ClassVar, Self
@@ -50,6 +51,15 @@ def _require_plain(value: object, owner: str, path: str) -> None:
     entries = mapping(value) or dict(enumerate(sequence(value) or ()))
     for key, item in entries.items():
         _require_plain(item, owner, f"{path}.{key}" if path else str(key))
+
+
+def _require_finite(value: object, owner: str, path: str) -> None:
+    """Refuses inf and nan, of which no option makes sense; what is unbounded or unknown is None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingError(f"{owner}: {path} must be a finite number; got {value}")
+    entries = mapping(value) or dict(enumerate(sequence(value) or ()))
+    for key, item in entries.items():
+        _require_finite(item, owner, f"{path}.{key}" if path else str(key))
 
 
 def _arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -136,6 +146,9 @@ class Plugin:
 
     A plugin keeps the arguments that it was built with as plain data, with plugins inside them nested, so that it
     can be stored in a checkpoint or a configuration and built again. Nothing has to be done for this in a subclass.
+
+    Raises:
+        SettingError: A number among the arguments is inf or nan.
     """
 
     kind: ClassVar[str]
@@ -144,6 +157,7 @@ class Plugin:
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
         spec = {"class_path": import_path(cls), "init_args": _plain(_arguments(cls, args, kwargs))}
+        _require_finite(spec["init_args"], cls.__name__, "")
         object.__setattr__(self, "remembered_spec", spec)
         return self
 
@@ -156,6 +170,24 @@ class Plugin:
         """
         _require_plain(self.remembered_spec["init_args"], type(self).__name__, "")
         return self.remembered_spec
+
+
+def check_least(owner: Plugin, least: float, **options: float | Sequence[float] | None) -> None:
+    """Refuses options that are too small.
+
+    Args:
+        owner: Whose options they are, for the message.
+        least: The smallest value that makes sense.
+        **options: By name; of a list each entry counts, and None is no value.
+
+    Raises:
+        SettingError: One is below, or nan.
+    """
+    for name, value in options.items():
+        entries = [value] if isinstance(value, (int, float)) else list(value or ())
+        if not all(entry >= least for entry in entries):
+            came = entries if isinstance(value, Sequence) else value
+            raise SettingError(f"{type(owner).__name__}: {name} must be at least {least:g}; got {came}")
 
 
 def check_kind(name: str, value: object, kind: type, example: str) -> None:

@@ -51,6 +51,23 @@ class Stepper(Solver):
         return solution
 
 
+def check_tolerances(name: str, rtol: float, atol: float) -> None:
+    """Refuses tolerances that bound no error.
+
+    Args:
+        name: Of the solver, for the message.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+
+    Raises:
+        SettingError: One is negative, both are 0, or rtol allows an error of the solution's own size.
+    """
+    if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
+        raise SettingError(f"{name}: rtol and atol must not be negative, nor both 0; got {rtol} and {atol}")
+    if not rtol < 1:
+        raise SettingError(f"{name}: rtol must be below 1, the error of no solution at all; got {rtol}")
+
+
 def _jumps(name: str, step_at: Sequence[float] | None) -> tuple[float, ...]:
     """The times at which the field jumps.
 
@@ -133,8 +150,7 @@ class AdaptiveStepper(Stepper):
         step_at: Sequence[float] | None = None,
     ) -> None:
         name = type(self).__name__
-        if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
-            raise SettingError(f"{name}: rtol and atol must not be negative, nor both 0; got {rtol} and {atol}")
+        check_tolerances(name, rtol, atol)
         for option, value in {"first_step": first_step, "max_step": max_step, "max_steps": max_steps}.items():
             if value is not None and not value > 0:
                 raise SettingError(f"{name}: {option} must be positive; got {value}")

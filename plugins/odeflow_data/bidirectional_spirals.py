@@ -73,8 +73,8 @@ class BidirectionalSpirals(SeriesData):
                 "BidirectionalSpirals: wanted 1 ≤ observations ≤ points ≤ stretch ≤ grid / 3; "
                 f"got {observations}, {points}, {stretch} and {grid} / 3"
             )
-        if noise < 0:
-            raise of.SettingError(f"BidirectionalSpirals: noise is a standard deviation; got {noise}")
+        of.check_least(self, 1, spirals=spirals)
+        of.check_least(self, 0, noise=noise)
         if predict not in OFFSETS:
             raise of.SettingError(
                 f"BidirectionalSpirals: predict must be 'before', 'stretch' or 'beyond'; got {predict!r}"

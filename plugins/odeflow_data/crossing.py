@@ -33,8 +33,7 @@ class Crossing(of.DataModule):
         for name, value in {"samples": samples, "batch_size": batch_size}.items():
             if value < 2 or value % 2:
                 raise of.SettingError(f"Crossing: {name} must be even, for two points in equal parts; got {value}")
-        if not noise >= 0:
-            raise of.SettingError(f"Crossing: noise must not be negative; got {noise}")
+        of.check_least(self, 0, noise=noise, seed=seed)
         self.dim = 1
         self.samples, self.batch_size, self.noise, self.seed = samples, batch_size, noise, seed
 

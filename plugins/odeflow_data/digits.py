@@ -22,6 +22,8 @@ class Digits(of.DataModule):
 
     def __init__(self, batch_size: int = 64, seed: int = 0) -> None:
         super().__init__()
+        of.check_least(self, 1, batch_size=batch_size)
+        of.check_least(self, 0, seed=seed)
         self.channels, self.dim, self.num_classes = 1, 64, 10
         self.shape = (1, 8, 8)
         self.batch_size, self.seed = batch_size, seed

@@ -60,6 +60,8 @@ class MNIST(of.DataModule):
         url: str = URL,
     ) -> None:
         super().__init__()
+        of.check_least(self, 1, batch_size=batch_size)
+        of.check_least(self, 0, seed=seed)
         if not 0 < val_size < 60_000:
             raise of.SettingError(f"MNIST: val_size must lie between 1 and 59,999; got {val_size}")
         self.channels, self.dim, self.num_classes = 1, 784, 10

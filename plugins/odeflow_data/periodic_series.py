@@ -52,6 +52,8 @@ class PeriodicSeries(SeriesData):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, mode, observed, seed)
+        of.check_least(self, 1, series=series)
+        of.check_least(self, 0, frequency=frequency, amplitude=amplitude)
         if points < 2 or span <= 0 or noise < 0:
             raise of.SettingError(
                 "PeriodicSeries: wanted two points at least, a positive span and no negative noise; "

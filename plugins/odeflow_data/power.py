@@ -65,6 +65,8 @@ class Power(Table):
         url: str = URL,
     ) -> None:
         super().__init__()
+        of.check_least(self, 1, batch_size=batch_size)
+        of.check_least(self, 0, seed=seed)
         if limit is not None and not 1 <= limit <= TRAIN:
             raise of.SettingError(f"Power: limit must lie between 1 and {TRAIN:,}; got {limit}")
         self.dim = 1 + len(FIELDS)

@@ -46,8 +46,8 @@ class SeriesData(of.DataModule, ABC):
     def __init__(self, batch_size: int, mode: Mode, observed: float, seed: int) -> None:
         super().__init__()
         name = type(self).__name__
-        if batch_size < 1:
-            raise of.SettingError(f"{name}: batch_size must be at least 1; got {batch_size}")
+        of.check_least(self, 1, batch_size=batch_size)
+        of.check_least(self, 0, seed=seed)
         if mode not in ("interpolation", "extrapolation"):
             raise of.SettingError(f"{name}: mode must be 'interpolation' or 'extrapolation'; got {mode!r}")
         if not 0 < observed <= 1 or (mode == "extrapolation" and observed == 1):
@@ -183,8 +183,13 @@ def random_split(
         name: Of the data, for messages.
 
     Raises:
+        SettingError: These are no shares.
         DataError: A part would be empty.
     """
+    if not (val > 0 and test > 0 and val + test < 1):
+        raise of.SettingError(
+            f"{name}: val and test must be positive and leave a share to train on; got {val} and {test}"
+        )
     sizes = (count - round(val * count) - round(test * count), round(val * count), round(test * count))
     if min(sizes) < 1:
         raise of.DataError(

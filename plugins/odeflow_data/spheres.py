@@ -44,9 +44,8 @@ class Spheres(of.DataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in {"dim": dim, "inner": inner, "outer": outer, "batch_size": batch_size}.items():
-            if value < 1:
-                raise of.SettingError(f"Spheres: {name} must be at least 1; got {value}")
+        of.check_least(self, 1, dim=dim, inner=inner, outer=outer, batch_size=batch_size)
+        of.check_least(self, 0, seed=seed)
         if not 0 < r1 < r2 < r3:
             raise of.SettingError(f"Spheres: the radii must be 0 < r1 < r2 < r3; got {r1}, {r2} and {r3}")
         self.dim, self.inner, self.outer = dim, inner, outer

@@ -38,8 +38,10 @@ class Spiral(of.DataModule):
         super().__init__()
         if not 2 <= batch_time <= observations:
             raise of.SettingError(f"batch_time must lie between 2 and observations = {observations}; got {batch_time}")
-        if batch_size < 1 or steps < 1:
-            raise of.SettingError(f"Spiral: batch_size and steps must be positive; got {batch_size} and {steps}")
+        of.check_least(self, 1, batch_size=batch_size, steps=steps)
+        of.check_least(self, 0, noise=noise)
+        if not t1 > 0:
+            raise of.SettingError(f"Spiral: t1 must be positive; got {t1}")
         self.dim = 2
         self.batch_time, self.batch_size, self.steps, self.noise = batch_time, batch_size, steps, noise
         self.t = torch.linspace(0, t1, observations)

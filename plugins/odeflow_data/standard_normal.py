@@ -40,18 +40,8 @@ class StandardNormal(Table):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        numbers = {
-            "dim": dim,
-            "batch_size": batch_size,
-            "samples": samples,
-            "val_size": val_size,
-            "test_size": test_size,
-        }
-        for option, value in numbers.items():
-            if value < 1:
-                raise of.SettingError(f"StandardNormal: {option} must be at least 1; got {value}")
-        if seed < 0:
-            raise of.SettingError(f"StandardNormal: seed must not be negative; got {seed}")
+        of.check_least(self, 1, dim=dim, batch_size=batch_size, samples=samples, val_size=val_size, test_size=test_size)
+        of.check_least(self, 0, seed=seed)
         self.dim, self.batch_size, self.val_size, self.test_size, self.seed = dim, batch_size, val_size, test_size, seed
         self.train = Epochs(partial(self._draw, samples), samples, batch_size)
 

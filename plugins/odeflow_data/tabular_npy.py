@@ -52,6 +52,8 @@ class TabularNPY(Table):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        of.check_least(self, 1, batch_size=batch_size)
+        of.check_least(self, 0, seed=seed)
         if not (val > 0 and test > 0 and val + test < 1):
             raise of.SettingError(
                 f"TabularNPY: val and test must be positive and leave a share to train on; got {val} and {test}"

@@ -55,12 +55,8 @@ class ToyDensity(Table):
             near = get_close_matches(name, DENSITIES, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise of.SettingError(f"ToyDensity: no density {name!r}.{hint} There are: {', '.join(DENSITIES)}")
-        numbers = {"batch_size": batch_size, "samples": samples, "val_size": val_size, "test_size": test_size}
-        for option, value in numbers.items():
-            if value < 1:
-                raise of.SettingError(f"ToyDensity: {option} must be at least 1; got {value}")
-        if seed < 0:
-            raise of.SettingError(f"ToyDensity: seed must not be negative; got {seed}")
+        of.check_least(self, 1, batch_size=batch_size, samples=samples, val_size=val_size, test_size=test_size)
+        of.check_least(self, 0, seed=seed)
         self.dim = 2
         self.density, self.batch_size, self.samples = DENSITIES[name], batch_size, samples
         self.val_size, self.test_size, self.seed = val_size, test_size, seed

@@ -22,6 +22,7 @@ class ConvNet(of.Dynamics):
 
     def __init__(self, channels: int = 64, groups: int = 32) -> None:
         super().__init__()
+        of.check_least(self, 1, channels=channels, groups=groups)
         self.width = channels
         groups = math.gcd(groups, channels)
         self.norm1, self.norm2, self.norm3 = (nn.GroupNorm(groups, channels) for _ in range(3))

@@ -29,6 +29,7 @@ class Cubic(of.Dynamics):
 
     def __init__(self, dim: int, matrix: Sequence[Sequence[float]] | None = None, trainable: bool = True) -> None:
         super().__init__()
+        of.check_least(self, 1, dim=dim)
         self.width = dim
         start = nn.Linear(dim, dim).weight.detach() if matrix is None else square("Cubic", matrix, dim)
         self.weight = nn.Parameter(start.clone(), requires_grad=trainable)

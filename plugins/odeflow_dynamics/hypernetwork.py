@@ -33,8 +33,7 @@ class Hypernetwork(of.Modifier):
     """
 
     def __init__(self, dynamics: of.Dynamics, hidden: Sequence[int] = (32,), activation: str = "tanh") -> None:
-        if any(width < 1 for width in hidden):
-            raise of.SettingError(f"Hypernetwork: the hidden layers' widths must be positive; got {list(hidden)}")
+        of.check_least(self, 1, hidden=hidden)
         if activation not in ACTIVATIONS:
             raise of.SettingError(
                 f"Hypernetwork knows no activation {activation!r}; choose from {', '.join(ACTIVATIONS)}"

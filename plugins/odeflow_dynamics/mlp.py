@@ -56,6 +56,7 @@ class MLP(of.Dynamics):
             raise of.SettingError(f"MLP knows no activation {activation!r}; choose from {', '.join(ACTIVATIONS)}")
         if time not in TIME_FEATURES:
             raise of.SettingError(f"MLP: time must be one of {', '.join(TIME_FEATURES)}; got {time!r}")
+        of.check_least(self, 1, dim=dim, hidden=hidden, power=power)
         self.width, self.time, self.power = dim, time, power
         sizes = [dim + (time == "concat"), *hidden]
         layers: list[nn.Module] = []

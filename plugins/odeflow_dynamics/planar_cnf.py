@@ -30,10 +30,7 @@ class PlanarCNF(of.Dynamics):
 
     def __init__(self, dim: int, units: int = 64, hidden: Sequence[int] = (32, 32)) -> None:
         super().__init__()
-        if units < 1:
-            raise of.SettingError(f"PlanarCNF: units must be at least 1; got {units}")
-        if any(width < 1 for width in hidden):
-            raise of.SettingError(f"PlanarCNF: the hidden layers' widths must be positive; got {list(hidden)}")
+        of.check_least(self, 1, dim=dim, units=units, hidden=hidden)
         self.width, self.units = dim, units
         layers: list[nn.Module] = []
         for inputs, outputs in itertools.pairwise([1, *hidden]):

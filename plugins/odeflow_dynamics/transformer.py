@@ -47,10 +47,16 @@ class Transformer(of.Dynamics):
         fused: bool = False,
     ) -> None:
         super().__init__()
-        numbers = {"hidden": hidden, "num_heads": num_heads, "num_layers": num_layers, "expansion": expansion}
-        for name, value in {**numbers, "patch": patch}.items():
-            if value is not None and value < 1:
-                raise of.SettingError(f"Transformer: {name} must be positive; got {value}")
+        of.check_least(
+            self,
+            1,
+            dim=dim,
+            hidden=hidden,
+            num_heads=num_heads,
+            num_layers=num_layers,
+            expansion=expansion,
+            patch=patch,
+        )
         if hidden % num_heads:
             raise of.SettingError(f"Transformer: num_heads must divide hidden; got {num_heads} and {hidden}")
         self.width, self.patch = dim, patch

@@ -34,6 +34,7 @@ class UNet(of.Dynamics):
 
     def __init__(self, channels: int, hidden: int = 32, depth: int = 2, groups: int = 8) -> None:
         super().__init__()
+        of.check_least(self, 1, channels=channels)
         if depth < 1:
             raise of.SettingError(f"UNet: depth must be at least 1; got {depth}. For no halving, use ConvNet")
         if groups < 1 or hidden < 1 or hidden % groups:

@@ -10,6 +10,7 @@ from torch import Tensor
 import odeflow as of
 from odeflow.solver import Jump, Quadrature, Segment, Tape
 from odeflow.state import Field
+from odeflow.stepper import check_tolerances
 
 ORDERS = {
     "euler": 1,
@@ -47,7 +48,7 @@ class TorchDiffEq(of.Solver):
             choose among scipy's, of which the default is LSODA.
 
     Raises:
-        SettingError: torchdiffeq has no such method, or scipy no such solver.
+        SettingError: torchdiffeq has no such method, or scipy no such solver, or the tolerances bound no error.
 
     Source: Chen (2018), https://github.com/rtqichen/torchdiffeq.
     """
@@ -63,6 +64,7 @@ class TorchDiffEq(of.Solver):
     ) -> None:
         if method not in ORDERS:
             raise of.SettingError(f"torchdiffeq has no method {method!r}; it has {', '.join(ORDERS)}")
+        check_tolerances("TorchDiffEq", rtol, atol)
         self.method, self.rtol, self.atol, self.options = method, rtol, atol, options
         self.order = ORDERS[method]
         if method == "scipy_solver":

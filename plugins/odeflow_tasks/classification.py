@@ -61,6 +61,8 @@ class Classification(of.Task):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        of.check_least(self, 1, num_classes=num_classes, channels=channels, dim=dim, width=width)
+        of.check_least(self, 0, downsample=downsample, augment=augment)
         if not 0 <= label_smoothing < 1:
             raise of.SettingError(f"label_smoothing must lie between 0 and 1; got {label_smoothing}")
         outer = _width(dynamics, width)

@@ -76,6 +76,7 @@ class Density(of.Task):
         if marginals and (levels or shape):
             raise of.SettingError("Density: marginals are of vectors that have a density; leave out levels and shape")
         self.shape, seen = _shapes(dynamics.width, dim, shape)
+        logit = of.Logit(alpha)
         fields = [dynamics, *(registry.build(dynamics.spec) for _ in range(num_flows - 1))]
         transforms: list[of.Flow | of.Bijection] = []
         for field in fields:
@@ -83,7 +84,7 @@ class Density(of.Task):
             transforms.append(of.Flow(field, solver, gradient, t1=t1, regularizers=regularizers or (), steer=steer))
         transforms += [of.MovingBatchNorm(dynamics.width)] if batch_norm else []
         transforms += [of.Marginals(dynamics.width, marginals)] if marginals else []
-        transforms += [of.Logit(alpha)] if levels else []
+        transforms += [logit] if levels else []
         self.cnf, self.levels = of.CNF(transforms, seen), levels
         self.divergence, self.eval_divergence = divergence or of.Exact(), eval_divergence or of.Exact()
 

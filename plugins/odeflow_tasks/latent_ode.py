@@ -99,8 +99,7 @@ class LatentODE(SeriesTask):
     ) -> None:
         latent = dynamics.width
         super().__init__(latent, latent, dim, hidden, noise_std, learn_noise, balance, hide, num_classes, class_weight)
-        if posterior_samples < 1:
-            raise of.SettingError(f"LatentODE: posterior_samples must be at least 1; got {posterior_samples}")
+        of.check_least(self, 1, posterior_samples=posterior_samples, encoder_width=encoder_width)
         if not 0 <= kl_anneal < 1:
             raise of.SettingError(f"LatentODE: kl_anneal must lie in [0, 1), as 0.99; got {kl_anneal}")
         if not intensity_weight >= 0:

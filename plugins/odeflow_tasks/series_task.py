@@ -65,6 +65,7 @@ class SeriesTask(of.Task, ABC):
         class_weight: float,
     ) -> None:
         super().__init__()
+        of.check_least(self, 1, width=width, dim=dim, hidden=hidden, num_classes=num_classes)
         name = type(self).__name__
         if not noise_std > 0:
             raise of.SettingError(f"{name}: noise_std must be positive; got {noise_std}")

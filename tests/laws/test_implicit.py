@@ -121,7 +121,7 @@ def solver_of(name: str) -> of.Solver:
     if not issubclass(cls, AdaptiveStepper):
         return cls(num_steps=6, newton_tol=1e-13)
     newton = {"newton_tol": 1e-15} if issubclass(cls, of.AdaptiveImplicitRungeKutta) else {}
-    return cls(1e2, 1e2, first_step=0.2, max_step=0.2, **newton)
+    return cls(0.9, 1e2, first_step=0.2, max_step=0.2, **newton)
 
 
 @pytest.mark.parametrize("coupled", [False, True])

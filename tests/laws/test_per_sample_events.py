@@ -171,7 +171,7 @@ def test_several_events_in_one_step() -> None:
         of.Event(lambda t, y: t - 1.6, terminal=False),
         of.Event(lambda t, y: t - 1.5, terminal=False),
     ]
-    by = Dopri5(1e3, 1e3, first_step=2.0, per_sample=True)  # one step over everything
+    by = Dopri5(0.9, 1e3, first_step=2.0, per_sample=True)  # one step over everything
     solution = of.solve(oscillate, y0, [0.0, 2.0], solver=by, params=(), event=events)
     assert [each.count.tolist() for each in solution.events] == [
         [1, 1, 0],
@@ -201,7 +201,7 @@ class Cannon(nn.Module):
 @pytest.mark.parametrize("gradient", [of.Backprop(), of.Checkpointed()], ids=["Backprop", "Checkpointed"])
 def test_gradients_of_time_and_state(gradient: of.Gradient, own: bool) -> None:
     """The events' times and the states there are differentiated exactly: by y₀, θ, the start and the events' data."""
-    cannon, by = Cannon(), Dopri5(1e3, 1e3, first_step=0.1, max_step=0.1, per_sample=True)
+    cannon, by = Cannon(), Dopri5(0.9, 1e3, first_step=0.1, max_step=0.1, per_sample=True)
 
     def value(y0: Tensor, start: Tensor, floor: Tensor, gravity: Tensor, drag: Tensor) -> Tensor:
         def field(t: Tensor, y: Tensor) -> Tensor:

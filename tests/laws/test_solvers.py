@@ -48,7 +48,7 @@ def forced(cls: type[of.Solver], h: float) -> of.Solver:
     if issubclass(cls, FixedStepper):
         return cls(step_size=h)
     newton = {"newton_tol": 1e-17} if issubclass(cls, of.AdaptiveImplicitRungeKutta) else {}
-    return cls(rtol=1e3, atol=1e3, first_step=h, max_step=h, **newton)
+    return cls(rtol=0.9, atol=1e3, first_step=h, max_step=h, **newton)
 
 
 def dense_order(cls: type[of.Solver]) -> int:

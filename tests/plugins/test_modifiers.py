@@ -513,7 +513,7 @@ class TestNormed:
             of.SettingError,
             r"Hypernetwork cannot let the weights inside Normed change",
         ),
-        (lambda: Hypernetwork(mlp(), [3, 0]), of.SettingError, r"widths must be positive; got \[3, 0\]"),
+        (lambda: Hypernetwork(mlp(), [3, 0]), of.SettingError, r"hidden must be at least 1; got \[3, 0\]"),
         (
             lambda: Hypernetwork(mlp(), activation="sine"),
             of.SettingError,
@@ -531,7 +531,7 @@ class TestNormed:
             r"but Controlled solves for \(5, 8\) instead of the state \(5, 4\)\. Wrap the other way round",
         ),
         (lambda: Normed(mlp(), 0.0), of.SettingError, r"Normed: bound must be positive; got 0\.0"),
-        (lambda: Normed(mlp(), math.nan), of.SettingError, "bound must be positive; got nan"),
+        (lambda: Normed(mlp(), math.nan), of.SettingError, "bound must be a finite number; got nan"),
         (lambda: Normed(Galerkin(mlp())), of.SettingError, r"those inside Galerkin change with time\. Use Piecewise\("),
         (lambda: Normed(Piecewise(Hypernetwork(mlp()), 2)), of.SettingError, "those inside Hypernetwork change"),
         (

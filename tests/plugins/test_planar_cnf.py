@@ -75,7 +75,7 @@ def test_errors() -> None:
     """Numbers that are not positive and states of another length are refused with what came."""
     with pytest.raises(of.SettingError, match="PlanarCNF: units must be at least 1; got 0"):
         PlanarCNF(2, units=0)
-    with pytest.raises(of.SettingError, match=r"the hidden layers' widths must be positive; got \[8, 0\]"):
+    with pytest.raises(of.SettingError, match=r"PlanarCNF: hidden must be at least 1; got \[8, 0\]"):
         PlanarCNF(2, hidden=(8, 0))
     with pytest.raises(of.StateError, match=r"PlanarCNF\(dim=2\) takes states \(…, 2\); got \(4, 3\)"):
         PlanarCNF(2)(torch.zeros(()), torch.zeros(4, 3))

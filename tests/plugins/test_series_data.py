@@ -373,7 +373,7 @@ def test_arrays_of_another_form_are_refused(tmp_path: Path, name: str) -> None:
         (lambda: PeriodicSeries(mode="extrapolation", observed=1.0), "and less to extrapolate; got 1.0"),
         (lambda: PeriodicSeries(points=1), "wanted two points at least, a positive span and no negative noise; got points = 1"),
         (lambda: BidirectionalSpirals(observations=101), "wanted 1 ≤ observations ≤ points ≤ stretch ≤ grid / 3; got 101, 100, 200 and 1000 / 3"),
-        (lambda: BidirectionalSpirals(noise=-1.0), "noise is a standard deviation; got -1.0"),
+        (lambda: BidirectionalSpirals(noise=-1.0), "noise must be at least 0; got -1.0"),
         (lambda: BidirectionalSpirals(predict="after"), "predict must be 'before', 'stretch' or 'beyond'; got 'after'"),
         (lambda: Hopper(points=0), "Hopper: points must be at least 1; got 0"),
         (lambda: PhysioNet2012(quantisation=0.0), "quantisation must lie in (0, 48] hours; got 0.0"),

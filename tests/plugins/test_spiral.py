@@ -135,9 +135,9 @@ def test_wrong_batch_time_is_refused(batch_time: int) -> None:
     message = f"batch_time must lie between 2 and observations = 30; got {batch_time}"
     with pytest.raises(of.SettingError, match=message):
         Spiral(observations=30, batch_time=batch_time)
-    for numbers in ({"batch_size": 0}, {"steps": -5}):
-        with pytest.raises(of.SettingError, match="Spiral: batch_size and steps must be positive; got "):
-            Spiral(**numbers)
+    for name in ("batch_size", "steps"):
+        with pytest.raises(of.SettingError, match=f"Spiral: {name} must be at least 1; got -5"):
+            Spiral(**{name: -5})
 
 
 def test_spec_is_plain_and_rebuilds_the_data() -> None:

@@ -161,5 +161,5 @@ def test_errors() -> None:
         Variational(planar=1, anneal=-1)
     with pytest.raises(of.SettingError, match="StandardNormal: dim must be at least 1; got 0"):
         StandardNormal(dim=0)
-    with pytest.raises(of.SettingError, match="StandardNormal: seed must not be negative; got -1"):
+    with pytest.raises(of.SettingError, match="StandardNormal: seed must be at least 0; got -1"):
         StandardNormal(seed=-1)

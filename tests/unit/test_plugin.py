@@ -2,7 +2,11 @@
 
 import copy
 import json
+import math
 import pickle
+import typing
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,9 +15,10 @@ from torch import nn
 
 import odeflow as of
 from odeflow import registry
-from odeflow_dynamics import MLP, ConvNet
-from odeflow_solvers import RK4, Dopri5, Kvaerno5
-from odeflow_tasks import Classification, Trajectory
+from odeflow_data import MNIST, BidirectionalSpirals, Crossing, Digits, PeriodicSeries, Power, Spheres, Spiral
+from odeflow_dynamics import MLP, ConvNet, Cubic, Linear, PlanarCNF, Transformer, UNet
+from odeflow_solvers import RK4, Dopri5, ImplicitEuler, Kvaerno5, TorchDiffEq
+from odeflow_tasks import RNN, Classification, Density, LatentODE, Trajectory
 
 
 def test_spec_nests_and_holds_defaults() -> None:
@@ -117,3 +122,69 @@ def test_a_gradient_must_say_whether_it_needs_params() -> None:
 
     with pytest.raises(TypeError, match=r"abstract.*needs_params"):
         Plain()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in registry.CONTRACTS for name in registry.plugins(kind)]
+)
+def test_numbers_are_finite(kind: str, name: str) -> None:
+    """No plugin takes inf or nan, also in a list; what is unbounded is None."""
+    cls = registry.look_up(kind, name)
+    own = typing.get_type_hints(cls.__init__) if cls.__init__ is not object.__init__ else {}
+    for option in (option for option, hint in own.items() if "float" in str(hint)):
+        for value in (math.nan, [1.0, -math.inf]):
+            with pytest.raises(of.SettingError, match=rf"{name}: {option}.* must be a finite number; got (nan|-inf)"):
+                cls(**{option: value})
+
+
+SENSELESS: list[tuple[Callable[[], object], str]] = [
+    (lambda: MLP(2, power=0), "MLP: power must be at least 1; got 0"),
+    (lambda: MLP(2, hidden=[0]), r"MLP: hidden must be at least 1; got \[0\]"),
+    (lambda: MLP(-1), "MLP: dim must be at least 1; got -1"),
+    (lambda: ConvNet(0), "ConvNet: channels must be at least 1; got 0"),
+    (lambda: ConvNet(4, groups=-1), "ConvNet: groups must be at least 1; got -1"),
+    *((partial(cls, dim=0), "dim must be at least 1; got 0") for cls in (Cubic, Linear, PlanarCNF, Transformer)),
+    (lambda: UNet(0), "UNet: channels must be at least 1; got 0"),
+    *(
+        (partial(registry.look_up("solver", name), rtol=1e30), f"{name}: rtol must be below 1")
+        for name in ("Bosh3", "Dopri5", "Kvaerno5", "Rodas4", "TorchDiffEq")
+    ),
+    (lambda: TorchDiffEq(atol=-1.0), "TorchDiffEq: rtol and atol must not be negative"),
+    (lambda: Dopri5(controller=[0.0]), "first gain must be positive"),
+    (lambda: Dopri5(controller=[1e30]), "gains are of size 10 at most"),
+    (lambda: Kvaerno5(newton_tol=1e30), "newton_tol must be below 1"),
+    (lambda: ImplicitEuler(num_steps=1, newton_tol=1e30), "newton_tol must be below 1"),
+    *(
+        (
+            partial(Classification, ConvNet(4), RK4(num_steps=1), **{name: -1}),
+            f"Classification: {name} must be at least",
+        )
+        for name in ("num_classes", "channels", "dim", "downsample", "augment")
+    ),
+    (lambda: RNN(dim=2, width=0), "RNN: width must be at least 1; got 0"),
+    (lambda: RNN(dim=2, hidden=[0]), "RNN: hidden must be at least 1"),
+    (lambda: RNN(dim=2, num_classes=-1), "RNN: num_classes must be at least 1"),
+    (
+        lambda: LatentODE(MLP(2), RK4(num_steps=1), dim=2, encoder_width=0),
+        "LatentODE: encoder_width must be at least 1",
+    ),
+    (lambda: Density(MLP(2), RK4(num_steps=1), alpha=-1.0), "alpha must lie between 0 and 0.5; got -1.0"),
+    *(
+        (partial(cls, batch_size=0), f"{cls.__name__}: batch_size must be at least 1; got 0")
+        for cls in (Digits, MNIST, Power)
+    ),
+    *((partial(cls, seed=-1), "seed must be at least 0; got -1") for cls in (Digits, MNIST, Power, Spheres, Crossing)),
+    (lambda: Spiral(t1=0.0), "Spiral: t1 must be positive; got 0.0"),
+    (lambda: Spiral(noise=-1.0), "Spiral: noise must be at least 0; got -1.0"),
+    (lambda: PeriodicSeries(series=0), "PeriodicSeries: series must be at least 1; got 0"),
+    (lambda: PeriodicSeries(frequency=(-1.0, 1.0)), "PeriodicSeries: frequency must be at least 0"),
+    (lambda: PeriodicSeries(val=-1.0).setup("fit"), "val and test must be positive and leave a share to train on"),
+    (lambda: BidirectionalSpirals(spirals=0), "BidirectionalSpirals: spirals must be at least 1; got 0"),
+]
+
+
+@pytest.mark.parametrize(("build", "message"), SENSELESS)
+def test_numbers_make_sense(build: Callable[[], object], message: str) -> None:
+    """A number with which nothing can be computed or learned is refused when the plugin is built, by name."""
+    with pytest.raises(of.SettingError, match=message):
+        build()
