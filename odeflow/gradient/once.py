@@ -44,5 +44,5 @@ class _Refusal(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         raise GradientError(
             "this gradient was computed by a backward pass of its own and cannot be differentiated again. "
-            "For second derivatives use gradient=Backprop()"
+            "For second derivatives use gradient=Backprop(), which is what odeint of odeflow.compat does"
         )
