@@ -1,6 +1,7 @@
 """solve() and Flow: how people integrate."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from odeflow.regularization import Rate, Regularizer, with_rates
 from odeflow.solver import MeshTape, Solution, Solver, Stats
 from odeflow.state import PackedField, Packing, State, check_dtype
 from odeflow.stepper import AdaptiveStepper
+from odeflow.stepping import SMALLEST_STEP
 
 
 @uncompiled
@@ -75,11 +77,14 @@ def solve(
     times = _checked_times(t)
     if times.dim() == 2:
         _check_own_times(times, y0, solver)
+    params = None if params is None else _listed(params)
     if isinstance(y0, tuple):
         packing = Packing.of(y0, solver.per_sample)
         packed, start, view = PackedField(packing, field), packing.pack(y0), packing.unpack
     else:
         packing, packed, start, view = None, field, y0.contiguous(), _identity
+    check_dtype(start)
+    _check_resolution(times, start.dtype, solver)
     packed = SameNoise(mixed(packed, start))
     watch = OwnWatch(events, view) if solver.per_sample else Watch(events, view)
     mesh = _mesh(dense, watch) if dense or events else None
@@ -95,6 +100,15 @@ def solve(
             error.partial = error.partial.seen(view)
         if packing is not None and error.broken is not None:
             error.args = (f"{error.args[0]}. Not finite: {_broken_leaves(packing.unpack(error.broken))}",)
+        known = field.parameters() if params is None and isinstance(field, nn.Module) else params or ()
+        broken = [param for param in known if not bool(param.isfinite().all())]
+        if broken:
+            shapes = ", ".join(str(tuple(param.shape)) for param in broken[:3]) + " …" * (len(broken) > 3)
+            error.args = (
+                f"{len(broken)} of the field's parameters are not finite, of shape {shapes}: a gradient or step of the "
+                "optimiser has made them so. Lower the learning rate, clip the gradient, or look at the loss. "
+                f"({error.args[0]})",
+            )
         raise
 
 
@@ -189,22 +203,21 @@ def _solve(
     field: object,
     solver: Solver,
     gradient: Gradient,
-    params: Iterable[Tensor] | None,
+    params: Sequence[Tensor] | None,
     mesh: Mesh | None,
 ) -> Solution:
-    check_dtype(y0)
     if not torch.is_grad_enabled():
         return solver.integrate(packed, y0, t.detach(), tape=MeshTape.of(mesh)).on(mesh)
     if params is None:
         if isinstance(field, nn.Module):
-            params = field.parameters()
+            params = tuple(field.parameters())
         elif gradient.needs_params:
             name = type(gradient).__name__
             raise GradientError(
                 f"the field is a {type(field).__name__}, so {name} cannot know which tensors inside it want gradients. "
                 "Pass params=(…), which may be empty, make the field an nn.Module, or use gradient=Backprop()"
             )
-    wanted = tuple(param for param in _listed(() if params is None else params) if param.requires_grad)
+    wanted = tuple(param for param in params or () if param.requires_grad)
     if gradient.needs_params and not (wanted or y0.requires_grad or t.requires_grad):
         with torch.no_grad():
             return solver.integrate(packed, y0, t, tape=MeshTape.of(mesh)).on(mesh)
@@ -260,6 +273,31 @@ def _checked_times(t: Tensor | Sequence[float]) -> Tensor:
             f"goes {', '.join(f'{time:g}' for time in row.tolist()[:6])}{' …' if len(row) > 6 else ''}"
         )
     return times
+
+
+def _check_resolution(t: Tensor, dtype: torch.dtype, solver: Solver) -> None:
+    """Looks whether floating-point numbers are fine enough for times that lie far from 0.
+
+    Raises:
+        SettingError: There is no room for steps between the first time and the last.
+    """
+    ends = t.detach()[..., [0, -1]].reshape(-1, 2).tolist()
+    start, end = max(ends, key=lambda pair: abs(pair[0] / (pair[1] - pair[0])))
+    far, span = max(abs(start), abs(end)), abs(end - start)
+    if span < SMALLEST_STEP * math.ulp(far):
+        raise SettingError(
+            f"the solve goes from t = {start!r} to {end!r}, over {span:.3g}, but floating-point numbers there are "
+            f"{math.ulp(far):.3g} apart: there is no room for steps. Count time from a nearer origin"
+        )
+    eps = torch.finfo(dtype).eps
+    if eps * far > max(solver.time_resolution(span), 4 * eps * span):
+        warnings.warn(
+            f"the field gets its time in the dtype of the state, {dtype}, in which times near {far:g} are "
+            f"{eps * far:.3g} apart: too coarse for a solve over {span:.3g} by this {type(solver).__name__}. "
+            "If the field depends on t, count time from a nearer origin"
+            f"{'' if dtype == torch.float64 else ', or solve in float64'}",
+            stacklevel=3,
+        )
 
 
 def _check_own_times(t: Tensor, y0: State, solver: Solver) -> None:

@@ -100,8 +100,12 @@ class Jacobian:
                     return Linearisation(blocks if slope.requires_grad else blocks.mT, dim)
                 del self.dims[0]
 
-    def by_time(self, field: Field, t: float, y: Tensor, window: tuple[float, float] | None = None) -> Tensor:
-        """(*state), ∂f/∂t at (t, y), from values between the times of the window if there is one."""
+    def by_time(self, field: Field, t: float, y: Tensor, h: float, window: tuple[float, float] | None = None) -> Tensor:
+        """(*state), ∂f/∂t at (t, y).
+
+        Where the field has no forward mode it is a difference, over a small part of the step size h, of values between
+        the times of the window if there is one.
+        """
         self._count(field, 1)
         clock = y.new_full((), t)
 
@@ -113,7 +117,8 @@ class Jacobian:
                 return torch.func.jvp(by_clock, (clock,), (torch.ones_like(clock),))[1]
         except (RuntimeError, NotImplementedError):  # torch's, where something has no forward mode
             with torch.no_grad():
-                step = torch.finfo(y.dtype).eps ** (1 / 3) * max(1.0, abs(t))
+                eps = torch.finfo(y.dtype).eps
+                step = max(eps ** (1 / 3) * abs(h), 4 * eps * abs(t))
                 first, last = window or (-math.inf, math.inf)
                 early, late = clock.sub(step).clamp_min(first), clock.add(step).clamp_max(last)
                 return (field(late, y) - field(early, y)) / (late - early)

@@ -15,7 +15,7 @@ from odeflow.solver import Quadrature
 from odeflow.stages import ExplicitStages, stages_of
 from odeflow.state import Field
 from odeflow.stepper import FixedStepper
-from odeflow.stepping import SAME_STEP
+from odeflow.stepping import same_step
 from odeflow.tableau import Tableau
 
 HIGHEST_ORDER = 8
@@ -80,7 +80,7 @@ class MultistepStages(MemoryStages):
 
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
         self.begin(t, h, y)
-        if self.spacing is not None and abs(h - self.spacing) > SAME_STEP * abs(h):
+        if self.spacing is not None and abs(h - self.spacing) > same_step(h, t):
             self.forget_slope()
         self.spacing, past = h, self.sides[: len(self.carried)]
         if len(self.carried) < self.order - 1:

@@ -161,7 +161,7 @@ class RosenbrockStages(MemoryStages):
         tableau, weight = self.tableau, h * self.tableau.gamma
         before, point, clock = self.jacobian.evaluations, y.detach(), self.inside(t)
         factors = self.jacobian.at(self.field, clock, point).factors(weight)
-        change = self.jacobian.by_time(self.field, clock, point, self.window)
+        change = self.jacobian.by_time(self.field, clock, point, h, self.window)
         self.evaluations += self.jacobian.evaluations - before
         parts = self.parts = []
         for number, (row, slopes) in enumerate(zip(tableau.a, tableau.c, strict=True)):

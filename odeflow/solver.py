@@ -206,6 +206,10 @@ class Solver(Plugin, ABC):
     per_sample: bool = False
     """Whether each sample, along dimension 0 of the state, has its own clock: the field's t is then of shape (B,)."""
 
+    def time_resolution(self, span: float) -> float:
+        """How finely a field that depends on t must know it in a solve over `span`, in the field's time."""
+        return 1e-5 * span
+
     @abstractmethod
     def integrate(
         self,

@@ -109,9 +109,14 @@ class FixedStepper(Stepper):
         self.step_size, self.num_steps = step_size, num_steps
         self.step_at = _jumps(type(self).__name__, step_at)
 
+    def time_resolution(self, span: float) -> float:
+        return 1e-3 * span / self._count(span)
+
     def control(self, t0: float, t1: float) -> StepControl:
-        span = abs(t1 - t0)
-        return FixedSteps(t0, t1, self.num_steps or max(1, math.ceil(span / (self.step_size or span) - SAME_STEP)))
+        return FixedSteps(t0, t1, self._count(abs(t1 - t0)))
+
+    def _count(self, span: float) -> int:
+        return self.num_steps or max(1, math.ceil(span / (self.step_size or span) - SAME_STEP))
 
 
 class AdaptiveStepper(Stepper):
@@ -172,6 +177,9 @@ class AdaptiveStepper(Stepper):
     @abstractmethod
     def error_order(self) -> int:
         """Order q of the weaker of the two solutions whose difference is the error."""
+
+    def time_resolution(self, span: float) -> float:
+        return 10 * max(self.rtol, self.atol) * span
 
     def starting_with(self, first_step: float) -> Self:
         """This solver with another first step."""

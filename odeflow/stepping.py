@@ -20,7 +20,10 @@ from odeflow.stages import Stages
 from odeflow.state import Field
 
 SMALLEST_STEP = 8  # in spacings of floating-point numbers at the present time
+SMALLEST_PART = 2.0**-100  # of the first step
 SAME_STEP = 1e-6  # a step whose end is this part of itself from a time ends there
+SAME_TIME = 2  # spacings of floating-point numbers by which a step's end may miss a time that it is meant to meet
+HALF = (torch.float16, torch.bfloat16)
 STIFFNESS_EVERY = 10  # accepted steps
 STIFF = 2.0  # the h|λ| near which stability bounds the steps of explicit methods
 ROUNDING = 0.25  # the part of the tolerance from which on the rounding of the state is worth a warning
@@ -57,26 +60,48 @@ class StepControl(ABC):
         """The state was replaced: what was remembered of it is void."""
 
 
+def same_step(h: float, t: float) -> float:
+    """By how much steps of size h near t may differ through rounding alone."""
+    return max(SAME_STEP * abs(h), 4 * math.ulp(t))
+
+
 class FixedSteps(StepControl):
-    """Equal steps.
+    """Equal steps, which are counted: step n ends at t₀ + n (t₁ − t₀)/N.
 
     Args:
         t0: The first time.
         t1: The last time.
-        count: Number of steps between them.
+        count: Number N of steps between them.
+
+    Raises:
+        SettingError: The steps are not much larger than the spacing of floating-point numbers there.
     """
 
     def __init__(self, t0: float, t1: float, count: int) -> None:
-        self.t0, self.h = t0, (t1 - t0) / count
+        self.t0, self.t1, self.count = t0, t1, count
+        self.slack = same_step((t1 - t0) / count, max(abs(t0), abs(t1)))
+        self.number = 0  # of the last point of the grid that was reached
+        spacing = math.ulp(max(abs(t0), abs(t1)))
+        if abs(t1 - t0) < SMALLEST_STEP * spacing * count:
+            raise SettingError(
+                f"{count} equal steps from t = {t0!r} to {t1!r} have a size of {abs(t1 - t0) / count:.3g}, but "
+                f"floating-point numbers there are {spacing:.3g} apart. Take fewer steps, or count time from a nearer "
+                "origin"
+            )
 
     def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
         """Nothing to prepare."""
 
     def propose(self, t: float, stop: float) -> float:
         """The next point of the grid, or `stop` if that comes first or differs from it by rounding alone."""
-        number = math.floor((t - self.t0) / self.h + SAME_STEP) + 1
-        end = self.t0 + number * self.h
-        return stop if (end - stop) / self.h > -SAME_STEP else end
+        sign = math.copysign(1.0, self.t1 - self.t0)
+        while sign * (self._point(self.number) - t) <= self.slack:
+            self.number += 1
+        end = self._point(self.number)
+        return stop if sign * (end - stop) > -self.slack else end
+
+    def _point(self, number: int) -> float:
+        return self.t0 + (self.t1 - self.t0) * (number / self.count)
 
     def accepts(self, stages: Stages, y: Tensor, h: float, y1: Tensor) -> bool:
         """Always."""
@@ -124,6 +149,7 @@ class ErrorControl(StepControl):
         self.controller = Controller(controller, order - self.shared)
         self.first_step, self.min_step, self.max_step, self.max_steps = first_step, min_step, max_step, max_steps
         self.h = 0.0  # size of the next step, signed
+        self.least = 0.0  # size below which steps have shrunk beyond reason
         self.attempts = self.accepted = 0
         self.in_a_row = 0  # rejections since the last accepted step
         self.broken: Tensor | None = None  # the state or error of the last step, if that was not finite
@@ -147,8 +173,7 @@ class ErrorControl(StepControl):
         slope = stages.first_slope(t, y).detach()
         y = y.detach()
         size_of_y = y.abs()
-        scale = size_of_y * self.rtol + self.atol
-        size, speed = self._size(y / scale, y), self._size(slope / scale, y)
+        size, speed = self._scaled(y, size_of_y), self._scaled(slope, size_of_y)
         if not math.isfinite(size + speed):
             if self.atol == 0 and bool(y.isfinite().all()) and not bool(y.all()):
                 raise SolveError(f"atol = 0 allows no error where the state is 0, as it is at t = {t:g}: give an atol")
@@ -162,15 +187,31 @@ class ErrorControl(StepControl):
             trial = math.copysign(min(trial, abs(end - t)), end - t)
             with torch.no_grad():
                 change = stages.evaluate(t + trial, y.add(slope, alpha=trial)) - slope
-            steepest = max(speed, self._size(change / scale, y) / abs(trial))
+            steepest = max(speed, self._scaled(change, size_of_y) / abs(trial))
             h = 100 * abs(trial)
             if steepest > 1e-15:
                 h = min(h, (0.01 / steepest) ** (1 / (stages.order + 1)))
         self.h = math.copysign(min(max(h, self.min_step), self.span, self.max_step), end - t)
+        self.least = SMALLEST_PART * abs(self.h)
 
-    def _size(self, value: Tensor, like: Tensor) -> float:
-        """The norm of a state or of its flat form."""
-        return rms(value) if self.norm == "rms" else largest_rms(value.view_as(like).flatten(1))
+    def _scaled(self, value: Tensor, size_of_y: Tensor) -> float:
+        """The norm of a value, a state or its flat form, in units of the tolerance atol + rtol·|y|.
+
+        Where it leaves the range of the state's dtype, it is computed once more in float64.
+        """
+        if value.dtype in HALF:
+            value, size_of_y = value.float(), size_of_y.float()
+        if self.smallest_scale is None:
+            self.smallest_scale = size_of_y.new_tensor(self.atol)
+        value = value.view_as(size_of_y)
+        found = self._size(value / torch.add(self.smallest_scale, size_of_y, alpha=self.rtol))
+        if math.isfinite(found) or not bool(value.isfinite().all()):
+            return found
+        value, size_of_y = value.to("cpu", torch.float64), size_of_y.to("cpu", torch.float64)
+        return self._size(value / (size_of_y * self.rtol + self.atol))
+
+    def _size(self, value: Tensor) -> float:
+        return rms(value) if self.norm == "rms" else largest_rms(value.flatten(1))
 
     def _warn_of_rounding(self, size: float, dtype: torch.dtype) -> None:
         if size * torch.finfo(dtype).eps > ROUNDING:
@@ -192,7 +233,7 @@ class ErrorControl(StepControl):
                 f"{abs(self.h):.3g}, after {self.attempts - self.accepted} rejections. {advice(self.stiffness)}"
             )
         self.attempts += 1
-        if abs(self.h) < max(min(self.min_step, self.span), SMALLEST_STEP * math.ulp(t)):
+        if abs(self.h) < max(min(self.min_step, self.span), SMALLEST_STEP * math.ulp(t), self.least):
             where = f"the step size fell to {abs(self.h):.3g} at t = {t:g}, after {self.in_a_row} rejections in a row: "
             if self.broken is not None:
                 raise SolveError(
@@ -211,11 +252,9 @@ class ErrorControl(StepControl):
         """Judges by the scaled error, and sets the size of the next step."""
         size_of_y = y.detach().abs() if self.size_of_y is None else self.size_of_y
         size_of_y1 = y1.detach().abs()
-        if self.smallest_scale is None:
-            self.smallest_scale = y1.new_tensor(self.atol)
-        scale = torch.add(self.smallest_scale, torch.maximum(size_of_y, size_of_y1), alpha=self.rtol)
-        scaled = stages.error().div_(scale.reshape(-1))
-        error = (self.span if self.shared else abs(h)) * self._size(scaled, y)
+        estimate = stages.error()
+        scaled = self._scaled(estimate, torch.maximum(size_of_y, size_of_y1))
+        error = (self.span if self.shared else abs(h)) * scaled
         accepted = error <= 1
         cut = abs(h) < abs(self.h) * (1 - SAME_STEP)  # by a stop: it says nothing against the larger one
         size = abs(h) * self.controller.factor(error, cut)
@@ -229,7 +268,7 @@ class ErrorControl(StepControl):
         else:
             self.size_of_y = size_of_y
             self.in_a_row += 1
-            self.broken = None if error < math.inf else scaled.view_as(y) if size_of_y1.isfinite().all() else y1
+            self.broken = None if error < math.inf else estimate.view_as(y) if size_of_y1.isfinite().all() else y1
         self.next_size = min(size, self.max_step)
         self.h = math.copysign(self.next_size, h)
         return accepted
@@ -297,9 +336,9 @@ class Outputs:
         self.size = 1
         self.asked = [0] if mesh is None else mesh.asked
         self.asked[:] = [0]
-        gaps = [abs(second - first) for first, second in pairwise(self.times)]
         largest = max(abs(self.times[0]), abs(self.times[-1]))
-        self.tolerance = min(4 * torch.finfo(t.dtype).eps * largest, 0.25 * min(gaps))
+        gaps = (abs(second - first) for first, second in pairwise(self.times))
+        self.tolerance = min(SAME_TIME * math.ulp(largest), 0.25 * min(gaps))
 
     @property
     def stopped(self) -> bool:

@@ -11,7 +11,15 @@ from odeflow.controller import LARGEST_GROWTH, LARGEST_SHRINKAGE, SAFETY
 from odeflow.errors import SolveError
 from odeflow.per_sample.clocks import DTYPE, OwnClocks, Samples, Window, column
 from odeflow.stages import ExplicitStages
-from odeflow.stepping import SAME_STEP, SMALLEST_STEP, STIFFNESS_EVERY, ErrorControl, advice
+from odeflow.stepping import (
+    HALF,
+    SAME_STEP,
+    SMALLEST_PART,
+    SMALLEST_STEP,
+    STIFFNESS_EVERY,
+    ErrorControl,
+    advice,
+)
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,13 @@ class OwnControl:
 
     Attributes:
         span: (B,), the lengths of the samples' intervals.
+        least: (B,), sizes below which their steps have shrunk beyond reason.
         attempts: Of steps, which all samples make together.
         stiffness: (B,), the means of h|λ|, nan where none was seen; None where the method cannot tell.
     """
 
     span: Tensor
+    least: Tensor
 
     def __init__(self, joint: ErrorControl, order: int) -> None:
         self.joint, self.order, self.attempts = joint, order, 0
@@ -56,7 +66,7 @@ class OwnControl:
         """
         y, start, joint = samples.y, samples.t, self.joint
         first = clocks.evaluate(start, y, window)
-        scale = y.abs() * joint.rtol + joint.atol
+        scale = y.to(DTYPE).abs() * joint.rtol + joint.atol
         size, speed = rms(y / scale), rms(first / scale)
         finite = torch.stack((size.isfinite(), speed.isfinite()))
         if not bool(finite.all()):
@@ -78,6 +88,7 @@ class OwnControl:
             largest = (0.01 / steepest).pow(1 / (self.order + 1)).where(steepest > 1e-15, math.inf)
             h = torch.minimum(100 * trial, largest)
         h = h.clamp_min(joint.min_step).minimum(distance).clamp_max(joint.max_step)
+        self.least = SMALLEST_PART * h
         samples.first, samples.h = first, h * direction
         samples.past = h.new_full((len(joint.controller.gains) - 1, len(h)), math.nan)
         if bool(self.too_small(samples).any()):
@@ -91,11 +102,12 @@ class OwnControl:
             samples: At the beginning of the steps.
             h: (b,), their sizes.
             y1: (b, *state), the states at their ends.
-            error: (b, *state), estimated; is overwritten.
+            error: (b, *state), estimated.
         """
         joint = self.joint
-        scale = torch.maximum(samples.y.abs(), y1.abs()).mul_(joint.rtol).add_(joint.atol)
-        scaled, size, chosen = rms(error.div_(scale)), h.abs(), samples.h.abs()
+        largest = torch.maximum(samples.y.abs(), y1.abs())
+        scale = (largest.float() if largest.dtype in HALF else largest).mul_(joint.rtol).add_(joint.atol)
+        scaled, size, chosen = rms(error / scale), h.abs(), samples.h.abs()
         if joint.shared:
             scaled = scaled * (self.span[samples.ids] / size).where(size > 0, 0)
         accepted = scaled <= 1
@@ -143,8 +155,7 @@ class OwnControl:
 
     def too_small(self, samples: Samples) -> Tensor:
         """(b,), whether a sample is on its way with too small a step."""
-        numbers = torch.finfo(DTYPE)
-        smallest = (samples.t.abs() * (SMALLEST_STEP * numbers.eps)).clamp_min(numbers.tiny)
+        smallest = (samples.t.abs() * (SMALLEST_STEP * torch.finfo(DTYPE).eps)).maximum(self.least[samples.ids])
         allowed = self.span[samples.ids].clamp_max(self.joint.min_step)
         return (samples.h.abs() < torch.maximum(smallest, allowed)) & samples.moving
 
@@ -169,4 +180,4 @@ class OwnControl:
 def rms(value: Tensor) -> Tensor:
     """(b,), the root mean square over each sample's entries."""
     flat = value.reshape(len(value), -1)
-    return torch.linalg.vector_norm(flat, dim=1).to(DTYPE) / math.sqrt(max(flat.shape[1], 1))
+    return torch.linalg.vector_norm(flat, dim=1, dtype=DTYPE) / math.sqrt(max(flat.shape[1], 1))

@@ -8,6 +8,7 @@ from torch import Tensor
 from odeflow.per_sample.clocks import DTYPE, Samples, column
 from odeflow.per_sample.dense import OwnMesh
 from odeflow.stages import TracedStages, ValueStages
+from odeflow.stepping import SAME_TIME
 from odeflow.tableau import Tableau
 
 SlopeStages = ValueStages | TracedStages
@@ -66,7 +67,7 @@ class Outputs:
         times = t.to(y0.device, DTYPE)
         gaps = times.diff().abs().amin(-1)
         largest = times[..., [0, -1]].abs().amax(-1)
-        self.tolerance = (4 * torch.finfo(t.dtype).eps * largest).minimum(0.25 * gaps)
+        self.tolerance = (SAME_TIME * torch.finfo(DTYPE).eps * largest).minimum(0.25 * gaps)
         self.sign = 1.0 if bool((times[..., -1] > times[..., 0]).all()) else -1.0
         self.times = (times * self.sign).contiguous()  # ascending
         self.shape, self.mesh = y0.shape, mesh

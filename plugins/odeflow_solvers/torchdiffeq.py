@@ -73,6 +73,9 @@ class TorchDiffEq(of.Solver):
                 raise of.SettingError(f"scipy has no solver {name!r}; it has {', '.join(SCIPY_ORDERS)}")
             self.order = SCIPY_ORDERS[name]
 
+    def time_resolution(self, span: float) -> float:
+        return 10 * max(self.rtol, self.atol) * span
+
     def integrate(
         self,
         field: Field,

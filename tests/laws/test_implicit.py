@@ -311,7 +311,7 @@ class TestStepControl:
                 return torch.where(t > 1, 100.0, t**2)
 
         y0, window = torch.zeros(1, 1, dtype=D), (0.0, math.nextafter(1.0, 0.0))
-        slope = Jacobian().by_time(lambda t, y: Opaque.apply(t) + 0 * y, window[1], y0, window)
+        slope = Jacobian().by_time(lambda t, y: Opaque.apply(t) + 0 * y, window[1], y0, 1.0, window)
         assert float(slope) == pytest.approx(2, rel=1e-4)
 
     @pytest.mark.parametrize("name", ["Kvaerno3", "Kvaerno5", "Rodas4"])
