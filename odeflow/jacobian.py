@@ -114,7 +114,7 @@ class Jacobian:
 
         try:
             with torch.no_grad():
-                return torch.func.jvp(by_clock, (clock,), (torch.ones_like(clock),))[1]
+                return torch.func.jvp(by_clock, (clock,), (torch.ones_like(clock),))[1].to(y)
         except (RuntimeError, NotImplementedError):  # torch's, where something has no forward mode
             with torch.no_grad():
                 eps = torch.finfo(y.dtype).eps

@@ -185,7 +185,7 @@ class RosenbrockStages(MemoryStages):
         clock = y.new_full((), t)
         self.evaluations += 1
         try:
-            return torch.func.jvp(self.field, (clock, y), (torch.full_like(clock, time_step), direction))[1]
+            return torch.func.jvp(self.field, (clock, y), (torch.full_like(clock, time_step), direction))[1].to(y)
         except (RuntimeError, NotImplementedError) as problem:
             raise GradientError(
                 "the gradient through a Rosenbrock method needs the field's derivative by torch.func.jvp, which failed:"
