@@ -279,7 +279,7 @@ def _check_resolution(t: Tensor, dtype: torch.dtype, solver: Solver) -> None:
     """Looks whether floating-point numbers are fine enough for times that lie far from 0.
 
     Raises:
-        SettingError: There is no room for steps between the first time and the last.
+        SettingError: There is no room for steps between the first time and the last, or the dtype ends before them.
     """
     ends = t.detach()[..., [0, -1]].reshape(-1, 2).tolist()
     start, end = max(ends, key=lambda pair: abs(pair[0] / (pair[1] - pair[0])))
@@ -289,7 +289,13 @@ def _check_resolution(t: Tensor, dtype: torch.dtype, solver: Solver) -> None:
             f"the solve goes from t = {start!r} to {end!r}, over {span:.3g}, but floating-point numbers there are "
             f"{math.ulp(far):.3g} apart: there is no room for steps. Count time from a nearer origin"
         )
-    eps = torch.finfo(dtype).eps
+    numbers = torch.finfo(dtype)
+    if far > numbers.max:
+        raise SettingError(
+            f"the field gets its time in the dtype of the state, {dtype}, which ends at {numbers.max:g}; the times go "
+            f"to {far:g}. Count time in larger units, or solve in float32"
+        )
+    eps = numbers.eps
     if eps * far > max(solver.time_resolution(span), 4 * eps * span):
         warnings.warn(
             f"the field gets its time in the dtype of the state, {dtype}, in which times near {far:g} are "

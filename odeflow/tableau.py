@@ -8,6 +8,8 @@ from itertools import combinations_with_replacement
 from numbers import Real
 from typing import cast
 
+import numpy as np
+
 from odeflow.errors import TableauError
 
 TOLERANCE = 1e-10
@@ -125,8 +127,8 @@ class Tableau:
         b_embedded: Weights of the embedded solution, whose difference from b estimates the error.
         embedded_order: Order of the embedded solution.
         dense: Dense output, row i being the coefficients of θ, θ², … of bᵢ(θ) in y(t + θh) = y + h Σᵢ bᵢ(θ) kᵢ. One row
-            more than stages is for the slope f(t₁, y₁) at the step's end. Without it, cubic Hermite interpolation is
-            used.
+            more than stages is for the slope f(t₁, y₁) at the step's end. Without it, a quartic of order 4 is derived
+            where the slopes of an explicit method allow one, and cubic Hermite interpolation is used elsewhere.
         dense_order: Order of the dense output.
         implicit: Whether a row of `a` may have one entry more, that on the diagonal, whose stage is then implicit.
 
@@ -194,9 +196,11 @@ class Tableau:
     def interpolation(self) -> tuple[tuple[float, ...], ...]:
         """Row i: the coefficients of θ, θ², … of bᵢ(θ), the last row for the slope f(t₁, y₁) at the step's end.
 
-        Without dense output of the method's own, these are cubic Hermite's,
+        Without dense output of the method's own, these are a quartic's, or cubic Hermite's,
         y + (3θ² − 2θ³)(y₁ − y) + h(θ − 2θ² + θ³) k₁ + h(θ³ − θ²) f(t₁, y₁).
         """
+        if self.quartic is not None:
+            return self.quartic
         if self.dense is not None:
             ends = self.fsal or len(self.dense) > self.stages
             return self.dense if ends else (*self.dense, (0.0,) * len(self.dense[0]))
@@ -204,10 +208,39 @@ class Tableau:
         first, *others = ((0.0, 3 * weight, -2 * weight) for weight in weights)
         return ((1.0, first[1] - 2, first[2] + 1), *others, (0.0, -1.0, 1.0))
 
+    @cached_property
+    def quartic(self) -> tuple[tuple[float, ...], ...] | None:
+        """Dense output of order 4 with the slopes of both ends, where the method has none of its own and one exists.
+
+        It is the smallest solution of the linear equations for its coefficients: the order conditions of the trees with
+        up to four nodes, power by power of θ, and values and derivatives at θ = 0 and 1.
+        """
+        if self.dense is not None or self.order < 4 or self.implicit:
+            return None
+        a, c = (self.a, self.c) if self.fsal else ((*self.a, self.b), (*self.c, 1.0))
+        count, powers = len(c), np.arange(1, 5)
+        unit = np.eye(count)
+        conditions = [
+            (np.outer(tree.weights(a, c), powers == power), (power == order) / tree.density)
+            for order in powers
+            for tree in trees(int(order))
+            for power in powers
+        ]
+        ends = ((powers == 1, unit[0]), (powers > 0, [*self.b, 0.0][:count]), (powers, unit[-1]))
+        conditions += [(np.outer(unit[stage], at), wanted[stage]) for at, wanted in ends for stage in range(count)]
+        matrix = np.stack([condition.ravel() for condition, _ in conditions])
+        wanted = np.array([value for _, value in conditions], dtype=float)
+        found = np.linalg.lstsq(matrix, wanted, rcond=None)[0]
+        if np.abs(matrix @ found - wanted).max() > TOLERANCE:
+            return None
+        return tuple(map(tuple, found.reshape(count, 4).tolist()))
+
     @property
     def interpolation_order(self) -> int:
-        """Order of `interpolation`: Hermite's is 3, if the step's end is that exact."""
-        return min(self.order, 3) if self.dense_order is None else self.dense_order
+        """Order of `interpolation`: a quartic's is 4; Hermite's is 3, if the step's end is that exact."""
+        if self.dense_order is not None:
+            return self.dense_order
+        return 4 if self.quartic is not None else min(self.order, 3)
 
     def _check_entries(self) -> None:
         check_order("order", self.order)

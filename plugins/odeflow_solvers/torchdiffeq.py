@@ -31,6 +31,9 @@ ORDERS = {
 SCIPY_ORDERS = {"RK45": 5, "RK23": 3, "DOP853": 8, "Radau": 5, "BDF": 5, "LSODA": 5}
 """The methods of scipy.integrate.solve_ivp; BDF and LSODA vary their order, up to this one where it is stiff."""
 
+MOST_STEPS = 10_000
+"""Of an adaptive method between two output times, unless `options` say otherwise; torchdiffeq itself would go on."""
+
 FIXED = {"euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams", "fixed_adams"}
 
 
@@ -102,19 +105,26 @@ class TorchDiffEq(of.Solver):
         return of.Solution(t, y, stats)
 
     def _odeint(self, field: Any, y0: Any, t: Tensor, **options: Any) -> Any:
-        own = {**(self.options or {}), **options}
+        bound = {} if self.method in FIXED or self.method == "scipy_solver" else {"max_num_steps": MOST_STEPS}
+        own = {**bound, **(self.options or {}), **options}
         leaves = y0 if isinstance(y0, tuple) else (y0,)
         if not leaves[0].numel():  # torchdiffeq's norms of empty states are nan
             rows = tuple(leaf.expand(len(t), *leaf.shape) for leaf in leaves)
             return rows if isinstance(y0, tuple) else rows[0]
-        times = t.to(leaves[0])
+        times = t.to(leaves[0].device)
         import torchdiffeq  # here, since scipy comes with it, which takes longer to import than all other solvers
 
         with warnings.catch_warnings():  # torchdiffeq gives every solver of scipy's a min_step, which one of them knows
             warnings.filterwarnings("ignore", "The following arguments have no effect.*min_step", UserWarning)
-            return torchdiffeq.odeint(
-                field, y0, times, method=self.method, rtol=self.rtol, atol=self.atol, options=own or None
-            )
+            try:
+                return torchdiffeq.odeint(
+                    field, y0, times, method=self.method, rtol=self.rtol, atol=self.atol, options=own or None
+                )
+            except AssertionError as problem:  # so torchdiffeq says that its steps became too small or too many
+                raise of.SolveError(
+                    f"torchdiffeq's {self.method} gave up: {problem}. The solution may grow without bound, be stiff, "
+                    "or cease to be finite; loosen rtol and atol, or use a solver of odeflow, which says where"
+                ) from problem
 
     def _check_gradient(self, field: Field, y0: Tensor, t: Tensor, tape: Tape | None) -> None:
         """Refuses to lose a gradient.

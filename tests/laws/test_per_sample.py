@@ -394,7 +394,7 @@ def by_entries(t: Tensor, y: Tensor) -> Tensor:
                 lambda t, y: torch.where(t > 0, torch.nan, y), torch.ones(3), [0.0, 1.0], solver(first_step=0.1)
             ),
             of.SolveError,
-            r"the step size of sample 0 fell to .* at t = .*e-\d+: near there",
+            r"the step size of sample 0 fell to .* at t = 0: near there",
         ),
         (
             lambda: solved(Forced(), states(), [0.0, 1.0], solver(min_step=0.5)),

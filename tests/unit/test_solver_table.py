@@ -41,7 +41,8 @@ def test_numbers_are_true(name: str) -> None:
     """Order, stages, evaluations a step, embedded order and dense output are those of the method."""
     tableau = BUILT_IN[name].tableau
     embedded = "–" if tableau.embedded_order is None else str(tableau.embedded_order)
-    dense = f"{tableau.interpolation_order}{'' if tableau.dense else ', Hermite'}"
+    kind = "" if tableau.dense else ", quartic" if tableau.quartic else ", Hermite"
+    dense = f"{tableau.interpolation_order}{kind}"
     numbers = [str(tableau.order), str(tableau.stages), str(evaluations_a_step(name)), embedded, dense]
     assert rows()[name][:5] == numbers
 
