@@ -295,11 +295,11 @@ def _check_resolution(t: Tensor, dtype: torch.dtype, solver: Solver) -> None:
             f"the field gets its time in the dtype of the state, {dtype}, which ends at {numbers.max:g}; the times go "
             f"to {far:g}. Count time in larger units, or solve in float32"
         )
-    eps = numbers.eps
-    if eps * far > max(solver.time_resolution(span), 4 * eps * span):
+    spacing = numbers.eps * max(far, numbers.tiny)
+    if spacing > max(solver.time_resolution(span), 4 * numbers.eps * span):
         warnings.warn(
             f"the field gets its time in the dtype of the state, {dtype}, in which times near {far:g} are "
-            f"{eps * far:.3g} apart: too coarse for a solve over {span:.3g} by this {type(solver).__name__}. "
+            f"{spacing:.3g} apart: too coarse for a solve over {span:.3g} by this {type(solver).__name__}. "
             "If the field depends on t, count time from a nearer origin"
             f"{'' if dtype == torch.float64 else ', or solve in float64'}",
             stacklevel=3,

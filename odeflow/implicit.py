@@ -189,6 +189,18 @@ class ImplicitStages(MemoryStages):
         with torch.no_grad():
             return torch.stack(self.slopes).view(len(weights), -1).t() @ self.slopes[0].new_tensor(weights)
 
+    @property
+    def degree(self) -> int:
+        return super().degree if self.tableau.quartic is None else 4
+
+    def dense(self, theta: Sequence[float]) -> Tensor:
+        if self.tableau.quartic is None:
+            return super().dense(theta)
+        powers = torch.tensor(theta, dtype=torch.float64)[:, None].expand(-1, 4).cumprod(1)
+        slopes = torch.stack(self.slopes)
+        weights = (powers @ torch.tensor(self.tableau.quartic, dtype=torch.float64).t()).to(slopes)
+        return self.y + self.h * torch.tensordot(weights, slopes, 1)
+
     def add_quadrature(self, h: float) -> None:
         if self.quadrature is not None:
             for weight, side in zip(self.tableau.b, self.sides, strict=True):

@@ -128,7 +128,7 @@ class Tableau:
         embedded_order: Order of the embedded solution.
         dense: Dense output, row i being the coefficients of θ, θ², … of bᵢ(θ) in y(t + θh) = y + h Σᵢ bᵢ(θ) kᵢ. One row
             more than stages is for the slope f(t₁, y₁) at the step's end. Without it, a quartic of order 4 is derived
-            where the slopes of an explicit method allow one, and cubic Hermite interpolation is used elsewhere.
+            where the slopes allow one, and cubic Hermite interpolation is used elsewhere.
         dense_order: Order of the dense output.
         implicit: Whether a row of `a` may have one entry more, that on the diagonal, whose stage is then implicit.
 
@@ -215,9 +215,10 @@ class Tableau:
         It is the smallest solution of the linear equations for its coefficients: the order conditions of the trees with
         up to four nodes, power by power of θ, and values and derivatives at θ = 0 and 1.
         """
-        if self.dense is not None or self.order < 4 or self.implicit:
+        ends = self.fsal or self.stiffly_accurate
+        if self.dense is not None or self.order < 4 or (self.implicit and not ends):
             return None
-        a, c = (self.a, self.c) if self.fsal else ((*self.a, self.b), (*self.c, 1.0))
+        a, c = (self.a, self.c) if ends else ((*self.a, self.b), (*self.c, 1.0))
         count, powers = len(c), np.arange(1, 5)
         unit = np.eye(count)
         conditions = [
@@ -226,8 +227,8 @@ class Tableau:
             for tree in trees(int(order))
             for power in powers
         ]
-        ends = ((powers == 1, unit[0]), (powers > 0, [*self.b, 0.0][:count]), (powers, unit[-1]))
-        conditions += [(np.outer(unit[stage], at), wanted[stage]) for at, wanted in ends for stage in range(count)]
+        sides = ((powers == 1, unit[0]), (powers > 0, [*self.b, 0.0][:count]), (powers, unit[-1]))
+        conditions += [(np.outer(unit[stage], at), wanted[stage]) for at, wanted in sides for stage in range(count)]
         matrix = np.stack([condition.ravel() for condition, _ in conditions])
         wanted = np.array([value for _, value in conditions], dtype=float)
         found = np.linalg.lstsq(matrix, wanted, rcond=None)[0]

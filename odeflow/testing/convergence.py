@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from odeflow.flow import solve
+from odeflow.implicit import DiagonallyImplicit
 from odeflow.runge_kutta import ExplicitRungeKutta
 from odeflow.solver import Solver
 from odeflow.testing.conformance import largest, require
@@ -120,7 +121,8 @@ def dense_output(subject: Subject) -> None:
     errors = _errors_inside(subject)
     expected, solver = subject.dense_order, subject.stepped(subject.problem.span)
     if expected is None:
-        interpolant = solver.tableau.interpolation_order if isinstance(solver, ExplicitRungeKutta) else 3
+        runge_kutta = isinstance(solver, ExplicitRungeKutta | DiagonallyImplicit)
+        interpolant = solver.tableau.interpolation_order if runge_kutta else 3
         expected = min(subject.order, interpolant + 1)
     require(
         _slope(errors) > expected - SLACK,

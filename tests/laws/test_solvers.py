@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import odeflow as of
+from odeflow.implicit import DiagonallyImplicit
 from odeflow.registry import look_up, plugins
 from odeflow.runge_kutta import ExplicitRungeKutta
 from odeflow.stepper import AdaptiveStepper, FixedStepper
@@ -52,8 +53,9 @@ def forced(cls: type[of.Solver], h: float) -> of.Solver:
 
 
 def dense_order(cls: type[of.Solver]) -> int:
-    """Order of the interpolant: an explicit Runge–Kutta method's own, or cubic Hermite's."""
-    return cls.tableau.interpolation_order if issubclass(cls, ExplicitRungeKutta) else min(cls.order, 3)
+    """Order of the interpolant: a Runge–Kutta method's own, or cubic Hermite's."""
+    runge_kutta = issubclass(cls, ExplicitRungeKutta | DiagonallyImplicit)
+    return cls.tableau.interpolation_order if runge_kutta else min(cls.order, 3)
 
 
 def steps_above_rounding(order: int) -> list[float]:
