@@ -281,8 +281,9 @@ def _check_resolution(t: Tensor, dtype: torch.dtype, solver: Solver) -> None:
     Raises:
         SettingError: There is no room for steps between the first time and the last, or the dtype ends before them.
     """
-    ends = t.detach()[..., [0, -1]].reshape(-1, 2).tolist()
-    start, end = max(ends, key=lambda pair: abs(pair[0] / (pair[1] - pair[0])))
+    first, last = t.detach()[..., 0], t.detach()[..., -1]
+    worst = int((first / (last - first)).abs().argmax()) if t.dim() > 1 else ...
+    start, end = float(first[worst]), float(last[worst])
     far, span = max(abs(start), abs(end)), abs(end - start)
     if span < SMALLEST_STEP * math.ulp(far):
         raise SettingError(
