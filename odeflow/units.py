@@ -23,6 +23,7 @@ class Units:
         unit: The time span, in the file's units, that is 1 in a batch.
 
     Example:
+        >>> import torch
         >>> Units(shift=(50.0,), scale=(10.0,)).restored(torch.tensor([[0.5]]))
         tensor([[55.]], dtype=torch.float64)
     """

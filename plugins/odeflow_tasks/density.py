@@ -24,6 +24,9 @@ class Density(of.Task):
     with k + 1 `levels` and u uniform; a `Logit` then takes the flow's space to [0, 1]. The loss of such data bounds
     that of their values from above, and is logged in bits per dimension, too.
 
+    Losses and log-densities are in the units of the batches: of standardised data, nats per standardised unit. What
+    `odeflow predict` and `odeflow sample` write is per unit of the file, which is Σ log σ less.
+
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 4; Grathwohl et al. (2019), "FFJORD";
     levels: Theis, van den Oord & Bethge (2016), "A note on the evaluation of generative models", section 3.1.
 

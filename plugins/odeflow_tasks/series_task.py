@@ -25,7 +25,7 @@ class SeriesTask(of.Task, ABC):
     """Predicts series from what is seen of them, and their class. Subclasses say how, by `loss` and `predict`.
 
     A value y at a target is distributed normally around its prediction. The metrics of validation and test, whose
-    names follow "val/" and "test/":
+    names follow "val/" and "test/", are in the units of the batches, standardised where the data are:
 
     - `mse`, `rmse`: over all targets;
     - `interpolation_mse`, `interpolation_rmse`: over targets that are not seen, between the series' first and last
