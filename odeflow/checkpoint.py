@@ -13,7 +13,7 @@ from torch import Tensor
 from odeflow import registry, weights
 from odeflow.errors import CheckpointError, PluginError
 from odeflow.files import replacing
-from odeflow.plain import class_spec, mapping, shown
+from odeflow.plain import class_spec, is_plain, mapping, shown
 from odeflow.task import KEY, Task, stored_units
 
 UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile)  # what a damaged zip raises
@@ -99,7 +99,7 @@ def specs(path: str | Path) -> dict[str, Any]:
         )
     found = {key: stored[key] for key in ("model", "data") if key in stored}
     for key, spec in found.items():
-        if class_spec(spec) is None or not isinstance(spec["class_path"], str):
+        if class_spec(spec) is None or not isinstance(spec["class_path"], str) or not is_plain(spec):
             raise CheckpointError(f"{path} does not say how its {key} was built: its spec is {shown(spec)}")
     return found
 

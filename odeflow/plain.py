@@ -19,6 +19,15 @@ def class_spec(value: object) -> dict[str, Any] | None:
     return found if found is not None and "class_path" in found else None
 
 
+def is_plain(value: object, levels: int = 50) -> bool:
+    """Whether a value is plain data all the way down, in no more than so many levels."""
+    items, entries = sequence(value), mapping(value)
+    if items is None and entries is None:
+        return value is None or isinstance(value, (str, int, float))
+    inner = items if entries is None else [*entries, *entries.values()]
+    return levels > 0 and all(is_plain(each, levels - 1) for each in inner or ())
+
+
 def shown(value: object, longest: int = 80) -> str:
     """A value as a message shows it: no longer than a line."""
     text = repr(value)

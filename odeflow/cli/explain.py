@@ -27,6 +27,8 @@ STRUCTURE = {"class_path", *INSIDE}
 CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 FOREIGN = ("torch.optim.", "lightning.pytorch.", schedule.__name__)
 """Where the classes are that come with odeflow without being plugins."""
+RESTORING = ("checkpoint_connector.py", "migration/utils.py")
+"""Where Lightning reads checkpoints."""
 LARGEST_SEED = 2**32 - 1
 LARGEST_INTEGER = 2**63 - 1
 LARGEST_NUMBER = torch.finfo(torch.float32).max
@@ -240,6 +242,11 @@ def unbuilt(problem: BaseException) -> str:
     return reasons[-1] if reasons else shortened(str(problem), [])
 
 
+def restoring(problem: BaseException) -> bool:
+    """Whether an error was raised while Lightning read a checkpoint."""
+    return any(frame.filename.endswith(RESTORING) for frame in traceback.extract_tb(problem.__traceback__))
+
+
 def failed(problem: BaseException) -> str | None:
     """What ended a run, where that is something that the user set; None where it may be a fault in the code."""
     if isinstance(problem, MisconfigurationException) or _raised_in(problem, "lightning"):
@@ -274,7 +281,8 @@ def shortened(message: str, known: Sequence[str]) -> str:
         near = get_close_matches(option, known, n=1)
         hint = f" Did you mean --{near[0]}?" if near else ""
         return f"there is no option {word.partition('=')[0]}.{hint}"
-    reasons = [reason for reason in re.findall(r"^\s*- (.+)$", message, re.MULTILINE) if "NoneType" not in reason]
+    listed = re.findall(r"^\s*- (?:.+:\n\s*)*(.+)$", message, re.MULTILINE)  # after a heading, the line below it
+    reasons = [reason for reason in listed if "NoneType" not in reason]
     reasons = [reason for reason in reasons if not re.match(FORMAL, reason)] or reasons
     if reasons:
         key, given = re.search(r'key "([^"]+)"', message), re.search(r"Given value: (.{1,60})$", message, re.MULTILINE)

@@ -266,8 +266,12 @@ def _locate(config: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
 
 
 def _change_class(config: dict[str, Any], name: str, value: str | None) -> None:
-    """Drops a class's options where the user types another class."""
+    """Drops a class's options where the user types another class, and a list, with those in it, for another list."""
     container, key = _locate(copy.deepcopy(config), name.removesuffix(".class_path"))
+    if sequence(container.get(key)) is not None and sequence(_value(name, value)) is not None:
+        container, key = _locate(config, name)
+        del container[key]
+        return
     present = class_spec(container.get(key))
     if present is None or value is None or not CLASS_NAME.match(value):
         return

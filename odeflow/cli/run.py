@@ -32,7 +32,7 @@ from odeflow.callbacks import (
 from odeflow.cli import explain
 from odeflow.cli.request import Request
 from odeflow.data import DataModule
-from odeflow.errors import OdeflowError, PluginError, SettingError
+from odeflow.errors import CheckpointError, OdeflowError, PluginError, SettingError
 from odeflow.plain import class_spec, mapping, sequence
 from odeflow.plugin import import_path
 from odeflow.schedule import OneCycle
@@ -206,6 +206,8 @@ def run(command: str, words: list[str]) -> None:
     except (MisconfigurationException, *registry.UNBUILDABLE) as problem:
         if request.ckpt_path is not None and "loading state_dict" in str(problem):
             raise weights.misfit(request.ckpt_path, problem) from problem
+        if request.ckpt_path is not None and explain.restoring(problem):
+            raise CheckpointError(f"{request.ckpt_path} cannot be used: {registry.told(problem)}") from problem
         reason = explain.failed(problem)
         if reason is None:
             raise

@@ -95,6 +95,11 @@ def test_options_do_not_survive_a_change_of_class(done):
         assert (optimizer["init_args"]["lr"], optimizer["init_args"]["weight_decay"]) == (1e-3, 0), words
 
 
+def test_options_do_not_survive_in_a_list(refused):
+    """A list that is typed takes nothing over from the classes in the list that it replaces."""
+    assert "required: monitor" in refused("fit -c spiral --trainer.callbacks [EarlyStopping]")
+
+
 def test_options_do_not_survive_a_change_of_plugin(done):
     """The same inside a task: TorchDiffEq does not take over Dopri5's rtol, nor a new task its old solver."""
     config = done("fit -c spiral --model.solver TorchDiffEq --print_config").config
