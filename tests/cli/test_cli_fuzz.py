@@ -66,10 +66,10 @@ def places(tree: Any) -> list[tuple[Any, Any]]:
 
 def mutate(tree: Any, choose: random.Random) -> Any:
     """A copy of a tree with one to three faults; half of the copies have them at single values alone."""
-    tree, shallow = copy.deepcopy(tree), choose.random() < 0.5
+    tree, anywhere = copy.deepcopy(tree), choose.random() < 0.5
     for _ in range(choose.choice([1, 1, 1, 2, 3])):
         known = places(tree)
-        known = [each for each in known if shallow or not isinstance(each[0][each[1]], (dict, list))] or known
+        known = [each for each in known if anywhere or not isinstance(each[0][each[1]], (dict, list))] or known
         if not known:
             break
         container, key = choose.choice(known)
