@@ -84,7 +84,7 @@ class Task(Plugin, LightningModule, ABC):
         """
         return prediction
 
-    def batch_size(self, batch: Any) -> int:
+    def sample_count(self, batch: Any) -> int:
         """Number of samples in a batch, for averages over an epoch."""
         first = batch[0] if isinstance(batch, (tuple, list)) else batch
         return len(first)
@@ -92,7 +92,7 @@ class Task(Plugin, LightningModule, ABC):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = self.loss(batch, "train")
         self.log("train/loss", loss, prog_bar=True)
-        count = self.batch_size(batch)
+        count = self.sample_count(batch)
         self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
         return loss + self._penalty(count)
 
@@ -111,7 +111,7 @@ class Task(Plugin, LightningModule, ABC):
 
     def _log_evaluation(self, batch: Any, stage: str) -> None:
         loss = self.loss(batch, stage)
-        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=self.batch_size(batch), sync_dist=True)
+        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=self.sample_count(batch), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.parameters(), lr=1e-3)

@@ -127,15 +127,15 @@ def learning(subject: Subject) -> None:
     )
 
 
-def batch_size(subject: Subject) -> None:
+def sample_count(subject: Subject) -> None:
     """The number of samples is positive, for averages over an epoch."""
-    count = subject.task.batch_size(subject.batch)
+    count = subject.task.sample_count(subject.batch)
     require(
         count > 0,
-        f"{subject.name}: batch_size",
+        f"{subject.name}: sample_count",
         wanted="a positive number of samples",
         got=str(count),
-        look="`batch_size`, which by default is the length of the batch's first tensor",
+        look="`sample_count`, which by default is the length of the batch's first tensor",
     )
 
 
@@ -157,6 +157,6 @@ LAWS: tuple[Callable[[Subject], None], ...] = (
     finite_scalar_loss,
     every_parameter_is_trained,
     learning,
-    batch_size,
+    sample_count,
     spec,
 )

@@ -158,7 +158,7 @@ class SeriesTask(of.Task, ABC):
             shown = name in ("rmse", "auroc", "accuracy")
             self.log(f"{stage}/{name}", metric, prog_bar=shown, batch_size=len(values[0]), on_step=False, on_epoch=True)
 
-    def batch_size(self, batch: of.Series) -> int:
+    def sample_count(self, batch: of.Series) -> int:
         return len(batch.t)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:

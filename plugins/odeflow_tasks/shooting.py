@@ -130,7 +130,7 @@ class Shooting(of.Task):
             self.distances.append(float(distance))
         return (self.weights * miss.square()).sum()
 
-    def batch_size(self, batch: Any) -> int:
+    def sample_count(self, batch: Any) -> int:
         return 1
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:

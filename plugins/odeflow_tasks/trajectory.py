@@ -129,7 +129,7 @@ class Trajectory(of.Task):
     def _forecast(self, batch: of.Trajectories) -> Tensor:
         """The loss of a test, logged beside what it is to be compared with."""
         self.tested, y = batch, batch.y
-        predicted, size = self._predicted(batch), self.batch_size(batch)
+        predicted, size = self._predicted(batch), self.sample_count(batch)
         for name, forecast in (("forecast", predicted), ("persistence", y[:1])):
             self.log(f"test/{name}_mae", (forecast - y)[1:].abs().mean(), batch_size=size, sync_dist=True)
         return self._distance(predicted - y)
@@ -140,7 +140,7 @@ class Trajectory(of.Task):
         t, rows = batch.t.unique_consecutive(return_inverse=True)
         return self(y0 if self.learned is None else self.learned.best(y0), t)[rows]
 
-    def batch_size(self, batch: of.Trajectories) -> int:
+    def sample_count(self, batch: of.Trajectories) -> int:
         return batch.y.shape[1]
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:

@@ -70,7 +70,7 @@ def test_the_loss_is_the_mean_of_minus_log_p(stage: str) -> None:
         assert torch.equal(task.loss(batch, stage), -log_prob.mean())
         assert torch.equal(task.predict_step(batch, 0), log_prob)
     assert torch.equal(task(x), log_prob)
-    assert task.batch_size(x) == 9
+    assert task.sample_count(x) == 9
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])

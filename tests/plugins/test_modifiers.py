@@ -493,9 +493,9 @@ class TestNormed:
         assert (field(ZERO, torch.randn(9, 3)) - inner.layers[2].bias).norm(dim=1).max() < 0.011
 
     def test_the_state_dict_is_clean(self) -> None:
-        """Weights keep their names below `dynamics`, so that those of the bare field can be loaded; v comes on top."""
+        """Weights keep their names below `dynamics`, so that those of the bare field can be loaded; estimates come on top."""
         names = {f"dynamics.{name}" for name in mlp().state_dict()}
-        assert set(Normed(mlp()).state_dict()) == names | {"norms.0.v", "norms.1.v"}
+        assert set(Normed(mlp()).state_dict()) == names | {f"norms.{number}.{name}" for number in (0, 1) for name in ("v", "image")}
 
 
 @pytest.mark.parametrize(
