@@ -12,7 +12,7 @@ from torch import Tensor
 
 from odeflow import registry, weights
 from odeflow.errors import CheckpointError, PluginError
-from odeflow.files import replacing
+from odeflow.files import replacing, unwritten
 from odeflow.plain import class_spec, is_plain, mapping, shown
 from odeflow.task import KEY, Task, stored_units
 
@@ -60,7 +60,7 @@ class Checkpoints(TorchCheckpointIO):
         """Writes a checkpoint; what was there before is there until the new one is on the disk.
 
         Raises:
-            CheckpointError: It cannot be written.
+            OdeflowError: It cannot be written.
         """
         if "://" in str(path):  # no file of this machine's
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -68,11 +68,8 @@ class Checkpoints(TorchCheckpointIO):
         try:
             with replacing(path) as part:
                 torch.save(checkpoint, part)
-        except (OSError, RuntimeError) as problem:  # torch's own writer raises the latter on a full disk
-            reason = str(problem).strip().partition("\n")[0]
-            raise CheckpointError(
-                f"{path} cannot be written: {reason}. What was there before is unchanged"
-            ) from problem
+        except RuntimeError as problem:  # what torch makes of a full disk
+            raise unwritten(path, problem) from problem
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The contents of a checkpoint.

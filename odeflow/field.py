@@ -58,6 +58,13 @@ def mixed(field: Field, like: Tensor) -> Field:
     return Mixed(field, device, torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None)
 
 
+def entering(leaf: Tensor) -> Tensor:
+    """A state's leaf as a solve begins with it: what autocast has made less exact is a float32 state."""
+    device = leaf.device.type
+    lowered = torch.is_autocast_enabled(device) and leaf.dtype == torch.get_autocast_dtype(device)
+    return leaf.float() if lowered else leaf
+
+
 @contextmanager
 def full_precision(like: Tensor) -> Generator[None]:
     """Without autocast: sums of states and slopes shall not be rounded to what it casts to.

@@ -5,6 +5,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from odeflow.errors import OdeflowError
+
 
 @contextmanager
 def replacing(path: str | Path) -> Generator[Path]:
@@ -14,14 +16,26 @@ def replacing(path: str | Path) -> Generator[Path]:
 
     Args:
         path: The file that is to be written.
+
+    Raises:
+        OdeflowError: It cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as problem:
+        raise unwritten(path, problem) from problem
+
+
+def unwritten(path: str | Path, problem: Exception) -> OdeflowError:
+    """The error for a file that cannot be written, and its first reason."""
+    reason = str(problem).strip().partition("\n")[0]
+    return OdeflowError(f"{path} cannot be written: {reason}. What was there before is unchanged")

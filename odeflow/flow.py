@@ -14,7 +14,7 @@ from odeflow.divergence import Divergence
 from odeflow.dynamics import Dynamics
 from odeflow.errors import GradientError, SettingError, SolveError, StateError
 from odeflow.event import Crossings, Event, Watch
-from odeflow.field import SameNoise, full_precision, mixed, outside_inference, uncompiled, usual
+from odeflow.field import SameNoise, entering, full_precision, mixed, outside_inference, uncompiled, usual
 from odeflow.gradient import Checkpointed, Gradient
 from odeflow.per_sample.dense import OwnMesh
 from odeflow.per_sample.event import OwnWatch
@@ -78,6 +78,7 @@ def solve(
     if times.dim() == 2:
         _check_own_times(times, y0, solver)
     params = None if params is None else _listed(params)
+    y0 = tuple(entering(leaf) for leaf in y0) if isinstance(y0, tuple) else entering(y0)
     if isinstance(y0, tuple):
         packing = Packing.of(y0, solver.per_sample)
         packed, start, view = PackedField(packing, field), packing.pack(y0), packing.unpack
@@ -434,6 +435,7 @@ class Flow(nn.Module):
             with outside_inference():
                 y0, t, context = usual(y0), usual(t), usual(context)
                 return Flow.trajectory(self, y0, t, divergence=divergence, context=context, dense=dense)
+        y0 = tuple(entering(leaf) for leaf in y0) if isinstance(y0, tuple) else entering(y0)
         state, field = self._entered(y0), self.dynamics
         params: list[Tensor] = list(self.dynamics.parameters())
         if context is not None:

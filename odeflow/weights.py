@@ -7,11 +7,13 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from odeflow.errors import CheckpointError
+from odeflow.files import replacing
 from odeflow.plain import mapping
 from odeflow.units import Units
 
@@ -29,10 +31,10 @@ def write(state: dict[str, Tensor], spec: dict[str, Any], path: str | Path, unit
         path: The file; folders on the way are made.
         units: Of the data that the model was trained on.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.contiguous() for name, value in state.items()}
+    tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}  # none shared
     told = {SPEC: spec} if units is None else {SPEC: spec, UNITS: units.plain()}
-    save_file(tensors, str(path), metadata={name: json.dumps(value) for name, value in told.items()})
+    with replacing(path) as part:
+        save_file(tensors, part, metadata={name: json.dumps(value) for name, value in told.items()})
 
 
 def read_spec(path: str | Path) -> dict[str, Any]:

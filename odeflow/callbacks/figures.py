@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 
 from odeflow.callbacks.run_folder import run_folder
+from odeflow.files import replacing
 from odeflow.task import Task
 
 
@@ -52,8 +53,8 @@ class Figures(Callback):
 def _write(trainer: Trainer, figures: dict[str, Figure], moment: str) -> None:
     folder = run_folder(trainer) / "figures"
     for name, figure in figures.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / f"{name}_{moment}.png", dpi=110)
+        with replacing(folder / f"{name}_{moment}.png") as part:
+            figure.savefig(part, dpi=110)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(f"figures/{name}", [str(folder / f"{name}_{moment}.png")])

@@ -49,9 +49,8 @@ class Interruption(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch  # then validation follows, or the epoch's end
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # no checkpoint holds gradients
-        if stepped and not last and self._agreed(trainer):
+        if stepped and not _evaluates_next(trainer, batch_idx) and self._agreed(trainer):
             raise Interrupted(self._status(trainer))
 
     def on_validation_batch_start(
@@ -89,3 +88,9 @@ class Interruption(Callback):
     def _status(self, trainer: Trainer) -> int:
         """The exit status; 0 of a process that another one started, which would take it for a failure."""
         return 0 if trainer.local_rank else 128 + (self.received or signal.SIGTERM)
+
+
+def _evaluates_next(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether validation, or the end of the epoch, may follow this batch; Lightning would not make up for it."""
+    seen = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
+    return trainer.is_last_batch or (bool(trainer.val_check_batch) and (seen + 1) % trainer.val_check_batch == 0)

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from odeflow.callbacks.run_folder import run_folder
+from odeflow.files import replacing
 from odeflow.task import Task
 from odeflow.units import Units
 
@@ -26,9 +27,8 @@ class Predictions(BasePredictionWriter):
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
         name = "predictions.pt" if trainer.world_size == 1 else f"predictions_{trainer.global_rank}.pt"
-        folder = run_folder(trainer)
-        folder.mkdir(parents=True, exist_ok=True)
         restored = list(predictions)
         if isinstance(pl_module, Task):
             restored = [pl_module.restored(each, pl_module.units or Units()) for each in predictions]
-        torch.save(restored, folder / name)
+        with replacing(run_folder(trainer) / name) as part:
+            torch.save(restored, part)

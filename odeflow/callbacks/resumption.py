@@ -42,7 +42,10 @@ class Resumption(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn is not TrainerFn.FITTING or self.state_key not in checkpoint.get("callbacks", {}):
             return
-        self.loaded, self.stored = checkpoint, checkpoint["callbacks"][self.state_key]
+        stored = checkpoint["callbacks"][self.state_key]
+        if not stored["optimizers"]:  # of before training, for one of Lightning's finders to go back to
+            return
+        self.loaded, self.stored = checkpoint, stored
         self.patience = [each.patience for each in trainer.early_stopping_callbacks]
         for name, flow in _warm(pl_module).items():
             flow.stats = Stats(suggested_step=self.stored["first_steps"].get(name))

@@ -18,6 +18,7 @@ from odeflow.cli.options import Options, count, run_of
 from odeflow.cli.request import Request
 from odeflow.cli.run import Command, prepared
 from odeflow.errors import CheckpointError, DataError, OdeflowError, RecipeError, SettingError
+from odeflow.files import replacing
 from odeflow.recording import flows
 
 KINDS = {
@@ -79,12 +80,12 @@ def plot(words: list[str]) -> int:
 
 def _write(output: Path, drawn: picture.Picture) -> None:
     table = output.with_suffix(".csv")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if drawn.frames:
-        _animate(output, drawn)
-    else:
-        drawn.figure.savefig(output, dpi=150)
-    with table.open("w", newline="") as file:
+    with replacing(output) as part:
+        if drawn.frames:
+            _animate(part, drawn)
+        else:
+            drawn.figure.savefig(part, dpi=150)
+    with replacing(table) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(drawn.rows[0]))
         writer.writeheader()
         writer.writerows(drawn.rows)

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeUnion, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -30,9 +30,11 @@ from odeflow.callbacks import (
     run_folder,
 )
 from odeflow.cli import explain
+from odeflow.cli.family import end_with_parent
 from odeflow.cli.request import Request
 from odeflow.data import DataModule
 from odeflow.errors import CheckpointError, OdeflowError, PluginError, SettingError
+from odeflow.files import replacing
 from odeflow.plain import class_spec, mapping, sequence
 from odeflow.plugin import import_path
 from odeflow.schedule import OneCycle
@@ -71,9 +73,8 @@ class RunConfig(SaveConfigCallback):
         super().__init__(*args, **kwargs, save_to_log_dir=False)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        folder = run_folder(trainer)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, str(folder / "config.yaml"), skip_unset=False, overwrite=True)
+        with replacing(run_folder(trainer) / "config.yaml") as part:
+            self.parser.save(self.config, str(part), skip_unset=False)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 text = self.parser.dump(self.config, skip_unset=False, format="json")
@@ -114,11 +115,20 @@ class Command(LightningCLI):
         """As LightningCLI; a run can be interrupted and resumed, and checkpoints are written whole or not at all.
 
         Without `enable_checkpointing` a recipe's callbacks for checkpoints are left out.
+
+        Raises:
+            SettingError: A callback is asked for that cannot work on a task.
         """
         options = self._get(self.config_init, "trainer")
+        several: Any = options.callbacks or []
+        listed = [several] if isinstance(several, Callback) else several
+        if any(isinstance(each, LearningRateFinder) for each in listed):
+            raise SettingError(
+                "LearningRateFinder sets an attribute lr of the model, but here the learning rate is the optimizer's: "
+                "compare a few by --optimizer.lr, or find one in Python: "
+                "Tuner(trainer).lr_find(task, datamodule=data, update_attr=False).suggestion()"
+            )
         if options.enable_checkpointing is False:
-            several: Any = options.callbacks or []
-            listed = [several] if isinstance(several, Callback) else several
             kwargs["callbacks"] = [each for each in listed if not isinstance(each, Checkpoint)]
         trainer = super().instantiate_trainer(**kwargs)
         trainer.callbacks.extend([Resumption(), Randomness()])  # pyright: ignore
@@ -190,6 +200,7 @@ def run(command: str, words: list[str]) -> None:
     Raises:
         OdeflowError: The request cannot be understood, or the run failed in a way that odeflow foresaw.
     """
+    end_with_parent()
     request = Request.of(words)
     registry.discover(request.plugins)
     if request.help:

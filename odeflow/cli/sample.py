@@ -13,6 +13,7 @@ from torch import Tensor
 from odeflow import checkpoint, draw
 from odeflow.cli.options import Options, count, run_of
 from odeflow.errors import SettingError
+from odeflow.files import replacing
 from odeflow.task import Task
 from odeflow.units import Units
 
@@ -38,16 +39,17 @@ def sample(words: list[str]) -> int:
     task = checkpoint.load(given.ckpt_path, given.plugins)
     torch.manual_seed(given.seed)
     drawn = _drawn(task, given.count)
-    output.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {**drawn, "seed": given.seed}
-    np.savez(output, **arrays)
+    with replacing(output) as part:
+        np.savez(part, **arrays)
     told = f"{given.count:,} samples are in {output}, as {', '.join(drawn)}"
     if task.units is not None and not task.units.same:
         told += ", in the units of the file that it was trained on"
     figure = _picture(drawn)
     if figure is not None:
         picture = output.with_suffix(".png")
-        figure.savefig(picture, dpi=150)
+        with replacing(picture) as part:
+            figure.savefig(part, dpi=150)
         told += f"; drawn to {picture}"
     print(told)  # noqa: T201
     return 0

@@ -4,11 +4,11 @@ import io
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pooch
 
 import odeflow as of
+from odeflow.files import replacing
 
 ANYONE_WRITES = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
@@ -53,11 +53,9 @@ def keep(root: Path, name: str, write: Callable[[Path], object]) -> None:
     try:
         if not root.stat().st_mode & ANYONE_WRITES:
             raise PermissionError("the folder is read-only")
-        with TemporaryDirectory(dir=root) as folder:
-            part = Path(folder, name)
+        with replacing(root / name) as part:
             write(part)
-            part.replace(root / name)
-    except OSError as problem:
+    except (OSError, of.OdeflowError) as problem:
         raise of.DataError(
             f"{name} cannot be kept in {root}: {problem}. Name another folder by --data.root"
         ) from problem

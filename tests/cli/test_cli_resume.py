@@ -20,6 +20,7 @@ BRIEF = (
     "--trainer.enable_progress_bar false --trainer.enable_model_summary false --plugins ending.py"
 )
 DIGITS = f"-c digits/ode_net --model.dynamics.channels 4 {BRIEF}"
+SPIRAL = f"-c spiral --data.observations 50 --data.t1 2.0 --data.noise 0.1 {BRIEF} --trainer.val_check_interval 2"
 LATENT = f"-c latent/periodic --data.series 200 --data.batch_size 8 {BRIEF} --trainer.check_val_every_n_epoch 1"
 PLATEAU = (
     f"{DIGITS} --lr_scheduler ReduceLROnPlateau --lr_scheduler.monitor val/loss --lr_scheduler.patience 0 "
@@ -59,6 +60,19 @@ class Ending(Callback):
 @pytest.fixture(autouse=True)
 def _ending(_folder) -> None:
     Path("ending.py").write_text(ENDING)
+
+
+def started(words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What a process and its children say, once all have ended."""
+    return subprocess.run(
+        [sys.executable, "-m", "odeflow", *words.split()],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def last(run: Path) -> Path:
@@ -103,9 +117,7 @@ def test_a_full_disk_costs_no_checkpoint(digits_run):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        with pytest.raises(
-            of.CheckpointError, match=r"last.ckpt cannot be written: .*What was there before is unchanged"
-        ):
+        with pytest.raises(of.OdeflowError, match=r"last.ckpt cannot be written: .*What was there before is unchanged"):
             Checkpoints().save_checkpoint({"x": torch.zeros(10_000)}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -144,6 +156,7 @@ def unbroken(command, tmp_path_factory) -> dict[str, dict[str, Any]]:
         (DIGITS, "step 3", 143, 4),  # the last of an epoch: before its validation
         (DIGITS, "epoch 1", 9, 4),
         (f"{DIGITS} --trainer.val_check_interval 2", "val 1", 143, 3),
+        (SPIRAL, "step 5", 143, 6),  # a validation is due, which is done when the run goes on
         (f"{DIGITS} --trainer.max_steps 10", "epoch 1", 9, 4),
         (f"{DIGITS} --trainer.accumulate_grad_batches 2", "step 2", 143, 3),
         (PLATEAU, "val 1", 143, 4),
@@ -156,15 +169,15 @@ def test_a_resumed_run_is_that_which_was_not_interrupted(command, done, unbroken
     """Signalled anywhere, a run saves where it is and ends with 128 + signal; resumed, it has the same bits at its end."""
     if words not in unbroken:
         done(f"fit {words}")
-        unbroken[words] = read(next(Path("runs").glob("*/*/version_0")))
+        unbroken[words] = read(next(Path("runs").rglob("version_0")))
     shutil.rmtree("runs", ignore_errors=True)
     interrupted = command(f"fit {words} --trainer.callbacks+=ending.Ending --trainer.callbacks.{ending}")
     assert interrupted.status == status, interrupted.err
-    stored = read(next(Path("runs").glob("*/*/version_0")))
+    stored = read(next(Path("runs").rglob("version_0")))
     assert stored["global_step"] == step
     resumed = done(f"fit {words} --ckpt_path last")
     assert "version_0/checkpoints/last.ckpt" in resumed.err
-    after = read(next(Path("runs").glob("*/*/version_1")))
+    after = read(next(Path("runs").rglob("version_1")))
     for part in ("global_step", "state_dict", "optimizer_states", "lr_schedulers"):
         assert not differences(unbroken[words][part], after[part]), part
 
@@ -190,17 +203,22 @@ def test_processes_end_after_the_same_step(tmp_path, rank):
         f"fit {DIGITS} --trainer.strategy ddp --trainer.accelerator cpu --trainer.devices 2 "
         f"--trainer.callbacks+=ending.Ending --trainer.callbacks.step 5 --trainer.callbacks.rank {rank}"
     )
-    outcome = subprocess.run(
-        [sys.executable, "-m", "odeflow", *words.split()],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    outcome = started(words, tmp_path)
     assert outcome.returncode == 128 + signal.SIGTERM, outcome.stderr
     assert read(tmp_path / RUN / "version_0")["global_step"] == 6
+
+
+@pytest.mark.parametrize(
+    ("killed", "told"), [("getppid", "the one that started it"), ("getpid", "terminated with code -9")]
+)
+def test_no_process_waits_for_one_that_is_gone(tmp_path, killed, told):
+    """If one of two processes is killed before they have met, the other ends, too, and says why."""
+    code = f"import os\nif os.environ.get('LOCAL_RANK') == '1':\n    os.kill(os.{killed}(), 9)\n"
+    Path("killer.py").write_text(code)
+    words = "--plugins killer.py --trainer.strategy ddp --trainer.accelerator cpu --trainer.devices 2"
+    outcome = started(f"fit {DIGITS} {words}", tmp_path)
+    assert outcome.returncode == -signal.SIGKILL
+    assert told in outcome.stderr
 
 
 # Which checkpoint
@@ -222,6 +240,23 @@ def test_the_newest_run_is_found(done, refused, digits_run):
     assert "no run in runs/spiral has" in refused("fit -c spiral --ckpt_path last")
     assert "of which runs? Give their recipe" in refused("fit --ckpt_path last")
     assert "there is no checkpoint registry" in refused("fit -c spiral --ckpt_path registry")
+
+
+# Lightning's finders
+
+
+def test_the_batch_size_finder_finds_the_data_s(done, caplog):
+    """`BatchSizeFinder` tries the batch sizes of the data, not a method of the task, and training follows."""
+    done(f"fit {DIGITS} --trainer.callbacks+=BatchSizeFinder --trainer.callbacks.max_val 64")
+    assert "Batch size 32 succeeded, trying batch size 64" in caplog.text
+    assert read(RUN / "version_0")["global_step"] == 12
+
+
+def test_the_learning_rate_finder_is_explained(refused):
+    """`LearningRateFinder` is refused with what does the same."""
+    told = refused(f"fit {DIGITS} --trainer.callbacks+=LearningRateFinder")
+    assert "compare a few by --optimizer.lr" in told
+    assert "Tuner(trainer).lr_find" in told
 
 
 # What is typed

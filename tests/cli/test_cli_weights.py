@@ -97,3 +97,14 @@ def test_foreign_safetensors_do_not_say_their_model():
     Path("bad.safetensors").write_bytes(b"nothing")
     with pytest.raises(of.CheckpointError, match=r"bad\.safetensors cannot be read as safetensors"):
         weights.read_spec("bad.safetensors")
+
+
+def test_shared_weights_are_exported(done, brief):
+    """A task whose parts share weights is exported and built again, though safetensors hold no tensor twice."""
+    small = "--data.series 80 --data.batch_size 8 --model.intensity_weight 1"
+    done(f"fit -c latent/periodic {small} {brief}")
+    checkpoint = "runs/latent/periodic/version_0/checkpoints/last.ckpt"
+    done(f"export --ckpt_path {checkpoint} --output net.safetensors")
+    one, other = of.load(checkpoint).state_dict(), of.load("net.safetensors").state_dict()
+    assert one.keys() == other.keys()
+    assert all(value.equal(other[name]) for name, value in one.items())

@@ -3,6 +3,7 @@
 import gc
 import warnings
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -132,6 +133,46 @@ def test_the_engine_computes_in_full_precision(solver: of.Solver, gradient: of.G
 
     for value, truth in zip(found(True), found(False), strict=True):
         assert torch.equal(value, truth)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["tensor", "tuple"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_state_that_autocast_made_is_solved_in_float32(dtype: torch.dtype, packed: bool) -> None:
+    """Behind a layer under autocast a solve starts in float32, with its steps, and none of the warnings of low dtypes."""
+    solver, y0 = Dopri5(1e-3, 1e-3), torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    start = y0.to(dtype)
+
+    def field(t: Tensor, y: Any) -> Any:
+        return tuple(-leaf * 3 for leaf in y) if packed else -y * 3
+
+    def found(y0: Tensor) -> of.Solution:
+        return of.solve(field, (y0, y0[:, :1]) if packed else y0, [0.0, 1.0], solver=solver, params=())
+
+    with torch.autocast("cpu", dtype):
+        solution = found(start)
+    exact = found(start.float())
+    for value, truth in zip(solution.y if packed else [solution.y], exact.y if packed else [exact.y], strict=True):
+        assert value.dtype == torch.float32
+        assert value.equal(truth)
+    assert solution.stats == exact.stats
+    plain = of.solve(lambda t, y: -y, start.to(torch.bfloat16), [0.0, 1.0], solver=RK4(num_steps=2), params=())
+    assert plain.y.dtype == torch.bfloat16  # without autocast a dtype is meant
+
+
+@pytest.mark.parametrize("divergence", [None, of.Hutchinson()], ids=["flow", "density"])
+def test_a_flow_behind_a_layer_under_autocast(divergence: of.Divergence | None) -> None:
+    """A flow takes as many evaluations behind a bfloat16 layer as from the same state in float32."""
+    flow, layer = of.Flow(Field(nn.Identity()), Dopri5(1e-3, 1e-3)), nn.Linear(4, 4)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = []
+        for start in (layer(torch.ones(8, 4)), layer(torch.ones(8, 4)).float()):
+            torch.manual_seed(0)
+            y = flow.trajectory(start, (0.0, 1.0), divergence=divergence).y
+            found.append((y if divergence is None else torch.cat([y[0].flatten(), y[1].flatten()]), flow.stats))
+    (value, stats), (truth, wanted) = found
+    assert value.equal(truth)
+    assert value.dtype == torch.float32
+    assert stats == wanted
 
 
 @pytest.mark.parametrize("solver", [Kvaerno5(1e-3, 1e-3), Rodas4(1e-3, 1e-3)], ids=lambda each: type(each).__name__)

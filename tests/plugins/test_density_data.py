@@ -604,10 +604,10 @@ def test_another_table_is_parsed_again(root: Path, other: np.ndarray) -> None:
 def test_a_folder_that_cannot_be_written_serves(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing can be kept, the text is parsed each time."""
 
-    def refuse(**_: object) -> None:
+    def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(download, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(download, "replacing", refuse)
     assert len(ready(root).train) == 49
     assert holdings(root) == [f"{NAME}.zip"]
 

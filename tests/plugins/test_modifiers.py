@@ -495,7 +495,9 @@ class TestNormed:
     def test_the_state_dict_is_clean(self) -> None:
         """Weights keep their names below `dynamics`, so that those of the bare field can be loaded; estimates come on top."""
         names = {f"dynamics.{name}" for name in mlp().state_dict()}
-        assert set(Normed(mlp()).state_dict()) == names | {f"norms.{number}.{name}" for number in (0, 1) for name in ("v", "image")}
+        assert set(Normed(mlp()).state_dict()) == names | {
+            f"norms.{number}.{name}" for number in (0, 1) for name in ("v", "image")
+        }
 
 
 @pytest.mark.parametrize(
