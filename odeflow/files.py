@@ -4,6 +4,7 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from odeflow.errors import OdeflowError
 
@@ -21,7 +22,7 @@ def replacing(path: str | Path) -> Generator[Path]:
         OdeflowError: It cannot be written.
     """
     path = Path(path)
-    part = path.with_name(f".{os.getpid()}-{path.name}")
+    part = path.with_name(f".{uuid4().hex}-{path.name}"  # others may write the same file)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
