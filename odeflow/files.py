@@ -22,7 +22,7 @@ def replacing(path: str | Path) -> Generator[Path]:
         OdeflowError: It cannot be written.
     """
     path = Path(path)
-    part = path.with_name(f".{uuid4().hex}-{path.name}"  # others may write the same file)
+    part = path.with_name(f".{uuid4().hex}-{path.name}")  # others may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
