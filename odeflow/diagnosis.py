@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,13 @@ from torch import Tensor, nn
 from odeflow.errors import GradientError, OdeflowError, SettingError, SolveError, StateError
 from odeflow.flow import Flow, solve
 from odeflow.gradient import Adjoint, Backprop, Checkpointed, Gradient, InterpolatedAdjoint, Reversible
+from odeflow.implicit import DiagonallyImplicit
 from odeflow.recording import leaves, mapped
-from odeflow.runge_kutta import AdaptiveRungeKutta
+from odeflow.registry import discover, look_up
+from odeflow.rosenbrock import Rosenbrock
 from odeflow.solver import Solution, Solver, Stats
 from odeflow.state import State
+from odeflow.stepper import AdaptiveStepper
 from odeflow.stepping import STIFF
 
 POWER_ITERATIONS = 30
@@ -41,6 +45,7 @@ class Diagnosis:
 
     Attributes:
         solver: The solver's class.
+        implicit: Whether it solves equations in each step, so that stability does not bound the steps.
         dtype: The state's dtype.
         span: (first time, last time).
         nfe: Evaluations of the field in the forward pass.
@@ -50,15 +55,17 @@ class Diagnosis:
         spectral_radius: The largest |λ| of ∂f/∂y that was found on the way, per unit of time.
         stiffness: h|λ|: that of `Stats`, or the largest step times `spectral_radius` where the solver's stages do not
             tell; None where it hides its steps.
-        reconstruction: ‖y₀ − ŷ₀‖ / ‖y₀‖, where ŷ₀ comes from solving back from the end.
-        error: ‖y − y*‖ / ‖y*‖ at the end, against a far tighter solve in float64.
+        reconstruction: ‖y₀ − ŷ₀‖ / ‖y₀‖, where ŷ₀ comes from solving back from the end; inf if that fails.
+        error: ‖y − y*‖ / ‖y*‖ at the end, against a far tighter solve in float64 by a solver of another class.
         wanted: The error that is asked for.
-        errors: The same error at each tolerance that was tried, loosest first: {rtol: (error, evaluations)}.
+        errors: The same error at each tolerance that was tried, loosest first: {rtol: (error, evaluations)}; (inf, 0)
+            where the solve failed.
         enough: The loosest tolerance whose error, and that of all tighter ones, is below `wanted`; None: none was.
         gradients: By the name of its class, how each gradient compares with Backprop.
     """
 
     solver: str
+    implicit: bool
     dtype: torch.dtype
     span: tuple[float, float]
     nfe: int
@@ -94,6 +101,8 @@ class Diagnosis:
         if self.stiffness is None:
             return lines
         lines.append(f"stiffness       step × largest eigenvalue = {self.stiffness:.2g}")
+        if self.implicit:
+            return lines
         fast = self.spectral_radius * abs(self.span[1] - self.span[0])
         if self.stiffness > STIFF and fast > 50:
             lines.append(
@@ -110,15 +119,12 @@ class Diagnosis:
     def _accuracy(self) -> list[str]:
         lines = [f"error           {self.error:.1e} at the end, {self.wanted:.0e} is wanted"]
         lines += [
-            f"                rtol {rtol:.0e}: {error:.1e}, {nfe} evaluations"
+            f"                rtol {rtol:.0e}: " + (f"{error:.1e}, {nfe} evaluations" if nfe else "the solve fails")
             for rtol, (error, nfe) in self.errors.items()
         ]
         if not self.errors:
-            advice = (
-                "Steps are of equal size: halve them until the error is small enough."
-                if self.error > self.wanted
-                else ""
-            )
+            steps = "Steps are of equal size: halve them" if self.accepted else "Set the solver's own options tighter"
+            advice = f"{steps} until the error is small enough." if self.error > self.wanted else ""
         elif self.enough is None:
             advice = "No tolerance that was tried is enough. Solve in float64, and look whether the field is smooth."
         elif self.error > self.wanted:
@@ -199,11 +205,11 @@ class _Patient:
         with torch.no_grad():
             solution = self._solve(self.flow.dynamics, self.y0, self.solver)
             end = _end(solution)
-            back = self._solve(self.flow.dynamics, end, self.solver, backwards=True)
-            truth = self._truth()
+            reconstruction = self._reconstruction(end)
+            truth, reference = self._truth()
             errors = self._errors(truth)
         stats = solution.stats
-        radius = self._spectral_radius()
+        radius = self._spectral_radius(reference)
         enough = None
         for rtol, (error, _) in reversed(errors.items()):
             if not error < wanted:
@@ -211,6 +217,7 @@ class _Patient:
             enough = rtol
         return Diagnosis(
             solver=type(self.solver).__name__,
+            implicit=isinstance(self.solver, DiagonallyImplicit | Rosenbrock),
             dtype=leaves(self.y0)[0].dtype,
             span=self.span,
             nfe=stats.nfe_forward,
@@ -219,58 +226,87 @@ class _Patient:
             largest_step=stats.largest_step,
             spectral_radius=radius,
             stiffness=_stiffness(stats, radius),
-            reconstruction=_relative(_end(back), self.y0),
+            reconstruction=reconstruction,
             error=_relative(mapped(_double, end), truth),
             wanted=wanted,
             errors=errors,
             enough=enough,
-            gradients=self._gradients(),
+            gradients=self._gradients(reference),
         )
 
     def _solve(self, field: nn.Module, y0: State, solver: Solver, *, backwards: bool = False) -> Solution:
         t = self.span[::-1] if backwards else self.span
         return solve(field, y0, t, solver=solver, params=())
 
-    def _at(self, rtol: float) -> Solver:
-        """The flow's solver at another tolerance, atol in proportion."""
-        solver = copy.copy(self.solver)
-        assert isinstance(solver, AdaptiveRungeKutta)
-        solver.rtol, solver.atol = rtol, rtol * (self.solver.atol / self.solver.rtol if self.solver.rtol else 1.0)  # pyright: ignore[reportAttributeAccessIssue]
-        return solver
-
-    def _truth(self) -> State:
-        """The state at the end: by far tighter tolerances, or by smaller steps."""
+    def _reconstruction(self, end: State) -> float:
+        """How far from its input the flow comes back to; inf where it cannot be solved back."""
         try:
-            if isinstance(self.solver, AdaptiveRungeKutta):
-                return _end(self._solve(self.exact.dynamics, self.start, self._at(1e-11)))
-            settings = dict(self.solver.remembered_spec["init_args"])
-            if "num_steps" not in settings:
-                return _end(self._solve(self.exact.dynamics, self.start, self.solver))
-            steps = settings["num_steps"] or math.ceil(abs(self.span[1] - self.span[0]) / settings["step_size"])
-            finer = type(self.solver)(**{**settings, "step_size": None, "num_steps": 8 * steps})
-            return _end(self._solve(self.exact.dynamics, self.start, finer))
-        except OdeflowError:
-            raise
-        except (RuntimeError, TypeError) as problem:  # the dynamics may have settled on float32
-            raise SolveError(f"the dynamics do not work in float64: {str(problem).partition(chr(10))[0]}") from problem
+            back = self._solve(self.flow.dynamics, end, self.solver, backwards=True)
+        except SolveError:
+            return math.inf
+        return _relative(_end(back), self.y0)
+
+    def _at(self, rtol: float) -> AdaptiveStepper:
+        """The flow's solver at another tolerance, atol in proportion; built again, for what follows from them."""
+        own = self.solver
+        assert isinstance(own, AdaptiveStepper)
+        tolerances: dict[str, Any] = {"rtol": rtol, "atol": rtol * (own.atol / own.rtol if own.rtol else 1.0)}
+        return type(own)(**{**own.remembered_spec["init_args"], **tolerances})
+
+    def _references(self) -> Iterator[Solver]:
+        """Solvers of other classes than the flow's, at far tighter tolerances: for easy equations, then for stiff ones.
+
+        So the error of the flow's solver is seen even where its own error estimate is wrong.
+        """
+        discover()
+        size = math.sqrt(sum(float(leaf.square().sum()) for leaf in leaves(self.start)))
+        entries = sum(leaf.numel() for leaf in leaves(self.start))
+        scale = size / math.sqrt(max(entries, 1)) or 1.0
+        for names, rtol in ((("Dopri8", "Dopri5"), 1e-11), (("Kvaerno5", "Rodas4"), 1e-9)):
+            name = next(name for name in names if name != type(self.solver).__name__)
+            own = {"per_sample": True} if self.solver.per_sample and rtol == 1e-11 else {}
+            yield look_up("solver", name)(rtol=rtol, atol=rtol * scale / 10, step_at=self.solver.step_at, **own)  # pyright: ignore[reportReturnType]
+
+    def _truth(self) -> tuple[State, Solver]:
+        """The state at the end in float64, and which of the references found it.
+
+        Raises:
+            SolveError: None could.
+        """
+        problem: OdeflowError | None = None
+        for reference in self._references():
+            try:
+                return _end(self._solve(self.exact.dynamics, self.start, reference)), reference
+            except SolveError as refusal:
+                problem = problem or refusal
+            except OdeflowError:
+                raise
+            except (RuntimeError, TypeError) as raised:  # the dynamics may have settled on float32
+                reason = str(raised).partition(chr(10))[0]
+                raise SolveError(f"the dynamics do not work in float64: {reason}") from raised
+        assert problem is not None
+        raise problem
 
     def _errors(self, truth: State) -> dict[float, tuple[float, int]]:
         """By tolerance: the error in the flow's own dtype, and the evaluations."""
         found: dict[float, tuple[float, int]] = {}
-        if not isinstance(self.solver, AdaptiveRungeKutta):
+        if not isinstance(self.solver, AdaptiveStepper):
             return found
         tightest = 1e-9 if leaves(self.y0)[0].dtype == torch.float64 else 1e-6
         for rtol in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9):
             if rtol >= tightest:
-                solution = self._solve(self.flow.dynamics, self.y0, self._at(rtol))
-                found[rtol] = _relative(mapped(_double, _end(solution)), truth), solution.stats.nfe_forward
+                try:
+                    solution = self._solve(self.flow.dynamics, self.y0, self._at(rtol))
+                    found[rtol] = _relative(mapped(_double, _end(solution)), truth), solution.stats.nfe_forward
+                except SolveError:
+                    found[rtol] = math.inf, 0
         return found
 
-    def _spectral_radius(self) -> float:
+    def _spectral_radius(self, reference: Solver) -> float:
         """The largest |λ| of ∂f/∂y at the start, halfway and at the end, by power iteration of its products."""
         t0, t1 = self.span
         with torch.no_grad():
-            y = solve(self.exact.dynamics, self.start, (t0, (t0 + t1) / 2, t1), solver=self.solver, params=()).y
+            y = solve(self.exact.dynamics, self.start, (t0, (t0 + t1) / 2, t1), solver=reference, params=()).y
         rows = [tuple(leaf[number] for leaf in leaves(y)) for number in range(3)]
         times = (t0, (t0 + t1) / 2, t1)
         return max(self._radius(time, row) for time, row in zip(times, rows, strict=True))
@@ -295,12 +331,16 @@ class _Patient:
         late = growth[POWER_ITERATIONS // 2 :]  # a pair of complex eigenvalues makes single growths oscillate
         return math.exp(sum(math.log(max(each, 1e-300)) for each in late) / len(late))
 
-    def _gradients(self) -> dict[str, GradientReport]:
-        truth, _ = self._gradient(Backprop())
+    def _gradients(self, reference: Solver) -> dict[str, GradientReport]:
+        """Each gradient against Backprop, through the reference where autograd does not see the flow's solver."""
+        try:
+            truth, _ = self._gradient(Backprop(), self.solver)
+        except GradientError:
+            truth, _ = self._gradient(Backprop(), reference)
         found: dict[str, GradientReport] = {}
         for gradient in (Checkpointed(), Adjoint(), InterpolatedAdjoint(), Reversible()):
             try:
-                value, nfe = self._gradient(gradient)
+                value, nfe = self._gradient(gradient, self.solver)
                 error = float((value - truth).norm() / truth.norm().clamp_min(1e-300))
                 report = GradientReport(error, nfe)
             except (GradientError, SolveError, StateError) as problem:
@@ -308,13 +348,13 @@ class _Patient:
             found[type(gradient).__name__] = report
         return found
 
-    def _gradient(self, gradient: Gradient) -> tuple[Tensor, int]:
+    def _gradient(self, gradient: Gradient, solver: Solver) -> tuple[Tensor, int]:
         """(∂L/∂y₀ and ∂L/∂θ in a row, evaluations backwards) of a random linear loss of the state at the end."""
         starts = [leaf.detach().clone().requires_grad_() for leaf in leaves(self.start)]
         field = self.exact.dynamics
         params = [param for param in field.parameters() if param.requires_grad]
         y0 = tuple(starts) if isinstance(self.start, tuple) else starts[0]
-        solution = solve(field, y0, self.span, solver=self.solver, gradient=gradient)
+        solution = solve(field, y0, self.span, solver=solver, gradient=gradient)
         generator = torch.Generator().manual_seed(1)
         ends = leaves(_end(solution))
         weights = [torch.randn(end.shape, generator=generator, dtype=end.dtype) for end in ends]

@@ -52,7 +52,7 @@ class Spiral(nn.Module):
         """(B, 2) ↦ (B, 2)."""
         square = y.square().sum(-1, keepdim=True)
         turned = torch.stack((-y[..., 1], y[..., 0]), -1)
-        rate = self.shrink * t if self.timed else self.shrink
+        rate = self.shrink * t[..., None] if self.timed else self.shrink
         return square * (self.turn * turned - rate * y)
 
 

@@ -1,12 +1,17 @@
 """Laws of diagnose: its numbers are those of the equation, its words follow from them."""
 
+import inspect
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 import odeflow as of
+from odeflow.registry import plugins
+from odeflow.testing import PARTICLE, SPIRAL
 from odeflow_dynamics import MLP
-from odeflow_solvers import RK4, Dopri5, TorchDiffEq
+from odeflow_solvers import RK4, CashKarp45, Dopri5, Dopri8, Euler, TorchDiffEq, Trapezoid
 
 
 class Relaxing(of.Dynamics):
@@ -39,6 +44,43 @@ def test_numbers_are_those_of_the_equation() -> None:
     assert "Accuracy chooses the steps" in str(found)
 
 
+def rough(cls: type[of.Solver]) -> of.Solver:
+    """The solver with few steps or loose tolerances."""
+    options = inspect.signature(cls).parameters
+    if "order" in options:
+        return cls(order=3, num_steps=16)
+    if "num_steps" in options:
+        return cls(num_steps=16)
+    return cls(rtol=1e-2, atol=1e-2)
+
+
+ROUGH = [rough(cls) for cls in plugins("solver").values() if cls.__module__.startswith("odeflow_solvers")]
+OTHERS = [Dopri5(1e-3, 1e-3, per_sample=True), Dopri8(1e-6, 1e-6), TorchDiffEq("rk4", options={"step_size": 0.2})]
+
+
+@pytest.mark.parametrize("solver", [*ROUGH, *OTHERS], ids=lambda solver: type(solver).__name__)
+def test_the_error_is_the_true_one(solver: of.Solver) -> None:
+    """The error that is reported of any solver is that against the known solution, within a factor of 3."""
+    problem = PARTICLE if isinstance(solver, of.Symplectic) else SPIRAL
+    flow = of.Flow(problem.field, solver, t0=problem.t0, t1=problem.t1)
+    y0, truth = problem.solution(problem.t0), problem.solution(problem.t1)
+    with torch.no_grad():
+        error = float((flow(y0) - truth).norm() / truth.norm())
+    assert error > 1e-9
+    assert error / 3 < of.diagnose(flow, y0).error < 3 * error
+
+
+def test_what_cannot_be_solved_is_reported() -> None:
+    """Tolerances at which the solve fails, and a way back that does, are lines of the report and end nothing."""
+    solver = CashKarp45(1e-2, 1e-2, max_steps=40)
+    flow = of.Flow(SPIRAL.field, solver, t0=SPIRAL.t0, t1=SPIRAL.t1)
+    found = of.diagnose(flow, SPIRAL.solution(SPIRAL.t0))
+    assert found.errors[1e-9] == (math.inf, 0)
+    assert "rtol 1e-09: the solve fails" in str(found)
+    steep = of.Flow(SPIRAL.field, Euler(num_steps=16), t0=SPIRAL.t0, t1=SPIRAL.t1)
+    assert of.diagnose(steep, SPIRAL.solution(SPIRAL.t0)).reconstruction == math.inf
+
+
 def test_enough_is_the_loosest_tolerance_that_keeps_the_error() -> None:
     """Solving at it, the error is below what is wanted; a tenfold looser tolerance was not enough."""
     torch.manual_seed(0)
@@ -66,6 +108,22 @@ def test_a_stiff_problem_is_called_so() -> None:
     assert "the problem is stiff. Use an implicit solver" in str(found)
     assert not found.reconstruction < 1e-3
     assert "Adjoint reconstructs the state, and is wrong here" in str(found)
+
+
+def test_implicit_solvers_are_not_told_to_be_implicit() -> None:
+    """Of an implicit solver's steps nothing is said of stability, which does not bound them."""
+    found = of.diagnose(of.Flow(Relaxing(300.0).double(), Trapezoid(num_steps=4)), torch.ones(1, 2).double())
+    assert found.stiffness == pytest.approx(75, rel=1e-2)
+    assert "stability" not in str(found).lower()
+
+
+def test_solvers_outside_of_autograd() -> None:
+    """The gradients of scipy's methods are judged too, against Backprop through another solver."""
+    torch.manual_seed(0)
+    solver = TorchDiffEq("scipy_solver", 1e-7, 1e-7, options={"solver": "RK45"})
+    found = of.diagnose(of.Flow(MLP(2), solver), torch.randn(3, 2))
+    assert found.gradients["Adjoint"].error == pytest.approx(0, abs=1e-5)
+    assert "scipy computes outside autograd" in found.gradients["Checkpointed"].refusal
 
 
 def test_equal_steps_tuples_and_hidden_steps() -> None:
