@@ -19,8 +19,9 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow.registry import look_up, plugins
+from odeflow.stepper import AdaptiveStepper
 
-ADAPTIVE = [name for name, cls in plugins("solver").items() if "rtol" in cls.__init__.__annotations__]
+ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, AdaptiveStepper)]
 EXPLICIT = [name for name, cls in plugins("solver").items() if issubclass(cls, of.AdaptiveRungeKutta)]
 SHAPES: list[list[tuple[int, ...]]] = [
     [()],
@@ -138,11 +139,7 @@ def outcome(case: Case) -> str:
         for shape in case.shapes
     ]
     start = float(times[0])
-    options: dict[str, Any] = (
-        {"options": {"max_num_steps": 500}} if case.solver == "TorchDiffEq" else {"max_steps": 500}
-    )
-    if case.per_sample and case.solver in EXPLICIT:
-        options["per_sample"] = True
+    options = {"per_sample": True} if case.per_sample and case.solver in EXPLICIT else {}
 
     def slope(t: Tensor, y: Tensor) -> Tensor:
         s = (t.to(y) - start) / case.span
@@ -154,7 +151,7 @@ def outcome(case: Case) -> str:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
-            solver = look_up("solver", case.solver)(rtol=case.rtol, atol=case.atol, **options)
+            solver = look_up("solver", case.solver)(rtol=case.rtol, atol=case.atol, max_steps=500, **options)
             solution = of.solve(
                 field, tuple(y0) if tuples else y0[0], times, solver=solver, params=(), dense=case.dense
             )
