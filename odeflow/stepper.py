@@ -179,7 +179,7 @@ class AdaptiveStepper(Stepper):
         """Order q of the weaker of the two solutions whose difference is the error."""
 
     def time_resolution(self, span: float) -> float:
-        return 10 * max(self.rtol, self.atol) * span
+        return 10 * (self.rtol or self.atol) * span
 
     def starting_with(self, first_step: float) -> Self:
         """This solver with another first step."""

@@ -160,6 +160,8 @@ class ErrorControl(StepControl):
     def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
         """Chooses the first step (Hairer, Nørsett & Wanner, II.4, "Starting Step Size").
 
+        Time is measured in |y|/|f| there, so that the choice is the same in any unit of time.
+
         Raises:
             SolveError: The field is not finite at the start.
             SettingError: The norm needs samples, and the state has none.
@@ -183,14 +185,15 @@ class ErrorControl(StepControl):
         self.size_of_y = size_of_y
         h = self.first_step
         if h is None:
-            trial = 0.01 * size / speed if min(size, speed) > 1e-5 else 1e-6
-            trial = math.copysign(min(trial, abs(end - t)), end - t)
+            usual = min(size, speed * self.span) > 1e-5
+            unit = size / speed if usual else self.span
+            trial = math.copysign(min((0.01 if usual else 1e-6) * unit, self.span), end - t)
             with torch.no_grad():
                 change = stages.evaluate(t + trial, y.add(slope, alpha=trial)) - slope
-            steepest = max(speed, self._scaled(change, size_of_y) / abs(trial))
+            steepest = max(speed, self._scaled(change, size_of_y) / abs(trial) * unit) * unit
             h = 100 * abs(trial)
             if steepest > 1e-15:
-                h = min(h, (0.01 / steepest) ** (1 / (stages.order + 1)))
+                h = min(h, unit * (0.01 / steepest) ** (1 / (stages.order + 1)))
         self.h = math.copysign(min(max(h, self.min_step), self.span, self.max_step), end - t)
         self.least = SMALLEST_PART * abs(self.h)
 

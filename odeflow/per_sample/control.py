@@ -81,11 +81,13 @@ class OwnControl:
         if joint.first_step is not None:
             h = torch.full_like(start, joint.first_step)
         else:
-            trial = (0.01 * size / speed).where(torch.minimum(size, speed) > 1e-5, 1e-6).minimum(distance)
+            usual = torch.minimum(size, speed * distance) > 1e-5
+            unit = (size / speed).where(usual, distance)
+            trial = (0.01 * unit).where(usual, 1e-6 * unit).minimum(distance)
             ahead = trial * direction
             change = clocks.evaluate(start + ahead, y + first * column(ahead, y), window) - first
-            steepest = torch.maximum(speed, rms(change / scale) / trial)
-            largest = (0.01 / steepest).pow(1 / (self.order + 1)).where(steepest > 1e-15, math.inf)
+            steepest = torch.maximum(speed, rms(change / scale) / trial * unit) * unit
+            largest = (unit * (0.01 / steepest).pow(1 / (self.order + 1))).where(steepest > 1e-15, math.inf)
             h = torch.minimum(100 * trial, largest)
         h = h.clamp_min(joint.min_step).minimum(distance).clamp_max(joint.max_step)
         self.least = SMALLEST_PART * h

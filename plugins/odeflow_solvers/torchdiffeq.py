@@ -77,7 +77,7 @@ class TorchDiffEq(of.Solver):
             self.order = SCIPY_ORDERS[name]
 
     def time_resolution(self, span: float) -> float:
-        return 10 * max(self.rtol, self.atol) * span
+        return 10 * (self.rtol or self.atol) * span
 
     def integrate(
         self,

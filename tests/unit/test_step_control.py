@@ -74,17 +74,32 @@ def test_pi_is_smoother_where_stability_bounds_the_steps() -> None:
     assert smooth.nfe_forward < elementary.nfe_forward
 
 
-def test_first_step_has_the_exponent_of_the_order_of_the_method() -> None:
-    """The first step is (0.01 / max(|f|, |f′|))^(1/(p + 1)) in the norm of the tolerances."""
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+def test_first_step_has_the_exponent_of_the_order_of_the_method(unit: float) -> None:
+    """In units of |y|/|f| it is (0.01 / max(|f|, |f′|))^(1/(p + 1)) in the norm of the tolerances."""
     tolerance = 1e-6
     y0 = torch.ones(1, 1, dtype=D)
-    control = Dopri5(tolerance, tolerance).control(0.0, 10.0)
-    stages = ValueStages(Dopri5.tableau, lambda t, y: -3 * y, y0)
-    control.start(stages, 0.0, y0, 10.0)
-    scale = 2 * tolerance
-    trial = 0.01 / 3
-    steepest = max(3 / scale, 9 * trial / scale / trial)
-    assert control.h == pytest.approx((0.01 / steepest) ** (1 / 6), rel=1e-9)
+    control = Dopri5(tolerance, tolerance).control(0.0, 10.0 * unit)
+    stages = ValueStages(Dopri5.tableau, lambda t, y: -3 * y / unit, y0)
+    control.start(stages, 0.0, y0, 10.0 * unit)
+    assert control.h == pytest.approx(unit / 3 * (0.01 * 2 * tolerance) ** (1 / 6), rel=1e-9)
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_steps_do_not_depend_on_the_unit_of_time(name: str, per_sample: bool) -> None:
+    """The same problem in other units is solved by as many steps, as exactly."""
+    ends: list[Tensor] = []
+    counts: set[int] = set()
+    for unit in (2.0**-40, 1.0, 2.0**40):
+        solver = look_up("solver", name)(1e-5, 1e-8, per_sample=per_sample)
+        solution = of.solve(lambda t, y, unit=unit: -3 * y / unit, ONE, [0.0, unit], solver=solver, params=())
+        ends.append(solution.y[-1])
+        counts.add(solution.stats.accepted)
+    assert len(counts) == 1
+    assert torch.allclose(ends[0], ends[1], rtol=1e-12)
+    assert torch.allclose(ends[2], ends[1], rtol=1e-12)
+    assert float(ends[1]) == pytest.approx(math.exp(-3), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
