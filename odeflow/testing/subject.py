@@ -77,7 +77,7 @@ def stepping(solver: type[Solver] | Solver | Callable[[float], Solver]) -> Calla
         settings.pop("num_steps", None)
         return lambda h: cls(**{**settings, "step_size": h})
     if {"rtol", "atol", "first_step", "max_step"} <= arguments.keys():
-        forced = {"rtol": 1e6, "atol": 1e6}
+        forced = {"rtol": 0.9, "atol": 1e6}
         if "newton_tol" in arguments:  # as part of rtol and atol
             forced["newton_tol"] = 1e-20
         return lambda h: cls(**{**settings, **forced, "first_step": h, "max_step": h})

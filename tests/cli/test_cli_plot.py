@@ -373,7 +373,10 @@ def test_help_tells_the_kinds_and_their_options(done):
         ("statistics -c digits/ode_net", "odeflow plot needs what was trained: --ckpt_path FILE, or -c NAME --weights"),
         ("statistics --ckpt_path", "--ckpt_path needs a value"),
         ("statistics --ckpt_path gone.ckpt", "there is no checkpoint gone.ckpt"),
-        ("statistics --ckpt_path best", "which checkpoint is the best one, only the run itself knows; name its file"),
+        (
+            "statistics --ckpt_path best",
+            "--ckpt_path best: of which runs? Give their recipe by -c NAME, or name the file",
+        ),
         (
             "statistics --ckpt_path LAST --tolerance 1",
             "no option named 'tolerance'. Did you mean tolerances?  "

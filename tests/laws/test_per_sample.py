@@ -79,8 +79,11 @@ def test_a_sample_goes_as_if_alone(name: str, times: str) -> None:
     tolerance = 1e-6 if cls.order > 2 else 1e-3
     t = torch.linspace(0, 3, 40, dtype=D).expand(5, -1) if times == "common" else own_times(times == "backwards")
     batch = solved(field, states(), t[0] if times == "common" else t, cls(tolerance, tolerance, per_sample=True))
-    rounding = 1e-12 if cls.order < 8 else 1e-10  # of its error estimates, which are tiny, and so of its steps' sizes
-    for by, difference in ((cls(tolerance, tolerance, per_sample=True), rounding), (cls(tolerance, tolerance), 1e-10)):
+    rounding = 1e-12 if cls.order < 8 else 1e-8  # of its error estimates, which are tiny, and so of its steps' sizes
+    for by, difference in (
+        (cls(tolerance, tolerance, per_sample=True), rounding),
+        (cls(tolerance, tolerance), max(1e-10, rounding)),
+    ):
         alone = [solved(field, y[None], row, by) for y, row in zip(states(), t, strict=True)]
         assert torch.allclose(batch.y, torch.cat([one.y for one in alone], 1), rtol=0, atol=difference)
         assert_same_steps(batch.stats, [one.stats for one in alone])
@@ -92,8 +95,8 @@ def assert_same_steps(batch: of.Stats, stats: list[of.Stats]) -> None:
     assert batch.rejected_per_sample.tolist() == [one.rejected for one in stats]
     assert len({one.accepted for one in stats}) > 1
     assert batch.accepted + batch.rejected == max(one.accepted + one.rejected for one in stats)
-    assert batch.smallest_step == pytest.approx(min(one.smallest_step for one in stats), rel=1e-6)
-    assert batch.largest_step == pytest.approx(max(one.largest_step for one in stats), rel=1e-6)
+    assert batch.smallest_step == pytest.approx(min(one.smallest_step for one in stats), rel=1e-5)
+    assert batch.largest_step == pytest.approx(max(one.largest_step for one in stats), rel=1e-5)
 
 
 def test_van_der_pol_takes_a_third_of_the_joint_steps() -> None:

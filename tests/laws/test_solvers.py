@@ -81,7 +81,8 @@ def test_order_of_fixed_steps(name: str) -> None:
 def test_order_of_adaptive_solvers_at_forced_steps(name: str) -> None:
     """With the step size held fixed by its bounds, an adaptive pair has the order of its higher solution."""
     cls = look_up("solver", name)
-    errors = [error_at_end(forced(cls, h), t0=-2, t1=1) for h in steps_above_rounding(cls.order)]
+    coarser = 2 if issubclass(cls, of.AdaptiveImplicitRungeKutta) else 1  # Newton's iteration rounds, too
+    errors = [error_at_end(forced(cls, coarser * h), t0=-2, t1=1) for h in steps_above_rounding(cls.order)]
     assert slope(errors) == pytest.approx(cls.order, abs=0.3)
 
 
@@ -109,7 +110,7 @@ def test_a_step_is_torchdiffeqs(name: str, pendulum: torch.nn.Module) -> None:
     cls, method, h = look_up("solver", name), SAME_IN_TORCHDIFFEQ[name], 0.3
     y0 = torch.randn(5, 3, dtype=D, generator=torch.Generator().manual_seed(0))
     options = {"step_size": h} if name in FIXED else {"first_step": torch.tensor(h, dtype=D)}
-    theirs = look_up("solver", "TorchDiffEq")(method, 1e3, 1e3, options)
+    theirs = look_up("solver", "TorchDiffEq")(method, 0.9, 1e3, options)
     with torch.no_grad():
         ours, wanted = (of.solve(pendulum, y0, [0.2, 0.2 + h], solver=each) for each in (forced(cls, h), theirs))
     assert ours.stats.accepted == 1

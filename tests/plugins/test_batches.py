@@ -57,10 +57,14 @@ def test_times_may_repeat_be_whole_and_run_backwards(
 
 
 def test_seconds_since_1970_are_no_trouble() -> None:
-    """Times in float64 or whole numbers keep their differences; float32 cannot, nor segments that begin there in it."""
+    """Times in float64 or whole numbers keep their differences; float32 cannot, nor segments that begin there in it.
+
+    Of a field that depends on them, a warning says that it gets them in float32.
+    """
     later = (1.7e9, 1.7e9 + 1, 1.7e9 + 2)
     for dtype in (D, torch.int64):
-        assert float(decaying().loss(observed(*later, dtype=dtype), "train").detach()) < 1e-5
+        with pytest.warns(UserWarning, match="the field gets its time in the dtype of the state"):
+            assert float(decaying().loss(observed(*later, dtype=dtype), "train").detach()) < 1e-5
     with pytest.raises(of.DataError, match=r"needs different times; got \[1\.7e\+09, 1\.7e\+09, 1\.7e\+09\]"):
         decaying().loss(observed(*later), "train")
     with pytest.raises(of.DataError, match=r"which torch\.float32 rounds by up to 1.* Count times from the first"):

@@ -134,7 +134,8 @@ MAKE: dict[str, Callable[[], pl.LightningDataModule]] = {
 
 def test_every_plugin_is_there() -> None:
     """The list below is whole: a new data plugin is resumed in this test or needs published files."""
-    assert set(plugins("data")) == OPTIONS.keys() | FILES
+    shipped = {name for name, cls in plugins("data").items() if cls.__module__.startswith("odeflow_data.")}
+    assert shipped == OPTIONS.keys() | FILES
 
 
 @pytest.mark.parametrize("stop", [4, 6])
