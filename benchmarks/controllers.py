@@ -14,8 +14,8 @@ from stiff_problems import van_der_pol
 from torch import Tensor
 
 import odeflow as of
-from odeflow.controller import GAINS
-from odeflow.registry import discover, look_up
+from odeflow.engine.loop.controller import GAINS
+from odeflow.plugin.registry import discover, look_up
 
 
 def pulled(t: Tensor, y: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from initial_value import D, InitialValueProblem, states
 from torch import Tensor
 
 import odeflow as of
-from odeflow.registry import discover, look_up
+from odeflow.plugin.registry import discover, look_up
 
 SOLVERS = ("Dopri5", "Tsit5", "Dopri8", "Dopri8/error_per=span")
 """What is behind the stroke is an option of the solver."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 import odeflow as of
-from odeflow.registry import discover, plugins
+from odeflow.plugin.registry import discover, plugins
 from odeflow.testing import PARTICLE, SPIRAL, observed_order
 
 FAMILIES: dict[type[of.Solver], str] = {

@@ -22,7 +22,7 @@ from compare import table
 from torch import Tensor
 
 import odeflow as of
-from odeflow.per_sample import stepping
+from odeflow.engine.loop.per_sample import stepping
 from odeflow_dynamics import MLP
 from odeflow_solvers import Dopri5
 

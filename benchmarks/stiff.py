@@ -13,7 +13,7 @@ from initial_value import InitialValueProblem, states
 from stiff_problems import problems
 
 import odeflow as of
-from odeflow.registry import discover, look_up
+from odeflow.plugin.registry import discover, look_up
 
 TIGHTEST = 1e-13
 

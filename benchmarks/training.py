@@ -15,9 +15,9 @@ import torch
 from compare import peak_bytes, table
 from torch import Tensor
 
-from odeflow import registry
-from odeflow.cli.request import Request
 from odeflow.cli.run import Command, prepared
+from odeflow.config.request import Request
+from odeflow.plugin import registry
 
 HEADER = ("recipe", "parameters", "step, ms", "epoch, s", "peak MB", "NFE forward + backward")
 

@@ -24,8 +24,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 import odeflow as of
-from odeflow.registry import discover, look_up
-from odeflow.stepper import AdaptiveStepper
+from odeflow.engine.loop.stepper import AdaptiveStepper
+from odeflow.plugin.registry import discover, look_up
 
 DETEST = {problem.name: problem for problem in detest_problems.problems()}
 STIFF = {problem.name: problem for problem in stiff_problems.problems()}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from odeflow import registry
+from odeflow.plugin import registry
 
 registry.discover()
 SHARED = Path(__file__).parents[2] / "shared"

@@ -42,7 +42,11 @@ def test_below_task_there_is_no_lightning(file: Path) -> None:
         return
     found = imports(file)
     assert not {name for name in found if name.split(".")[0] in LIGHTNING}
-    assert not {name for name in found if name in {"odeflow.task", "odeflow.data", "odeflow.callbacks"}}
+    assert not {
+        name
+        for name in found
+        if name in {"odeflow.training.task", "odeflow.training.data", "odeflow.training.callbacks"}
+    }
 
 
 def test_import_is_cheap() -> None:

@@ -16,8 +16,8 @@ import torch
 from matplotlib.figure import Figure
 
 import odeflow as of
-from odeflow import checkpoint
-from odeflow.registry import build
+from odeflow.plugin.registry import build
+from odeflow.training import checkpoint
 from odeflow_data import ToyDensity
 from odeflow_tasks import Density
 from runs import newest

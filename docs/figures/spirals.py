@@ -15,8 +15,8 @@ import torch
 from matplotlib.figure import Figure
 
 import odeflow as of
-from odeflow import checkpoint
-from odeflow.registry import build
+from odeflow.plugin.registry import build
+from odeflow.training import checkpoint
 from odeflow_data import BidirectionalSpirals
 from odeflow_tasks import LatentODE
 from runs import newest

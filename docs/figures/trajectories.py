@@ -18,8 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import odeflow as of
-from odeflow import checkpoint
-from odeflow.registry import build
+from odeflow.plugin.registry import build
+from odeflow.training import checkpoint
 from odeflow_tasks import Trajectory
 from runs import newest
 

@@ -16,10 +16,12 @@ from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from odeflow import recipes, registry, schedule
+from odeflow.config import recipes
 from odeflow.errors import OdeflowError, PluginError, SettingError
-from odeflow.plain import class_spec, mapping, sequence, shown
-from odeflow.plugin import Plugin, import_path
+from odeflow.plugin import registry
+from odeflow.plugin.plugin import Plugin, import_path
+from odeflow.plugin.spec import class_spec, mapping, sequence, shown
+from odeflow.training import schedule
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 INSIDE = ("init_args", "dict_kwargs")

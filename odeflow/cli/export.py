@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from odeflow import checkpoint, weights
 from odeflow.cli.options import Options
 from odeflow.errors import SettingError
-from odeflow.task import stored_units
+from odeflow.training import checkpoint, weights
+from odeflow.training.task import stored_units
 
 
 def export(words: list[str]) -> int:

@@ -78,6 +78,6 @@ def _dispatch(words: list[str]) -> int:
         from odeflow.cli.plugins import plugins
 
         return plugins(rest)
-    from odeflow.registry import unknown
+    from odeflow.plugin.registry import unknown
 
     raise OdeflowError(unknown("command", command, COMMANDS))

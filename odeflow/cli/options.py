@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from odeflow import registry
 from odeflow.errors import OdeflowError
+from odeflow.plugin import registry
 
 
 class Options(argparse.ArgumentParser):

@@ -16,16 +16,19 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from odeflow import draw, measure, registry
+from odeflow.analysis import measure
+from odeflow.analysis import plots as draw
+from odeflow.analysis.measure import Effort
+from odeflow.analysis.plots import Epoch, Tested
+from odeflow.analysis.replay import flows, record
 from odeflow.cli.run import Command
-from odeflow.cnf import CNF
-from odeflow.draw import Epoch, Tested
-from odeflow.errors import DataError, SettingError, SolveError, StateError
-from odeflow.measure import Effort
-from odeflow.plain import sequence
-from odeflow.recording import flows, record
-from odeflow.solver import Solver
-from odeflow.task import Task
+from odeflow.density.cnf import CNF
+from odeflow.engine.output.solution import SolveError
+from odeflow.engine.solver import Solver
+from odeflow.errors import DataError, SettingError, StateError
+from odeflow.plugin import registry
+from odeflow.plugin.spec import sequence
+from odeflow.training.task import Task
 
 REFERENCE, TIGHTER = "Dopri5", 100
 """The solver that counts as exact, and by how much its tolerance is below the smallest that is measured."""

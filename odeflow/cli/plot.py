@@ -12,14 +12,15 @@ from matplotlib import animation
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from odeflow import checkpoint, registry
+from odeflow.analysis.replay import flows
 from odeflow.cli import picture
 from odeflow.cli.options import Options, count, run_of
-from odeflow.cli.request import Request
 from odeflow.cli.run import Command, prepared
+from odeflow.config.request import Request
 from odeflow.errors import CheckpointError, DataError, OdeflowError, RecipeError, SettingError
-from odeflow.files import replacing
-from odeflow.recording import flows
+from odeflow.plugin import registry
+from odeflow.training import checkpoint
+from odeflow.training.files import replacing
 
 KINDS = {
     "statistics": "error, time and backward evaluations against forward ones, and evaluations over training",

@@ -6,10 +6,10 @@ import inspect
 from rich.console import Console
 from rich.table import Table
 
-from odeflow import registry
-from odeflow.cli.request import Request
+from odeflow.config.request import Request
 from odeflow.errors import PluginError
-from odeflow.plugin import Plugin, import_path
+from odeflow.plugin import registry
+from odeflow.plugin.plugin import Plugin, import_path
 
 
 def plugins(words: list[str]) -> int:

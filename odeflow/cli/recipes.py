@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
-from odeflow import recipes as shelf
+from odeflow.config import recipes as shelf
 from odeflow.errors import RecipeError
 
 

@@ -18,8 +18,16 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
 
-from odeflow import checkpoint, recipes, registry, weights
-from odeflow.callbacks import (
+from odeflow.cli import explain
+from odeflow.cli.family import end_with_parent
+from odeflow.config import recipes
+from odeflow.config.request import Request
+from odeflow.errors import CheckpointError, OdeflowError, PluginError, SettingError
+from odeflow.plugin import registry
+from odeflow.plugin.plugin import import_path
+from odeflow.plugin.spec import class_spec, mapping, sequence
+from odeflow.training import checkpoint, weights
+from odeflow.training.callbacks import (
     Figures,
     Interruption,
     LastCheckpoint,
@@ -29,16 +37,10 @@ from odeflow.callbacks import (
     SolverStatistics,
     run_folder,
 )
-from odeflow.cli import explain
-from odeflow.cli.family import end_with_parent
-from odeflow.cli.request import Request
-from odeflow.data import DataModule
-from odeflow.errors import CheckpointError, OdeflowError, PluginError, SettingError
-from odeflow.files import replacing
-from odeflow.plain import class_spec, mapping, sequence
-from odeflow.plugin import import_path
-from odeflow.schedule import OneCycle
-from odeflow.task import Task
+from odeflow.training.data import DataModule
+from odeflow.training.files import replacing
+from odeflow.training.schedule import OneCycle
+from odeflow.training.task import Task
 
 LINKS = ("num_classes", "channels", "dim", "shape")
 """Sizes that data announce and tasks take."""

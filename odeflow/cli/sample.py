@@ -10,12 +10,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from odeflow import checkpoint, draw
+from odeflow.analysis import plots as draw
 from odeflow.cli.options import Options, count, run_of
 from odeflow.errors import SettingError
-from odeflow.files import replacing
-from odeflow.task import Task
-from odeflow.units import Units
+from odeflow.training import checkpoint
+from odeflow.training.files import replacing
+from odeflow.training.task import Task
+from odeflow.training.units import Units
 
 AT_ONCE = 10_000
 """Number of samples that are drawn together, to bound the memory."""

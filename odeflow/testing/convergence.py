@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from odeflow.flow import solve
-from odeflow.implicit import DiagonallyImplicit
-from odeflow.runge_kutta import ExplicitRungeKutta
-from odeflow.solver import Solver
+from odeflow.engine.methods.implicit import DiagonallyImplicit
+from odeflow.engine.methods.runge_kutta import ExplicitRungeKutta
+from odeflow.engine.solve import solve
+from odeflow.engine.solver import Solver
 from odeflow.testing.conformance import largest, require
 from odeflow.testing.problem import SPIRAL, Problem
 from odeflow.testing.subject import ROUNDING, Subject, stepping

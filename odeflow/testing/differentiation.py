@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from odeflow.engine.gradients import Adjoint, Backprop, Checkpointed, Gradient
+from odeflow.engine.output.solution import Solution
+from odeflow.engine.solve import solve
 from odeflow.errors import StateError
-from odeflow.flow import solve
-from odeflow.gradient import Adjoint, Backprop, Checkpointed, Gradient
-from odeflow.solver import Solution
 from odeflow.testing.conformance import relative, require
 from odeflow.testing.problem import Problem
 from odeflow.testing.subject import Subject

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odeflow.dynamics import Dynamics
-from odeflow.registry import build
+from odeflow.flow.dynamics import Dynamics
+from odeflow.plugin.registry import build
 from odeflow.testing.conformance import Check, checks_of, largest, relative, require, run_all
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from odeflow.flow import solve
-from odeflow.gradient import Backprop, Gradient
-from odeflow.registry import find
-from odeflow.solver import Solution, Solver
+from odeflow.engine.gradients import Backprop, Gradient
+from odeflow.engine.output.solution import Solution
+from odeflow.engine.solve import solve
+from odeflow.engine.solver import Solver
+from odeflow.plugin.registry import find
 from odeflow.testing.conformance import Check, checks_of, relative, require, run_all
 
 

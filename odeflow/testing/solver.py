@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from odeflow.flow import solve
-from odeflow.runge_kutta import ExplicitRungeKutta
-from odeflow.solver import Solver
+from odeflow.engine.methods.runge_kutta import ExplicitRungeKutta
+from odeflow.engine.solve import solve
+from odeflow.engine.solver import Solver
 from odeflow.testing.conformance import Check, checks_of, largest, require, run_all
 from odeflow.testing.convergence import dense_output, order, time_reversal
 from odeflow.testing.differentiation import (

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odeflow.engine.gradients import Gradient
+from odeflow.engine.output.solution import Solution
+from odeflow.engine.solve import solve
+from odeflow.engine.solver import Solver
 from odeflow.errors import SettingError
-from odeflow.flow import solve
-from odeflow.gradient import Gradient
-from odeflow.solver import Solution, Solver
 from odeflow.testing.problem import Problem
 
 ROUNDING = 1e-12  # errors below are rounding as much as truncation

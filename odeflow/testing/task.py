@@ -9,11 +9,11 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from odeflow.registry import build
+from odeflow.plugin.registry import build
 from odeflow.testing.conformance import Check, checks_of, require, run_all
 
 if TYPE_CHECKING:
-    from odeflow.task import Task
+    from odeflow.training.task import Task
 
 STAGES = ("train", "val", "test")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pooch
 
 import odeflow as of
-from odeflow.files import replacing
+from odeflow.training.files import replacing
 
 ANYONE_WRITES = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 

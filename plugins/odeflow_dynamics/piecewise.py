@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
-from odeflow import registry
+from odeflow.plugin import registry
 
 ROUNDING = 4  # a time so many roundings below a boundary is on it
 

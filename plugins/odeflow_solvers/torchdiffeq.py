@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 import odeflow as of
-from odeflow.solver import Jump, Quadrature, Segment, Tape
-from odeflow.state import Field
-from odeflow.stepper import check_tolerances
+from odeflow.engine.equation.state import Field
+from odeflow.engine.loop.stepper import check_tolerances
+from odeflow.engine.tape import Jump, Quadrature, Segment, Tape
 
 ORDERS = {
     "euler": 1,

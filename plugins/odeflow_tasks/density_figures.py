@@ -12,7 +12,7 @@ from matplotlib.patches import Circle
 from torch import Tensor
 
 import odeflow as of
-from odeflow.draw import images
+from odeflow.analysis.plots import images
 
 MOST_POINTS, MOST_LINES, MOST_PAIRS, MOST_IMAGES = 2000, 100, 5, 64
 """Most points, flow lines and images in a picture, and most features in a picture of pairs."""

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 import odeflow as of
-from odeflow import recipes, registry
+from odeflow.config import recipes
+from odeflow.plugin import registry
 
 
 @pytest.fixture(autouse=True)

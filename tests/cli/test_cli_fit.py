@@ -9,7 +9,7 @@ import torch
 import yaml
 
 import odeflow as of
-from odeflow import recipes
+from odeflow.config import recipes
 
 STATISTICS = ("nfe/forward", "nfe/backward", "steps/accepted", "steps/rejected")
 

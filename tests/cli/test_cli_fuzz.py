@@ -23,8 +23,9 @@ import yaml
 from lightning.pytorch import Trainer
 
 import odeflow as of
-from odeflow import recipes, registry
 from odeflow.cli.main import main
+from odeflow.config import recipes
+from odeflow.plugin import registry
 
 SECONDS, BYTES = 60, 6 << 30
 """How long a case may take, and how much memory more than the process has."""

@@ -12,10 +12,11 @@ import torch
 
 import odeflow as of
 import odeflow_data
-from odeflow import recipes, registry
 from odeflow.cli.main import main
-from odeflow.cli.request import Request
+from odeflow.config import recipes
+from odeflow.config.request import Request
 from odeflow.errors import RecipeError
+from odeflow.plugin import registry
 from odeflow_data import Digits
 
 PLAIN = {str, int, float, bool, type(None), list, dict, tuple, typing.Any}

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import odeflow as of
-from odeflow import draw, registry
-from odeflow.measure import Activations, Effort, components
+from odeflow.analysis import plots as draw
+from odeflow.analysis.measure import Activations, Effort, components
+from odeflow.plugin import registry
 from odeflow_data import Digits
 
 FEW = "--tolerances 1e-2,1e-4,1e-6 --samples 8"

@@ -13,7 +13,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 import odeflow as of
-from odeflow import registry
+from odeflow.plugin import registry
 from odeflow_dynamics import MLP
 from odeflow_solvers import RK4
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import odeflow as of
-from odeflow.checkpoint import Checkpoints
+from odeflow.training.checkpoint import Checkpoints
 
 BRIEF = (
     "--trainer.max_epochs 3 --trainer.limit_train_batches 4 --trainer.limit_val_batches 3 --trainer.log_every_n_steps 1 "

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import odeflow as of
-from odeflow import recipes, weights
+from odeflow.config import recipes
+from odeflow.training import weights
 
 BEST = "runs/digits/ode_net/version_0/checkpoints/best.ckpt"
 QUIET = "--trainer.enable_progress_bar false"

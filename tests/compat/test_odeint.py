@@ -11,8 +11,8 @@ import torchdiffeq
 from torch import Tensor, nn
 
 import odeflow as of
-from odeflow import compat
-from odeflow.registry import plugins
+from odeflow.compat import torchdiffeq as compat
+from odeflow.plugin.registry import plugins
 
 D = torch.float64
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")

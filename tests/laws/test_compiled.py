@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
-from odeflow.compiled import CompiledStages
+from odeflow.engine.step.compiled import CompiledStages
 from odeflow_dynamics import MLP, ConvNet
 from odeflow_solvers import RK4, Dopri5, Kvaerno5
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import odeflow as of
-from odeflow.registry import look_up, plugins
+from odeflow.plugin.registry import look_up, plugins
 from odeflow.testing import (
     PARTICLE,
     Check,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
-from odeflow.event import roots
-from odeflow.registry import look_up, plugins
+from odeflow.engine.output.event import roots
+from odeflow.plugin.registry import look_up, plugins
 from odeflow_solvers import RK4, Dopri5, TorchDiffEq
 
 D = torch.float64

@@ -18,8 +18,8 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 import odeflow as of
-from odeflow.registry import look_up, plugins
-from odeflow.stepper import AdaptiveStepper
+from odeflow.engine.loop.stepper import AdaptiveStepper
+from odeflow.plugin.registry import look_up, plugins
 
 ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, AdaptiveStepper)]
 EXPLICIT = [name for name, cls in plugins("solver").items() if issubclass(cls, of.AdaptiveRungeKutta)]

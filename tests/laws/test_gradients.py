@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
-from odeflow.gradient.checkpointed import _reverse
-from odeflow.gradient.reversible import _PairStages
-from odeflow.registry import look_up, plugins
-from odeflow.stepping import run
+from odeflow.engine.gradients.checkpointed import _reverse
+from odeflow.engine.gradients.reversible import _PairStages
+from odeflow.engine.loop.integrate import run
+from odeflow.plugin.registry import look_up, plugins
 
 D = torch.float64
 GRADIENTS = [name for name in plugins("gradient") if name != "Backprop"]

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
-from odeflow.jacobian import Jacobian
-from odeflow.registry import look_up, plugins
-from odeflow.solver import Tape
-from odeflow.stepper import AdaptiveStepper
+from odeflow.engine.equation.jacobian import Jacobian
+from odeflow.engine.loop.stepper import AdaptiveStepper
+from odeflow.engine.tape import Tape
+from odeflow.plugin.registry import look_up, plugins
 
 D = torch.float64
 IMPLICIT = ["ImplicitEuler", "ImplicitMidpoint", "Trapezoid", "Kvaerno3", "Kvaerno5", "Rodas4"]

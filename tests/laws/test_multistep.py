@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
-from odeflow.multistep import adams
-from odeflow.registry import look_up
+from odeflow.engine.methods.multistep import adams
+from odeflow.plugin.registry import look_up
 
 D = torch.float64
 NAMES = ["AdamsBashforth", "AdamsBashforthMoulton"]

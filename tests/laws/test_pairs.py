@@ -11,9 +11,9 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 import odeflow as of
-from odeflow.registry import plugins
-from odeflow.state import State
-from odeflow.stepper import Stepper
+from odeflow.engine.equation.state import State
+from odeflow.engine.loop.stepper import Stepper
+from odeflow.plugin.registry import plugins
 from odeflow_data import Simulated
 from odeflow_dynamics import MLP
 from odeflow_solvers import RK4, Dopri5, Kvaerno5, Rodas4

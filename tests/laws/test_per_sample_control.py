@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import odeflow as of
-from odeflow.registry import look_up, plugins
+from odeflow.plugin.registry import look_up, plugins
 from odeflow_solvers import Dopri5, Dopri8, Tsit5
 
 D = torch.float64

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import odeflow as of
-from odeflow.registry import look_up, plugins
+from odeflow.plugin.registry import look_up, plugins
 from odeflow_dynamics import MLP
 from odeflow_solvers import Dopri5
 

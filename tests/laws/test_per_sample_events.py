@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
-from odeflow.registry import look_up
+from odeflow.plugin.registry import look_up
 from odeflow_solvers import Dopri5, Tsit5
 
 D = torch.float64

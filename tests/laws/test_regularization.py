@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
-from odeflow import registry
+from odeflow.plugin import registry
 from odeflow_dynamics import MLP
 from odeflow_solvers import RK4, Dopri5
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 import odeflow as of
-from odeflow.implicit import DiagonallyImplicit
-from odeflow.registry import look_up, plugins
-from odeflow.runge_kutta import ExplicitRungeKutta
-from odeflow.stepper import AdaptiveStepper, FixedStepper
+from odeflow.engine.loop.stepper import AdaptiveStepper, FixedStepper
+from odeflow.engine.methods.implicit import DiagonallyImplicit
+from odeflow.engine.methods.runge_kutta import ExplicitRungeKutta
+from odeflow.plugin.registry import look_up, plugins
 
 FIXED = [
     name

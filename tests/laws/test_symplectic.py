@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
-from odeflow.registry import look_up
+from odeflow.plugin.registry import look_up
 
 D = torch.float64
 NAMES = ["Leapfrog", "Yoshida4"]

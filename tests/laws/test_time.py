@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import odeflow as of
-from odeflow.registry import look_up, plugins
+from odeflow.plugin.registry import look_up, plugins
 from odeflow_solvers import RK4, AdamsBashforth, Dopri5, Euler, ImplicitMidpoint, Rodas4
 
 D = torch.float64

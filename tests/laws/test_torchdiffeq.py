@@ -9,7 +9,7 @@ from torch import Tensor
 from torchdiffeq._impl.odeint import SOLVERS
 
 import odeflow as of
-from odeflow.registry import look_up
+from odeflow.plugin.registry import look_up
 
 D = torch.float64
 TorchDiffEq = look_up("solver", "TorchDiffEq")

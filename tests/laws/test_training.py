@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
-from odeflow.registry import look_up, plugins
-from odeflow.stages import Stages
+from odeflow.engine.step.stages import Stages
+from odeflow.plugin.registry import look_up, plugins
 from odeflow_solvers import RK4, Dopri5, Kvaerno5, Rodas4
 
 EXACT = ["Checkpointed"]

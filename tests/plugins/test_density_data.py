@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 import odeflow as of
-from odeflow import registry
+from odeflow.plugin import registry
 from odeflow_data import Power, TabularNPY, ToyDensity, download, power
 from odeflow_data.archive import load
 from odeflow_data.planar_density import DENSITIES

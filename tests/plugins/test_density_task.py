@@ -11,7 +11,7 @@ from torch.distributions import Independent, Normal
 from torch.utils.data import DataLoader, TensorDataset
 
 import odeflow as of
-from odeflow.registry import build
+from odeflow.plugin.registry import build
 from odeflow_data import ToyDensity
 from odeflow_dynamics import MLP, Linear, PlanarCNF, UNet
 from odeflow_solvers import RK4, Dopri5

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 import odeflow as of
-from odeflow import registry
+from odeflow.plugin import registry
 from odeflow_data import Digits
 
 SIZES = {"train": 1197, "val": 300, "test": 300}

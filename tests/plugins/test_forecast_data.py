@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import odeflow as of
-from odeflow import registry
+from odeflow.plugin import registry
 from odeflow_data import LynxHare, Pendulum
 from odeflow_data.forecast import even_pieces
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
-from odeflow.registry import build
+from odeflow.plugin.registry import build
 from odeflow_dynamics import MLP, Controlled, ConvNet, Galerkin, Hypernetwork, Linear, Normed, Piecewise
 from odeflow_solvers import RK4, Dopri5, Euler
 

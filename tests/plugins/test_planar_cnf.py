@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import odeflow as of
-from odeflow.registry import build
+from odeflow.plugin.registry import build
 from odeflow_dynamics import PlanarCNF
 from odeflow_solvers import Dopri5
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from odeflow.callbacks import Randomness
-from odeflow.registry import build, plugins
+from odeflow.plugin.registry import build, plugins
+from odeflow.training.callbacks import Randomness
 
 FILES = {"CharacterTrajectories", "Hopper", "LynxHare", "MNIST", "Pendulum", "PhysioNet2012", "Power"}
 """Data sets that need published files; they are handed out as others here are."""

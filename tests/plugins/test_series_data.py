@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import odeflow as of
-from odeflow import registry
+from odeflow.plugin import registry
 from odeflow_data import (
     BidirectionalSpirals,
     CharacterTrajectories,

@@ -9,7 +9,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 import odeflow as of
-from odeflow import registry
+from odeflow.plugin import registry
 from odeflow_data import Spiral
 
 

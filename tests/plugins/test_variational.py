@@ -9,7 +9,7 @@ from scipy import integrate
 from torch import Tensor
 
 import odeflow as of
-from odeflow.registry import build
+from odeflow.plugin.registry import build
 from odeflow_data import StandardNormal
 from odeflow_dynamics import PlanarCNF
 from odeflow_solvers import RK4, Dopri5

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from odeflow import checkpoint, load, recipes
+from odeflow import load
 from odeflow.cli import explain
 from odeflow.cli.main import main
-from odeflow.cli.request import Request
-from odeflow.registry import build
+from odeflow.config import recipes
+from odeflow.config.request import Request
+from odeflow.plugin.registry import build
+from odeflow.training import checkpoint
 from odeflow_data import ToyDensity
 
 SHIPPED = Path(__file__).parents[2] / "recipes"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from odeflow import recipes
 from odeflow.cli.main import main
+from odeflow.config import recipes
 
 ERRORS = {"mnist/ode_net": 0.33}
 """Test error in percent."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import odeflow as of
-from odeflow.registry import plugins
+from odeflow.plugin.registry import plugins
 from odeflow.testing import PARTICLE, SPIRAL
 from odeflow_dynamics import MLP
 from odeflow_solvers import RK4, CashKarp45, Dopri5, Dopri8, Euler, TorchDiffEq, Trapezoid

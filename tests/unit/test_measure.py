@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import odeflow as of
-from odeflow import measure
-from odeflow.recording import record
+from odeflow.analysis import measure
+from odeflow.analysis.replay import record
 from odeflow_dynamics import MLP
 from odeflow_solvers import RK4, Dopri5
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import odeflow as of
-from odeflow import registry
+from odeflow.plugin import registry
 from odeflow_data import MNIST, BidirectionalSpirals, Crossing, Digits, PeriodicSeries, Power, Spheres, Spiral
 from odeflow_dynamics import MLP, ConvNet, Cubic, Linear, PlanarCNF, Transformer, UNet
 from odeflow_solvers import RK4, Dopri5, ImplicitEuler, Kvaerno5, TorchDiffEq

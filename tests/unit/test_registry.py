@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import odeflow as of
-from odeflow import registry
+from odeflow.plugin import registry
 
 BUILT_IN = {
     "solver": {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import odeflow as of
-from odeflow.schedule import OneCycle
+from odeflow.training.schedule import OneCycle
 
 
 def test_a_resumed_run_may_be_longer() -> None:

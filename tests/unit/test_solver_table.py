@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import odeflow as of
-from odeflow.registry import look_up, plugins
+from odeflow.plugin.registry import look_up, plugins
 
 PAGE = Path(__file__).parents[2] / "docs" / "solvers.md"
 BUILT_IN = {name: cls for name, cls in plugins("solver").items() if cls.__module__.startswith("odeflow_solvers.")}

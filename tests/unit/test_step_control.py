@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 import odeflow as of
-from odeflow.controller import Controller
-from odeflow.registry import look_up, plugins
-from odeflow.stages import ValueStages
+from odeflow.engine.loop.controller import Controller
+from odeflow.engine.step.stages import ValueStages
+from odeflow.plugin.registry import look_up, plugins
 from odeflow_solvers import RK4, Bosh3, Dopri5, Euler, Tsit5
 
 D = torch.float64

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import odeflow as of
-from odeflow.registry import look_up, plugins
-from odeflow.tableau import HIGHEST_CHECKED_ORDER, Tree, trees
+from odeflow.engine.step.tableau import HIGHEST_CHECKED_ORDER, Tree, trees
+from odeflow.plugin.registry import look_up, plugins
 from odeflow_solvers import AdamsBashforth
 
 RK4 = {

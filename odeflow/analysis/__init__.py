@@ -1,0 +1,1 @@
+"""What a flow costs and needs, and pictures of it."""

@@ -1,0 +1,388 @@
+"""Diagnosis: what solving a flow costs, how hard its equation is, and what to set."""
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from odeflow.analysis.replay import leaves, mapped
+from odeflow.engine.equation.state import State
+from odeflow.engine.gradients import Adjoint, Backprop, Checkpointed, Gradient, InterpolatedAdjoint, Reversible
+from odeflow.engine.loop.control import STIFF
+from odeflow.engine.loop.stepper import AdaptiveStepper
+from odeflow.engine.methods.implicit import DiagonallyImplicit
+from odeflow.engine.methods.rosenbrock import Rosenbrock
+from odeflow.engine.output.solution import Solution, SolveError, Stats
+from odeflow.engine.solve import solve
+from odeflow.engine.solver import Solver
+from odeflow.errors import GradientError, OdeflowError, SettingError, StateError
+from odeflow.flow.flow import Flow
+from odeflow.plugin.registry import discover, look_up
+
+POWER_ITERATIONS = 30
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """A gradient against that of Backprop, in float64.
+
+    Attributes:
+        error: ‖∇ − ∇*‖ / ‖∇*‖ over the initial state and all parameters; None where it cannot be had.
+        nfe_backward: Evaluations in its backward pass.
+        refusal: Why it cannot be had.
+    """
+
+    error: float | None
+    nfe_backward: int = 0
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `diagnose` found. Its `str` is a report with advice.
+
+    Attributes:
+        solver: The solver's class.
+        implicit: Whether it solves equations in each step, so that stability does not bound the steps.
+        dtype: The state's dtype.
+        span: (first time, last time).
+        nfe: Evaluations of the field in the forward pass.
+        accepted: Accepted steps; 0 where the solver hides its steps.
+        rejected: Rejected steps.
+        largest_step: The largest accepted step.
+        spectral_radius: The largest |λ| of ∂f/∂y that was found on the way, per unit of time.
+        stiffness: h|λ|: that of `Stats`, or the largest step times `spectral_radius` where the solver's stages do not
+            tell; None where it hides its steps.
+        reconstruction: ‖y₀ − ŷ₀‖ / ‖y₀‖, where ŷ₀ comes from solving back from the end; inf if that fails.
+        error: ‖y − y*‖ / ‖y*‖ at the end, against a far tighter solve in float64 by a solver of another class.
+        wanted: The error that is asked for.
+        errors: The same error at each tolerance that was tried, loosest first: {rtol: (error, evaluations)}; (inf, 0)
+            where the solve failed.
+        enough: The loosest tolerance whose error, and that of all tighter ones, is below `wanted`; None: none was.
+        gradients: By the name of its class, how each gradient compares with Backprop.
+    """
+
+    solver: str
+    implicit: bool
+    dtype: torch.dtype
+    span: tuple[float, float]
+    nfe: int
+    accepted: int
+    rejected: int
+    largest_step: float
+    spectral_radius: float
+    stiffness: float | None
+    reconstruction: float
+    error: float
+    wanted: float
+    errors: dict[float, tuple[float, int]]
+    enough: float | None
+    gradients: dict[str, GradientReport]
+
+    def __str__(self) -> str:
+        return "\n".join([*self._cost(), *self._difficulty(), *self._accuracy(), *self._differentiation()])
+
+    def _cost(self) -> list[str]:
+        steps = (
+            f", {self.accepted} steps and {self.rejected} rejected" if self.accepted else "; the solver hides its steps"
+        )
+        lines = [
+            f"{self.solver} from t = {self.span[0]:g} to {self.span[1]:g} in {self.dtype}",
+            f"cost            {self.nfe} evaluations of the field{steps}",
+        ]
+        if self.rejected > max(2, self.accepted // 2):
+            lines.append("                Many steps are rejected: the field jumps or changes its speed abruptly.")
+        return lines
+
+    def _difficulty(self) -> list[str]:
+        lines = [f"speed           the fastest motion takes about 1/{self.spectral_radius:.3g} of the unit of time"]
+        if self.stiffness is None:
+            return lines
+        lines.append(f"stiffness       step × largest eigenvalue = {self.stiffness:.2g}")
+        if self.implicit:
+            return lines
+        fast = self.spectral_radius * abs(self.span[1] - self.span[0])
+        if self.stiffness > STIFF and fast > 50:
+            lines.append(
+                "                Stability bounds the steps: the problem is stiff. Use an implicit solver, as Kvaerno5."
+            )
+        elif self.stiffness > STIFF:
+            lines.append(
+                "                The steps are about as large as stability allows; a looser tolerance saves nothing."
+            )
+        else:
+            lines.append("                Accuracy chooses the steps, not stability: an explicit solver is right.")
+        return lines
+
+    def _accuracy(self) -> list[str]:
+        lines = [f"error           {self.error:.1e} at the end, {self.wanted:.0e} is wanted"]
+        lines += [
+            f"                rtol {rtol:.0e}: " + (f"{error:.1e}, {nfe} evaluations" if nfe else "the solve fails")
+            for rtol, (error, nfe) in self.errors.items()
+        ]
+        if not self.errors:
+            steps = "Steps are of equal size: halve them" if self.accepted else "Set the solver's own options tighter"
+            advice = f"{steps} until the error is small enough." if self.error > self.wanted else ""
+        elif self.enough is None:
+            advice = "No tolerance that was tried is enough. Solve in float64, and look whether the field is smooth."
+        elif self.error > self.wanted:
+            advice = f"Tighten the tolerance: rtol = {self.enough:.0e} is enough."
+        else:
+            advice = f"rtol = {self.enough:.0e} would be enough."
+        if advice:
+            lines.append(f"                {advice}")
+        lines.append(f"back and forth  returns to the start up to {self.reconstruction:.1e}")
+        if not self.reconstruction < max(100 * self.error, 1e-3):
+            lines.append(
+                "                The way back is unstable, as where dynamics contract: Adjoint reconstructs the state, "
+                "and is wrong here. Use Checkpointed or InterpolatedAdjoint."
+            )
+        return lines
+
+    def _differentiation(self) -> list[str]:
+        lines = ["gradients       against Backprop, in float64:"]
+        for name, found in self.gradients.items():
+            if found.error is None:
+                lines.append(f"                {name}: {found.refusal}")
+            else:
+                verdict = "" if found.error < max(self.wanted, 1e-6) else "  ← not good enough"
+                lines.append(f"                {name}: {found.error:.1e}, {found.nfe_backward} evaluations{verdict}")
+        if any(
+            found.error is not None and not found.error < max(self.wanted, 1e-6) for found in self.gradients.values()
+        ):
+            lines.append(
+                "                Continuous gradients are as good as the tolerances; Checkpointed is exact at any."
+            )
+        return lines
+
+
+def diagnose(flow: Flow, y0: State, *, wanted: float = 1e-3, seed: int = 0) -> Diagnosis:
+    """Measures what solving a flow costs, how hard its equation is, and which settings would do.
+
+    The flow is left as it is: what is measured in float64 is measured on a copy, on the CPU. Random
+    numbers of the field, such as dropout's, are switched off.
+
+    Args:
+        flow: The flow; it is called as in evaluation.
+        y0: (B, …), some inputs, of the kind that it will get.
+        wanted: Relative error at the end that is good enough.
+        seed: Of the loss and the vectors that are drawn.
+
+    Returns:
+        Diagnosis: `print` it.
+
+    Raises:
+        SettingError: `wanted` is not positive.
+        SolveError: The flow cannot be solved as it is, or its dynamics do not work in float64.
+    """
+    if not wanted > 0:
+        raise SettingError(f"wanted must be positive, a relative error; got {wanted}")
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        return _Patient(flow, y0).diagnosis(wanted)
+
+
+class _Patient:
+    """A flow's equation, as it is and in float64.
+
+    Args:
+        flow: The flow.
+        y0: Its input.
+    """
+
+    def __init__(self, flow: Flow, y0: State) -> None:
+        shared: dict[int, object] = {id(part): part for part in (flow.solver, flow.gradient)}  # not to be copied
+        self.solver, self.span = flow.solver, (flow.t0, flow.t1)
+        self.flow = copy.deepcopy(flow, shared).eval()
+        self.exact = copy.deepcopy(self.flow, shared).cpu().double()
+        with torch.no_grad():
+            self.y0 = self.flow._entered(y0)  # pyright: ignore[reportPrivateUsage]
+            self.start = self.exact._entered(mapped(_double, y0))  # pyright: ignore[reportPrivateUsage]
+
+    def diagnosis(self, wanted: float) -> Diagnosis:
+        with torch.no_grad():
+            solution = self._solve(self.flow.dynamics, self.y0, self.solver)
+            end = _end(solution)
+            reconstruction = self._reconstruction(end)
+            truth, reference = self._truth()
+            errors = self._errors(truth)
+        stats = solution.stats
+        radius = self._spectral_radius(reference)
+        enough = None
+        for rtol, (error, _) in reversed(errors.items()):
+            if not error < wanted:
+                break
+            enough = rtol
+        return Diagnosis(
+            solver=type(self.solver).__name__,
+            implicit=isinstance(self.solver, DiagonallyImplicit | Rosenbrock),
+            dtype=leaves(self.y0)[0].dtype,
+            span=self.span,
+            nfe=stats.nfe_forward,
+            accepted=stats.accepted,
+            rejected=stats.rejected,
+            largest_step=stats.largest_step,
+            spectral_radius=radius,
+            stiffness=_stiffness(stats, radius),
+            reconstruction=reconstruction,
+            error=_relative(mapped(_double, end), truth),
+            wanted=wanted,
+            errors=errors,
+            enough=enough,
+            gradients=self._gradients(reference),
+        )
+
+    def _solve(self, field: nn.Module, y0: State, solver: Solver, *, backwards: bool = False) -> Solution:
+        t = self.span[::-1] if backwards else self.span
+        return solve(field, y0, t, solver=solver, params=())
+
+    def _reconstruction(self, end: State) -> float:
+        """How far from its input the flow comes back to; inf where it cannot be solved back."""
+        try:
+            back = self._solve(self.flow.dynamics, end, self.solver, backwards=True)
+        except SolveError:
+            return math.inf
+        return _relative(_end(back), self.y0)
+
+    def _at(self, rtol: float) -> AdaptiveStepper:
+        """The flow's solver at another tolerance, atol in proportion; built again, for what follows from them."""
+        own = self.solver
+        assert isinstance(own, AdaptiveStepper)
+        tolerances: dict[str, Any] = {"rtol": rtol, "atol": rtol * (own.atol / own.rtol if own.rtol else 1.0)}
+        return type(own)(**{**own.remembered_spec["init_args"], **tolerances})
+
+    def _references(self) -> Iterator[Solver]:
+        """Solvers of other classes than the flow's, at far tighter tolerances: for easy equations, then for stiff ones.
+
+        So the error of the flow's solver is seen even where its own error estimate is wrong.
+        """
+        discover()
+        size = math.sqrt(sum(float(leaf.square().sum()) for leaf in leaves(self.start)))
+        entries = sum(leaf.numel() for leaf in leaves(self.start))
+        scale = size / math.sqrt(max(entries, 1)) or 1.0
+        for names, rtol in ((("Dopri8", "Dopri5"), 1e-11), (("Kvaerno5", "Rodas4"), 1e-9)):
+            name = next(name for name in names if name != type(self.solver).__name__)
+            own = {"per_sample": True} if self.solver.per_sample and rtol == 1e-11 else {}
+            yield look_up("solver", name)(rtol=rtol, atol=rtol * scale / 10, step_at=self.solver.step_at, **own)  # pyright: ignore[reportReturnType]
+
+    def _truth(self) -> tuple[State, Solver]:
+        """The state at the end in float64, and which of the references found it.
+
+        Raises:
+            SolveError: None could.
+        """
+        problem: OdeflowError | None = None
+        for reference in self._references():
+            try:
+                return _end(self._solve(self.exact.dynamics, self.start, reference)), reference
+            except SolveError as refusal:
+                problem = problem or refusal
+            except OdeflowError:
+                raise
+            except (RuntimeError, TypeError) as raised:  # the dynamics may have settled on float32
+                reason = str(raised).partition(chr(10))[0]
+                raise SolveError(f"the dynamics do not work in float64: {reason}") from raised
+        assert problem is not None
+        raise problem
+
+    def _errors(self, truth: State) -> dict[float, tuple[float, int]]:
+        """By tolerance: the error in the flow's own dtype, and the evaluations."""
+        found: dict[float, tuple[float, int]] = {}
+        if not isinstance(self.solver, AdaptiveStepper):
+            return found
+        tightest = 1e-9 if leaves(self.y0)[0].dtype == torch.float64 else 1e-6
+        for rtol in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9):
+            if rtol >= tightest:
+                try:
+                    solution = self._solve(self.flow.dynamics, self.y0, self._at(rtol))
+                    found[rtol] = _relative(mapped(_double, _end(solution)), truth), solution.stats.nfe_forward
+                except SolveError:
+                    found[rtol] = math.inf, 0
+        return found
+
+    def _spectral_radius(self, reference: Solver) -> float:
+        """The largest |λ| of ∂f/∂y at the start, halfway and at the end, by power iteration of its products."""
+        t0, t1 = self.span
+        with torch.no_grad():
+            y = solve(self.exact.dynamics, self.start, (t0, (t0 + t1) / 2, t1), solver=reference, params=()).y
+        rows = [tuple(leaf[number] for leaf in leaves(y)) for number in range(3)]
+        times = (t0, (t0 + t1) / 2, t1)
+        return max(self._radius(time, row) for time, row in zip(times, rows, strict=True))
+
+    def _radius(self, time: float, row: tuple[Tensor, ...]) -> float:
+        field, whole = self.exact.dynamics, isinstance(self.start, tuple)
+        t = torch.tensor(time, dtype=torch.float64)
+
+        def slopes(*parts: Tensor) -> tuple[Tensor, ...]:
+            value = field(t, parts if whole else parts[0])
+            return tuple(value) if whole else (value,)
+
+        vector = tuple(torch.randn_like(leaf) for leaf in row)
+        growth: list[float] = []
+        for _ in range(POWER_ITERATIONS):
+            size = math.sqrt(sum(float(leaf.square().sum()) for leaf in vector))
+            if size == 0:
+                return 0.0
+            vector = tuple(leaf / size for leaf in vector)
+            _, vector = torch.autograd.functional.jvp(slopes, row, vector)  # pyright: ignore[reportAssignmentType]
+            growth.append(math.sqrt(sum(float(leaf.square().sum()) for leaf in vector)))
+        late = growth[POWER_ITERATIONS // 2 :]  # a pair of complex eigenvalues makes single growths oscillate
+        return math.exp(sum(math.log(max(each, 1e-300)) for each in late) / len(late))
+
+    def _gradients(self, reference: Solver) -> dict[str, GradientReport]:
+        """Each gradient against Backprop, through the reference where autograd does not see the flow's solver."""
+        try:
+            truth, _ = self._gradient(Backprop(), self.solver)
+        except GradientError:
+            truth, _ = self._gradient(Backprop(), reference)
+        found: dict[str, GradientReport] = {}
+        for gradient in (Checkpointed(), Adjoint(), InterpolatedAdjoint(), Reversible()):
+            try:
+                value, nfe = self._gradient(gradient, self.solver)
+                error = float((value - truth).norm() / truth.norm().clamp_min(1e-300))
+                report = GradientReport(error, nfe)
+            except (GradientError, SolveError, StateError) as problem:
+                report = GradientReport(None, refusal=str(problem))
+            found[type(gradient).__name__] = report
+        return found
+
+    def _gradient(self, gradient: Gradient, solver: Solver) -> tuple[Tensor, int]:
+        """(∂L/∂y₀ and ∂L/∂θ in a row, evaluations backwards) of a random linear loss of the state at the end."""
+        starts = [leaf.detach().clone().requires_grad_() for leaf in leaves(self.start)]
+        field = self.exact.dynamics
+        params = [param for param in field.parameters() if param.requires_grad]
+        y0 = tuple(starts) if isinstance(self.start, tuple) else starts[0]
+        solution = solve(field, y0, self.span, solver=solver, gradient=gradient)
+        generator = torch.Generator().manual_seed(1)
+        ends = leaves(_end(solution))
+        weights = [torch.randn(end.shape, generator=generator, dtype=end.dtype) for end in ends]
+        inputs = [*starts, *params]
+        grads: tuple[Any, ...] = torch.autograd.grad(ends, inputs, weights, allow_unused=True)
+        flat = [torch.zeros_like(x) if grad is None else grad for x, grad in zip(inputs, grads, strict=True)]
+        return torch.cat([each.flatten() for each in flat]), solution.stats.nfe_backward
+
+
+def _stiffness(stats: Stats, radius: float) -> float | None:
+    """As the steps tell; they are too few, of equal size, or of a method that cannot: the bound by the radius."""
+    if stats.stiffness is None and stats.accepted:
+        return stats.largest_step * radius
+    return stats.stiffness
+
+
+def _double(leaf: Tensor) -> Tensor:
+    return leaf.detach().cpu().double()
+
+
+def _end(solution: Solution) -> State:
+    return tuple(leaf[-1] for leaf in solution.y) if isinstance(solution.y, tuple) else solution.y[-1]
+
+
+def _relative(value: State, truth: State) -> float:
+    """‖value − truth‖ / ‖truth‖ over all leaves."""
+    pairs = list(zip(leaves(value), leaves(truth), strict=True))
+    error = sum(float((leaf - other).square().sum()) for leaf, other in pairs)
+    return math.sqrt(error / max(sum(float(other.square().sum()) for _, other in pairs), 1e-300))

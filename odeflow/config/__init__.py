@@ -1,0 +1,1 @@
+"""Configuration: recipes, how they merge, and what a command line asks for."""

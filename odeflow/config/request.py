@@ -1,0 +1,280 @@
+"""What the user asks for, as one configuration: recipes merged, a checkpoint beneath them, the typed options on top."""
+
+import copy
+import re
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.constructor import ConstructorError
+
+from odeflow.config import recipes
+from odeflow.errors import CheckpointError, OdeflowError, RecipeError
+from odeflow.plugin.registry import unknown
+from odeflow.plugin.spec import class_spec, mapping, sequence, shown
+
+CLASS_NAME = re.compile(r"(?!(?:true|false|null|none)$)[A-Za-z_][\w.]*$", re.IGNORECASE)
+KEYWORDS = {
+    "last": "*/checkpoints/last*.ckpt",
+    "best": "*/checkpoints/best*.ckpt",
+    "hpc": "hpc_ckpt_*.ckpt",  # which Lightning writes where a SLURM job is requeued
+}
+"""Checkpoints that need not be named by their file, and where they are in the folder of a recipe's runs."""
+INSIDE = ("init_args", "dict_kwargs")
+SECTIONS = ("model", "data", "trainer", "optimizer", "lr_scheduler")
+SETTINGS = ("seed_everything", "ckpt_path", "weights_only", "verbose", "return_predictions", "print_config")
+
+
+@dataclass
+class Request:
+    """The words of a command, sorted.
+
+    Attributes:
+        configs: Recipe names and files after `-c`, in order.
+        plugins: Plugin files, folders and modules after `--plugins`.
+        ckpt_path: The checkpoint, if one was named.
+        weights: The file of weights after `--weights`; "" where the recipe's own are wanted; None without the option.
+        options: All other options, as (dotted name, value, or None where no value was given).
+        words: The words for the parser: those of the other options, one each, and whatever is none.
+        help: Whether help is asked for.
+    """
+
+    configs: list[str] = field(default_factory=list[str])
+    plugins: list[str] = field(default_factory=list[str])
+    ckpt_path: str | None = None
+    weights: str | None = None
+    options: list[tuple[str, str | None]] = field(default_factory=list[tuple[str, str | None]])
+    words: list[str] = field(default_factory=list[str])
+    help: bool = False
+
+    @classmethod
+    def of(cls, words: list[str]) -> "Request":
+        """Sorts the words after a command.
+
+        Raises:
+            OdeflowError: An option that needs a value has none.
+        """
+        request = cls()
+        waiting = list(words)
+        while waiting:
+            word = waiting.pop(0)
+            name, equals, value = word.partition("=")
+            if name in ("-c", "--config", "--plugins"):
+                if not equals and (not waiting or waiting[0].startswith("-")):
+                    raise OdeflowError(f"{name} needs a value")
+                value = value if equals else waiting.pop(0)
+                (request.plugins if name == "--plugins" else request.configs).append(value)
+                continue
+            if name == "--weights":
+                given = bool(waiting) and not waiting[0].startswith("-") and not equals
+                request.weights = value if equals else waiting.pop(0) if given else ""
+                continue
+            request.help |= name in ("-h", "--help") or name.endswith(".help")
+            if not name.startswith("--"):
+                request.words.append(word)
+                continue
+            if not equals and waiting and not waiting[0].startswith("--"):
+                value, equals = waiting.pop(0), "="
+            request.words.append(f"{name}={value}" if equals else name)
+            request.options.append((name[2:], value if equals else None))
+            if name == "--ckpt_path":
+                if not value:
+                    raise OdeflowError("--ckpt_path needs a value")
+                request.ckpt_path = value
+        return request
+
+    def drop(self, name: str) -> None:
+        """Forgets an option, and those inside it, that was typed."""
+        inside = (f"{name}.", f"{name}=", f"{name}{recipes.APPENDS}")
+        self.options = [option for option in self.options if not f"{option[0]}=".startswith(inside)]
+        self.words = [word for word in self.words if not f"{word}=".startswith(tuple(f"--{each}" for each in inside))]
+
+    @property
+    def label(self) -> str | None:
+        """What the run is called: the first recipe's name, or its file's stem."""
+        if not self.configs:
+            return None
+        first = self.configs[0]
+        return first if first in recipes.available() else Path(first).stem
+
+    def pretrained(self) -> Path | None:
+        """The file of weights that was asked for.
+
+        Raises:
+            CheckpointError: The recipe has none, or a checkpoint was named too.
+        """
+        if self.weights is None:
+            return None
+        if self.ckpt_path is not None:
+            raise CheckpointError("give --weights or --ckpt_path, not both: each says what the model's weights are")
+        if self.weights:
+            return Path(self.weights)
+        if not self.configs:
+            raise CheckpointError("whose weights? Give a recipe that has some by -c NAME, or --weights FILE")
+        own = recipes.weights(self.configs[0])
+        if not own.is_file():
+            raise CheckpointError(f"the recipe {self.configs[0]} has no weights of its own; give --weights FILE")
+        return own
+
+    def configuration(self, command: str, stored: Any) -> dict[str, Any]:
+        """Everything but the typed options, merged: the checkpoint's specs, then the recipes.
+
+        Where a typed option names another class than the merged configuration, the old class's options are dropped.
+
+        Args:
+            command: fit, validate, test or predict.
+            stored: Gives the specs in a checkpoint, by its path.
+
+        Raises:
+            RecipeError: A recipe is unknown, a key in it means nothing, or nothing says what to run.
+            CheckpointError: The checkpoint does not exist, or neither it nor a recipe says what model it holds.
+        """
+        layers = [recipes.read(name) for name in self.configs]
+        for name, layer in zip(self.configs, layers, strict=True):
+            if not isinstance(layer.get("ckpt_path") or "", str):
+                raise RecipeError(f"{name}: ckpt_path must be a file; got {shown(layer['ckpt_path'])}")
+            self.ckpt_path = self.ckpt_path or layer.get("ckpt_path")
+        if self.ckpt_path in KEYWORDS:
+            layers = self._with_found(self.ckpt_path, layers)
+        config = self._beneath(command, layers, stored)
+        for layer in layers:
+            config = recipes.merge(config, layer)
+        for key in (*config, *(name.partition(".")[0] for name, _ in self.options)):
+            if key not in SECTIONS and key not in SETTINGS:
+                raise RecipeError(unknown("option", str(key), (*SECTIONS, *SETTINGS)))
+        config["trainer"] = {} if config.get("trainer") is None else config["trainer"]
+        if mapping(config["trainer"]) is None:
+            raise RecipeError(f"trainer: options such as max_epochs are wanted; got {shown(config['trainer'])}")
+        if "model" not in config and not any(name.partition(".")[0] == "model" for name, _ in self.options):
+            raise RecipeError(
+                f"odeflow {command} needs to know what to run: give a recipe by -c NAME, or a checkpoint by "
+                f"--ckpt_path FILE.  recipes: {', '.join(recipes.available())}"
+            )
+        for name, value in self.options:
+            _change_class(config, name, value)
+        return config
+
+    def _beneath(self, command: str, layers: list[dict[str, Any]], stored: Any) -> dict[str, Any]:
+        """What the checkpoint says, on which the recipes lie; to resume a run, all that the run was."""
+        path = self.ckpt_path
+        if path is None:
+            return {}
+        if not Path(path).is_file():
+            raise CheckpointError(f"there is no checkpoint {path}")
+        beside = Path(path).parent.parent / "config.yaml"
+        if command == "fit" and not layers and beside.is_file():
+            return {key: value for key, value in recipes.read(str(beside)).items() if key != "ckpt_path"}
+        try:
+            return stored(path)
+        except CheckpointError:
+            if not any("model" in layer for layer in layers):
+                raise
+            return {}
+
+    def _with_found(self, word: str, layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The recipes, the newest run's checkpoint in the place of the word for it, as in what was typed.
+
+        Raises:
+            CheckpointError: There is none, or no recipe says whose runs are meant.
+        """
+        if self.label is None:
+            raise CheckpointError(f"--ckpt_path {word}: of which runs? Give their recipe by -c NAME, or name the file")
+        config: dict[str, Any] = {}
+        for layer in layers:
+            config = recipes.merge(config, layer)
+        trainer = mapping(self.effective(config).get("trainer")) or {}
+        first = (sequence(trainer.get("logger")) or [trainer.get("logger")])[0]
+        logger = mapping((class_spec(first) or {}).get("init_args")) or {}
+        folder = Path(logger.get("save_dir") or "runs", logger.get("name") or self.label)
+        found = max(folder.glob(KEYWORDS[word]), key=_age, default=None)
+        if found is None:
+            raise CheckpointError(f"--ckpt_path {word}: no run in {folder} has such a checkpoint ({KEYWORDS[word]})")
+        self.ckpt_path = path = str(found)
+        typed = {f"--ckpt_path={word}": f"--ckpt_path={path}", word: path}
+        self.words = [
+            typed.get(each, each) if "--ckpt_path" in (each.partition("=")[0], before) else each
+            for before, each in pairwise(("", *self.words))
+        ]
+        self.options = [(name, path if name == "ckpt_path" else value) for name, value in self.options]
+        return [{**layer, "ckpt_path": path} if layer.get("ckpt_path") == word else layer for layer in layers]
+
+    def effective(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The configuration with the typed options in it, their values read as YAML."""
+        config = copy.deepcopy(config)
+        for option, text in self.options:
+            name = option.removesuffix(recipes.APPENDS)
+            container, key = _locate(config, name)
+            value = _value(option, text)
+            container[key] = value if name == option else recipes.appended(name, container.get(key), value)
+        return config
+
+    def lost(self, config: dict[str, Any]) -> list[str]:
+        """The checkpoints that a recipe asks for among its callbacks, if another list of callbacks took their place."""
+        if _checkpoints(self.effective(config)):
+            return []
+        return [name for each in self.configs for name in _checkpoints(recipes.merge({}, recipes.read(each)))]
+
+
+def _age(checkpoint: Path) -> tuple[int, float]:
+    """What is larger for a newer checkpoint: the number of its run's version, and when it was written."""
+    number = re.fullmatch(r"version_(\d+)", checkpoint.parent.parent.name)
+    return int(number[1]) if number else -1, checkpoint.stat().st_mtime
+
+
+def _checkpoints(config: dict[str, Any]) -> list[str]:
+    """The class paths of the checkpoints among the callbacks of a configuration."""
+    callbacks = (mapping(config.get("trainer")) or {}).get("callbacks")
+    nodes = [callbacks] if sequence(callbacks) is None else sequence(callbacks) or []
+    paths = [str((class_spec(node) or {"class_path": node})["class_path"]) for node in nodes]
+    return [path for path in paths if path.endswith("Checkpoint")]
+
+
+def _value(option: str, text: str | None) -> Any:
+    """What is typed after an option.
+
+    Raises:
+        RecipeError: It is YAML, but no plain data in bounds, or has duplicate keys.
+    """
+    try:
+        return None if text is None else recipes.parse(text)
+    except ConstructorError as problem:
+        raise RecipeError(f"--{option}: {problem.problem}") from problem
+    except yaml.YAMLError:  # a string then, or the parser's to refuse
+        return text
+
+
+def _locate(config: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    """(the mapping, its key) that an option's dotted name means, by way of `init_args` where a class is on the way.
+
+    In a list the last class is meant. What is missing on the way is made.
+    """
+    parts = [part for part in name.split(".") if part not in INSIDE]
+    container = config
+    for part, following in pairwise(parts):
+        several = sequence(container.get(part))
+        present = several.pop() if several else container.get(part)
+        inside: dict[str, Any] = {"class_path": present} if isinstance(present, str) else mapping(present) or {}
+        container[part] = [*several, inside] if several is not None else inside
+        if "class_path" in inside and following != "class_path":
+            container, part = inside, "init_args"
+            inside = mapping(container.get(part)) or {}
+            container[part] = inside
+        container = inside
+    return container, parts[-1]
+
+
+def _change_class(config: dict[str, Any], name: str, value: str | None) -> None:
+    """Drops a class's options where the user types another class, and a list, with those in it, for another list."""
+    container, key = _locate(copy.deepcopy(config), name.removesuffix(".class_path"))
+    if sequence(container.get(key)) is not None and sequence(_value(name, value)) is not None:
+        container, key = _locate(config, name)
+        del container[key]
+        return
+    present = class_spec(container.get(key))
+    if present is None or value is None or not CLASS_NAME.match(value):
+        return
+    if not recipes.same_class(present["class_path"], value):
+        container, key = _locate(config, name.removesuffix(".class_path"))
+        container[key] = {"class_path": value}

@@ -1,0 +1,1 @@
+"""Densities made of flows and bijections."""

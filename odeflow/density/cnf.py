@@ -1,0 +1,231 @@
+"""CNF: a density that continuous flows make of a simple one."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Size, Tensor, nn
+from torch.distributions import Distribution, Independent, Normal, constraints
+
+from odeflow.density.bijections import Bijection
+from odeflow.errors import SettingError, StateError
+from odeflow.flow.divergence import Divergence, Exact
+from odeflow.flow.flow import Flow
+from odeflow.plugin.plugin import check_kind
+
+
+class CNF(nn.Module):
+    """A continuous normalizing flow: x = φ(z) with z from a base density.
+
+        log p(x) = log p_base(z) + log |det ∂z/∂x|,    log |det ∂z/∂x| = −∫ tr ∂f/∂y dt  from t₀ to t₁
+
+    Each flow carries its input from its t₀, on the side of the base, to its t₁. `cnf()` is the distribution, to be used
+    like those of `torch.distributions`; `cnf(context)` is one for each row of the context.
+
+        cnf = CNF([Flow(MLP(2), Dopri5())], shape=(2,))
+        loss = -cnf().log_prob(x).mean()
+        x, log_prob = cnf().sample_and_log_prob((1000,))
+
+    Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 4; Grathwohl et al. (2019), "FFJORD".
+
+    Args:
+        transforms: Flows and bijections from the side of the base to that of the data.
+        shape: The shape of one x.
+        base: The density of z, with events of this shape; a standard normal one by default.
+        divergence: How the flows' divergence is computed; `Exact()` by default.
+
+    Raises:
+        SettingError: There is no transform, or the base's events have another shape.
+    """
+
+    zero: Tensor
+
+    def __init__(
+        self,
+        transforms: Flow | Bijection | Sequence[Flow | Bijection],
+        shape: Sequence[int],
+        base: Distribution | None = None,
+        divergence: Divergence | None = None,
+    ) -> None:
+        super().__init__()
+        transforms = (transforms,) if isinstance(transforms, Flow | Bijection) else transforms
+        if not transforms or not all(isinstance(each, Flow | Bijection) for each in transforms):  # pyright: ignore[reportUnnecessaryIsInstance]
+            came = ", ".join(type(each).__name__ for each in transforms) or "none"
+            raise SettingError(f"a CNF needs at least one transform, each a Flow or Bijection; got {came}")
+        check_kind("divergence", divergence or Exact(), Divergence, "Exact()")
+        if base is not None and tuple(base.event_shape) != tuple(shape):
+            raise SettingError(
+                f"the base's events have shape {tuple(base.event_shape)}, the data's {tuple(shape)}; "
+                "make them one event with torch.distributions.Independent"
+            )
+        self.transforms, self.shape, self.divergence = nn.ModuleList(transforms), Size(shape), divergence or Exact()
+        self.given_base = base
+        self.register_buffer("zero", torch.zeros(self.shape), persistent=False)  # knows device and dtype
+
+    @property
+    def base(self) -> Distribution:
+        """The density of z."""
+        if self.given_base is not None:
+            return self.given_base
+        return Independent(Normal(self.zero, torch.ones_like(self.zero), validate_args=False), len(self.shape))
+
+    def forward(self, context: Tensor | None = None) -> "FlowDistribution":
+        """The distribution of x.
+
+        Args:
+            context: (…, c), what the fields see beside the state: they are called with [y, context].
+
+        Returns:
+            A distribution with events of the data's shape, and the batch shape (…).
+        """
+        return FlowDistribution(self, context)
+
+    def to_base(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(z, log |det ∂z/∂x|) of the shapes (B, *shape) and (B,)."""
+        total = x.new_zeros(len(x))
+        for transform in reversed(self.transforms):
+            if isinstance(transform, Flow):
+                t0, t1 = transform.span()
+                x, log_det = _carried(transform, x, (t1, t0), self.divergence, context)
+            else:
+                assert isinstance(transform, Bijection)
+                x, log_det = transform.inverse(x)
+            total = total + log_det
+        return x, total
+
+    def from_base(self, z: Tensor, context: Tensor | None = None, with_log_det: bool = True) -> tuple[Tensor, Tensor]:
+        """(x, log |det ∂x/∂z|) of the shapes (B, *shape) and (B,); zeros for the latter where it is not wanted."""
+        total = z.new_zeros(len(z))
+        divergence = self.divergence if with_log_det else None
+        for transform in self.transforms:
+            if isinstance(transform, Flow):
+                z, log_det = _carried(transform, z, transform.span(), divergence, context)
+            else:
+                z, log_det = transform(z)
+            total = total + log_det
+        return z, total
+
+    def leading(self, progress: float) -> "CNF":
+        """The flow that stops on its way from base to data; its parts are those of this one.
+
+        Each `Flow` is an equal part of the way; a bijection acts when the way comes to it. Where there are bijections
+        alone, it is they that are equal parts.
+
+        Args:
+            progress: The part of the way, from 0 to 1.
+
+        Raises:
+            SettingError: The progress does not lie between 0 and 1.
+        """
+        if not 0 <= progress <= 1:
+            raise SettingError(f"progress must lie between 0 and 1; got {progress}")
+        part = CNF([*self.transforms], self.shape, self.given_base, self.divergence)  # pyright: ignore[reportArgumentType]
+        if progress < 1:
+            part.transforms = nn.ModuleList(self._until(progress))
+        return part.train(self.training).to(self.zero)
+
+    def _until(self, progress: float) -> list[nn.Module]:
+        flows = [number for number, transform in enumerate(self.transforms) if isinstance(transform, Flow)]
+        stages = flows or [*range(len(self.transforms))]
+        whole, rest = divmod(progress * len(stages), 1)
+        number = stages[int(whole)]
+        leading, last = list(self.transforms)[: number if progress else 0], self.transforms[number]
+        if isinstance(last, Flow) and rest > 1e-6:
+            leading.append(
+                Flow(last.dynamics, last.solver, last.gradient, last.t0, last.t0 + rest * (last.t1 - last.t0))
+            )
+        return leading
+
+    @torch.no_grad()
+    def inconsistency(self, x: Tensor, context: Tensor | None = None) -> float:
+        """How far x is from where it comes back to from the base: the root mean square, in the data's unit."""
+        z, _ = self.to_base(x, context)
+        again, _ = self.from_base(z, context, with_log_det=False)
+        return (again - x).square().mean().sqrt().item()
+
+
+def _carried(
+    flow: Flow, y: Tensor, t: tuple[float, float], divergence: Divergence | None, context: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    result = flow.trajectory(y, t, divergence=divergence, context=context).y
+    if isinstance(result, Tensor):
+        return result[-1], result.new_zeros(len(y))
+    states, log_dets = result
+    return states[-1], log_dets[-1]
+
+
+class FlowDistribution(Distribution):
+    """What a `CNF` makes of its base, in the interface of `torch.distributions`.
+
+    Args:
+        cnf: The flow.
+        context: (…, c), or None.
+    """
+
+    has_rsample = True
+
+    def __init__(self, cnf: CNF, context: Tensor | None = None) -> None:
+        self.cnf, self.context = cnf, context
+        batch = Size() if context is None else context.shape[:-1]
+        super().__init__(batch, cnf.shape, validate_args=False)
+
+    @property
+    def arg_constraints(self) -> dict[str, constraints.Constraint]:
+        """None: what the arguments must be is checked where they are used."""
+        return {}
+
+    @property
+    def support(self) -> constraints.Constraint:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """All real numbers, unless a bijection ends elsewhere."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """(…), log p(x) in nats.
+
+        Args:
+            value: (…, *event_shape); what is before the event is broadcast with the batch shape.
+
+        Raises:
+            StateError: The shape does not end with that of an event.
+        """
+        events = len(self.event_shape)
+        if value.shape[value.dim() - events :] != self.event_shape:
+            raise StateError(f"log_prob takes (…, {', '.join(map(str, self.event_shape))}); got {tuple(value.shape)}")
+        lead = torch.broadcast_shapes(value.shape[: value.dim() - events], self.batch_shape)
+        x = value.expand(lead + self.event_shape).reshape(-1, *self.event_shape)
+        z, log_det = self.cnf.to_base(x, self._contexts(lead))
+        return (self.cnf.base.log_prob(z) + log_det).view(lead)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """(*sample_shape, *batch_shape, *event_shape), with a gradient to the flow's parameters."""
+        lead = Size(sample_shape) + self.batch_shape
+        z = self.cnf.base.sample(Size([math.prod(lead)]))
+        return self.cnf.from_base(z, self._contexts(lead), with_log_det=False)[0].view(lead + self.event_shape)
+
+    def rsample_and_log_prob(self, sample_shape: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
+        """Samples as of `rsample`, and their log p(x), for the price of the samples."""
+        lead = Size(sample_shape) + self.batch_shape
+        z = self.cnf.base.sample(Size([math.prod(lead)]))
+        x, log_det = self.cnf.from_base(z, self._contexts(lead))
+        return x.view(lead + self.event_shape), (self.cnf.base.log_prob(z) - log_det).view(lead)
+
+    @torch.no_grad()
+    def sample_and_log_prob(self, sample_shape: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
+        """As `rsample_and_log_prob`, without a gradient."""
+        return self.rsample_and_log_prob(sample_shape)
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "FlowDistribution":
+        """The same distribution over a larger batch.
+
+        Raises:
+            SettingError: There is no context, and so no batch.
+        """
+        if self.context is None:
+            raise SettingError("a flow without context has one distribution; draw more samples from it instead")
+        return FlowDistribution(self.cnf, self.context.expand(Size(batch_shape) + self.context.shape[-1:]))
+
+    def _contexts(self, lead: Size) -> Tensor | None:
+        """(B, c), a context for each event."""
+        if self.context is None:
+            return None
+        return self.context.expand(lead + self.context.shape[-1:]).reshape(-1, self.context.shape[-1])

@@ -1,0 +1,1 @@
+"""What is integrated: the state, the field, and its derivatives."""

@@ -1,0 +1,185 @@
+"""What a vector field is wrapped in during a solve."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from odeflow.engine.equation.state import Field
+from odeflow.errors import StateError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A field that computes in whatever precision it likes; its slopes get the state's dtype.
+
+    Attributes:
+        field: The vector field.
+        device: Type of the device.
+        dtype: What autocast casts to while the field is evaluated, as it does not in a solve's own arithmetic; None:
+            nothing.
+    """
+
+    field: Field
+    device: str
+    dtype: torch.dtype | None
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        """The slope, of y's dtype.
+
+        Raises:
+            StateError: It is complex.
+        """
+        if self.dtype is None:
+            slope = self.field(t, y)
+        else:
+            with torch.autocast(self.device, dtype=self.dtype):
+                slope = self.field(t, y)
+        if not isinstance(slope, Tensor) or slope.dtype == y.dtype:  # pyright: ignore[reportUnnecessaryIsInstance]
+            return slope
+        if slope.is_complex():
+            raise StateError(
+                f"the field returned {slope.dtype} where the state has {y.dtype}; solve for torch.view_as_real of a "
+                "complex state, with a field of that"
+            )
+        return slope.to(y.dtype)
+
+
+def mixed(field: Field, like: Tensor) -> Field:
+    """The field as it is evaluated here and now: under autocast, if that is on for the device of `like`."""
+    device = like.device.type
+    return Mixed(field, device, torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None)
+
+
+def entering(leaf: Tensor) -> Tensor:
+    """A state's leaf as a solve begins with it: what autocast has made less exact is a float32 state."""
+    device = leaf.device.type
+    lowered = torch.is_autocast_enabled(device) and leaf.dtype == torch.get_autocast_dtype(device)
+    return leaf.float() if lowered else leaf
+
+
+@contextmanager
+def full_precision(like: Tensor) -> Generator[None]:
+    """Without autocast: sums of states and slopes shall not be rounded to what it casts to.
+
+    Autocast caches the parameters that a `Mixed` field has cast. A copy made without autograd carries no gradient, and
+    one whose graph was used has none left, so that none is kept beyond the part that made it.
+    """
+    torch.clear_autocast_cache()
+    with torch.autocast(like.device.type, enabled=False):
+        yield
+    torch.clear_autocast_cache()
+
+
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, left out where `torch.compile` traces what calls it.
+
+    Its steps depend on numbers, so that a graph of them would be of one solve. What it calls that was compiled on its
+    own, such as a field, runs compiled. `torch.compiler.disable` is applied when it is needed: it imports the compiler.
+    """
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            return cast(Callable[P, R], torch.compiler.disable(function))(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return called
+
+
+@contextmanager
+def outside_inference() -> Generator[None]:
+    """Without autograd, but outside of `torch.inference_mode`, so that a field may differentiate on its own.
+
+    Energies, divergences and the Jacobians of implicit steps are differentiated by the state, under
+    `torch.enable_grad()`, whether or not the solve is. Tensors from outside must be made `usual`.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def usual(value: Any) -> Any:
+    """Tensors that autograd may save, as those made in inference mode are not; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(usual(each) for each in cast(tuple[Any, ...], value))
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
+class Counted:
+    """A field that counts its evaluations.
+
+    Args:
+        field: The vector field.
+    """
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+        self.evaluations = 0
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        self.evaluations += 1
+        return self.field(t, y)
+
+
+class SameNoise:
+    """A field that draws random numbers, such as dropout, and draws the same ones at every evaluation of a solve.
+
+    Otherwise the solver would integrate another field at each stage, and the backward pass yet another. A field
+    that draws none at its first evaluation is left alone.
+
+    Args:
+        field: The vector field.
+    """
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+        self.draws: bool | None = None
+        self.start: list[Tensor] = []
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        if self.draws is False:
+            return self.field(t, y)
+        before = _generator_states(y.device)
+        if self.draws is None:
+            slope = self._first(t, y)
+            after = _generator_states(y.device)
+            self.draws = not all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+            self.start = before if self.draws else []
+            return slope
+        _set_generator_states(y.device, self.start)
+        try:
+            return self.field(t, y)
+        finally:
+            _set_generator_states(y.device, before)
+
+    def _first(self, t: Tensor, y: Tensor) -> Tensor:
+        try:
+            return self.field(t, y)
+        except RuntimeError as problem:
+            if not torch.is_grad_enabled() and "does not require grad" in str(problem):
+                problem.add_note(
+                    "Fields are evaluated without autograd where the solve needs none, as in validation. A field that "
+                    "differentiates, such as an energy, must do so in `with torch.enable_grad():`, with "
+                    "create_graph=True, and by y.detach().requires_grad_() where y requires no gradient."
+                )
+            raise
+
+
+def _generator_states(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+
+def _set_generator_states(device: torch.device, states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)

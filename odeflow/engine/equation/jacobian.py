@@ -1,0 +1,165 @@
+"""Jacobians of a field, in blocks where samples do not influence each other, and systems solved with them."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from odeflow.engine.equation.field import Counted
+from odeflow.engine.equation.state import Field
+from odeflow.errors import StateError
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The LU factors of I − hγJ, block by block.
+
+    Attributes:
+        factors: (b, n, n).
+        pivots: (b, n).
+        dim: The state's dimension along which the blocks lie; None: there is one block.
+    """
+
+    factors: Tensor
+    pivots: Tensor
+    dim: int | None
+
+    def solve(self, value: Tensor, adjoint: bool = False) -> Tensor:
+        """(I − hγJ)⁻¹ value, or with its transpose, of the state's shape."""
+        lines = value if self.dim is None else value.movedim(self.dim, 0)
+        columns = lines.reshape(*self.factors.shape[:2], 1)
+        solved = torch.linalg.lu_solve(self.factors, self.pivots, columns, adjoint=adjoint).view_as(lines)
+        return solved if self.dim is None else solved.movedim(0, self.dim)
+
+
+@dataclass(frozen=True)
+class Linearisation:
+    """A field's derivative by the state at one place.
+
+    Attributes:
+        blocks: (b, n, n), ∂f/∂y.
+        dim: The state's dimension along which the blocks lie; None: there is one block.
+    """
+
+    blocks: Tensor
+    dim: int | None
+
+    def factors(self, weight: float) -> Factors:
+        """Those of I − weight·J. A singular block has factors that are not finite, or solves to what is not."""
+        size = self.blocks.shape[-1]
+        matrix = torch.eye(size, dtype=self.blocks.dtype, device=self.blocks.device) - weight * self.blocks
+        factors, pivots, _ = torch.linalg.lu_factor_ex(matrix)
+        return Factors(factors, pivots, self.dim)
+
+
+class Jacobian:
+    """Differentiates a field by its state, with few evaluations where that has independent parts.
+
+    Where each part of the state along some dimension has a field of its own, as samples usually do, one pass of
+    autograd gives a row of each part's Jacobian. Whether they are independent is seen from the field each time: a
+    random direction times the blocks must be what autograd makes of that direction. The first two dimensions are
+    tried, then the whole state is one block.
+
+    A field whose value has no graph, such as that of an adjoint equation, is differentiated by differences.
+
+    Attributes:
+        evaluations: What it took; a row counts as much as an evaluation.
+    """
+
+    def __init__(self) -> None:
+        self.dims: list[int | None] | None = None
+        self.evaluations = 0
+
+    def at(self, field: Field, t: float, y: Tensor) -> Linearisation:
+        """The derivative at (t, y).
+
+        Raises:
+            StateError: There are no linear systems of the state's dtype.
+        """
+        if y.dtype not in (torch.float32, torch.float64):
+            raise StateError(f"implicit solvers need a state of float32 or float64; got {y.dtype}. Give y0.float()")
+        if self.dims is None:
+            first = sorted(range(min(y.dim(), 2)), key=lambda dim: y.numel() // max(y.shape[dim], 1))  # smallest blocks
+            self.dims = [*first, None]
+        noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype).to(y.device)
+        with torch.enable_grad():
+            state = y.detach().clone().requires_grad_()
+            slope = field(state.new_full((), t), state)
+        with torch.no_grad():
+            while True:
+                dim = self.dims[0]
+                directions = torch.cat((_basis(y, dim), noise[None]))
+                self._count(field, len(directions))
+                if slope.requires_grad:
+                    lines = torch.stack([_row(slope, state, direction) for direction in directions])
+                else:
+                    lines = _differences(field, t, y, slope, directions)
+                blocks = _blocks(lines[:-1], dim)
+                if dim is None or _agree(blocks, noise, lines[-1], dim):
+                    return Linearisation(blocks if slope.requires_grad else blocks.mT, dim)
+                del self.dims[0]
+
+    def by_time(self, field: Field, t: float, y: Tensor, h: float, window: tuple[float, float] | None = None) -> Tensor:
+        """(*state), ∂f/∂t at (t, y).
+
+        Where the field has no forward mode it is a difference, over a small part of the step size h, of values between
+        the times of the window if there is one.
+        """
+        self._count(field, 1)
+        clock = y.new_full((), t)
+
+        def by_clock(time: Tensor) -> Tensor:
+            return field(time, y)
+
+        try:
+            with torch.no_grad():
+                return torch.func.jvp(by_clock, (clock,), (torch.ones_like(clock),))[1].to(y)
+        except (RuntimeError, NotImplementedError):  # torch's, where something has no forward mode
+            with torch.no_grad():
+                eps = torch.finfo(y.dtype).eps
+                step = max(eps ** (1 / 3) * abs(h), 4 * eps * abs(t))
+                first, last = window or (-math.inf, math.inf)
+                early, late = clock.sub(step).clamp_min(first), clock.add(step).clamp_max(last)
+                return (field(late, y) - field(early, y)) / (late - early)
+
+    def _count(self, field: Field, count: int) -> None:
+        self.evaluations += count
+        if isinstance(field, Counted):
+            field.evaluations += count
+
+
+def _row(slope: Tensor, state: Tensor, direction: Tensor) -> Tensor:
+    """(*state), the direction times ∂f/∂y."""
+    return torch.autograd.grad(slope, state, direction, retain_graph=True, materialize_grads=True)[0]
+
+
+def _differences(field: Field, t: float, y: Tensor, slope: Tensor, directions: Tensor) -> Tensor:
+    """(m, *state), ∂f/∂y times each of m directions, by differences."""
+    step = torch.finfo(y.dtype).eps ** 0.5 * (1 + float(y.abs().max() if y.numel() else 0.0))
+    clock = y.new_full((), t)
+    return torch.stack([(field(clock, y.add(direction, alpha=step)) - slope) / step for direction in directions])
+
+
+def _basis(y: Tensor, dim: int | None) -> Tensor:
+    """(n, *state), the n unit directions of all blocks at once."""
+    if dim is None:
+        return torch.eye(y.numel(), dtype=y.dtype, device=y.device).view(-1, *y.shape)
+    rest = (*y.shape[:dim], *y.shape[dim + 1 :])
+    size = torch.Size(rest).numel()
+    unit = torch.eye(size, dtype=y.dtype, device=y.device).view(size, *rest)
+    return unit.unsqueeze(dim + 1).expand(-1, *y.shape)
+
+
+def _blocks(lines: Tensor, dim: int | None) -> Tensor:
+    """(b, n, n) from (n, *state), what belongs to each of the unit directions."""
+    parts = lines[None] if dim is None else lines.movedim(dim + 1, 0)
+    return parts.reshape(*parts.shape[:2], parts.shape[2:].numel())
+
+
+def _agree(lines: Tensor, noise: Tensor, probe: Tensor, dim: int) -> bool:
+    """Whether the direction `noise`, put together from the unit directions of each block, gives the probe."""
+    parts, wanted = (value.movedim(dim, 0).reshape(len(lines), 1, lines.shape[1]) for value in (noise, probe))
+    product = parts @ lines
+    size = max(float(product.norm()), float(wanted.norm()))
+    return not float((product - wanted).norm()) > torch.finfo(probe.dtype).eps ** (1 / 3) * size

@@ -1,0 +1,213 @@
+"""Checkpointed: the exact gradient of the solve, at the memory of its states, or of as few as one likes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from math import comb
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from odeflow.engine.equation.field import Counted, full_precision
+from odeflow.engine.equation.state import Field, accumulate
+from odeflow.engine.gradients.base import Gradient
+from odeflow.engine.gradients.once import once
+from odeflow.engine.gradients.times import move_rows, moved, on_fixed_clock
+from odeflow.engine.output.interpolant import Mesh
+from odeflow.engine.output.solution import Solution, Stats
+from odeflow.engine.solver import Solver
+from odeflow.engine.tape import Segment, Tape
+from odeflow.errors import SettingError
+
+
+class Checkpointed(Gradient):
+    """Discretise, then optimise, keeping only the states at accepted steps.
+
+    The backward pass takes the steps in reverse, each run again with autograd from its stored state. The result is
+    the gradient of what the forward pass computed, as by `Backprop`, while memory grows by one state a step rather
+    than by the graph of its stages. A solver that does not show its steps is run again as a whole.
+
+    States that are not kept are computed again from the last one that was: one more evaluation of every stage with
+    `every`, about as many as `max_bytes` makes necessary with the binomial schedule.
+
+    Source: Zhuang et al. (2020), "Adaptive Checkpoint Adjoint Method", ICML; Griewank & Walther (2000), "Algorithm
+    799: revolve", for the schedule.
+
+    Args:
+        every: Keep the state at every so many steps.
+        max_bytes: Keep at most so many bytes of states, whatever the number of steps; at least one state is kept.
+        per_stage: Hold the graph of one stage at a time, not of a whole step; costs one evaluation a stage.
+
+    Raises:
+        SettingError: A number is not positive, or both are given.
+    """
+
+    needs_params = True
+
+    def __init__(self, every: int = 1, max_bytes: int | None = None, per_stage: bool = False) -> None:
+        if every < 1 or (max_bytes is not None and max_bytes < 1):
+            raise SettingError(f"every and max_bytes must be positive; got {every} and {max_bytes}")
+        if every > 1 and max_bytes is not None:
+            raise SettingError("give every or max_bytes, not both: each says how many states are kept")
+        self.every, self.max_bytes, self.per_stage = every, max_bytes, per_stage
+
+    def solve(
+        self,
+        solver: Solver,
+        field: Field,
+        y0: Tensor,
+        t: Tensor,
+        params: tuple[Tensor, ...],
+        mesh: Mesh | None = None,
+    ) -> Solution:
+        stats = Stats()
+        if not t.requires_grad:
+            rows = _Replay.apply(self, solver, field, t, stats, mesh, y0, *params)
+            return Solution(t, rows, stats).on(mesh)  # pyright: ignore[reportArgumentType]
+        fixed = on_fixed_clock(field, t, solver.step_at)
+        rows = _Replay.apply(self, solver, fixed, t.detach(), stats, mesh, y0, t, *params)
+        solution = Solution(t, rows, stats).on(mesh, partial(moved, t, solver.step_at))  # pyright: ignore[reportArgumentType]
+        assert isinstance(solution.y, Tensor)
+        return replace(solution, y=move_rows(field, t, solution.y, solver.step_at))
+
+    def tape(self, like: Tensor, mesh: Mesh | None) -> "SparseTape":
+        """An empty tape for states like this one."""
+        if self.max_bytes is None:
+            return SparseTape(self.every, None, mesh)
+        return SparseTape(1, max(1, self.max_bytes // max(1, like.numel() * like.element_size())), mesh)
+
+
+class SparseTape(Tape):
+    """A tape that keeps few of its segments' states, at equal distances.
+
+    Args:
+        every: A state is kept at every so many segments.
+        capacity: Largest number of kept states; the distance is doubled when there would be more.
+        mesh: Notes the steps.
+    """
+
+    def __init__(self, every: int, capacity: int | None, mesh: Mesh | None) -> None:
+        super().__init__(mesh=mesh)
+        self.every, self.capacity = every, capacity
+        self.starts: list[Tensor] = []
+
+    def append(self, segment: Segment) -> None:
+        if len(self.segments) % self.every == 0:
+            if len(self.starts) == self.capacity:
+                self.starts, self.every = self.starts[::2], 2 * self.every
+            if len(self.segments) % self.every == 0:
+                self.starts.append(segment.start)
+        super().append(replace(segment, start=segment.start.new_empty(0)))
+
+
+class _Replay(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gradient: Checkpointed,
+        solver: Solver,
+        field: Field,
+        t: Tensor,
+        stats: Stats,
+        mesh: Mesh | None,
+        y0: Tensor,
+        *params: Tensor,
+    ) -> Tensor:
+        tape = gradient.tape(y0, mesh)
+        with full_precision(y0):
+            solution = solver.integrate(field, y0, t, tape=tape)
+        vars(stats).update(vars(solution.stats))
+        assert isinstance(solution.y, Tensor)
+        ctx.field, ctx.stats, ctx.params, ctx.tape = field, stats, params, tape
+        ctx.per_stage = gradient.per_stage
+        ctx.save_for_backward(*tape.starts)
+        tape.starts = []
+        return solution.y
+
+    @staticmethod
+    @once
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        (grad_y,) = grad_outputs
+        reversal = _Reversal(ctx, grad_y)
+        tape: SparseTape = ctx.tape
+        starts: tuple[Tensor, ...] = ctx.saved_tensors
+        for number in reversed(range(len(starts))):
+            group = tape.segments[number * tape.every : (number + 1) * tape.every]
+            free = len(group) if tape.capacity is None else tape.capacity - number - 1
+            _reverse(group, starts[number], free, reversal.advance, reversal.visit)
+        ctx.stats.nfe_backward += reversal.field.evaluations
+        return None, None, None, None, None, None, reversal.adjoint + grad_y[0], *reversal.grads
+
+
+class _Reversal:
+    """The backward pass: segments run again, last to first, and what has accumulated.
+
+    Args:
+        ctx: What the forward pass left.
+        grad_y: (T, *state), ∂L/∂y.
+    """
+
+    def __init__(self, ctx: Any, grad_y: Tensor) -> None:
+        self.field = Counted(ctx.field)
+        self.params: tuple[Tensor, ...] = ctx.params
+        self.traced = partial(checkpoint, self.field, use_reentrant=False, preserve_rng_state=False)
+        self.traced: Field = self.traced if ctx.per_stage else self.field
+        self.grad_y = grad_y
+        self.adjoint = torch.zeros_like(grad_y[0])
+        self.grads: list[Tensor | None] = [None] * len(self.params)
+
+    def advance(self, segment: Segment, start: Tensor) -> Tensor:
+        """The state at the segment's end."""
+        with torch.no_grad(), full_precision(start):
+            return segment.rerun(self.field, start)[0]
+
+    def visit(self, segment: Segment, start: Tensor) -> None:
+        """Takes the adjoint from the segment's end to its start."""
+        if segment.end_row is not None:
+            self.adjoint = self.adjoint + self.grad_y[segment.end_row]
+        with torch.enable_grad(), full_precision(start):
+            leaf = start.detach().requires_grad_()
+            end, rows = segment.rerun(self.traced, leaf)
+            results, weights = [end], [self.adjoint]
+            if rows is not None:
+                results.append(rows)
+                weights.append(self.grad_y[segment.rows])
+            self.adjoint, *steps = torch.autograd.grad(results, (leaf, *self.params), weights, allow_unused=True)
+        accumulate(self.grads, steps)
+
+
+def _reverse(
+    segments: Sequence[Segment],
+    start: Tensor,
+    free: int,
+    advance: Callable[[Segment, Tensor], Tensor],
+    visit: Callable[[Segment, Tensor], None],
+) -> None:
+    """Visits segments last to first, holding at most `free` states besides the first segment's `start`.
+
+    Splits where the binomial schedule does: with s free states and each segment advanced at most r times, up to
+    C(s + r, s) segments can be reversed.
+    """
+    if len(segments) <= 1:
+        for segment in segments:
+            visit(segment, start)
+        return
+    if free < 1:
+        for number in reversed(range(len(segments))):
+            state = start
+            for segment in segments[:number]:
+                state = advance(segment, state)
+            visit(segments[number], state)
+        return
+    repeats = next(r for r in range(len(segments)) if comb(free + 1 + r, r) >= len(segments))
+    split = min(comb(free + repeats, repeats - 1), len(segments) - comb(free + repeats - 1, repeats - 1))
+    state = start
+    for segment in segments[:split]:
+        state = advance(segment, state)
+    _reverse(segments[split:], state, free - 1, advance, visit)
+    del state  # so that no level of the recursion holds one that was visited
+    _reverse(segments[:split], start, free, advance, visit)

@@ -1,0 +1,125 @@
+"""Gradients with respect to the times, for methods that differentiate the computation itself."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from odeflow.engine.equation.state import Field
+
+
+def on_fixed_clock(field: Field, t: Tensor, step_at: Sequence[float] = ()) -> Field:
+    """The field seen by a clock that stands still while the times t move: it makes t a parameter of the field.
+
+    With τ the clock's time, of the same value as t but without gradient, the map t(τ) = t₀ + (τ − τ₀) r with
+    r = (t_T − t₀)/(τ_T − τ₀) takes the solver's steps along with the first and the last time, and
+    dy/dτ = r f(t(τ), y). So r = 1 and t(τ) = τ in value, and autograd gives the exact derivative of the discrete
+    solution, its mesh moving in proportion. Between times at which the field jumps, which do not move, each piece
+    has such a map of its own.
+
+    Args:
+        field: The original field.
+        t: (T,), or (B, T) where each sample has its own, with gradient.
+        step_at: Times at which the field jumps, the same for all samples.
+    """
+    fixed = _knots(t.detach(), step_at)
+
+    def on_clock(tau: Tensor, y: Tensor) -> Tensor:
+        pieces = _pieces(fixed, tau)
+        first, last = _ends(fixed, pieces)
+        start, end = _ends(_knots(t, step_at), pieces)  # in here, so that every rerun has a graph of its own
+        rate = (end - start) / (last - first)
+        time = start + (tau - first) * rate
+        if step_at:
+            time = tau + (time - time.detach())  # not even by rounding on the other side of a jump
+        return field(time.to(tau), y) * _beside(rate, y)
+
+    return on_clock
+
+
+def _knots(t: Tensor, step_at: Sequence[float]) -> list[Tensor]:
+    """The ends of the pieces of the clock, each () or (B,): the first time, those of jumps, the last time.
+
+    Of jumps outside, those before the first time of a sample count as there, those after its last as there: such pieces
+    have no length.
+    """
+    if not step_at:
+        return [t[..., 0], t[..., -1]]
+    start, end = t[..., 0].double(), t[..., -1].double()
+    sign = 1 if bool((end > start).all()) else -1
+    jumps = torch.tensor(sorted(set(step_at), reverse=sign < 0), dtype=start.dtype, device=t.device)
+    if t.dim() == 1:
+        return [start, *jumps[(jumps - start) * (end - jumps) > 0], end]
+    jumps = jumps[:, None]
+    return [start, *start.where(sign * (jumps - start) <= 0, end.where(sign * (end - jumps) <= 0, jumps)), end]
+
+
+def _pieces(knots: Sequence[Tensor], times: Tensor) -> Tensor:
+    """The numbers of the pieces, none without length, in which times lie.
+
+    Args:
+        knots: Of the clock, each () or (B,).
+        times: (…), or (…, B) where each sample has a clock of its own.
+    """
+    first, *inner, last = knots
+    number = torch.zeros_like(times, dtype=torch.long)
+    for knot in inner:
+        number += ((times - knot) * (last - first) >= 0) & (knot != last)
+    return number
+
+
+def _ends(knots: Sequence[Tensor], pieces: Tensor) -> tuple[Tensor, Tensor]:
+    """Where pieces begin and end."""
+    if len(knots) == 2 or not pieces.dim():
+        number = int(pieces) if len(knots) > 2 else 0
+        return knots[number], knots[number + 1]
+    table = torch.stack(list(knots)).to(pieces.device)
+    if table.dim() == 1:
+        return table[pieces], table[pieces + 1]
+    samples = torch.arange(table.shape[1], device=table.device)
+    return table[pieces, samples], table[pieces + 1, samples]
+
+
+def moved(t: Tensor, step_at: Sequence[float], times: Tensor) -> Tensor:
+    """Times on the fixed clock as functions of the first and the last of t, of the same values.
+
+    Args:
+        t: (T,) or (B, T), with gradient.
+        step_at: Times at which the field jumps.
+        times: (m,), or (m, B) where each sample has its own, between the first and the last.
+    """
+    knots = [knot.to(times) for knot in _knots(t, step_at)]
+    start, end = _ends(knots, _pieces(knots, times))
+    first, last = start.detach(), end.detach()
+    place = (times - first) / (last - first)
+    return times + ((start - first) * (1 - place) + (end - last) * place)
+
+
+def move_rows(field: Field, t: Tensor, y: Tensor, step_at: Sequence[float] = ()) -> Tensor:
+    """Lets the inner rows of a solution follow their own times, to which the fixed clock has tied them in proportion.
+
+    y(tᵢ) = y(t(τᵢ)) + f(tᵢ, yᵢ) (tᵢ − t(τᵢ)), where the bracket is zero but has a gradient.
+
+    Args:
+        field: The original field.
+        t: (T,) or (B, T), with gradient.
+        y: (T, *state), or fewer if the solve ended before, solved on the fixed clock.
+        step_at: Times at which the field jumps.
+
+    Returns:
+        The same values.
+    """
+    times = t.movedim(-1, 0)
+    count = min(len(y), len(times) - 1)
+    if count < 2:
+        return y
+    clock = times.detach()[1:count]
+    shift = (times[1:count] - clock) - (moved(t, step_at, clock) - clock)
+    with torch.no_grad():
+        slopes = torch.stack([field(time.to(row), row) for time, row in zip(clock, y[1:count], strict=True)])
+    return torch.cat([y[:1], y[1:count] + slopes * _beside(shift, y), y[count:]])
+
+
+def _beside(values: Tensor, y: Tensor) -> Tensor:
+    """Values of y's leading dimensions, to be multiplied with y."""
+    return values.to(y).reshape((*values.shape, *(1,) * (y.dim() - values.dim())))

@@ -1,0 +1,1 @@
+"""Families of methods, to which a concrete one adds its coefficients."""

@@ -1,0 +1,177 @@
+"""Multistep: methods of Adams, which go on from the slopes of earlier steps."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import cache, partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from odeflow.engine.equation.state import Field
+from odeflow.engine.loop.control import same_step
+from odeflow.engine.loop.stepper import FixedStepper
+from odeflow.engine.step.carried import MemoryStages
+from odeflow.engine.step.stages import ExplicitStages, stages_of
+from odeflow.engine.step.tableau import Tableau
+from odeflow.engine.tape import Quadrature
+from odeflow.errors import SettingError
+from odeflow.plugin.plugin import required
+
+HIGHEST_ORDER = 8
+
+
+@cache
+def adams(nodes: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
+    """Row j: the coefficients of θ, θ², … of ∫₀^θ Lⱼ, where the polynomial Lⱼ is 1 at node j and 0 at the others.
+
+    So y(t + θh) = y + h Σⱼ (row j)(θ) f(t + nodeⱼ h) for slopes that are a polynomial of degree below their number.
+    Computed in fractions.
+    """
+    rows: list[tuple[float, ...]] = []
+    for node in nodes:
+        polynomial = [Fraction(1)]  # of the powers 1, s, s², …
+        for other in nodes:
+            if other != node:
+                shifted, lowered = [Fraction(0), *polynomial], [-other * each for each in polynomial]
+                polynomial = [(x + y) / (node - other) for x, y in zip(shifted, [*lowered, 0], strict=True)]
+        rows.append(tuple(float(each / power) for power, each in enumerate(polynomial, start=1)))
+    return tuple(rows)
+
+
+class MultistepStages(MemoryStages):
+    """Steps of an Adams method, and of a Runge–Kutta method as long as there are too few slopes.
+
+    Dense output is the method's own, the integral of the polynomial through the slopes, and costs nothing.
+
+    Args:
+        order: Order of the method.
+        corrected: Whether a step is predicted, evaluated and corrected.
+        starter: The method of the first steps.
+        field: The vector field.
+        quadrature: Takes the integrals of the field's side results, if there are any.
+    """
+
+    def __init__(
+        self, order: int, corrected: bool, starter: Tableau, field: Field, quadrature: Quadrature | None = None
+    ) -> None:
+        super().__init__(order, field, quadrature)
+        self.corrected, self.starter = corrected, starter
+        self.single: ExplicitStages | None = None  # the starting method's stages, in its steps
+        self.slopes: list[Tensor] = []  # at the starts of this step and those before it
+        self.sides: list[Sequence[Tensor | None]] = []  # what the field computed with them
+        self.rows: tuple[tuple[float, ...], ...] = ()  # weights of the terms of this step
+        self.terms: list[Tensor] = []
+        self.spacing: float | None = None  # size of the steps before
+
+    @property
+    def traced(self) -> Callable[[Field], "MultistepStages"]:
+        return partial(MultistepStages, self.order, self.corrected, self.starter)
+
+    def carry(self) -> tuple[Tensor, ...]:
+        return tuple(self.slopes[: self.order - 1])
+
+    def restore(self, carried: tuple[Tensor, ...]) -> None:
+        self.carried, self.first, self.last = carried, None, None
+
+    def forget_slope(self) -> None:
+        super().forget_slope()
+        self.sides = []
+
+    def step(self, t: float, h: float, y: Tensor) -> Tensor:
+        self.begin(t, h, y)
+        if self.spacing is not None and abs(h - self.spacing) > same_step(h, t):
+            self.forget_slope()
+        self.spacing, past = h, self.sides[: len(self.carried)]
+        if len(self.carried) < self.order - 1:
+            single = self.single = stages_of(self.starter, self.field, y, self.quadrature)
+            single.window = self.window
+            self.slopes = [single.first_slope(t, y).clone(), *self.carried]
+            self.sides = [single.sides[0], *past]
+            y1 = single.step(t, h, y)
+            self.evaluations += single.evaluations
+            return self.finish(y1)
+        self.single, self.slopes = None, [self.first_slope(t, y), *self.carried]
+        self.sides = [self._side(), *past]
+        self.rows, self.terms = adams(tuple(range(0, -self.order, -1))), self.slopes
+        y1 = self._sum([1.0])[0]
+        if self.corrected:
+            self.rows = adams(tuple(range(1, 1 - self.order, -1)))
+            self.terms = [self.evaluate(t + h, y1), *self.slopes[: self.order - 1]]
+            self.predicted_side = self._side()
+            y1 = self._sum([1.0])[0]
+        return self.finish(y1)
+
+    def _side(self) -> Sequence[Tensor | None]:
+        return () if self.quadrature is None else self.quadrature.integrand
+
+    def _sum(self, theta: Sequence[float]) -> Tensor:
+        """(m, *state), y + h Σ w(θ) k at each place θ."""
+        rows = torch.tensor(self.rows, dtype=torch.float64)
+        powers = torch.tensor(theta, dtype=torch.float64)[:, None].expand(-1, self.order).cumprod(1)
+        terms = torch.stack(self.terms)
+        return self.y + self.h * torch.tensordot((powers @ rows.t()).to(terms), terms, 1)
+
+    @property
+    def degree(self) -> int:
+        return max(self.order, len(self.starter.interpolation[0]))
+
+    def dense(self, theta: Sequence[float]) -> Tensor:
+        if self.single is None:
+            return self._sum(theta)
+        before = self.single.evaluations
+        rows = self.single.dense(theta)
+        self.evaluations += self.single.evaluations - before
+        return rows
+
+    def add_quadrature(self, h: float) -> None:
+        if self.quadrature is None:
+            return
+        if self.single is not None:
+            self.single.add_quadrature(h)
+            return
+        sides = [self.predicted_side, *self.sides] if self.corrected else self.sides
+        for row, side in zip(self.rows, sides, strict=False):
+            self.quadrature.add(h * sum(row), side)
+
+
+class Multistep(FixedStepper):
+    """A method of Adams with equal steps, which takes the slopes of earlier steps into account.
+
+    Subclasses set `corrected`, whether a step is predicted, evaluated and corrected, and choose the starter. The
+    first order − 1 steps are the starter's, as are those after a jump of the field or a step of another size.
+
+    Args:
+        order: Order of the method, 1 to 8.
+        starter: The method of the first steps, of order − 1 at least.
+        step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
+            not larger.
+        num_steps: Number of steps between the first and the last time; the other way to say it.
+        step_at: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
+            on its own side of it throughout.
+
+    Raises:
+        SettingError: The order is out of range or above the starter's by more than one, neither or both of step_size
+            and num_steps were given, or not positive.
+    """
+
+    corrected: ClassVar[bool] = required()
+
+    def __init__(
+        self,
+        order: int,
+        starter: Tableau,
+        step_size: float | None,
+        num_steps: int | None,
+        step_at: Sequence[float] | None,
+    ) -> None:
+        super().__init__(step_size, num_steps, step_at)
+        name = type(self).__name__
+        if not isinstance(order, int) or order not in range(1, HIGHEST_ORDER + 1):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise SettingError(f"{name}: order must be a whole number from 1 to {HIGHEST_ORDER}; got {order}")
+        if starter.order < order - 1:
+            raise SettingError(f"{name}: order {order} needs first steps of order {order - 1}; got {starter.order}")
+        self.order, self.starter = order, starter
+
+    def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> MultistepStages:
+        return MultistepStages(self.order, self.corrected, self.starter, field, quadrature)

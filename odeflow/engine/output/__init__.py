@@ -1,0 +1,1 @@
+"""What a solve gives back: the solution, its interpolant, and its events."""

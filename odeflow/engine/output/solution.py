@@ -1,0 +1,144 @@
+"""Solution: the states at the requested times, with its statistics and events, and the error of a solve that failed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from odeflow.engine.equation.state import State
+from odeflow.engine.output.event import Crossings
+from odeflow.engine.output.interpolant import Interpolant, Mesh, View
+from odeflow.errors import SettingError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from odeflow.engine.output.solution import Solution
+from odeflow.errors import OdeflowError
+
+
+@dataclass
+class Stats:
+    """What a solve took. The backward figures are filled in when the backward pass runs.
+
+    Attributes:
+        nfe_forward: Evaluations of the field in the forward pass.
+        nfe_backward: Evaluations of the field in the backward pass.
+        accepted: Accepted steps of the forward pass.
+        rejected: Rejected steps of the forward pass.
+        smallest_step: Size of the smallest accepted step, in the field's time; inf before the first.
+        largest_step: Size of the largest accepted step.
+        suggested_step: Size of a good first step for a solve like this one, where steps are chosen by their error.
+        stiffness: h|λ|, the step size times the field's largest eigenvalue, as the last two stages estimate it, the
+            mean over every tenth step; None where the method cannot tell or took fewer. Well below 1 accuracy chooses
+            the steps; at about 3 stability does: the problem is stiff, and an implicit solver takes fewer. Where each
+            sample has steps of its own, that of the stiffest.
+        accepted_per_sample: (B,), accepted steps of each sample, where each has its own. `accepted` and `rejected` are
+            then those of the sample that took the most attempts, as many as the whole solve.
+        rejected_per_sample: (B,), rejected steps of each sample, likewise.
+        stiffness_per_sample: (B,), h|λ| of each sample, likewise; nan where it took fewer than ten steps.
+    """
+
+    nfe_forward: int = 0
+    nfe_backward: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    smallest_step: float = float("inf")
+    largest_step: float = 0.0
+    suggested_step: float | None = None
+    stiffness: float | None = None
+    accepted_per_sample: Tensor | None = field(default=None, compare=False)
+    rejected_per_sample: Tensor | None = field(default=None, compare=False)
+    stiffness_per_sample: Tensor | None = field(default=None, compare=False)
+
+    def count_step(self, size: float) -> None:
+        """Counts an accepted step of this size."""
+        self.accepted += 1
+        self.smallest_step = min(self.smallest_step, size)
+        self.largest_step = max(self.largest_step, size)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The solution of an initial value problem at the times that were asked for.
+
+    Attributes:
+        t: (T,), the times, or (B, T) where each sample has its own, or ends at an event of its own.
+        y: (T, *state), or a tuple of such tensors where the state is a tuple.
+        stats: What it took.
+        events: Where each of the events was met, in the order in which they were given.
+        interpolant: The solution at any time, if it was asked for: call the solution itself.
+    """
+
+    t: Tensor
+    y: Tensor | tuple[Tensor, ...]
+    stats: Stats = field(default_factory=Stats)
+    events: tuple[Crossings, ...] = ()
+    interpolant: Interpolant | None = None
+
+    def __call__(self, t: Tensor | float) -> State:
+        """The state at the times t, by dense output; differentiable, also with respect to t.
+
+        Args:
+            t: () or (m,), between the first time and the last; where the solver steps per sample also (B, m), a row
+                for each sample.
+
+        Returns:
+            (*state) or (m, *state), or a tuple of such tensors.
+
+        Raises:
+            SettingError: The solve was without `dense=True`, or a time lies outside.
+        """
+        if self.interpolant is None:
+            raise SettingError("this solution is known only at its times t: solve with dense=True to ask for others")
+        return self.interpolant(t)
+
+    def on(self, mesh: "Mesh | None", move: Callable[[Tensor], Tensor] = lambda times: times) -> "Solution":
+        """The solution at the times that were asked for, from all rows of a solve that noted its mesh.
+
+        Args:
+            mesh: The mesh, if there was one.
+            move: Lets the times of the mesh follow whatever they depend on.
+
+        Raises:
+            SettingError: The solver does not show its steps.
+        """
+        if mesh is None:
+            return self
+        if not mesh.asked:
+            raise SettingError(
+                "this solver does not show its steps, so it has neither dense output nor events: "
+                "give the times that you need in t, or use a solver of odeflow"
+            )
+        assert isinstance(self.y, Tensor)
+        t, interpolant = self.t[..., : len(mesh.asked)], mesh.interpolant(self.y, move)
+        return replace(self, t=t, y=self.y[mesh.asked], interpolant=interpolant)
+
+    def seen(self, view: View) -> "Solution":
+        """The same as people shall see it.
+
+        Args:
+            view: Takes (m, *state) for any m.
+        """
+        interpolant = None if self.interpolant is None else self.interpolant.seen(view)
+        return replace(self, y=view(self.y), interpolant=interpolant)
+
+
+class SolveError(OdeflowError, RuntimeError):
+    """The integration could not go on: the step size vanished, the state blew up, or the step budget ran out.
+
+    Args:
+        message: What happened, and what to do.
+        broken: Where a state or slope has entries that are not finite, that state or slope.
+
+    Attributes:
+        partial: The solution until there, at those of the times asked for that were reached, and at the last time
+            reached; None if nothing was. With steps per sample t is (B, T), and rows that a sample did not reach repeat
+            its last time and state. It carries a gradient by `Backprop` alone.
+    """
+
+    def __init__(self, message: str, broken: "Tensor | None" = None) -> None:
+        super().__init__(message)
+        self.broken = broken
+        self.partial: Solution | None = None

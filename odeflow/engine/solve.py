@@ -1,0 +1,327 @@
+"""solve(): how people integrate."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from odeflow.engine.equation.field import (
+    SameNoise,
+    entering,
+    full_precision,
+    mixed,
+    outside_inference,
+    uncompiled,
+    usual,
+)
+from odeflow.engine.equation.state import PackedField, Packing, State, check_dtype
+from odeflow.engine.gradients import Checkpointed, Gradient
+from odeflow.engine.loop.control import SMALLEST_STEP
+from odeflow.engine.output.event import Crossings, Event, Watch
+from odeflow.engine.output.interpolant import JointInterpolant, JointMesh, Mesh
+from odeflow.engine.output.per_sample_event import OwnWatch
+from odeflow.engine.output.per_sample_interpolant import OwnMesh
+from odeflow.engine.output.solution import Solution, SolveError
+from odeflow.engine.solver import Solver
+from odeflow.engine.tape import MeshTape
+from odeflow.errors import GradientError, SettingError, StateError
+from odeflow.plugin.plugin import check_kind
+
+
+@uncompiled
+def solve(
+    field: Callable[[Tensor, Any], Any],
+    y0: State,
+    t: Tensor | Sequence[float],
+    *,
+    solver: Solver,
+    gradient: Gradient | None = None,
+    params: Iterable[Tensor] | None = None,
+    dense: bool = False,
+    event: Event | Sequence[Event] = (),
+) -> Solution:
+    """Solves dy/dt = field(t, y) from y(t[0]) = y0.
+
+    Args:
+        field: The vector field, a module or a function; t comes as a Tensor of shape (), or of shape (B,) where the
+            solver steps per sample.
+        y0: (B, *state) or a tuple of such tensors, which the field then takes and returns too.
+        t: (T,), at least two times, strictly increasing or strictly decreasing. A Tensor may carry a gradient. Where
+            the solver steps per sample, each may have its own times in a row of (B, T), all rows in one direction.
+        solver: Integrates.
+        gradient: How to differentiate; `Checkpointed()` by default.
+        params: What gradients are wanted for besides y0 and t. By default the parameters of the field, a module;
+            `Backprop` finds all that the field uses by itself.
+        dense: Whether the solution can be called, `solution(t)`, for the state at any time. Costs the memory of a few
+            states a step.
+        event: What shall be looked for on the way. At the first terminal event the solve ends: its time is then the
+            last of the solution, and the times beyond are left out. Where the solver steps per sample, each sample ends
+            at its own: the times beyond are its event's time, and its state stays what it is there.
+
+    Returns:
+        Solution with y of shape (T, B, *state), or a tuple of such tensors. Where there are events, `events` says where
+        each was met.
+
+    Raises:
+        StateError: The state, or what the field made of it, has a wrong shape or dtype.
+        SettingError: The times are not strictly monotone and finite, or something is of the wrong kind.
+        GradientError: The field is a function and the gradient must be told its parameters, or the gradient knows
+            nothing of dense output and events.
+        SolveError: The integration could not go on, or a terminal event was not met. Carries the solution until there.
+    """
+    if torch.is_inference_mode_enabled():
+        with outside_inference():
+            y0, t = usual(y0), usual(t)
+            return solve(field, y0, t, solver=solver, gradient=gradient, params=params, dense=dense, event=event)
+    gradient = Checkpointed() if gradient is None else gradient
+    events = tuple(event) if isinstance(event, Sequence) else (event,)
+    _check_kinds(y0, solver, gradient, events)
+    times = _checked_times(t)
+    if times.dim() == 2:
+        _check_own_times(times, y0, solver)
+    params = None if params is None else _listed(params)
+    y0 = tuple(entering(leaf) for leaf in y0) if isinstance(y0, tuple) else entering(y0)
+    if isinstance(y0, tuple):
+        packing = Packing.of(y0, solver.per_sample)
+        packed, start, view = PackedField(packing, field), packing.pack(y0), packing.unpack
+    else:
+        packing, packed, start, view = None, field, y0.contiguous(), _identity
+    check_dtype(start)
+    _check_resolution(times, start.dtype, solver)
+    packed = SameNoise(mixed(packed, start))
+    watch = OwnWatch(events, view) if solver.per_sample else Watch(events, view)
+    mesh = _mesh(dense, watch) if dense or events else None
+    try:
+        with full_precision(start):
+            solution = _solve(packed, start, times, field, solver, gradient, params, mesh)
+            _check_finite(solution)
+            if events:
+                solution = watch.ended(solution) if isinstance(watch, OwnWatch) else _at_events(solution, watch, times)
+        return (solution if dense else replace(solution, interpolant=None)).seen(view)
+    except SolveError as error:
+        if error.partial is not None:
+            error.partial = error.partial.seen(view)
+        if packing is not None and error.broken is not None:
+            error.args = (f"{error.args[0]}. Not finite: {_broken_leaves(packing.unpack(error.broken))}",)
+        known = field.parameters() if params is None and isinstance(field, nn.Module) else params or ()
+        broken = [param for param in known if not bool(param.isfinite().all())]
+        if broken:
+            shapes = ", ".join(str(tuple(param.shape)) for param in broken[:3]) + " …" * (len(broken) > 3)
+            error.args = (
+                f"{len(broken)} of the field's parameters are not finite, of shape {shapes}: a gradient or step of the "
+                "optimiser has made them so. Lower the learning rate, clip the gradient, or look at the loss. "
+                f"({error.args[0]})",
+            )
+        raise
+
+
+def _identity(state: Tensor) -> State:
+    return state
+
+
+def _mesh(dense: bool, watch: Watch | OwnWatch) -> Mesh:
+    """What notes the steps, for dense output or events or both."""
+    if isinstance(watch, OwnWatch):
+        return OwnMesh(dense, watch if watch.events else None)
+    return JointMesh(dense, watch if watch.events else None)
+
+
+def _broken_leaves(state: tuple[Tensor, ...]) -> str:
+    """Which leaves of a state are not finite."""
+    return ", ".join(f"leaf {number}" for number, leaf in enumerate(state) if not bool(leaf.isfinite().all()))
+
+
+def _check_finite(solution: Solution) -> None:
+    """Equal steps go on through infinity; the solution must not.
+
+    Raises:
+        SolveError: The last state is not finite.
+    """
+    y = solution.y
+    assert isinstance(y, Tensor)
+    try:
+        fine = solution.t.dim() > 1 or bool(y[-1].isfinite().all())  # each sample's own steps are never equal ones
+    except RuntimeError:  # under vmap there is no one answer
+        return
+    if fine:
+        return
+    finite = y.isfinite().reshape(len(y), -1).all(1)
+    first = int(finite.int().argmin())
+    where = f"between t = {float(solution.t[first - 1]):g} and " if first else "at "
+    error = SolveError(
+        f"the state is not finite: it ceases to be {where}t = {float(solution.t[first]):g}. Take smaller steps, look "
+        "for inf and nan in the field, or for a solution that grows without bound",
+        y[first],
+    )
+    error.partial = Solution(solution.t[:first], y[:first], solution.stats)
+    raise error
+
+
+def _at_events(solution: Solution, watch: Watch, t: Tensor) -> Solution:
+    """The solution with what was found at its events, up to the first terminal one.
+
+    Raises:
+        SolveError: A terminal event that is required was not met.
+    """
+    dense = solution.interpolant
+    assert isinstance(dense, JointInterpolant)
+    assert isinstance(solution.y, Tensor)
+    sign = math.copysign(1.0, dense.end - dense.mesh.times[0])
+    located = zip(watch.locate(dense.detach()), watch.crossings, strict=True)
+    found = sorted(located, key=lambda pair: sign * pair[0])
+    final = next((number for number, (_, each) in enumerate(found) if watch.events[each.event].terminal), None)
+    if final is None and any(each.terminal and each.required for each in watch.events):
+        error = SolveError(
+            f"no terminal event was met between t = {float(t[0]):g} and {float(t[-1]):g}. Give a later last time, look "
+            "at the event's values along the partial solution, or set required=False to take what there is"
+        )
+        error.partial = replace(solution, interpolant=None)
+        raise error
+    found = found if final is None else found[: final + 1]
+    crossings: list[Crossings] = []
+    for number in range(len(watch.events)):
+        own = [(time, each) for time, each in found if each.event == number]
+        seen, located = [each for _, each in own], [time for time, _ in own]
+        times = watch.times(seen, located, dense)
+        y = dense.at(times, [each.step for each in seen])
+        samples = [each.sample for each in seen if each.sample is not None]
+        crossings.append(Crossings(times, y, torch.tensor(samples, device=y.device) if samples else None))
+    if final is not None:
+        last = crossings[found[final][1].event]
+        kept = int((sign * (last.t[-1].detach() - solution.t.detach()) > 0).sum())
+        assert isinstance(last.y, Tensor)
+        solution = replace(
+            solution,
+            t=torch.cat((solution.t[:kept], last.t[-1:].to(solution.t.device))),
+            y=torch.cat((solution.y[:kept], last.y[-1:])),
+            interpolant=dense.until(found[final][0]),
+        )
+    return replace(solution, events=tuple(each.seen(watch.unpack) for each in crossings))
+
+
+def _solve(
+    packed: Callable[[Tensor, Tensor], Tensor],
+    y0: Tensor,
+    t: Tensor,
+    field: object,
+    solver: Solver,
+    gradient: Gradient,
+    params: Sequence[Tensor] | None,
+    mesh: Mesh | None,
+) -> Solution:
+    if not torch.is_grad_enabled():
+        return solver.integrate(packed, y0, t.detach(), tape=MeshTape.of(mesh)).on(mesh)
+    if params is None:
+        if isinstance(field, nn.Module):
+            params = tuple(field.parameters())
+        elif gradient.needs_params:
+            name = type(gradient).__name__
+            raise GradientError(
+                f"the field is a {type(field).__name__}, so {name} cannot know which tensors inside it want gradients. "
+                "Pass params=(…), which may be empty, make the field an nn.Module, or use gradient=Backprop()"
+            )
+    wanted = tuple(param for param in params or () if param.requires_grad)
+    if gradient.needs_params and not (wanted or y0.requires_grad or t.requires_grad):
+        with torch.no_grad():
+            return solver.integrate(packed, y0, t, tape=MeshTape.of(mesh)).on(mesh)
+    return gradient.solve(solver, packed, y0, t, wanted, mesh)
+
+
+def _listed(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """The tensors of `params`.
+
+    Raises:
+        SettingError: It is one tensor, whose rows would be taken for parameters, or holds something else.
+    """
+    if not isinstance(params, Tensor | nn.Module):
+        listed = tuple(params)
+        if all(isinstance(param, Tensor) for param in listed):  # pyright: ignore[reportUnnecessaryIsInstance]
+            return listed
+    raise SettingError(f"params wants several tensors, as (a, b) or module.parameters(); got a {type(params).__name__}")
+
+
+def _check_kinds(y0: object, solver: object, gradient: object, events: Sequence[object]) -> None:
+    """Refuses what is of another kind than its name says."""
+    check_kind("solver", solver, Solver, "Dopri5()")
+    check_kind("gradient", gradient, Gradient, "Checkpointed()")
+    for each in events:
+        check_kind("event", each, Event, "Event(lambda t, y: y[0, 0])")
+    if not all(isinstance(leaf, Tensor) for leaf in (y0 if isinstance(y0, tuple) else (y0,))):
+        raise StateError(f"the state must be a Tensor or a tuple of Tensors; got {y0!r}")
+
+
+def _checked_times(t: Tensor | Sequence[float]) -> Tensor:
+    try:
+        if isinstance(t, Tensor):
+            times = t
+        elif any(isinstance(each, Tensor) for each in t):
+            times = torch.stack([torch.as_tensor(each, dtype=torch.float64) for each in t])  # keeps their gradients
+        else:
+            times = torch.tensor(t, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as problem:
+        raise SettingError(f"t must hold times, in a Tensor or a list of numbers; got {t!r}") from problem
+    if times.dim() not in (1, 2) or times.shape[-1] < 2:
+        raise SettingError(f"t must hold at least two times, (T,); its shape is {tuple(times.shape)}")
+    if not times.is_floating_point():
+        times = times.double()
+    steps = times.detach().diff()
+    up, down = (((sign * steps > 0) & steps.isfinite()).all(-1) for sign in (1, -1))
+    if not (bool(up.all()) or bool(down.all())):
+        where, row = "", times
+        if times.dim() == 2:
+            number = int((up if up.sum() > down.sum() else down).logical_not().nonzero()[0])
+            where, row = f" in every row, and in all rows in the same direction; row {number}", times[number]
+        raise SettingError(
+            f"t must be strictly increasing or strictly decreasing, and finite{where or '; it'} "
+            f"goes {', '.join(f'{time:g}' for time in row.tolist()[:6])}{' …' if len(row) > 6 else ''}"
+        )
+    return times
+
+
+def _check_resolution(t: Tensor, dtype: torch.dtype, solver: Solver) -> None:
+    """Looks whether floating-point numbers are fine enough for times that lie far from 0.
+
+    Raises:
+        SettingError: There is no room for steps between the first time and the last, or the dtype ends before them.
+    """
+    first, last = t.detach()[..., 0], t.detach()[..., -1]
+    worst = int((first / (last - first)).abs().argmax()) if t.dim() > 1 else ...
+    start, end = float(first[worst]), float(last[worst])
+    far, span = max(abs(start), abs(end)), abs(end - start)
+    if span < SMALLEST_STEP * math.ulp(far):
+        raise SettingError(
+            f"the solve goes from t = {start!r} to {end!r}, over {span:.3g}, but floating-point numbers there are "
+            f"{math.ulp(far):.3g} apart: there is no room for steps. Count time from a nearer origin"
+        )
+    numbers = torch.finfo(dtype)
+    if far > numbers.max:
+        raise SettingError(
+            f"the field gets its time in the dtype of the state, {dtype}, which ends at {numbers.max:g}; the times go "
+            f"to {far:g}. Count time in larger units, or solve in float32"
+        )
+    spacing = numbers.eps * max(far, numbers.tiny)
+    if spacing > max(solver.time_resolution(span), 4 * numbers.eps * span):
+        warnings.warn(
+            f"the field gets its time in the dtype of the state, {dtype}, in which times near {far:g} are "
+            f"{spacing:.3g} apart: too coarse for a solve over {span:.3g} by this {type(solver).__name__}. "
+            "If the field depends on t, count time from a nearer origin"
+            f"{'' if dtype == torch.float64 else ', or solve in float64'}",
+            stacklevel=3,
+        )
+
+
+def _check_own_times(t: Tensor, y0: State, solver: Solver) -> None:
+    """Refuses times (B, T) where they cannot be."""
+    lead = (y0[0] if isinstance(y0, tuple) else y0).shape[:1]
+    if not solver.per_sample:
+        raise SettingError(
+            f"t has the shape {tuple(t.shape)}, times of each sample's own, but {type(solver).__name__} takes the "
+            "steps of all samples together. Give times (T,), or an adaptive solver per_sample=True"
+        )
+    if t.shape[:1] != lead:
+        samples = f"the {lead[0]} samples" if lead else "several samples, and the state has none"
+        raise SettingError(f"t of shape (B, T) must have a row for each of {samples}; got {tuple(t.shape)}")

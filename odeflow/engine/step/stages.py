@@ -1,0 +1,324 @@
+"""What one step is made of: the contract, and explicit Runge–Kutta's, for values only and for autograd."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odeflow.engine.equation.state import Field, check_shape
+from odeflow.engine.step.tableau import Tableau
+from odeflow.engine.tape import Quadrature
+
+
+@lru_cache(maxsize=256)
+def _vectors(rows: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    """Each row, nested or not, as a tensor that is kept for the next solve."""
+    with torch.inference_mode(False):
+        return [torch.tensor(row, dtype=dtype, device=device) for row in rows]
+
+
+class Stages(ABC):
+    """What one step of a method is made of: the contract between a method and the loop over steps.
+
+    A step asks for `step`, then for `error` and `dense` as needed, and `advance` makes the slope at its end, if that
+    was evaluated, the first of the next step. So a method whose last stage lies at the step's end ("first same as
+    last") evaluates it once, and every other method evaluates it only where error or dense output ask for it.
+
+    Args:
+        order: Order of the method.
+        field: The vector field.
+        quadrature: Takes the integrals of the field's side results, if there are any.
+    """
+
+    def __init__(self, order: int, field: Field, quadrature: Quadrature | None = None) -> None:
+        self.order, self.field, self.quadrature = order, field, quadrature
+        self.evaluations = 0
+        self.window: tuple[float, float] | None = None  # between which the field is evaluated, whatever the stage
+
+    @property
+    @abstractmethod
+    def degree(self) -> int:
+        """Degree of the dense output, a polynomial in θ."""
+
+    def evaluate(self, t: float, y: Tensor) -> Tensor:
+        """dy/dt, counted and checked.
+
+        Raises:
+            StateError: The field's value has another shape than y.
+        """
+        self.evaluations += 1
+        slope = self.field(y.new_full((), self.inside(t)), y)
+        if not isinstance(slope, Tensor) or slope.shape != y.shape:  # pyright: ignore[reportUnnecessaryIsInstance]
+            check_shape(slope, y.shape)
+        return slope
+
+    def inside(self, t: float) -> float:
+        """The time t, or the nearest in the window."""
+        return t if self.window is None else min(max(t, self.window[0]), self.window[1])
+
+    @abstractmethod
+    def add_quadrature(self, h: float) -> None:
+        """Adds an accepted step of size h to the quadrature, if there is one."""
+
+    @property
+    @abstractmethod
+    def traced(self) -> Callable[[Field], "Stages"]:
+        """A field of the same values ↦ stages of the same method for autograd. It keeps nothing of this solve alive."""
+
+    @abstractmethod
+    def first_slope(self, t: float, y: Tensor) -> Tensor:
+        """k₁ = f(t, y), evaluated unless the previous step left it."""
+
+    @abstractmethod
+    def step(self, t: float, h: float, y: Tensor) -> Tensor:
+        """y₁, the state at t + h."""
+
+    @abstractmethod
+    def error(self) -> Tensor:
+        """(n,), the estimate of the step's error divided by its size h; fresh, so that it may be overwritten."""
+
+    @abstractmethod
+    def dense(self, theta: Sequence[float]) -> Tensor:
+        """(m, *state), the states at the m places θ of the step, each between 0 and 1."""
+
+    def stiffness(self) -> float | None:
+        """h|λ| with λ the field's largest eigenvalue, if the last step tells."""
+        return None
+
+    def interpolant(self) -> Callable[[float], Tensor]:
+        """θ ↦ the state at the place θ of this step, for good: later steps do not change it."""
+        self.last_slope()
+        kept = copy.copy(self)
+        kept.keep()
+        return lambda theta: kept.dense([theta])[0]
+
+    @abstractmethod
+    def last_slope(self) -> None:
+        """Evaluates the slope at the step's end, unless that was done."""
+
+    @abstractmethod
+    def keep(self) -> None:
+        """Makes the slopes this object's own."""
+
+    @abstractmethod
+    def advance(self) -> None:
+        """Goes on to the next step."""
+
+    @abstractmethod
+    def forget_slope(self) -> None:
+        """The state was replaced, so that its slope is no longer known."""
+
+
+class ExplicitStages(Stages):
+    """The stages of an explicit Runge–Kutta method: slopes k, and what is combined from them.
+
+    Args:
+        tableau: The method.
+        field: The vector field.
+        quadrature: Takes the integrals of the field's side results, if there are any.
+    """
+
+    def __init__(self, tableau: Tableau, field: Field, quadrature: Quadrature | None = None) -> None:
+        super().__init__(tableau.order, field, quadrature)
+        self.tableau = tableau
+        self.count = tableau.stages - tableau.fsal  # stages before the one at the step's end
+        self.sides: list[Sequence[Tensor | None]] = [()] * (self.count + 1)
+        self.has_first = False
+        self.has_last = False
+
+    @property
+    def degree(self) -> int:
+        return len(self.tableau.interpolation[0])
+
+    def stiffness(self) -> float | None:
+        """By the last two stages.
+
+        Source: Hairer & Wanner, Solving Ordinary Differential Equations II, IV.2, "Stiffness Detection".
+        """
+        differences = self.last_differences()
+        if differences is None:
+            return None
+        of_slopes, of_stages = differences.norm(dim=1).tolist()
+        return of_slopes / of_stages if of_stages > 0 else None
+
+    def last_differences(self) -> Tensor | None:
+        """(2, n): how the slopes of the last two stages differ, and their states, divided by the step size."""
+        slopes, weights = self.flat_slopes(), self.tableau.stiffness_weights
+        if slopes is None or weights is None:
+            return None
+        return slopes.new_tensor(weights) @ slopes[: self.tableau.stages]
+
+    def flat_slopes(self) -> Tensor | None:
+        """(≥ s, n), the slopes of the last step without autograd, where they are kept."""
+        return None
+
+    def add_quadrature(self, h: float) -> None:
+        if self.quadrature is not None:
+            for weight, side in zip(self.tableau.b, self.sides, strict=False):
+                if weight:
+                    self.quadrature.add(h * weight, side)
+
+    def _note_side(self, number: int) -> None:
+        if self.quadrature is not None:
+            self.sides[number] = self.quadrature.integrand
+
+    @property
+    def traced(self) -> Callable[[Field], Stages]:
+        return partial(TracedStages, self.tableau)
+
+    def forget_slope(self) -> None:
+        self.has_first = False
+
+    def dense_weights(self, theta: Sequence[float], like: Tensor) -> Tensor:
+        """(m, count + 1): weights w with y(t + θh) = y + h Σ w k, where the last k is the slope at the step's end."""
+        (coefficients,) = _vectors((self.tableau.interpolation,), torch.float64, torch.device("cpu"))
+        places = torch.tensor(theta, dtype=torch.float64)
+        return (places[:, None].expand(-1, coefficients.shape[1]).cumprod(1) @ coefficients.t()).to(like)
+
+
+def stages_of(tableau: Tableau, field: Field, like: Tensor, quadrature: Quadrature | None = None) -> ExplicitStages:
+    """The stages of a method in the form that the present state of autograd asks for."""
+    if torch.is_grad_enabled():
+        return TracedStages(tableau, field)
+    return ValueStages(tableau, field, like, quadrature)
+
+
+class ValueStages(ExplicitStages):
+    """Stages without autograd: the slopes are rows of one matrix, so that every combination is one product.
+
+    Args:
+        tableau: The method.
+        field: The vector field.
+        like: A state; gives shape, dtype and device.
+        quadrature: Takes the integrals of the field's side results, if there are any.
+    """
+
+    def __init__(self, tableau: Tableau, field: Field, like: Tensor, quadrature: Quadrature | None = None) -> None:
+        super().__init__(tableau, field, quadrature)
+        self.shape = like.shape
+        slopes = like.new_empty((self.count + 1, *like.shape))
+        self.rows = slopes.unbind()
+        self.slopes = slopes.view(self.count + 1, -1)
+        self.columns = [self.slopes[:number].t() for number in range(self.count + 2)]
+        self.a = _vectors(tableau.a, like.dtype, like.device)
+        self.b = _vectors((tableau.b[: self.count],), like.dtype, like.device)[0]
+        self.t1, self.y1 = 0.0, like
+
+    def _evaluate_into(self, number: int, t: float, y: Tensor) -> None:
+        self.rows[number].copy_(self.evaluate(t, y))
+        self._note_side(number)
+
+    def first_slope(self, t: float, y: Tensor) -> Tensor:
+        if not self.has_first:
+            self._evaluate_into(0, t, y)
+            self.has_first = True
+        return self.rows[0]
+
+    def step(self, t: float, h: float, y: Tensor) -> Tensor:
+        self.first_slope(t, y)
+        self.has_last = False
+        flat, c = y.view(-1), self.tableau.c
+        for number in range(1, self.count):
+            stage = torch.addmv(flat, self.columns[number], self.a[number], alpha=h)
+            self._evaluate_into(number, t + c[number] * h, stage.view_as(y))
+        self.t, self.h, self.y = t, h, y
+        self.t1, self.y1 = t + h, torch.addmv(flat, self.columns[self.count], self.b, alpha=h).view_as(y)
+        return self.y1
+
+    def last_slope(self) -> None:
+        if not self.has_last:
+            self._evaluate_into(self.count, self.t1, self.y1)
+            self.has_last = True
+
+    def error(self) -> Tensor:
+        if self.tableau.fsal:
+            self.last_slope()
+        weights = self.tableau.error_weights or ()
+        vector = _vectors((weights,), self.slopes.dtype, self.slopes.device)[0]
+        return torch.mv(self.columns[len(weights)], vector)
+
+    def dense(self, theta: Sequence[float]) -> Tensor:
+        self.last_slope()
+        weights = self.dense_weights(theta, self.slopes)
+        rows = torch.addmm(self.y.view(1, -1), weights, self.slopes, alpha=self.h)
+        return rows.view(len(theta), *self.shape)
+
+    def flat_slopes(self) -> Tensor | None:
+        return self.slopes
+
+    def keep(self) -> None:
+        self.slopes = self.slopes.clone()
+
+    def advance(self) -> None:
+        self.has_first = self.has_last
+        if self.has_first:
+            self.rows[0].copy_(self.rows[self.count])
+            self.sides[0] = self.sides[self.count]
+
+
+class TracedStages(ExplicitStages):
+    """Stages that autograd sees: every combination is a chain of in-place additions, which keep nothing alive."""
+
+    def __init__(self, tableau: Tableau, field: Field) -> None:
+        super().__init__(tableau, field)
+        self.slopes: list[Tensor] = []
+
+    def first_slope(self, t: float, y: Tensor) -> Tensor:
+        if not self.has_first:
+            self.slopes = [self.evaluate(t, y)]
+            self.has_first = True
+        return self.slopes[0]
+
+    def step(self, t: float, h: float, y: Tensor) -> Tensor:
+        slopes = self.slopes = [self.first_slope(t, y)]
+        self.has_last = False
+        tableau = self.tableau
+        for number in range(1, self.count):
+            stage = self._combine(y, tableau.a[number], h)
+            slopes.append(self.evaluate(t + tableau.c[number] * h, stage))
+        self.t, self.h, self.y = t, h, y
+        self.t1, self.y1 = t + h, self._combine(y, tableau.b[: self.count], h)
+        return self.y1
+
+    def _combine(self, y: Tensor, weights: Sequence[float], h: float) -> Tensor:
+        """The sum y + h Σ w k."""
+        total = None
+        for weight, slope in zip(weights, self.slopes, strict=False):
+            if weight:
+                total = y.add(slope, alpha=h * weight) if total is None else total.add_(slope, alpha=h * weight)
+        return y.clone() if total is None else total
+
+    def last_slope(self) -> None:
+        if not self.has_last:
+            self.slopes.append(self.evaluate(self.t1, self.y1))
+            self.has_last = True
+
+    def error(self) -> Tensor:
+        if self.tableau.fsal:
+            self.last_slope()
+        weights = self.tableau.error_weights or ()
+        with torch.no_grad():
+            slopes = torch.stack(self.slopes[: len(weights)]).view(len(weights), -1)
+            return torch.mv(slopes.t(), slopes.new_tensor(weights))
+
+    def dense(self, theta: Sequence[float]) -> Tensor:
+        self.last_slope()
+        slopes = torch.stack(self.slopes)
+        weights = self.dense_weights(theta, slopes)
+        rows = torch.addmm(self.y.reshape(1, -1), weights, slopes.view(len(self.slopes), -1), alpha=self.h)
+        return rows.view(len(theta), *self.y.shape)
+
+    def flat_slopes(self) -> Tensor | None:
+        return torch.stack([slope.detach() for slope in self.slopes]).view(len(self.slopes), -1)
+
+    def keep(self) -> None:
+        self.slopes = list(self.slopes)
+
+    def advance(self) -> None:
+        self.has_first = self.has_last
+        if self.has_first:
+            self.slopes = [self.slopes[self.count]]

@@ -1,0 +1,1 @@
+"""Flow, the layer, and what it is made of."""

@@ -1,0 +1,148 @@
+"""Regularisers: what makes a learned field easy to solve, integrated along its trajectories."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from odeflow.engine.equation.state import Field
+from odeflow.errors import SettingError
+from odeflow.plugin.plugin import Plugin
+
+Rate = Callable[[Field, Tensor, Tensor, Tensor], Tensor]
+"""(field, t, y, f(t, y) with its graph) ↦ (B,), to be integrated along a solution."""
+
+
+class Regularizer(Plugin, ABC):
+    """A penalty w ∫ r(t, y) dt along each trajectory, averaged over the batch.
+
+    All rates r are means over the entries of the state, so that a weight means the same for states of any size.
+
+    Args:
+        weight: The factor w of the penalty in the loss.
+
+    Raises:
+        SettingError: The weight is negative.
+    """
+
+    kind = "regularizer"
+
+    def __init__(self, weight: float) -> None:
+        if not weight >= 0:
+            raise SettingError(f"{type(self).__name__}: weight must not be negative; got {weight}")
+        self.weight = weight
+
+    @property
+    def name(self) -> str:
+        """What its penalty is logged as."""
+        return type(self).__name__.lower()
+
+    @abstractmethod
+    def rate(self, field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+        """What is integrated.
+
+        Args:
+            field: The vector field.
+            t: (), the time.
+            y: (B, *state), which autograd watches.
+            slope: (B, *state), f(t, y), with its graph.
+
+        Returns:
+            (B,), at least 0.
+        """
+
+
+class Kinetic(Regularizer):
+    """The kinetic energy r = ‖f(t, y)‖² / n: particles shall move slowly and straight on.
+
+    Source: Finlay et al. (2020), "How to Train Your Neural ODE", eq. 7.
+
+    Args:
+        weight: The factor of the penalty in the loss.
+    """
+
+    def rate(self, field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+        return _mean_square(slope)
+
+
+class Jacobian(Regularizer):
+    """The squared Frobenius norm r = ‖∂f/∂y‖² / n, estimated by ‖εᵀ ∂f/∂y‖² with ε ~ N(0, 1), fixed in each solve.
+
+    Source: Finlay et al. (2020), "How to Train Your Neural ODE", eq. 10.
+
+    Args:
+        weight: The factor of the penalty in the loss.
+    """
+
+    def rate(self, field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+        if not slope.requires_grad:  # the field does not look at the state
+            return slope.new_zeros(len(slope))
+        noise = torch.randn_like(slope)
+        (product,) = torch.autograd.grad(slope, y, noise, create_graph=True, materialize_grads=True)
+        return _mean_square(product)
+
+
+class Taylor(Regularizer):
+    """R_K, the squared total derivative r = ‖dᴷy/dtᴷ‖² / n of order K along the solution.
+
+    A solver of order K − 1 or higher takes large steps where it is small. Computed by nested forward-mode products. Of
+    fields with `LayerNorm` or `BatchNorm` PyTorch (2.13) computes them wrongly, without a word: the gradient for K = 2,
+    the value from K = 3 on (https://github.com/pytorch/pytorch/issues/198017). `GroupNorm` is right.
+
+    Source: Kelly et al. (2020), "Learning Differential Equations that are Easy to Solve", eq. 6.
+
+    Args:
+        weight: The factor of the penalty in the loss.
+        order: The derivative's order K, at least 1; order 1 is the kinetic energy.
+
+    Raises:
+        SettingError: The weight is negative, or the order not positive.
+    """
+
+    def __init__(self, weight: float, order: int = 2) -> None:
+        super().__init__(weight)
+        if order < 1:
+            raise SettingError(f"Taylor: order must be at least 1; got {order}")
+        self.order = order
+
+    @property
+    def name(self) -> str:
+        """What its penalty is logged as."""
+        return f"taylor_{self.order}"
+
+    def rate(self, field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+        if self.order == 1:
+            return _mean_square(slope)
+        return _mean_square(_total_derivative(field, self.order)(t, y))
+
+
+def _total_derivative(field: Field, order: int) -> Field:
+    """(t, y) ↦ dᴷy/dtᴷ along the solution: the first is f, each next one ∂ₜ + f·∇ of the last."""
+    if order == 1:
+        return field
+    lower = _total_derivative(field, order - 1)
+
+    def derivative(t: Tensor, y: Tensor) -> Tensor:
+        directions = (torch.ones_like(t), field(t, y))
+        return torch.func.jvp(lower, (t, y), directions)[1]
+
+    return derivative
+
+
+def _mean_square(value: Tensor) -> Tensor:
+    return value.square().flatten(1).mean(1)
+
+
+def with_rates(field: Field, rates: Sequence[Rate]) -> Callable[[Tensor, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
+    """The field on (y, integrals of the rates), of shapes (B, *state) and (B, number of rates)."""
+
+    def joint(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        y, wanted = state[0], torch.is_grad_enabled()
+        with torch.enable_grad():
+            y = y if wanted and y.requires_grad else y.detach().requires_grad_()
+            slope = field(t, y).to(y)
+            values = torch.stack([rate(field, t, y, slope) for rate in rates], dim=1)
+        return (slope, values) if wanted else (slope.detach(), values.detach())
+
+    return joint

@@ -1,0 +1,1 @@
+"""Plugins: how they remember what they were built with, and how they are found."""

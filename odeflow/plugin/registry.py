@@ -1,0 +1,348 @@
+"""The registry: which plugins there are. A view of the contracts' subclasses, so that it cannot disagree with them."""
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from abc import ABC
+from collections.abc import Generator, Iterable, Iterator
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from odeflow.errors import OdeflowError, PluginError
+from odeflow.plugin.plugin import Plugin, import_path, subclasses, unknown_option
+from odeflow.plugin.spec import class_spec, mapping, sequence, shown
+
+GROUP = "odeflow.plugins"
+VARIABLE = "ODEFLOW_PLUGINS"
+CONTRACTS = {
+    "solver": "odeflow.solver:Solver",
+    "dynamics": "odeflow.dynamics:Dynamics",
+    "gradient": "odeflow.gradient:Gradient",
+    "divergence": "odeflow.divergence:Divergence",
+    "regularizer": "odeflow.regularization:Regularizer",
+    "task": "odeflow.task:Task",
+    "data": "odeflow.data:DataModule",
+}
+"""Each kind's contract, imported when it is asked for."""
+
+UNBUILDABLE = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What constructors raise where an option makes no sense to them."""
+
+_failures: dict[str, str] = {}
+_loaded: set[EntryPoint] = set()
+
+
+def contract(kind: str) -> type[Plugin]:
+    """The abstract class that plugins of a kind subclass.
+
+    Raises:
+        PluginError: There is no such kind.
+    """
+    if kind not in CONTRACTS:
+        raise PluginError(unknown("kind of plugin", kind, CONTRACTS))
+    module, name = CONTRACTS[kind].split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def discover(extra: Iterable[str] = ()) -> None:
+    """Imports the installed plugin packages, what $ODEFLOW_PLUGINS names, and `extra`.
+
+    A package that fails to import is noted in `failures` and takes nothing else down; what the user named, by
+    `extra` or in the environment, must import.
+
+    Args:
+        extra: Files, folders of files, or modules.
+
+    Raises:
+        PluginError: A plugin named by the user cannot be imported, or two plugins of a kind share a name.
+    """
+    for entry in _packages():
+        _load(entry)
+    named = [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
+    for name in (*named, *extra):
+        load_named(name)
+    for kind in CONTRACTS:
+        plugins(kind)
+
+
+def find(kind: str, name: str) -> type[Plugin]:
+    """The plugin class of this name among those installed, of which no more are imported than it takes.
+
+    Packages whose entry point is named after the kind, such as odeflow's own `solvers`, come first.
+
+    Raises:
+        PluginError: There is none.
+    """
+    if name not in plugins(kind):
+        for entry in sorted(_packages(), key=lambda entry: not entry.name.startswith(kind)):
+            _load(entry)
+            if name in plugins(kind):
+                break
+    return look_up(kind, name)
+
+
+@cache
+def _packages() -> tuple[EntryPoint, ...]:
+    """The installed plugin packages by name."""
+    return tuple(sorted(entry_points(group=GROUP), key=lambda entry: entry.name))
+
+
+def _load(entry: EntryPoint) -> None:
+    """Imports a plugin package, once, and notes it if that fails."""
+    if entry in _loaded:
+        return
+    _loaded.add(entry)
+    try:
+        entry.load()
+    except Exception as problem:  # whatever a foreign package raises must not stop the others
+        _failures[f"{entry.name} ({entry.value})"] = f"{type(problem).__name__}: {problem}"
+
+
+def failures() -> dict[str, str]:
+    """Plugin packages that could not be imported, with the reason."""
+    return dict(_failures)
+
+
+def load_named(name: str) -> list[ModuleType]:
+    """Imports plugins from a file, from every `.py` file of a folder, or from a module.
+
+    Raises:
+        PluginError: There is nothing of that name, or it fails to import.
+    """
+    path = Path(name).expanduser()
+    try:
+        if path.is_dir():
+            return [module for file in sorted(path.glob("*.py")) for module in load_named(str(file))]
+        if path.suffix == ".py":
+            if not path.is_file():
+                raise PluginError(f"there is no plugin file {name}")
+            return [_import_file(path)]
+        return [importlib.import_module(name)]
+    except PluginError:
+        raise
+    except ModuleNotFoundError as problem:
+        if problem.name == name:
+            raise PluginError(f"there is no plugin file, folder or module {name}") from problem
+        raise PluginError(f"plugins from {name} cannot be imported: {problem}") from problem
+    except Exception as problem:
+        raise PluginError(f"plugins from {name} cannot be imported: {type(problem).__name__}: {problem}") from problem
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Imports a loose file as a module of its stem's name, once."""
+    source = path.resolve()
+    name = source.stem
+    present = sys.modules.get(name)
+    if present is not None and getattr(present, "__file__", None) == str(source):
+        return present
+    found = None if present is not None else importlib.util.find_spec(name)
+    if present is not None or (found is not None and found.origin != str(source)):  # the name is somebody else's
+        name = f"{name}_{hashlib.sha256(str(source).encode()).hexdigest()[:8]}"
+    specification = importlib.util.spec_from_file_location(name, source)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    try:
+        specification.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def plugins(kind: str) -> dict[str, type[Plugin]]:
+    """The concrete plugins of a kind by name, sorted.
+
+    Raises:
+        PluginError: There is no such kind, or two of its plugins share a name.
+    """
+    found: dict[str, type[Plugin]] = {}
+    for cls in _concrete_subclasses(contract(kind)):
+        name, present = cls.__name__, found.get(cls.__name__)
+        if present is not None and import_path(present) != import_path(cls):
+            raise PluginError(
+                f"two {kind} plugins are called {name}: {import_path(present)} and {import_path(cls)}. Rename one"
+            )
+        found[name] = cls  # a class defined again, as in a notebook, replaces the old one
+    return dict(sorted(found.items()))
+
+
+def _concrete_subclasses(cls: type[Plugin]) -> Iterator[type[Plugin]]:
+    for subclass in subclasses(cls):
+        private = subclass.__name__.startswith("_") or "<locals>" in subclass.__qualname__
+        if not _is_base(subclass) and not private:
+            yield subclass
+
+
+def _is_base(cls: type) -> bool:
+    """Whether a class is for others to subclass: it lacks a method, or says so by the base ABC."""
+    return inspect.isabstract(cls) or ABC in cls.__bases__
+
+
+def look_up(kind: str, name: str) -> type[Plugin]:
+    """The plugin class of this name.
+
+    Raises:
+        PluginError: There is none; the message names the nearest and lists what there is.
+    """
+    known = plugins(kind)
+    if name not in known:
+        raise PluginError(absent(kind, name))
+    return known[name]
+
+
+def absent(kind: str, name: str) -> str:
+    """The message for a name of which there is no plugin of a kind: what its class lacks, or the nearest, and all."""
+    return (
+        f"no {kind} named {name!r}: {reason}" if (reason := unfit(kind, name)) else unknown(kind, name, plugins(kind))
+    )
+
+
+def unfit(kind: str, name: str) -> str | None:
+    """Why a class of this name is no plugin of a kind, if there is a class that looks like one."""
+    wanted = contract(kind)
+    for cls in subclasses(wanted):
+        if cls.__name__ != name:
+            continue
+        if inspect.isabstract(cls):
+            return f"the class {import_path(cls)} lacks {_lacking(cls)}"
+        if _is_base(cls):
+            return f"the class {import_path(cls)} is for others to subclass, since ABC is among its bases"
+    foreign = [base for base in wanted.__mro__ if base.__module__.startswith(("lightning.", "torch."))]
+    for cls in subclasses(foreign[0]) if foreign else ():
+        if cls.__name__ == name and not issubclass(cls, Plugin):
+            door = f"odeflow.{wanted.__name__}"
+            return f"{import_path(cls)} is a {foreign[0].__name__}, but no {door}; subclass {door} instead"
+    return None
+
+
+def _lacking(cls: type[Any]) -> str:
+    """The methods and attributes that an abstract class does not define, with the nearest of those that it does."""
+    parts: list[str] = []
+    for name in sorted(cls.__abstractmethods__):
+        near = get_close_matches(name, vars(cls), n=1)
+        parts.append(f"{name} (it has {near[0]})" if near else name)
+    return ", ".join(parts)
+
+
+def build(spec: dict[str, Any]) -> Any:
+    """The plugin that a spec describes, with the plugins inside it.
+
+    Only registered plugins are built: a spec cannot make anything else run.
+
+    Args:
+        spec: `{"class_path": …, "init_args": {…}}`, as `Plugin.spec` gives it.
+
+    Raises:
+        PluginError: It is no spec, or a plugin in it is not registered, or cannot be built of its options.
+    """
+    found = class_spec(spec)
+    options = mapping(spec.get("init_args", {})) if found else None
+    if found is None or options is None or not isinstance(found["class_path"], str):
+        raise PluginError(f"a plugin is built of {{class_path: NAME, init_args: {{…}}}}; got {shown(spec)}")
+    cls, arguments = class_of(found["class_path"]), _built(options)
+    check_options(cls, arguments)
+    with building(cls.__name__):
+        return cls(**arguments)
+
+
+@contextlib.contextmanager
+def building(name: str) -> Generator[None]:
+    """Turns whatever a constructor raises about its options into an error of ours, which names the class.
+
+    Raises:
+        PluginError: The object cannot be built.
+    """
+    try:
+        yield
+    except OdeflowError:
+        raise
+    except UNBUILDABLE as problem:
+        raise PluginError(f"{name} cannot be built: {told(problem)}") from problem
+
+
+def told(problem: BaseException) -> str:
+    """What an error of others says: its first line, and where it was raised unless its words are meant for users."""
+    text = str(problem).strip().partition("\n")[0][:300]
+    if isinstance(problem, (ValueError, ImportError)) and text:
+        return text
+    frames = traceback.extract_tb(problem.__traceback__)
+    origin = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), frames[-1])
+    hint = ". Does __init__ call super().__init__() first?" if isinstance(problem, AttributeError) else ""
+    return f"{type(problem).__name__}: {text} ({Path(origin.filename).name}, line {origin.lineno}){hint}"
+
+
+def _built(value: Any) -> Any:
+    if class_spec(value) is not None:
+        return build(value)
+    items, entries = sequence(value), mapping(value)
+    if entries is not None:
+        return {key: _built(item) for key, item in entries.items()}
+    return value if items is None else [_built(item) for item in items]
+
+
+def class_of(path: str) -> type[Plugin]:
+    """The registered class of an import path; one that has moved since is found by its name, if that is unique."""
+    known = [cls for kind in CONTRACTS for cls in plugins(kind).values()]
+    for cls in known:
+        if import_path(cls) == path:
+            return cls
+    namesakes = [cls for cls in known if cls.__name__ == path.rpartition(".")[2]]
+    if len(namesakes) == 1:
+        return namesakes[0]
+    raise PluginError(missing(path))
+
+
+def missing(path: str) -> str:
+    """The message for a class path, as a checkpoint keeps it, of which there is no plugin: what to do."""
+    module, _, name = path.rpartition(".")
+    return (
+        f"the plugin {name} (of {module}) is not registered. Install its package, or load its file with "
+        "--plugins FILE on the command line, odeflow.load(…, plugins=[FILE]) in Python"
+    )
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that is not known: the nearest one, and all there are."""
+    names = list(known)
+    lowered = {candidate.lower(): candidate for candidate in names}
+    near = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    hint = f" Did you mean {lowered[near[0]]}?" if near else ""
+    return f"no {what} named {name!r}.{hint}  available: {', '.join(names) or 'none'}"
+
+
+def check_options(cls: type, options: Iterable[str], place: str = "", skip: int = 1) -> None:
+    """Checks that a class has options of these names.
+
+    Args:
+        cls: The class.
+        options: The names, as a configuration or a checkpoint has them.
+        place: Where they stand, for the message.
+        skip: Number of its constructor's parameters that are no options, the first of which is `self`.
+
+    Raises:
+        PluginError: It has none of a name; the message names the nearest and lists what there is.
+    """
+    problem = unknown_option(cls, options, skip)
+    if problem is not None:
+        raise PluginError(f"{place}: {problem}" if place else problem)

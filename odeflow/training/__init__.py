@@ -1,0 +1,1 @@
+"""Tasks, data, checkpoints and callbacks: everything that needs Lightning."""

@@ -1,0 +1,155 @@
+"""Resumption: what a run that goes on takes from its checkpoint, and what from its configuration."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
+
+from odeflow.engine.output.solution import Stats
+from odeflow.errors import SettingError
+from odeflow.flow.flow import Flow
+from odeflow.plugin.spec import mapping, sequence
+
+Options = list[dict[str, Any]]
+"""Of each optimizer or schedule its class, and the state that it was made with, as far as that is plain data."""
+
+
+class Resumption(Callback):
+    """Lets what is asked for now beat what a checkpoint says of the optimizer, its schedule and early stopping.
+
+    Lightning restores their options along with their state. Here those that were changed since the checkpoint was
+    written are set again, and a learning rate that a schedule has moved is scaled. An optimizer or a schedule of
+    another class begins anew. Flows with `warm_start` go on from the step size that they had.
+    """
+
+    def __init__(self) -> None:
+        self.optimizers: Options = []
+        self.schedules: Options = []
+        self.stored: dict[str, Any] = {}
+        self.loaded: dict[str, Any] = {}
+        self.patience: list[int] = []
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        steps = {name: flow.stats.suggested_step for name, flow in _warm(pl_module).items() if flow.stats is not None}
+        checkpoint["callbacks"][self.state_key] = {
+            "optimizers": self.optimizers,
+            "schedules": self.schedules,
+            "first_steps": steps,
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn is not TrainerFn.FITTING or self.state_key not in checkpoint.get("callbacks", {}):
+            return
+        stored = checkpoint["callbacks"][self.state_key]
+        if not stored["optimizers"]:  # of before training, for one of Lightning's finders to go back to
+            return
+        self.loaded, self.stored = checkpoint, stored
+        self.patience = [each.patience for each in trainer.early_stopping_callbacks]
+        for name, flow in _warm(pl_module).items():
+            flow.stats = Stats(suggested_step=self.stored["first_steps"].get(name))
+        _begin_next_epoch(checkpoint["loops"]["fit_loop"])
+        done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
+        if trainer.max_epochs is not None and -1 < trainer.max_epochs < done:
+            raise SettingError(
+                f"trainer.max_epochs = {trainer.max_epochs}, but the checkpoint's run has had {done}. To go on, "
+                "give the number of epochs in all"
+            )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes how optimizers and schedules were made; their state is restored next."""
+        schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
+        self.optimizers = [_made(each, {"groups": each.param_groups}) for each in trainer.optimizers]
+        self.schedules = [_made(each, each.state_dict()) for each in schedules]
+        if not self.stored:
+            return
+        for each, patience in zip(trainer.early_stopping_callbacks, self.patience, strict=True):
+            each.patience = patience
+        for kind, key, now in (
+            ("optimizers", "optimizer_states", self.optimizers),
+            ("schedules", "lr_schedulers", self.schedules),
+        ):
+            if _classes(now) != _classes(self.stored[kind]):
+                self.loaded[key] = []
+                names = [", ".join(_classes(each)) or "none" for each in (self.stored[kind], now)]
+                rank_zero_info(f"The checkpoint's {kind}: {names[0]}. Those of this run begin anew: {names[1]}")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sets what has changed, now that all else is restored."""
+        if not self.stored:
+            return
+        scheduled = bool(self.schedules) and _classes(self.schedules) == _classes(self.stored["schedules"])
+        if scheduled:
+            for config, now, then in zip(
+                trainer.lr_scheduler_configs, self.schedules, self.stored["schedules"], strict=True
+            ):
+                changed = _changed(now["state"], then["state"])
+                config.scheduler.load_state_dict({**config.scheduler.state_dict(), **changed})
+        if _classes(self.optimizers) == _classes(self.stored["optimizers"]):
+            for optimizer, now, then in zip(
+                trainer.optimizers, self.optimizers, self.stored["optimizers"], strict=True
+            ):
+                for group, new, old in zip(
+                    optimizer.param_groups, now["state"]["groups"], then["state"]["groups"], strict=True
+                ):
+                    _set_group(group, new, old, scheduled)
+        self.loaded, self.stored = {}, {}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.fit_loop.restarting and trainer.max_steps == -1:
+            trainer.fit_loop.restarting = False  # else schedules that follow a metric do not move after this epoch
+
+
+def _made(part: Any, state: dict[str, Any]) -> dict[str, Any]:
+    cls = type(part)
+    return {"class": f"{cls.__module__}.{cls.__qualname__}", "state": _plain(state)}
+
+
+def _classes(options: Options) -> list[str]:
+    return [each["class"] for each in options]
+
+
+def _plain(value: Any) -> Any:
+    """What a checkpoint can hold of a value, without parameters and functions."""
+    entries, items = mapping(value), sequence(value)
+    if entries is not None:
+        return {key: _plain(entry) for key, entry in entries.items() if key != "params"}
+    if items is not None:
+        return [_plain(item) for item in items]
+    return value if isinstance(value, (bool, int, float, str)) else None
+
+
+def _changed(now: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
+    """The entries that are not what they were; what a schedule says of the present rate is no option."""
+    return {key: value for key, value in now.items() if key != "_last_lr" and value != then.get(key, value)}
+
+
+def _set_group(group: dict[str, Any], now: dict[str, Any], then: dict[str, Any], scheduled: bool) -> None:
+    """Sets the options of a group that have changed; a learning rate that a schedule moves stays in proportion."""
+    changed = _changed(now, then)
+    rate, former = (made.get("initial_lr", made["lr"]) for made in (now, then))
+    if not scheduled:
+        changed["lr"] = now["lr"]
+    elif rate != former:
+        changed["lr"] = group["lr"] * rate / former if former else rate
+    group.update(changed)
+
+
+def _warm(module: nn.Module) -> dict[str, Flow]:
+    """The flows whose solves begin as the last one suggests, by name."""
+    flows = ((name, each) for name, each in module.named_modules() if isinstance(each, Flow))
+    return {name: flow for name, flow in flows if flow.warm_start}
+
+
+def _begin_next_epoch(loop: dict[str, Any]) -> None:
+    """Where an epoch was at its end, or the next at its beginning, makes that next one's beginning of it.
+
+    Lightning would otherwise end the epoch once more where the number of steps is limited.
+    """
+    epoch, batch = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
+    if epoch["current"]["processed"] == epoch["current"]["started"]:
+        for progress in epoch.values():
+            progress["ready"] = progress["completed"] = progress["processed"]
+        batch["current"] = dict.fromkeys(batch["current"], 0)
+        batch["is_last_batch"] = False

@@ -1,0 +1,68 @@
+"""SolverStatistics: what the solver takes, logged beside the loss."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from odeflow.engine.output.solution import Stats
+from odeflow.flow.flow import Flow
+
+
+class SolverStatistics(Callback):
+    """Logs the sums over all flows of a task of their last solves.
+
+    In training, each step and (with `_epoch` appended) as means over the epoch: `nfe/forward`, `nfe/backward`,
+    `steps/accepted`, `steps/rejected`, and `step_size/min` and `step_size/max` where the solver shows its steps. In
+    validation and test: `val/nfe`, `test/nfe`.
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        stats = self._stats(pl_module)
+        if not stats:
+            return
+        values: dict[str, float] = {
+            "nfe/forward": sum(one.nfe_forward for one in stats),
+            "nfe/backward": sum(one.nfe_backward for one in stats),
+            "steps/accepted": sum(one.accepted for one in stats),
+            "steps/rejected": sum(one.rejected for one in stats),
+        }
+        if any(one.accepted for one in stats):
+            values["step_size/min"] = min(one.smallest_step for one in stats)
+            values["step_size/max"] = max(one.largest_step for one in stats)
+        for name, value in values.items():
+            pl_module.log(name, float(value), prog_bar=name == "nfe/forward")
+            pl_module.log(f"{name}_epoch", float(value), on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._log_evaluations(pl_module, "val")
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._log_evaluations(pl_module, "test")
+
+    def _log_evaluations(self, pl_module: LightningModule, stage: str) -> None:
+        stats = self._stats(pl_module)
+        if stats:
+            evaluations = float(sum(one.nfe_forward for one in stats))
+            pl_module.log(f"{stage}/nfe", evaluations, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+
+    def _stats(self, pl_module: LightningModule) -> list[Stats]:
+        flows = (module for module in pl_module.modules() if isinstance(module, Flow))
+        return [flow.stats for flow in flows if flow.stats is not None]

@@ -1,0 +1,156 @@
+"""Checkpoints that rebuild their model: what is written into them, and `load`."""
+
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from torch import Tensor
+
+from odeflow.errors import CheckpointError, PluginError
+from odeflow.plugin import registry
+from odeflow.plugin.spec import class_spec, is_plain, mapping, shown
+from odeflow.training import weights
+from odeflow.training.files import replacing, unwritten
+from odeflow.training.task import KEY, Task, stored_units
+
+UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile)  # what a damaged zip raises
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's contents, read without running code from it.
+
+    Raises:
+        CheckpointError: There is no such file, it is no checkpoint, or it is damaged.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"there is no checkpoint {path}")
+    _check_sums(path)
+    try:
+        contents = mapping(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as problem:  # torch raises as many kinds as there are ways to be damaged
+        reason = str(problem).strip().partition("\n")[0].partition(" In PyTorch 2.6")[0]
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {type(problem).__name__}: {reason}") from problem
+    if contents is None:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: it holds no keys")
+    return contents
+
+
+def _check_sums(path: str | Path) -> None:
+    """Compares the checkpoint's parts with their checksums, which torch writes but does not read.
+
+    Raises:
+        CheckpointError: One differs.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except UNREADABLE as problem:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {problem}") from problem
+    if broken is not None:
+        raise CheckpointError(f"{path} is damaged: the checksum of its part {broken} does not match. Use another copy")
+
+
+class Checkpoints(TorchCheckpointIO):
+    """How the command line's trainer writes checkpoints, whole or not at all, and reads them, with their checksums."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Writes a checkpoint; what was there before is there until the new one is on the disk.
+
+        Raises:
+            OdeflowError: It cannot be written.
+        """
+        if "://" in str(path):  # no file of this machine's
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        try:
+            with replacing(path) as part:
+                torch.save(checkpoint, part)
+        except RuntimeError as problem:  # what torch makes of a full disk
+            raise unwritten(path, problem) from problem
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The contents of a checkpoint.
+
+        Raises:
+            CheckpointError: It is damaged.
+        """
+        if "://" not in str(path):
+            _check_sums(path)
+        return super().load_checkpoint(path, *args, **kwargs)
+
+
+def specs(path: str | Path) -> dict[str, Any]:
+    """The specs stored in a checkpoint: "model", and "data" if it was trained on a data plugin.
+
+    Raises:
+        CheckpointError: It holds none.
+    """
+    stored = mapping(read(path).get(KEY))
+    if stored is None or stored.get("model") is None:
+        raise CheckpointError(
+            f"{path} does not say how its model was built: it was not written by an odeflow Task, "
+            "or the task's arguments were not plain data. On the command line, a recipe given by -c can say it"
+        )
+    found = {key: stored[key] for key in ("model", "data") if key in stored}
+    for key, spec in found.items():
+        if class_spec(spec) is None or not isinstance(spec["class_path"], str) or not is_plain(spec):
+            raise CheckpointError(f"{path} does not say how its {key} was built: its spec is {shown(spec)}")
+    return found
+
+
+def state(contents: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
+    """The weights in a checkpoint.
+
+    Args:
+        contents: What the checkpoint holds.
+        path: The checkpoint, for messages.
+
+    Raises:
+        CheckpointError: It holds none.
+    """
+    found = mapping(contents.get("state_dict"))
+    if found is None or not all(isinstance(value, Tensor) for value in found.values()):
+        raise CheckpointError(f"{path} holds no weights: its state_dict must be tensors by name; got {shown(found)}")
+    return found
+
+
+def load(path: str | Path, plugins: Iterable[str] = ()) -> Task:
+    """The task of a checkpoint or of a file of weights, rebuilt with them, in evaluation mode and on the CPU.
+
+    Args:
+        path: A checkpoint written while an odeflow `Task` was trained, or what `odeflow export` made of one.
+        plugins: Files, folders or modules of plugins that are not installed.
+
+    Returns:
+        The task, as it was trained.
+
+    Raises:
+        CheckpointError: The file is no such checkpoint, or its weights do not fit the model that it describes.
+        PluginError: A plugin that it needs is not registered.
+    """
+    registry.discover(plugins)
+    alone = Path(path).suffix == weights.SUFFIX
+    task = registry.build(weights.read_spec(path) if alone else specs(path)["model"])
+    if not isinstance(task, Task):
+        raise PluginError(f"{path} describes a {type(task).__name__}, which is no Task")
+    if alone:
+        weights.read_into(task, path)
+        task.units = weights.read_units(path)
+        return task.eval()
+    return restore(task, path)
+
+
+def restore(task: Task, path: str | Path) -> Task:
+    """The task with the weights of a checkpoint, and the units that they were trained in, in evaluation mode.
+
+    Raises:
+        CheckpointError: The file is no checkpoint, or its weights do not fit the task.
+    """
+    contents = read(path)
+    weights.fill(task, state(contents, path), path)
+    task.units = stored_units(contents)
+    return task.eval()
