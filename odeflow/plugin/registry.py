@@ -24,13 +24,13 @@ from odeflow.plugin.spec import class_spec, mapping, sequence, shown
 GROUP = "odeflow.plugins"
 VARIABLE = "ODEFLOW_PLUGINS"
 CONTRACTS = {
-    "solver": "odeflow.solver:Solver",
-    "dynamics": "odeflow.dynamics:Dynamics",
-    "gradient": "odeflow.gradient:Gradient",
-    "divergence": "odeflow.divergence:Divergence",
-    "regularizer": "odeflow.regularization:Regularizer",
-    "task": "odeflow.task:Task",
-    "data": "odeflow.data:DataModule",
+    "solver": "odeflow.engine.solver:Solver",
+    "dynamics": "odeflow.flow.dynamics:Dynamics",
+    "gradient": "odeflow.engine.gradients:Gradient",
+    "divergence": "odeflow.flow.divergence:Divergence",
+    "regularizer": "odeflow.flow.regularizers:Regularizer",
+    "task": "odeflow.training.task:Task",
+    "data": "odeflow.training.data:DataModule",
 }
 """Each kind's contract, imported when it is asked for."""
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import odeflow as of
+from odeflow.engine.loop.control import ErrorPer
 from odeflow.plugin.registry import look_up, plugins
 from odeflow_solvers import Dopri5, Dopri8, Tsit5
 
@@ -38,7 +39,7 @@ def assert_same_steps(batch: of.Stats, stats: list[of.Stats]) -> None:
     ("name", "own", "error_per"),
     [("Dopri5", False, "step"), ("Dopri5", True, "step"), ("Dopri5", True, "span"), ("Dopri8", True, "step")],
 )
-def test_control_is_of_each_sample(name: str, controller: str, own: bool, error_per: of.stepping.ErrorPer) -> None:
+def test_control_is_of_each_sample(name: str, controller: str, own: bool, error_per: ErrorPer) -> None:
     """However steps are controlled, a batch takes those of each sample's own joint solve, also after some are left out."""
     cls, y0, options = look_up("solver", name), brusselators(), {"controller": controller, "error_per": error_per}
     ends = torch.tensor([1.0, 9.0, 3.0, 0.5, 5.0] if own else [4.0] * 5, dtype=D)

@@ -1,0 +1,36 @@
+"""What is imported, and when. Which floor may import which is import-linter's to check, by `lint-imports`."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def test_import_is_cheap() -> None:
+    """`import odeflow` loads neither torch nor Lightning, and using the engine does not load Lightning."""
+    code = (
+        "import sys, odeflow; assert 'torch' not in sys.modules and 'lightning' not in sys.modules;"
+        "odeflow.Flow; odeflow.Dynamics; assert 'torch' in sys.modules and 'lightning' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_solve_imports_no_more_than_it_needs() -> None:
+    """A first solve by torchdiffeq's interface loads the solvers, but neither tasks and data nor what those need."""
+    heavy = {"lightning", "torchmetrics", "wandb", "matplotlib", "sklearn", "pooch", "jsonargparse", "scipy"}
+    code = (
+        "import sys, torch; from odeflow.compat.torchdiffeq import odeint;"
+        "odeint(lambda t, y: -y, torch.ones(1), torch.tensor([0.0, 1.0]));"
+        f"assert not {heavy} & sys.modules.keys(), sys.modules.keys()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_public_names_are_there() -> None:
+    """Every public name can be imported, and an unknown one is an AttributeError."""
+    import odeflow
+
+    for name in odeflow.__all__:
+        assert getattr(odeflow, name) is not None
+    with pytest.raises(AttributeError, match="No odeflow attribute Flwo"):
+        odeflow.Flwo  # noqa: B018
