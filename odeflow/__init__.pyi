@@ -47,7 +47,7 @@ from .flow.divergence import HutchPlusPlus as HutchPlusPlus
 from .flow.dynamics import Dynamics as Dynamics
 from .flow.dynamics import Modifier as Modifier
 from .flow.flow import Flow as Flow
-from .flow.regularizers import Jacobian as Jacobian
+from .flow.regularizers import JacobianNorm as JacobianNorm
 from .flow.regularizers import Kinetic as Kinetic
 from .flow.regularizers import Regularizer as Regularizer
 from .flow.regularizers import Taylor as Taylor

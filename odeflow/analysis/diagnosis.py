@@ -267,7 +267,7 @@ class _Patient:
         for names, rtol in ((("Dopri8", "Dopri5"), 1e-11), (("Kvaerno5", "Rodas4"), 1e-9)):
             name = next(name for name in names if name != type(self.solver).__name__)
             own = {"per_sample": True} if self.solver.per_sample and rtol == 1e-11 else {}
-            yield look_up("solver", name)(rtol=rtol, atol=rtol * scale / 10, step_at=self.solver.step_at, **own)  # pyright: ignore[reportReturnType]
+            yield look_up("solver", name)(rtol=rtol, atol=rtol * scale / 10, jump_ts=self.solver.jump_ts, **own)  # pyright: ignore[reportReturnType]
 
     def _truth(self) -> tuple[State, Solver]:
         """The state at the end in float64, and which of the references found it.

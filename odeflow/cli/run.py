@@ -39,7 +39,7 @@ from odeflow.training.callbacks import (
 )
 from odeflow.training.data import DataModule
 from odeflow.training.files import replacing
-from odeflow.training.schedule import OneCycle
+from odeflow.training.schedule import WarmupCosine
 from odeflow.training.task import Task
 
 LINKS = ("num_classes", "channels", "dim", "shape")
@@ -154,12 +154,12 @@ class Command(LightningCLI):
         lightning_module: LightningModule, optimizer: Optimizer, lr_scheduler: LRSchedulerTypeUnion | None = None
     ) -> Any:
         """As LightningCLI, but a schedule over the steps of the run is told how many there are."""
-        if not isinstance(lr_scheduler, OneCycle):
+        if not isinstance(lr_scheduler, WarmupCosine):
             return LightningCLI.configure_optimizers(lightning_module, optimizer, lr_scheduler)
         if lr_scheduler.total_steps is None:
             steps = lightning_module.trainer.estimated_stepping_batches
             if steps == float("inf"):
-                raise SettingError("OneCycle spans the run, which has no end: give trainer.max_epochs or max_steps")
+                raise SettingError("WarmupCosine spans the run, which has no end: give trainer.max_epochs or max_steps")
             lr_scheduler.total_steps = int(steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler, "interval": "step"}}
 

@@ -101,10 +101,10 @@ def solve(
             _check_finite(solution)
             if events:
                 solution = watch.ended(solution) if isinstance(watch, OwnWatch) else _at_events(solution, watch, times)
-        return (solution if dense else replace(solution, interpolant=None)).seen(view)
+        return (solution if dense else replace(solution, interpolant=None)).unpacked(view)
     except SolveError as error:
         if error.partial is not None:
-            error.partial = error.partial.seen(view)
+            error.partial = error.partial.unpacked(view)
         if packing is not None and error.broken is not None:
             error.args = (f"{error.args[0]}. Not finite: {_broken_leaves(packing.unpack(error.broken))}",)
         known = field.parameters() if params is None and isinstance(field, nn.Module) else params or ()
@@ -200,7 +200,7 @@ def _at_events(solution: Solution, watch: Watch, t: Tensor) -> Solution:
             y=torch.cat((solution.y[:kept], last.y[-1:])),
             interpolant=dense.until(found[final][0]),
         )
-    return replace(solution, events=tuple(each.seen(watch.unpack) for each in crossings))
+    return replace(solution, events=tuple(each.unpacked(watch.unpack) for each in crossings))
 
 
 def _solve(
@@ -214,7 +214,7 @@ def _solve(
     mesh: Mesh | None,
 ) -> Solution:
     if not torch.is_grad_enabled():
-        return solver.integrate(packed, y0, t.detach(), tape=MeshTape.of(mesh)).on(mesh)
+        return solver.integrate(packed, y0, t.detach(), tape=MeshTape.of(mesh)).select_outputs(mesh)
     if params is None:
         if isinstance(field, nn.Module):
             params = tuple(field.parameters())
@@ -227,7 +227,7 @@ def _solve(
     wanted = tuple(param for param in params or () if param.requires_grad)
     if gradient.needs_params and not (wanted or y0.requires_grad or t.requires_grad):
         with torch.no_grad():
-            return solver.integrate(packed, y0, t, tape=MeshTape.of(mesh)).on(mesh)
+            return solver.integrate(packed, y0, t, tape=MeshTape.of(mesh)).select_outputs(mesh)
     return gradient.solve(solver, packed, y0, t, wanted, mesh)
 
 

@@ -16,7 +16,7 @@ class Solver(Plugin, ABC):
     kind = "solver"
     order: int
     """Order p: the global error falls as step size to the power p."""
-    step_at: tuple[float, ...] = ()
+    jump_ts: tuple[float, ...] = ()
     """Times at which the field jumps, where a step ends."""
     per_sample: bool = False
     """Whether each sample, along dimension 0 of the state, has its own clock: the field's t is then of shape (B,)."""

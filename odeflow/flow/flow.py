@@ -149,7 +149,7 @@ class Flow(nn.Module):
             rates.append(divergence.along(state))
         elif not rates:
             self.penalties = {}
-            return self._solve(field, state, t, params, dense).seen(self._left)
+            return self._solve(field, state, t, params, dense).unpacked(self._left)
         if isinstance(state, tuple):
             raise StateError("regularizers need a state of shape (B, d, …); got a tuple")
         start = (state, state.new_zeros(len(state), len(rates)))
@@ -164,7 +164,7 @@ class Flow(nn.Module):
             y, integrals = pair
             return self._left(y) if divergence is None else (y, integrals[:, :, -1])
 
-        return solution.seen(seen)
+        return solution.unpacked(seen)
 
     def _solve(
         self, field: Any, state: State, t: Tensor | Sequence[float], params: list[Tensor], dense: bool

@@ -66,7 +66,7 @@ class Kinetic(Regularizer):
         return _mean_square(slope)
 
 
-class Jacobian(Regularizer):
+class JacobianNorm(Regularizer):
     """The squared Frobenius norm r = ‖∂f/∂y‖² / n, estimated by ‖εᵀ ∂f/∂y‖² with ε ~ N(0, 1), fixed in each solve.
 
     Source: Finlay et al. (2020), "How to Train Your Neural ODE", eq. 10.

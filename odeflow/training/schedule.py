@@ -1,4 +1,4 @@
-"""OneCycle: a learning-rate schedule that fits itself to the length of the run."""
+"""WarmupCosine: a learning-rate schedule that fits itself to the length of the run."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from odeflow.errors import SettingError
 
 
-class OneCycle(LambdaLR):
+class WarmupCosine(LambdaLR):
     """Warm-up, then a cosine to zero, over exactly the steps of the run.
 
     The learning rate rises linearly from a 25th of the optimizer's to the optimizer's over the first part of the
@@ -28,7 +28,7 @@ class OneCycle(LambdaLR):
 
     def __init__(self, optimizer: Optimizer, warmup: float = 0.2, total_steps: int | None = None) -> None:
         if not 0 <= warmup < 1:
-            raise SettingError(f"OneCycle: warmup must lie between 0 and 1; got {warmup}")
+            raise SettingError(f"WarmupCosine: warmup must lie between 0 and 1; got {warmup}")
         self.warmup, self.total_steps = warmup, total_steps
         super().__init__(optimizer, self._factor)
 

@@ -20,7 +20,7 @@ class AdamsBashforth(of.Multistep):
         step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
             not larger.
         num_steps: Number of steps between the first and the last time; the other way to say it.
-        step_at: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
+        jump_ts: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
             on its own side of it throughout.
 
     Raises:
@@ -36,7 +36,7 @@ class AdamsBashforth(of.Multistep):
         order: int = 4,
         step_size: float | None = None,
         num_steps: int | None = None,
-        step_at: Sequence[float] | None = None,
+        jump_ts: Sequence[float] | None = None,
     ) -> None:
         starter = RK4.tableau if order <= 5 else Dopri8.tableau
-        super().__init__(order, starter, step_size, num_steps, step_at)
+        super().__init__(order, starter, step_size, num_steps, jump_ts)

@@ -104,7 +104,7 @@ def test_another_solver_is_really_used(done, metrics, last):
     run = Path("runs/validate/version_0")
     assert metrics(run)["val/nfe"] == [12]
     assert solver_of(run)["class_path"].endswith("RK4")
-    assert solver_of(run)["init_args"] == {"step_size": None, "num_steps": 3, "compile": False, "step_at": None}
+    assert solver_of(run)["init_args"] == {"step_size": None, "num_steps": 3, "compile": False, "jump_ts": None}
 
 
 def test_a_tighter_tolerance_is_really_used(done, metrics, digits_run, last):

@@ -72,7 +72,7 @@ ADJOINT = "-c spiral --model.gradient Adjoint --model.gradient.solver"
         ),
         (
             "fit -c spiral --model.regularizers+=Kinetc",
-            "model.regularizers[0]: no regularizer named 'Kinetc'. Did you mean Kinetic?  available: Jacobian, Kinetic,",
+            "model.regularizers[0]: no regularizer named 'Kinetc'. Did you mean Kinetic?  available: JacobianNorm, Kinetic,",
         ),
         (
             "fit -c spiral --model.regularizers+=Kinetic --model.regularizers.wait 1",

@@ -1,4 +1,4 @@
-"""Laws of odeflow.compat: the same calls give what torchdiffeq gives."""
+"""Laws of odeflow.compat.torchdiffeq: the same calls give what torchdiffeq gives."""
 
 import math
 import warnings

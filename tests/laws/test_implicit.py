@@ -272,13 +272,13 @@ class TestStepControl:
 
     @pytest.mark.parametrize("name", IMPLICIT)
     def test_a_step_ends_where_the_field_jumps(self, name: str) -> None:
-        """With step_at a step ends at the jump itself, and the field, nan there, is evaluated on either side of it."""
+        """With jump_ts a step ends at the jump itself, and the field, nan there, is evaluated on either side of it."""
         cls = look_up("solver", name)
         steps = {"rtol": 1e-5, "atol": 1e-5} if issubclass(cls, AdaptiveStepper) else {"step_size": 0.023}
         tape = Tape()
         with torch.no_grad():
             times = torch.tensor([0.0, 1.7], dtype=D)
-            solver = cls(**steps, step_at=(1.0, 7.0))
+            solver = cls(**steps, jump_ts=(1.0, 7.0))
             solution = solver.integrate(self.jumping, torch.ones(2, 1, dtype=D), times, tape=tape)
         assert 1.0 in {segment.span[1] for segment in tape.segments if segment.span}
         allowed = {1: 0.1, 2: 1e-3}.get(cls.order, 1e-4)
@@ -294,7 +294,7 @@ class TestStepControl:
         for gradient in (of.Backprop(), of.Checkpointed(), of.Adjoint()):
             y0 = torch.ones(1, 1, dtype=D, requires_grad=True)
             t = torch.tensor([0.0, 1.6], dtype=D, requires_grad=True)
-            solver = cls(**steps, step_at=(1.0,))
+            solver = cls(**steps, jump_ts=(1.0,))
             end = of.solve(self.jumping, y0, t, solver=solver, gradient=gradient, params=()).y[-1]
             found.append(list(torch.autograd.grad(end.sum(), (y0, t))))
             assert float(found[-1][0]) == pytest.approx(math.exp(2 - 3), rel=1e-3)

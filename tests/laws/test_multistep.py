@@ -83,7 +83,7 @@ def test_gradients(name: str, order: int, count: int, pendulum: nn.Module) -> No
 @pytest.mark.parametrize("order", [1, 2, 4, 6])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_field_that_jumps(name: str, order: int, gradient: of.Gradient) -> None:
-    """With step_at the order is kept over a jump, on a point of the grid or off it, and the field, nan there, not met."""
+    """With jump_ts the order is kept over a jump, on a point of the grid or off it, and the field, nan there, not met."""
 
     def field(t: Tensor, y: Tensor) -> Tensor:
         return torch.where(t == place, torch.nan, torch.where(t > place, -2.0, torch.cos(t))) * y
@@ -94,7 +94,7 @@ def test_a_field_that_jumps(name: str, order: int, gradient: of.Gradient) -> Non
         y0 = torch.ones(1, 1, dtype=D, requires_grad=True)
         exact = (rows.clamp(max=place).sin() - 2 * (rows - place).clamp(min=0)).exp()
         for steps in (80, 160):
-            solver = look_up("solver", name)(order, num_steps=steps, step_at=(place,))
+            solver = look_up("solver", name)(order, num_steps=steps, jump_ts=(place,))
             y = of.solve(field, y0, rows, solver=solver, gradient=gradient, params=()).y[:, 0, 0]
             errors.append(float((y - exact).detach().abs().max()))
         assert math.log2(errors[0] / errors[1]) > order - 0.5

@@ -321,7 +321,7 @@ def test_flows_with_penalties_and_densities(divergence: of.Divergence | None) ->
     found: list[Tensor] = []
     for by in (solver(1e-9), Dopri5(1e-10, 1e-10)):
         torch.manual_seed(1)
-        flow = of.Flow(field, by, regularizers=[of.Kinetic(0.1), of.Jacobian(0.1)])
+        flow = of.Flow(field, by, regularizers=[of.Kinetic(0.1), of.JacobianNorm(0.1)])
         y = flow.trajectory(
             torch.ones(6, 2, dtype=D) * context, [0.0, 0.4, 1.0], divergence=divergence, context=context
         ).y

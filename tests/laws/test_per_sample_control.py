@@ -90,7 +90,7 @@ def jumping(closed: bool = True, places: tuple[float, ...] = (1.0,)) -> Callable
 @pytest.mark.parametrize(("dtype", "closed"), [(torch.float64, False), (torch.float32, True)])
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_the_order_is_kept(name: str, dtype: torch.dtype, closed: bool) -> None:
-    """With step_at a step of every sample ends at the jump, and each side is integrated with its own field alone."""
+    """With jump_ts a step of every sample ends at the jump, and each side is integrated with its own field alone."""
     cls, tolerance = look_up("solver", name), 1e-6 if look_up("solver", name).order > 2 else 1e-4
     seen: list[float] = []
 
@@ -100,7 +100,7 @@ def test_the_order_is_kept(name: str, dtype: torch.dtype, closed: bool) -> None:
         return torch.where(late[:, None], -5 * y, 2 * y + torch.sin(t)[:, None])
 
     y0 = torch.tensor([[1.0], [0.5], [3.0]], dtype=dtype)
-    by = cls(tolerance, tolerance, step_at=[1.0, 7.0], per_sample=True)
+    by = cls(tolerance, tolerance, jump_ts=[1.0, 7.0], per_sample=True)
     with torch.no_grad():
         solution = of.solve(field, y0, [0.0, 1.0, 1.7], solver=by)
     # y(1) = e² y₀ + (e² − 2 sin 1 − cos 1)/5, and from there it falls as e^(−5t)
@@ -121,14 +121,14 @@ def test_a_sample_goes_as_if_alone(controller: str, backwards: bool) -> None:
     spans = spans.flip(1) if backwards else spans
     y0, q = torch.linspace(0.1, 2, 12, dtype=D).view(6, 2), torch.linspace(0, 1, 9, dtype=D)
     t = spans[:, :1] + (spans[:, 1:] - spans[:, :1]) * q
-    by = Dopri5(1e-7, 1e-7, controller=controller, step_at=places, per_sample=True)
+    by = Dopri5(1e-7, 1e-7, controller=controller, jump_ts=places, per_sample=True)
     event = of.Event(lambda t, y: (t - 1.5) * y[..., 0], terminal=False)
     with torch.no_grad():
         batch = of.solve(jumping(places=places), y0, t, solver=by, event=event, dense=True)
         dense, stats = batch(t), list[of.Stats]()
         for number in range(6):
             row = slice(number, number + 1)
-            joint = Dopri5(1e-7, 1e-7, controller=controller, step_at=places)
+            joint = Dopri5(1e-7, 1e-7, controller=controller, jump_ts=places)
             alone = of.solve(jumping(places=places), y0[row], t[number], solver=joint, event=event, dense=True)
             stats.append(alone.stats)
             assert torch.allclose(batch.y[:, row], alone.y, rtol=0, atol=1e-12)
@@ -140,10 +140,10 @@ def test_a_sample_goes_as_if_alone(controller: str, backwards: bool) -> None:
 
 
 def test_without_it_is_costly() -> None:
-    """The same field without step_at costs rejected steps."""
+    """The same field without jump_ts costs rejected steps."""
     y0, t = torch.tensor([[1.0], [2.0]], dtype=D), torch.tensor([[0.0, 1.7], [0.7, 1.6]], dtype=D)
     with_it, without = (
-        of.solve(jumping(), y0, t, solver=Dopri5(1e-7, 1e-7, step_at=each, per_sample=True), params=()).stats
+        of.solve(jumping(), y0, t, solver=Dopri5(1e-7, 1e-7, jump_ts=each, per_sample=True), params=()).stats
         for each in ((1.0,), ())
     )
     assert bool((with_it.rejected_per_sample + 3 < without.rejected_per_sample).all())
@@ -159,7 +159,7 @@ def test_gradients_across_jumps(gradient: of.Gradient, own: bool, backwards: boo
     if own:
         t = torch.tensor([[0.1, 0.7, 1.3, 1.9], [1.1, 1.2, 1.3, 1.4], [-0.7, 0.1, 0.8, 1.2]], dtype=D)
     t = t.flip(-1) if backwards else t
-    by = Dopri8(0.9, 1e3, first_step=0.15, max_step=0.15, step_at=places, per_sample=True)
+    by = Dopri8(0.9, 1e3, first_step=0.15, max_step=0.15, jump_ts=places, per_sample=True)
     weights = torch.linspace(-1, 2, 24, dtype=D).view(4, 3, 2)
 
     def loss(y0: Tensor, t: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ def test_gradients_across_jumps(gradient: of.Gradient, own: bool, backwards: boo
 def test_adjoint_goes_back_jointly_across_jumps() -> None:
     """After a per-sample solve across a jump, by PI, Adjoint's gradient is Backprop's."""
     y0 = torch.linspace(0.1, 1.2, 6, dtype=D).view(3, 2).requires_grad_()
-    by = Dopri5(1e-9, 1e-9, controller="PI", step_at=(1.0,), per_sample=True)
+    by = Dopri5(1e-9, 1e-9, controller="PI", jump_ts=(1.0,), per_sample=True)
     truth, found = (
         torch.autograd.grad(of.solve(jumping(), y0, [0.0, 0.5, 2.0], solver=by, gradient=each, params=()).y.sum(), y0)[
             0
@@ -193,16 +193,16 @@ def test_fields_with_data_for_each_sample() -> None:
     t = torch.tensor([[0.0, 0.2]] * 7 + [[0.0, 3.0]], dtype=D)
     y0 = torch.ones(8, 1, dtype=D)
     with torch.no_grad():
-        batch = of.solve(field, y0, t, solver=Dopri5(1e-6, 1e-6, step_at=(1.0,), per_sample=True))
+        batch = of.solve(field, y0, t, solver=Dopri5(1e-6, 1e-6, jump_ts=(1.0,), per_sample=True))
         context = context[7:]
-        alone = of.solve(field, y0[7:], t[7], solver=Dopri5(1e-6, 1e-6, step_at=(1.0,)))
+        alone = of.solve(field, y0[7:], t[7], solver=Dopri5(1e-6, 1e-6, jump_ts=(1.0,)))
     assert torch.allclose(batch.y[:, 7:], alone.y, rtol=0, atol=1e-12)
 
 
 def test_every_option_together() -> None:
     """Jumps, a controller, events and output times of each sample's own go together, by every form of Checkpointed."""
     y0, t = torch.linspace(0.2, 1.5, 8, dtype=D).view(4, 2).requires_grad_(), torch.tensor([0.0, 0.5, 4.0], dtype=D)
-    by = Dopri5(1e-5, 1e-5, controller="PI", step_at=(1.0, 0.3), per_sample=True)
+    by = Dopri5(1e-5, 1e-5, controller="PI", jump_ts=(1.0, 0.3), per_sample=True)
     event = of.Event(lambda t, y: y[:, 1] + torch.sin(3 * t) - 1.7, required=False)
     found: list[list[Tensor]] = []
     for gradient in (of.Backprop(), of.Checkpointed(), of.Checkpointed(every=3), of.Checkpointed(max_bytes=300)):

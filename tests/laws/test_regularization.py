@@ -67,15 +67,15 @@ def test_jacobian_is_the_frobenius_norm_in_expectation() -> None:
     y0 = torch.zeros(count, 5, dtype=torch.float64)
     truth = matrix.square().sum().item() / 5
     spread = 2 * (matrix @ matrix.t()).square().sum().item() / 25  # variance of εᵀAAᵀε/n for normal ε
-    found = penalty(Law(lambda t, y: y @ matrix.t()), y0, of.Jacobian(1.0))
+    found = penalty(Law(lambda t, y: y @ matrix.t()), y0, of.JacobianNorm(1.0))
     assert abs(found - truth) < 4 * math.sqrt(spread / count)
-    assert penalty(Law(lambda t, y: matrix[0].expand_as(y).clone()), y0, of.Jacobian(1.0)) == 0.0
+    assert penalty(Law(lambda t, y: matrix[0].expand_as(y).clone()), y0, of.JacobianNorm(1.0)) == 0.0
 
 
 def _grads(gradient: of.Gradient) -> list[Tensor]:
     torch.manual_seed(0)
     field, y0 = MLP(3, hidden=(8,)).double(), torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
-    regularizers = [of.Kinetic(0.3), of.Jacobian(0.2), of.Taylor(0.1, 2)]
+    regularizers = [of.Kinetic(0.3), of.JacobianNorm(0.2), of.Taylor(0.1, 2)]
     flow = of.Flow(field, Dopri5(rtol=1e-9, atol=1e-9), gradient, regularizers=regularizers)
     torch.manual_seed(1)
     loss = flow(y0).square().mean() + sum(flow.penalties.values())
@@ -95,7 +95,7 @@ def test_penalties_agree_with_finite_differences() -> None:
     """The gradient of the penalties to a weight is the quotient of differences, in float64."""
     torch.manual_seed(0)
     field, y0 = MLP(3, hidden=(8,)).double(), torch.randn(4, 3, dtype=torch.float64)
-    flow = of.Flow(field, RK4(num_steps=4), regularizers=[of.Kinetic(1.0), of.Jacobian(1.0), of.Taylor(1.0, 3)])
+    flow = of.Flow(field, RK4(num_steps=4), regularizers=[of.Kinetic(1.0), of.JacobianNorm(1.0), of.Taylor(1.0, 3)])
     weight = next(field.parameters())
 
     def total() -> Tensor:

@@ -158,7 +158,7 @@ def test_what_is_not_mechanics_is_refused() -> None:
 @pytest.mark.parametrize("gradient", [of.Backprop(), of.Checkpointed()], ids=lambda each: type(each).__name__)
 @pytest.mark.parametrize("name", ["Leapfrog", "Yoshida4"])
 def test_a_force_that_jumps(name: str, gradient: of.Gradient) -> None:
-    """With step_at a step ends where the force jumps, nan there, and each side has its own force."""
+    """With jump_ts a step ends where the force jumps, nan there, and each side has its own force."""
 
     def field(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         q, p = state
@@ -166,7 +166,7 @@ def test_a_force_that_jumps(name: str, gradient: of.Gradient) -> None:
         return p, -stiffness * q
 
     q0 = torch.ones(1, 1, dtype=torch.float64, requires_grad=True)
-    solver = look_up("solver", name)(step_size=0.011, step_at=(1.0,))
+    solver = look_up("solver", name)(step_size=0.011, jump_ts=(1.0,))
     state = (q0, torch.zeros(1, 1, dtype=torch.float64))
     q = of.solve(field, state, [0.0, 2.0], solver=solver, gradient=gradient, params=()).y[0][-1]
     truth = math.cos(1) * math.cos(2) - math.sin(1) * math.sin(2) / 2

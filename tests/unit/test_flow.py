@@ -170,8 +170,8 @@ def test_wrong_states_are_refused() -> None:
             lambda: of.solve(decay, torch.ones(1), [0, 1], solver=Dopri5(), event=decay),
             "event wants a value of class Event, such as",
         ),
-        (lambda: RK4(num_steps=3, step_at=0.5), "RK4: step_at must be a list of times; got 0.5"),
-        (lambda: Dopri5(step_at=[math.nan]), r"Dopri5: step_at.0 must be a finite number; got nan"),
+        (lambda: RK4(num_steps=3, jump_ts=0.5), "RK4: jump_ts must be a list of times; got 0.5"),
+        (lambda: Dopri5(jump_ts=[math.nan]), r"Dopri5: jump_ts.0 must be a finite number; got nan"),
     ],
 )
 def test_senseless_settings_are_refused(make: object, message: str) -> None:
@@ -222,7 +222,7 @@ def test_solves_that_cannot_go_on_say_where_and_what_to_do() -> None:
         of.SolveError, match=r"fell to .* at t = 1, after 1 rejections .* grows without bound .* Loosen rtol"
     ):
         solve(lambda t, y: y**2, Dopri5(max_steps=100_000))
-    with pytest.raises(of.SolveError, match=r"near there the field jumps, .* name the times of jumps in step_at"):
+    with pytest.raises(of.SolveError, match=r"near there the field jumps, .* name the times of jumps in jump_ts"):
         solve(lambda t, y: torch.sign(t - 1) * torch.exp(9 * y), Dopri5(1e-12, 1e-12, min_step=1e-3))
     with pytest.raises(of.SolveError, match=r"max_steps = 5 steps did not reach the end: at t = .* raise max_steps"):
         solve(lambda t, y: torch.sin(50 * t) * y, Dopri5(1e-8, 1e-8, max_steps=5))

@@ -34,7 +34,7 @@ def test_spec_nests_and_holds_defaults() -> None:
         "time": "concat",
         "power": 1,
     }
-    assert options["solver"]["init_args"] == {"step_size": None, "num_steps": 3, "compile": False, "step_at": None}
+    assert options["solver"]["init_args"] == {"step_size": None, "num_steps": 3, "compile": False, "jump_ts": None}
     assert options["gradient"]["init_args"]["solver"]["init_args"]["rtol"] == 1e-8
     assert options["distance"] == "mae"
     assert json.loads(json.dumps(spec)) == spec

@@ -20,7 +20,7 @@ BUILT_IN = {
         *("Transformer", "UNet"),
     },
     "divergence": {"Exact", "HutchPlusPlus", "Hutchinson"},
-    "regularizer": {"Jacobian", "Kinetic", "Taylor"},
+    "regularizer": {"JacobianNorm", "Kinetic", "Taylor"},
     "task": {"Classification", "Density", "Regression", "Trajectory"},
     "data": {"Crossing", "Digits", "MNIST", "Spheres", "Spiral"},
 }

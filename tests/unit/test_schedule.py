@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import odeflow as of
-from odeflow.training.schedule import OneCycle
+from odeflow.training.schedule import WarmupCosine
 
 
 def test_a_resumed_run_may_be_longer() -> None:
     """Its state tells how far it was, not how long the run was to be."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    short, long = OneCycle(optimizer, total_steps=10), OneCycle(optimizer, total_steps=1000)
+    short, long = WarmupCosine(optimizer, total_steps=10), WarmupCosine(optimizer, total_steps=1000)
     for _ in range(10):
         optimizer.step()
         short.step()
@@ -26,7 +26,7 @@ def test_a_resumed_run_may_be_longer() -> None:
 def test_it_rises_then_falls_to_zero_over_the_run() -> None:
     """From lr/25 to lr at the end of the warm-up, and to zero at the last step."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
-    schedule = OneCycle(optimizer, warmup=0.2)
+    schedule = WarmupCosine(optimizer, warmup=0.2)
     schedule.total_steps = 100
     rates = [optimizer.param_groups[0]["lr"]]
     for _ in range(100):
@@ -39,4 +39,4 @@ def test_it_rises_then_falls_to_zero_over_the_run() -> None:
     assert rates[100] == pytest.approx(0)
     assert all(later > earlier for earlier, later in pairwise(rates[:21]))
     with pytest.raises(of.SettingError, match=r"warmup must lie between 0 and 1; got 1\.5"):
-        OneCycle(optimizer, warmup=1.5)
+        WarmupCosine(optimizer, warmup=1.5)

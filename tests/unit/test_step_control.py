@@ -147,12 +147,12 @@ class TestJumps:
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
     @pytest.mark.parametrize("name", [*FIXED, *ADAPTIVE])
     def test_the_order_is_kept(self, name: str, dtype: torch.dtype, closed: bool) -> None:
-        """With step_at a step ends at the jump, and each side is integrated with its own field alone."""
+        """With jump_ts a step ends at the jump, and each side is integrated with its own field alone."""
         cls, start = look_up("solver", name), torch.ones(2, 1, dtype=dtype)
         if name in FIXED:
-            solver = cls(step_size=0.003 if cls.order == 1 else 0.02, step_at=[1.0, 7.0])
+            solver = cls(step_size=0.003 if cls.order == 1 else 0.02, jump_ts=[1.0, 7.0])
         else:
-            solver = cls(1e-6 if cls.order > 2 else 1e-4, 1e-6 if cls.order > 2 else 1e-4, step_at=[1.0, 7.0])
+            solver = cls(1e-6 if cls.order > 2 else 1e-4, 1e-6 if cls.order > 2 else 1e-4, jump_ts=[1.0, 7.0])
         seen: list[float] = []
         field = self.field(closed)
 
@@ -170,8 +170,8 @@ class TestJumps:
         "solver", [RK4(num_steps=30), Dopri5(1e-6, 1e-6)], ids=lambda solver: type(solver).__name__
     )
     def test_without_it_is_costly_or_wrong(self, solver: of.Solver) -> None:
-        """The same field without step_at costs steps, or accuracy."""
-        with_it = type(solver)(**{**solver.spec["init_args"], "step_at": (1.0,)})
+        """The same field without jump_ts costs steps, or accuracy."""
+        with_it = type(solver)(**{**solver.spec["init_args"], "jump_ts": (1.0,)})
         field = self.field(True)
         without = of.solve(field, ONE, [0.0, 1.69], solver=solver, params=())
         better = of.solve(field, ONE, [0.0, 1.69], solver=with_it, params=())
@@ -187,7 +187,7 @@ class TestJumps:
             return y * torch.floor(t) - torch.where(t < 2, 0.3, 1.0)
 
         t = [3.0, 0.5] if backwards else [0.5, 3.0]
-        solver = Tsit5(1e-10, 1e-10, step_at=(1.0, 2.0, 3.0))
+        solver = Tsit5(1e-10, 1e-10, jump_ts=(1.0, 2.0, 3.0))
         with torch.no_grad():
             there = of.solve(steps, ONE, t, solver=solver)
             back = of.solve(steps, there.y[-1], t[::-1], solver=solver)
@@ -198,7 +198,7 @@ class TestJumps:
     def test_gradients(self, gradient: of.Gradient) -> None:
         """∂L/∂y₀ and ∂L/∂t are as exact as the solution, also of the solution between output times; jumps do not move with t."""
         y0, t = ONE.clone().requires_grad_(), torch.tensor([0.0, 1.6], dtype=D, requires_grad=True)
-        solver = RK4(num_steps=80, step_at=(1.0,))
+        solver = RK4(num_steps=80, jump_ts=(1.0,))
         solution = of.solve(self.field(True), y0, t, solver=solver, gradient=gradient, params=(), dense=True)
         growth = {0.6: math.exp(2 * 0.6), 1.33: math.exp(2 - 5 * 0.33), 1.6: math.exp(2 - 5 * 0.6)}
         for time, by_y0 in growth.items():
@@ -211,7 +211,7 @@ class TestJumps:
     def test_adjoint(self) -> None:
         """The continuous adjoint stops at jumps, too, going backwards."""
         y0 = ONE.clone().requires_grad_()
-        solver = Dopri5(1e-9, 1e-9, step_at=(1.0,))
+        solver = Dopri5(1e-9, 1e-9, jump_ts=(1.0,))
         field = self.field(True)
         y = of.solve(field, y0, [0.0, 1.7], solver=solver, gradient=of.Adjoint(), params=()).y
         (slope,) = torch.autograd.grad(y[-1].sum(), y0)
@@ -219,10 +219,10 @@ class TestJumps:
 
     def test_refusals(self) -> None:
         """What cannot choose a side says so."""
-        with pytest.raises(of.SettingError, match="Dopri5: step_at needs compile=False"):
-            Dopri5(compile=True, step_at=(1.0,))
-        solver, y0 = RK4(num_steps=2, step_at=(1.0,)), ONE.clone().requires_grad_()
-        with pytest.raises(of.GradientError, match="Reversible does not go with step_at"):
+        with pytest.raises(of.SettingError, match="Dopri5: jump_ts needs compile=False"):
+            Dopri5(compile=True, jump_ts=(1.0,))
+        solver, y0 = RK4(num_steps=2, jump_ts=(1.0,)), ONE.clone().requires_grad_()
+        with pytest.raises(of.GradientError, match="Reversible does not go with jump_ts"):
             of.solve(stiff, y0, [0.0, 2.0], solver=solver, gradient=of.Reversible(), params=())
 
 

@@ -70,16 +70,16 @@ class _Driven(Solver):
     Args:
         method: The method.
         control: (T,), the times of a solve ↦ the control.
-        step_at: (T,), the times of a solve ↦ those at which the field may jump.
+        jump_ts: (T,), the times of a solve ↦ those at which the field may jump.
     """
 
     def __init__(
         self,
         method: ExplicitRungeKutta,
         control: Callable[[Tensor], StepControl],
-        step_at: Callable[[Tensor], tuple[float, ...]],
+        jump_ts: Callable[[Tensor], tuple[float, ...]],
     ) -> None:
-        self.method, self.control, self.jumps = method, control, step_at
+        self.method, self.control, self.jumps = method, control, jump_ts
         self.order = method.order
 
     def integrate(
@@ -97,7 +97,7 @@ class _Driven(Solver):
         if jump is not None and isinstance(control, ReportedSteps):
             jump = _noted(jump, control)
         stages = stages_of(tableau, field, y0, quadrature)
-        return run(stages, control, y0, t, tape=tape, jump=jump, step_at=self.jumps(t))
+        return run(stages, control, y0, t, tape=tape, jump=jump, jump_ts=self.jumps(t))
 
 
 def _noted(jump: Jump, control: ReportedSteps) -> Jump:

@@ -10,7 +10,7 @@ from torch import Tensor
 from odeflow.engine.equation.field import full_precision
 from odeflow.engine.equation.state import Field, Packing
 from odeflow.engine.gradients.base import Gradient
-from odeflow.engine.gradients.once import once
+from odeflow.engine.gradients.first_order_only import first_order_only
 from odeflow.engine.loop.stepper import AdaptiveStepper
 from odeflow.engine.output.interpolant import Mesh
 from odeflow.engine.output.solution import Solution, Stats
@@ -105,7 +105,7 @@ class BackwardInTime(torch.autograd.Function):
         return solution.y
 
     @staticmethod
-    @once
+    @first_order_only
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:

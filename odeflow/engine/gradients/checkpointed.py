@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from odeflow.engine.equation.field import Counted, full_precision
 from odeflow.engine.equation.state import Field, accumulate
 from odeflow.engine.gradients.base import Gradient
-from odeflow.engine.gradients.once import once
+from odeflow.engine.gradients.first_order_only import first_order_only
 from odeflow.engine.gradients.times import move_rows, moved, on_fixed_clock
 from odeflow.engine.output.interpolant import Mesh
 from odeflow.engine.output.solution import Solution, Stats
@@ -65,12 +65,12 @@ class Checkpointed(Gradient):
         stats = Stats()
         if not t.requires_grad:
             rows = _Replay.apply(self, solver, field, t, stats, mesh, y0, *params)
-            return Solution(t, rows, stats).on(mesh)  # pyright: ignore[reportArgumentType]
-        fixed = on_fixed_clock(field, t, solver.step_at)
+            return Solution(t, rows, stats).select_outputs(mesh)  # pyright: ignore[reportArgumentType]
+        fixed = on_fixed_clock(field, t, solver.jump_ts)
         rows = _Replay.apply(self, solver, fixed, t.detach(), stats, mesh, y0, t, *params)
-        solution = Solution(t, rows, stats).on(mesh, partial(moved, t, solver.step_at))  # pyright: ignore[reportArgumentType]
+        solution = Solution(t, rows, stats).select_outputs(mesh, partial(moved, t, solver.jump_ts))  # pyright: ignore[reportArgumentType]
         assert isinstance(solution.y, Tensor)
-        return replace(solution, y=move_rows(field, t, solution.y, solver.step_at))
+        return replace(solution, y=move_rows(field, t, solution.y, solver.jump_ts))
 
     def tape(self, like: Tensor, mesh: Mesh | None) -> "SparseTape":
         """An empty tape for states like this one."""
@@ -127,7 +127,7 @@ class _Replay(torch.autograd.Function):
         return solution.y
 
     @staticmethod
-    @once
+    @first_order_only
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from odeflow.engine.equation.field import full_precision
 from odeflow.engine.equation.state import Field, accumulate
 from odeflow.engine.gradients.base import Gradient
-from odeflow.engine.gradients.once import once
+from odeflow.engine.gradients.first_order_only import first_order_only
 from odeflow.engine.gradients.times import move_rows, on_fixed_clock
 from odeflow.engine.loop.integrate import run
 from odeflow.engine.methods.runge_kutta import AdaptiveRungeKutta, ExplicitRungeKutta
@@ -64,7 +64,7 @@ class Reversible(Gradient):
                 f"Reversible needs an explicit Runge–Kutta solver of odeflow; {type(solver).__name__} is none. "
                 "Use Dopri5 or RK4, or another gradient"
             )
-        self.refuse(bool(solver.step_at), "step_at: it does not stop at these times")
+        self.refuse(bool(solver.jump_ts), "jump_ts: it does not stop at these times")
         self.refuse(solver.per_sample, "per_sample=True: its pairs of states take their steps together")
         self.refuse(isinstance(solver, AdaptiveRungeKutta) and solver.norm != "rms", "norm='max_sample'")
         stats = Stats()
@@ -173,7 +173,7 @@ class _BackAndForth(torch.autograd.Function):
         return solution.y[:, 0].contiguous()
 
     @staticmethod
-    @once
+    @first_order_only
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:

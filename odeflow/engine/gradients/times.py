@@ -8,7 +8,7 @@ from torch import Tensor
 from odeflow.engine.equation.state import Field
 
 
-def on_fixed_clock(field: Field, t: Tensor, step_at: Sequence[float] = ()) -> Field:
+def on_fixed_clock(field: Field, t: Tensor, jump_ts: Sequence[float] = ()) -> Field:
     """The field seen by a clock that stands still while the times t move: it makes t a parameter of the field.
 
     With τ the clock's time, of the same value as t but without gradient, the map t(τ) = t₀ + (τ − τ₀) r with
@@ -20,34 +20,34 @@ def on_fixed_clock(field: Field, t: Tensor, step_at: Sequence[float] = ()) -> Fi
     Args:
         field: The original field.
         t: (T,), or (B, T) where each sample has its own, with gradient.
-        step_at: Times at which the field jumps, the same for all samples.
+        jump_ts: Times at which the field jumps, the same for all samples.
     """
-    fixed = _knots(t.detach(), step_at)
+    fixed = _knots(t.detach(), jump_ts)
 
     def on_clock(tau: Tensor, y: Tensor) -> Tensor:
         pieces = _pieces(fixed, tau)
         first, last = _ends(fixed, pieces)
-        start, end = _ends(_knots(t, step_at), pieces)  # in here, so that every rerun has a graph of its own
+        start, end = _ends(_knots(t, jump_ts), pieces)  # in here, so that every rerun has a graph of its own
         rate = (end - start) / (last - first)
         time = start + (tau - first) * rate
-        if step_at:
+        if jump_ts:
             time = tau + (time - time.detach())  # not even by rounding on the other side of a jump
         return field(time.to(tau), y) * _beside(rate, y)
 
     return on_clock
 
 
-def _knots(t: Tensor, step_at: Sequence[float]) -> list[Tensor]:
+def _knots(t: Tensor, jump_ts: Sequence[float]) -> list[Tensor]:
     """The ends of the pieces of the clock, each () or (B,): the first time, those of jumps, the last time.
 
     Of jumps outside, those before the first time of a sample count as there, those after its last as there: such pieces
     have no length.
     """
-    if not step_at:
+    if not jump_ts:
         return [t[..., 0], t[..., -1]]
     start, end = t[..., 0].double(), t[..., -1].double()
     sign = 1 if bool((end > start).all()) else -1
-    jumps = torch.tensor(sorted(set(step_at), reverse=sign < 0), dtype=start.dtype, device=t.device)
+    jumps = torch.tensor(sorted(set(jump_ts), reverse=sign < 0), dtype=start.dtype, device=t.device)
     if t.dim() == 1:
         return [start, *jumps[(jumps - start) * (end - jumps) > 0], end]
     jumps = jumps[:, None]
@@ -80,22 +80,22 @@ def _ends(knots: Sequence[Tensor], pieces: Tensor) -> tuple[Tensor, Tensor]:
     return table[pieces, samples], table[pieces + 1, samples]
 
 
-def moved(t: Tensor, step_at: Sequence[float], times: Tensor) -> Tensor:
+def moved(t: Tensor, jump_ts: Sequence[float], times: Tensor) -> Tensor:
     """Times on the fixed clock as functions of the first and the last of t, of the same values.
 
     Args:
         t: (T,) or (B, T), with gradient.
-        step_at: Times at which the field jumps.
+        jump_ts: Times at which the field jumps.
         times: (m,), or (m, B) where each sample has its own, between the first and the last.
     """
-    knots = [knot.to(times) for knot in _knots(t, step_at)]
+    knots = [knot.to(times) for knot in _knots(t, jump_ts)]
     start, end = _ends(knots, _pieces(knots, times))
     first, last = start.detach(), end.detach()
     place = (times - first) / (last - first)
     return times + ((start - first) * (1 - place) + (end - last) * place)
 
 
-def move_rows(field: Field, t: Tensor, y: Tensor, step_at: Sequence[float] = ()) -> Tensor:
+def move_rows(field: Field, t: Tensor, y: Tensor, jump_ts: Sequence[float] = ()) -> Tensor:
     """Lets the inner rows of a solution follow their own times, to which the fixed clock has tied them in proportion.
 
     y(tᵢ) = y(t(τᵢ)) + f(tᵢ, yᵢ) (tᵢ − t(τᵢ)), where the bracket is zero but has a gradient.
@@ -104,7 +104,7 @@ def move_rows(field: Field, t: Tensor, y: Tensor, step_at: Sequence[float] = ())
         field: The original field.
         t: (T,) or (B, T), with gradient.
         y: (T, *state), or fewer if the solve ended before, solved on the fixed clock.
-        step_at: Times at which the field jumps.
+        jump_ts: Times at which the field jumps.
 
     Returns:
         The same values.
@@ -114,7 +114,7 @@ def move_rows(field: Field, t: Tensor, y: Tensor, step_at: Sequence[float] = ())
     if count < 2:
         return y
     clock = times.detach()[1:count]
-    shift = (times[1:count] - clock) - (moved(t, step_at, clock) - clock)
+    shift = (times[1:count] - clock) - (moved(t, jump_ts, clock) - clock)
     with torch.no_grad():
         slopes = torch.stack([field(time.to(row), row) for time, row in zip(clock, y[1:count], strict=True)])
     return torch.cat([y[:1], y[1:count] + slopes * _beside(shift, y), y[count:]])

@@ -238,7 +238,7 @@ class ErrorControl(StepControl):
                 )
             raise SolveError(
                 where + "near there the field jumps, or the solution grows without bound or varies too fast for the "
-                "tolerances. Loosen rtol and atol, lower min_step, name the times of jumps in step_at, or look at the "
+                "tolerances. Loosen rtol and atol, lower min_step, name the times of jumps in jump_ts, or look at the "
                 "field there"
             )
         return stop if abs(stop - t) <= abs(self.h) * (1 + SAME_STEP) else t + self.h

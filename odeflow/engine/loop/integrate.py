@@ -23,18 +23,18 @@ def run(
     *,
     tape: Tape | None = None,
     jump: Jump | None = None,
-    step_at: Sequence[float] = (),
+    jump_ts: Sequence[float] = (),
 ) -> Solution:
-    """The solution at the times t, by the contract of `Solver.integrate`; steps end at the times `step_at`, too.
+    """The solution at the times t, by the contract of `Solver.integrate`; steps end at the times `jump_ts`, too.
 
-    A tape with a mesh gets all rows, of which `Solution.on` makes what was asked for.
+    A tape with a mesh gets all rows, of which `Solution.select_outputs` makes what was asked for.
     """
     stats = Stats()
     mesh = tape.mesh if tape else None
     assert mesh is None or isinstance(mesh, JointMesh)
     outputs = Outputs(t, y0, mesh)
     times = outputs.times
-    breaks = {time for time in step_at if min(times) <= time <= max(times)}
+    breaks = {time for time in jump_ts if min(times) <= time <= max(times)}
     jumps = {time: number for number, time in enumerate(times) if number} if jump else {}
     now, y = times[0], y0
     try:

@@ -47,9 +47,9 @@ class Stepper(Solver):
     ) -> Solution:
         stages, control = self.stages(field, y0, quadrature), self.control(float(t[0]), float(t[-1]))
         if tape is None or not isinstance(stages, MemoryStages):
-            return run(stages, control, y0, t, tape=tape, jump=jump, step_at=self.step_at)
+            return run(stages, control, y0, t, tape=tape, jump=jump, jump_ts=self.jump_ts)
         memory = MemoryTape(tape, stages)
-        solution = run(stages, control, y0, t, tape=memory, jump=jump, step_at=self.step_at)
+        solution = run(stages, control, y0, t, tape=memory, jump=jump, jump_ts=self.jump_ts)
         memory.close()
         return solution
 
@@ -71,18 +71,18 @@ def check_tolerances(name: str, rtol: float, atol: float) -> None:
         raise SettingError(f"{name}: rtol must be below 1, the error of no solution at all; got {rtol}")
 
 
-def _jumps(name: str, step_at: Sequence[float] | None) -> tuple[float, ...]:
+def _jumps(name: str, jump_ts: Sequence[float] | None) -> tuple[float, ...]:
     """The times at which the field jumps.
 
     Raises:
         SettingError: They are no numbers.
     """
     try:
-        times = tuple(float(time) for time in (() if step_at is None else step_at))
+        times = tuple(float(time) for time in (() if jump_ts is None else jump_ts))
     except (TypeError, ValueError) as problem:
-        raise SettingError(f"{name}: step_at must be a list of times; got {step_at!r}") from problem
+        raise SettingError(f"{name}: jump_ts must be a list of times; got {jump_ts!r}") from problem
     if any(math.isnan(time) for time in times):
-        raise SettingError(f"{name}: step_at must be a list of times; got {step_at!r}")
+        raise SettingError(f"{name}: jump_ts must be a list of times; got {jump_ts!r}")
     return times
 
 
@@ -93,7 +93,7 @@ class FixedStepper(Stepper):
         step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
             not larger.
         num_steps: Number of steps between the first and the last time; the other way to say it.
-        step_at: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
+        jump_ts: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
             on its own side of it throughout.
 
     Raises:
@@ -101,7 +101,7 @@ class FixedStepper(Stepper):
     """
 
     def __init__(
-        self, step_size: float | None = None, num_steps: int | None = None, step_at: Sequence[float] | None = None
+        self, step_size: float | None = None, num_steps: int | None = None, jump_ts: Sequence[float] | None = None
     ) -> None:
         if (step_size is None) == (num_steps is None):
             given = "neither" if step_size is None else "both"
@@ -110,7 +110,7 @@ class FixedStepper(Stepper):
             if value is not None and not value > 0:
                 raise SettingError(f"{type(self).__name__}: {name} must be positive; got {value}")
         self.step_size, self.num_steps = step_size, num_steps
-        self.step_at = _jumps(type(self).__name__, step_at)
+        self.jump_ts = _jumps(type(self).__name__, jump_ts)
 
     def time_resolution(self, span: float) -> float:
         return 1e-3 * span / self._count(span)
@@ -137,7 +137,7 @@ class AdaptiveStepper(Stepper):
         error_per: What the tolerances bound: "step", the error of each step; "span", the errors of all steps in sum, so
             that the error at the end is about the tolerance times what the problem amplifies, or less ("error per unit
             step").
-        step_at: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
+        jump_ts: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
             throughout.
 
     Raises:
@@ -155,7 +155,7 @@ class AdaptiveStepper(Stepper):
         controller: Gains = "I",
         norm: Norm = "rms",
         error_per: ErrorPer = "step",
-        step_at: Sequence[float] | None = None,
+        jump_ts: Sequence[float] | None = None,
     ) -> None:
         name = type(self).__name__
         check_tolerances(name, rtol, atol)
@@ -173,7 +173,7 @@ class AdaptiveStepper(Stepper):
         self.controller: Gains = controller
         self.norm: Norm = norm
         self.error_per: ErrorPer = error_per
-        self.step_at = _jumps(name, step_at)
+        self.jump_ts = _jumps(name, jump_ts)
         self.first_step, self.min_step, self.max_step, self.max_steps = first_step, min_step, max_step, max_steps
 
     @property

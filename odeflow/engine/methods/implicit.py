@@ -242,7 +242,7 @@ class ImplicitRungeKutta(DiagonallyImplicit, FixedStepper):
             not larger.
         num_steps: Number of steps between the first and the last time; the other way to say it.
         newton_tol: To which error the equations of a step are solved, relative to 1 + |y|.
-        step_at: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
+        jump_ts: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
             on its own side of it throughout.
 
     Raises:
@@ -254,9 +254,9 @@ class ImplicitRungeKutta(DiagonallyImplicit, FixedStepper):
         step_size: float | None = None,
         num_steps: int | None = None,
         newton_tol: float = 1e-10,
-        step_at: Sequence[float] | None = None,
+        jump_ts: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(step_size, num_steps, step_at)
+        super().__init__(step_size, num_steps, jump_ts)
         self.newton = Newton(newton_tol, newton_tol, full=True)
 
     def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> ImplicitStages:
@@ -284,7 +284,7 @@ class AdaptiveImplicitRungeKutta(DiagonallyImplicit, AdaptiveStepper):
         error_per: What the tolerances bound: "step", the error of each step; "span", the errors of all steps in sum, so
             that the error at the end is about the tolerance times what the problem amplifies, or less ("error per unit
             step").
-        step_at: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
+        jump_ts: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
             throughout.
 
     Raises:
@@ -303,9 +303,9 @@ class AdaptiveImplicitRungeKutta(DiagonallyImplicit, AdaptiveStepper):
         controller: Gains = "I",
         norm: Norm = "rms",
         error_per: ErrorPer = "step",
-        step_at: Sequence[float] | None = None,
+        jump_ts: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(rtol, atol, first_step, min_step, max_step, max_steps, controller, norm, error_per, step_at)
+        super().__init__(rtol, atol, first_step, min_step, max_step, max_steps, controller, norm, error_per, jump_ts)
         part = min(0.03, max(rtol, 1e-12) ** 0.5) if newton_tol is None else newton_tol
         self.newton = Newton(part * rtol, part * atol, full=False)
 

@@ -147,7 +147,7 @@ class Multistep(FixedStepper):
         step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
             not larger.
         num_steps: Number of steps between the first and the last time; the other way to say it.
-        step_at: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
+        jump_ts: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
             on its own side of it throughout.
 
     Raises:
@@ -163,9 +163,9 @@ class Multistep(FixedStepper):
         starter: Tableau,
         step_size: float | None,
         num_steps: int | None,
-        step_at: Sequence[float] | None,
+        jump_ts: Sequence[float] | None,
     ) -> None:
-        super().__init__(step_size, num_steps, step_at)
+        super().__init__(step_size, num_steps, jump_ts)
         name = type(self).__name__
         if not isinstance(order, int) or order not in range(1, HIGHEST_ORDER + 1):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise SettingError(f"{name}: order must be a whole number from 1 to {HIGHEST_ORDER}; got {order}")

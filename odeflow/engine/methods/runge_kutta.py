@@ -25,7 +25,7 @@ class ExplicitRungeKutta(Stepper):
 
     Args:
         compile: Whether `torch.compile` makes one call of each step, forwards and backwards.
-        step_at: Times at which the field jumps, where a step ends.
+        jump_ts: Times at which the field jumps, where a step ends.
 
     Raises:
         SettingError: Compiled steps cannot end where the field jumps.
@@ -33,9 +33,9 @@ class ExplicitRungeKutta(Stepper):
 
     tableau: ClassVar[Tableau] = required()
 
-    def __init__(self, compile: bool, step_at: Sequence[float] | None) -> None:  # noqa: A002
-        if compile and step_at:
-            raise SettingError(f"{type(self).__name__}: step_at needs compile=False: it chooses a side at every stage")
+    def __init__(self, compile: bool, jump_ts: Sequence[float] | None) -> None:  # noqa: A002
+        if compile and jump_ts:
+            raise SettingError(f"{type(self).__name__}: jump_ts needs compile=False: it chooses a side at every stage")
         self.compile, self.compiled_steps = compile, CompiledSteps()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -58,7 +58,7 @@ class RungeKutta(ExplicitRungeKutta, FixedStepper):
         step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
             not larger.
         num_steps: Number of steps between the first and the last time; the other way to say it.
-        step_at: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
+        jump_ts: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
             on its own side of it throughout.
         compile: Whether `torch.compile` makes one call of each step, forward and in the backward pass of `Backprop` and
             `Checkpointed`. Pays where many solves are of small states: compiling takes up to a minute.
@@ -72,10 +72,10 @@ class RungeKutta(ExplicitRungeKutta, FixedStepper):
         step_size: float | None = None,
         num_steps: int | None = None,
         compile: bool = False,  # noqa: A002
-        step_at: Sequence[float] | None = None,
+        jump_ts: Sequence[float] | None = None,
     ) -> None:
-        ExplicitRungeKutta.__init__(self, compile, step_at)
-        FixedStepper.__init__(self, step_size, num_steps, step_at)
+        ExplicitRungeKutta.__init__(self, compile, jump_ts)
+        FixedStepper.__init__(self, step_size, num_steps, jump_ts)
 
 
 class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
@@ -96,7 +96,7 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
         error_per: What the tolerances bound: "step", the error of each step; "span", the errors of all steps in sum, so
             that the error at the end is about the tolerance times what the problem amplifies, or less ("error per unit
             step").
-        step_at: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
+        jump_ts: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
             throughout.
         compile: Whether `torch.compile` makes one call of each step, forward and in the backward pass of `Backprop` and
             `Checkpointed`. Pays where many solves are of small states: compiling takes up to a minute.
@@ -119,13 +119,13 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
         compile: bool = False,  # noqa: A002
         controller: Gains = "I",
         norm: Norm = "rms",
-        step_at: Sequence[float] | None = None,
+        jump_ts: Sequence[float] | None = None,
         per_sample: bool = False,
         error_per: ErrorPer = "step",
     ) -> None:
-        ExplicitRungeKutta.__init__(self, compile, step_at)
+        ExplicitRungeKutta.__init__(self, compile, jump_ts)
         AdaptiveStepper.__init__(
-            self, rtol, atol, first_step, min_step, max_step, max_steps, controller, norm, error_per, step_at
+            self, rtol, atol, first_step, min_step, max_step, max_steps, controller, norm, error_per, jump_ts
         )
         if per_sample and compile:
             raise SettingError(f"{type(self).__name__}: per_sample=True does not go with compile; leave one out")
@@ -152,4 +152,4 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
     ) -> Solution:
         if not self.per_sample or quadrature is not None or jump is not None:  # an adjoint equation is solved jointly
             return super().integrate(field, y0, t, tape=tape, quadrature=quadrature, jump=jump)
-        return PerSample(self.tableau, self.control(0.0, 0.0), field, y0, t, tape, self.step_at).solve()
+        return PerSample(self.tableau, self.control(0.0, 0.0), field, y0, t, tape, self.jump_ts).solve()

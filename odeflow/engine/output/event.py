@@ -60,7 +60,7 @@ class Crossings:
     sample: Tensor | None = None
     count: Tensor | None = None
 
-    def seen(self, unpack: Callable[[Tensor], State]) -> "Crossings":
+    def unpacked(self, unpack: Callable[[Tensor], State]) -> "Crossings":
         """The same with unpacked states, and of these only the samples' own."""
         y = unpack(self.y)  # pyright: ignore[reportArgumentType]
         if self.sample is None:

@@ -89,7 +89,7 @@ class Interpolant(ABC):
             SettingError: A time lies outside, or t has another shape.
         """
 
-    def seen(self, view: View) -> Self:
+    def unpacked(self, view: View) -> Self:
         """The same, of which people see this."""
         other = copy.copy(self)
         other.views = (*self.views, view)

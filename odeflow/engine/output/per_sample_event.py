@@ -130,7 +130,7 @@ class OwnWatch:
             own = each.until(final, sign, number <= by)
             t = self._times(number, own, dense)
             states = dense.at(t, own.steps)
-            crossings.append(_padded(t, states, own.found).seen(self.unpack))
+            crossings.append(_padded(t, states, own.found).unpacked(self.unpack))
             if self.events[number].terminal and len(t):
                 t_end = t[0].where(by == number, t_end)
                 y_end = states[0].where(column(by == number, y_end).bool(), y_end)

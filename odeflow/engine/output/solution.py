@@ -94,7 +94,7 @@ class Solution:
             raise SettingError("this solution is known only at its times t: solve with dense=True to ask for others")
         return self.interpolant(t)
 
-    def on(self, mesh: "Mesh | None", move: Callable[[Tensor], Tensor] = lambda times: times) -> "Solution":
+    def select_outputs(self, mesh: "Mesh | None", move: Callable[[Tensor], Tensor] = lambda times: times) -> "Solution":
         """The solution at the times that were asked for, from all rows of a solve that noted its mesh.
 
         Args:
@@ -115,13 +115,13 @@ class Solution:
         t, interpolant = self.t[..., : len(mesh.asked)], mesh.interpolant(self.y, move)
         return replace(self, t=t, y=self.y[mesh.asked], interpolant=interpolant)
 
-    def seen(self, view: View) -> "Solution":
+    def unpacked(self, view: View) -> "Solution":
         """The same as people shall see it.
 
         Args:
             view: Takes (m, *state) for any m.
         """
-        interpolant = None if self.interpolant is None else self.interpolant.seen(view)
+        interpolant = None if self.interpolant is None else self.interpolant.unpacked(view)
         return replace(self, y=view(self.y), interpolant=interpolant)
 
 

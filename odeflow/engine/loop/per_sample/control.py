@@ -176,7 +176,7 @@ class OwnControl:
         raise SolveError(
             f"the step size of sample {number} fell to {h:.3g} at t = {t:g}: near there the field jumps, varies "
             "too fast for the tolerances, or is not finite. Loosen rtol and atol, lower min_step, name the times of "
-            "jumps in step_at, or look at the field there"
+            "jumps in jump_ts, or look at the field there"
         )
 
 

@@ -91,7 +91,7 @@ class PerSample:
         y0: (B, *state).
         t: (T,) or (B, T).
         tape: Takes the segments, if there is one.
-        step_at: Times at which the field jumps.
+        jump_ts: Times at which the field jumps.
 
     Raises:
         StateError: The state has no samples, or the field takes their times for something else.
@@ -106,7 +106,7 @@ class PerSample:
         y0: Tensor,
         t: Tensor,
         tape: Tape | None,
-        step_at: Sequence[float],
+        jump_ts: Sequence[float],
     ) -> None:
         if y0.dim() == 0 or not len(y0):
             raise StateError(f"per_sample=True needs a batch of states, (B, …) with B > 0; got shape {tuple(y0.shape)}")
@@ -116,7 +116,7 @@ class PerSample:
         self.traced = torch.is_grad_enabled()
         self.clocks, self.control = OwnClocks(field), OwnControl(control, tableau.order)
         self.outputs = Outputs(t, y0, mesh)
-        self.breaks = Breaks(step_at, self.outputs.sign, y0) if step_at else None
+        self.breaks = Breaks(jump_ts, self.outputs.sign, y0) if jump_ts else None
         self.separable: bool | None = None  # whether the field gives samples alone the slopes that it gives the batch
         with torch.no_grad():
             self.samples = self._started(y0)

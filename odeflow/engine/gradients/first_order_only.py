@@ -1,4 +1,4 @@
-"""once: for backward passes that cannot be differentiated again."""
+"""first_order_only: for backward passes that cannot be differentiated again."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -12,7 +12,7 @@ from odeflow.errors import GradientError
 Backward = Callable[..., tuple[Tensor | None, ...]]
 
 
-def once(backward: Backward) -> Backward:
+def first_order_only(backward: Backward) -> Backward:
     """Runs a backward pass without autograd; who differentiates its results again is told what to do instead.
 
     As `torch.autograd.function.once_differentiable`, but with a message of ours.
@@ -44,5 +44,5 @@ class _Refusal(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         raise GradientError(
             "this gradient was computed by a backward pass of its own and cannot be differentiated again. "
-            "For second derivatives use gradient=Backprop(), which is what odeint of odeflow.compat does"
+            "For second derivatives use gradient=Backprop(), which is what odeint of odeflow.compat.torchdiffeq does"
         )
