@@ -1,5 +1,6 @@
 """Regularisers: what makes a learned field easy to solve, integrated along its trajectories."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -35,8 +36,8 @@ class Regularizer(Plugin, ABC):
 
     @property
     def name(self) -> str:
-        """What its penalty is logged as."""
-        return type(self).__name__.lower()
+        """What its penalty is logged as: `JacobianNorm` as jacobian_norm."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
 
     @abstractmethod
     def rate(self, field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:

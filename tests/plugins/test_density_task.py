@@ -136,7 +136,7 @@ def test_penalties_and_losses_are_logged(tmp_path: Any) -> None:
     trainer = Trainer(max_epochs=2, logger=False, accelerator="cpu", default_root_dir=tmp_path, **options)
     trainer.fit(task, loader, loader)
     logged = trainer.callback_metrics
-    assert logged.keys() >= {"train/loss", "train/loss_epoch", "train/kinetic", "train/jacobian", "val/loss"}
+    assert logged.keys() >= {"train/loss", "train/loss_epoch", "train/kinetic", "train/jacobian_norm", "val/loss"}
     assert logged["train/kinetic"] > 0
     (result,) = trainer.test(task, loader, verbose=False)
     with torch.no_grad():
