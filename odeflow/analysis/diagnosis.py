@@ -236,7 +236,7 @@ class _Patient:
             gradients=self._gradients(reference),
         )
 
-    def _solve(self, field: nn.Module, y0: State, solver: Solver, *, backwards: bool = False) -> Solution:
+    def _solve(self, field: nn.Module, y0: State, solver: Solver, *, backwards: bool = False) -> Solution[State]:
         t = self.span[::-1] if backwards else self.span
         return solve(field, y0, t, solver=solver, params=())
 
@@ -377,7 +377,7 @@ def _double(leaf: Tensor) -> Tensor:
     return leaf.detach().cpu().double()
 
 
-def _end(solution: Solution) -> State:
+def _end(solution: Solution[State]) -> State:
     return tuple(leaf[-1] for leaf in solution.y) if isinstance(solution.y, tuple) else solution.y[-1]
 
 

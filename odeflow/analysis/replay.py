@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class Solve:
 
     def again(
         self, solver: Solver | None = None, gradient: Gradient | None = None, t: Tensor | None = None
-    ) -> Solution:
+    ) -> Solution[Any]:
         """The solution by another solver or gradient, or at other times, with the same random numbers each time.
 
         Args:
@@ -122,7 +123,7 @@ def _noted(
     divergence: Divergence | None = None,
     context: Tensor | None = None,
     dense: bool = False,
-) -> Solution:
+) -> Solution[Any]:
     solution = Flow.trajectory(flow, y0, t, divergence=divergence, context=context, dense=dense)
     for leaf in leaves(solution.y):
         if not leaf.requires_grad:  # nothing before it learns; the loss still depends on it

@@ -18,7 +18,7 @@ from odeflow.engine.equation.field import (
     uncompiled,
     usual,
 )
-from odeflow.engine.equation.state import PackedField, Packing, State, check_dtype
+from odeflow.engine.equation.state import PackedField, Packing, S, State, check_dtype
 from odeflow.engine.gradients import Checkpointed, Gradient
 from odeflow.engine.loop.control import SMALLEST_STEP
 from odeflow.engine.output.event import Crossings, Event, Watch
@@ -35,7 +35,7 @@ from odeflow.plugin.plugin import check_kind
 @uncompiled
 def solve(
     field: Callable[[Tensor, Any], Any],
-    y0: State,
+    y0: S,
     t: Tensor | Sequence[float],
     *,
     solver: Solver,
@@ -43,7 +43,7 @@ def solve(
     params: Iterable[Tensor] | None = None,
     dense: bool = False,
     event: Event | Sequence[Event] = (),
-) -> Solution:
+) -> Solution[S]:
     """Solves dy/dt = field(t, y) from y(t[0]) = y0.
 
     Args:
@@ -84,12 +84,12 @@ def solve(
     if times.dim() == 2:
         _check_own_times(times, y0, solver)
     params = None if params is None else _listed(params)
-    y0 = tuple(entering(leaf) for leaf in y0) if isinstance(y0, tuple) else entering(y0)
     if isinstance(y0, tuple):
-        packing = Packing.of(y0, solver.per_sample)
-        packed, start, view = PackedField(packing, field), packing.pack(y0), packing.unpack
+        leaves = tuple(entering(leaf) for leaf in y0)
+        packing = Packing.of(leaves, solver.per_sample)
+        packed, start, view = PackedField(packing, field), packing.pack(leaves), packing.unpack
     else:
-        packing, packed, start, view = None, field, y0.contiguous(), _identity
+        packing, packed, start, view = None, field, entering(y0).contiguous(), _identity
     check_dtype(start)
     _check_resolution(times, start.dtype, solver)
     packed = SameNoise(mixed(packed, start))
@@ -142,7 +142,6 @@ def _check_finite(solution: Solution) -> None:
         SolveError: The last state is not finite.
     """
     y = solution.y
-    assert isinstance(y, Tensor)
     try:
         fine = solution.t.dim() > 1 or bool(y[-1].isfinite().all())  # each sample's own steps are never equal ones
     except RuntimeError:  # under vmap there is no one answer
@@ -169,7 +168,6 @@ def _at_events(solution: Solution, watch: Watch, t: Tensor) -> Solution:
     """
     dense = solution.interpolant
     assert isinstance(dense, JointInterpolant)
-    assert isinstance(solution.y, Tensor)
     sign = math.copysign(1.0, dense.end - dense.mesh.times[0])
     located = zip(watch.locate(dense.detach()), watch.crossings, strict=True)
     found = sorted(located, key=lambda pair: sign * pair[0])
@@ -193,7 +191,6 @@ def _at_events(solution: Solution, watch: Watch, t: Tensor) -> Solution:
     if final is not None:
         last = crossings[found[final][1].event]
         kept = int((sign * (last.t[-1].detach() - solution.t.detach()) > 0).sum())
-        assert isinstance(last.y, Tensor)
         solution = replace(
             solution,
             t=torch.cat((solution.t[:kept], last.t[-1:].to(solution.t.device))),

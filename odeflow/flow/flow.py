@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import torch
 from torch import Tensor, nn
 
 from odeflow.engine.equation.field import entering, outside_inference, uncompiled, usual
-from odeflow.engine.equation.state import State
+from odeflow.engine.equation.state import S, State
 from odeflow.engine.gradients import Checkpointed, Gradient
 from odeflow.engine.loop.stepper import AdaptiveStepper
 from odeflow.engine.output.solution import Solution, Stats
@@ -86,7 +86,7 @@ class Flow(nn.Module):
         self.regularizers, self.steer = regularizers, steer
         self.stats, self.penalties = None, {}
 
-    def forward(self, y0: State) -> State:
+    def forward(self, y0: S) -> S:
         """The state at t₁.
 
         Args:
@@ -96,7 +96,11 @@ class Flow(nn.Module):
             (B, d + augment, …), or a tuple as y0.
         """
         y = self.trajectory(y0, self.span()).y
-        return y[-1] if isinstance(y, Tensor) else tuple(leaf[-1] for leaf in y)
+        return cast(S, y[-1] if isinstance(y, Tensor) else tuple(leaf[-1] for leaf in y))
+
+    if TYPE_CHECKING:  # nn.Module's own call tells nothing of types
+
+        def __call__(self, y0: S) -> S: ...
 
     def span(self) -> tuple[float, float]:
         """(t0, t1), with a new t1 at each call in training with `steer`."""
@@ -104,6 +108,36 @@ class Flow(nn.Module):
             return self.t0, self.t1
         return self.t0, self.t1 + self.steer * (2 * torch.rand(()).item() - 1)
 
+    @overload
+    def trajectory(
+        self,
+        y0: S,
+        t: Tensor | Sequence[float],
+        *,
+        divergence: None = None,
+        context: Tensor | None = None,
+        dense: bool = False,
+    ) -> Solution[S]: ...
+    @overload
+    def trajectory(
+        self,
+        y0: Tensor,
+        t: Tensor | Sequence[float],
+        *,
+        divergence: Divergence,
+        context: Tensor | None = None,
+        dense: bool = False,
+    ) -> Solution[tuple[Tensor, ...]]: ...
+    @overload
+    def trajectory(
+        self,
+        y0: State,
+        t: Tensor | Sequence[float],
+        *,
+        divergence: Divergence | None,
+        context: Tensor | None = None,
+        dense: bool = False,
+    ) -> Solution[Any]: ...
     @uncompiled
     def trajectory(
         self,
@@ -113,7 +147,7 @@ class Flow(nn.Module):
         divergence: Divergence | None = None,
         context: Tensor | None = None,
         dense: bool = False,
-    ) -> Solution:
+    ) -> Solution[Any]:
         """The states at all the times t, of which the first is that of y0.
 
         Args:
@@ -134,7 +168,8 @@ class Flow(nn.Module):
         if torch.is_inference_mode_enabled():
             with outside_inference():
                 y0, t, context = usual(y0), usual(t), usual(context)
-                return Flow.trajectory(self, y0, t, divergence=divergence, context=context, dense=dense)
+                again: Any = Flow.trajectory
+                return again(self, y0, t, divergence=divergence, context=context, dense=dense)
         y0 = tuple(entering(leaf) for leaf in y0) if isinstance(y0, tuple) else entering(y0)
         state, field = self._entered(y0), self.dynamics
         params: list[Tensor] = list(self.dynamics.parameters())
@@ -167,8 +202,8 @@ class Flow(nn.Module):
         return solution.unpacked(seen)
 
     def _solve(
-        self, field: Any, state: State, t: Tensor | Sequence[float], params: list[Tensor], dense: bool
-    ) -> Solution:
+        self, field: Any, state: S, t: Tensor | Sequence[float], params: list[Tensor], dense: bool
+    ) -> Solution[S]:
         """A solve by the flow's own solver and gradient, whose statistics are kept."""
         solver, last = self.solver, self.stats
         if self.warm_start and isinstance(solver, AdaptiveStepper) and last is not None and last.suggested_step:

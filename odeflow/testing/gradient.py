@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from odeflow.engine.equation.state import State
 from odeflow.engine.gradients import Backprop, Gradient
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.solve import solve
@@ -93,7 +94,7 @@ def _case(field: _Field, times: tuple[float, ...]) -> tuple[list[Tensor], Tensor
     return [leaf.requires_grad_() for leaf in leaves], torch.tensor(times, dtype=torch.float64, requires_grad=True)
 
 
-def _solution(subject: Subject, gradient: Gradient, field: _Field, leaves: list[Tensor], t: Tensor) -> Solution:
+def _solution(subject: Subject, gradient: Gradient, field: _Field, leaves: list[Tensor], t: Tensor) -> Solution[State]:
     state = tuple(leaves) if len(leaves) > 1 else leaves[0]
     return solve(field, state, t, solver=subject.solver, gradient=gradient)
 

@@ -75,7 +75,6 @@ def dtype_and_device(subject: Subject) -> None:
             t = torch.linspace(problem.t0, problem.t1, 4, dtype=torch.float64)
             with torch.no_grad():
                 y = solve(field, y0, t, solver=subject.stepped(problem.span / 16)).y
-            assert isinstance(y, Tensor)
             require(
                 y.dtype == dtype and y.device == y0.device,
                 f"{subject.name}: dtype and device",

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 import odeflow as of
@@ -67,7 +66,6 @@ class Simulated(of.DataModule):
         t = spacing * torch.arange(count, dtype=torch.float64)
         with torch.no_grad():
             y = of.Flow(self.dynamics.double(), Dopri5(1e-10, 1e-12)).trajectory(self.initial, t).y
-        assert isinstance(y, Tensor)
         t, y = t.float(), y.float()
         noise = torch.randn(y[: self.observations].shape, generator=torch.Generator().manual_seed(self.seed))
         self.observed = of.Trajectories(t[: self.observations], y[: self.observations] + self.noise * noise)

@@ -52,7 +52,6 @@ class Spiral(of.DataModule):
         start = torch.tensor([[2.0, 0.0]], dtype=torch.float64)
         with torch.no_grad():
             solution = of.solve(_spiral, start, self.t.double(), solver=Dopri5(1e-10, 1e-12))
-        assert isinstance(solution.y, Tensor)
         self.y = solution.y.float()  # (observations, 1, 2)
 
     def train_dataloader(self) -> DataLoader[object]:

@@ -122,7 +122,6 @@ class Regression(of.Task):
         """The first feature over time, above its slopes, and the states in the plane where they have more features."""
         t = torch.linspace(self.flow.t0, self.flow.t1, 61, device=x.device)
         y = self.flow.trajectory(x, t).y
-        assert isinstance(y, Tensor)
         wide = y.shape[2] > 1
         figure = Figure(figsize=(11 if wide else 6.2, 4.4), layout="constrained")
         panels = figure.subplots(1, 1 + wide, squeeze=False)[0]

@@ -106,7 +106,6 @@ class Shooting(of.Task):
     def forward(self) -> Tensor:
         """(K, d), the states at the times of the targets."""
         y = self.flow.trajectory(self.start[None], self.moments).y
-        assert isinstance(y, Tensor)
         return y[1:, 0]
 
     def path(self) -> Tensor:
@@ -115,7 +114,6 @@ class Shooting(of.Task):
             t = torch.linspace(0, 1, MOMENTS, dtype=torch.float64, device=self.device)
             t = self.moments[0].lerp(self.moments[-1], t)
             y = self.flow.trajectory(self.start[None], t).y
-            assert isinstance(y, Tensor)
             return torch.cat([t[:, None].to(y), y[:, 0]], dim=1)
 
     def loss(self, batch: Any, stage: str) -> Tensor:

@@ -84,7 +84,6 @@ class Trajectory(of.Task):
             (T, B, d).
         """
         y = self.flow.trajectory(y0, t).y
-        assert isinstance(y, Tensor)
         return y[:, :, : y0.shape[1]]
 
     def loss(self, batch: Any, stage: str) -> Tensor:
@@ -123,7 +122,6 @@ class Trajectory(of.Task):
             return segments.gather(self(states[0], segments.starts + segments.grid).unsqueeze(1))
         clocks = segments.clocks(states.dtype).repeat_interleave(size)[:, None]
         y = self.flow.trajectory(states.flatten(0, 1), segments.grid, context=clocks).y
-        assert isinstance(y, Tensor)
         return segments.gather(y[:, :, :width].unflatten(1, (count, size)))
 
     def _forecast(self, batch: of.Trajectories) -> Tensor:

@@ -169,7 +169,7 @@ class Call:
         grid = None if is_fixed(self.method) else self._grid()
         return event_t, self._solve(times, self._solver(grid), gradient, params)
 
-    def _search(self, event: Callable[[Tensor, Any], Tensor]) -> Solution:
+    def _search(self, event: Callable[[Tensor, Any], Tensor]) -> Solution[State]:
         """The solution until the event.
 
         Raises:

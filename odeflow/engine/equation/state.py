@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from odeflow.errors import StateError
 
 State = Tensor | tuple[Tensor, ...]
+S = TypeVar("S", bound=State, default=Tensor)
 Field = Callable[[Tensor, Tensor], Tensor]
 """dy/dt = field(t, y), on one Tensor: t of shape () or, per sample, (B,); y and the result of the same shape."""
 

@@ -98,7 +98,6 @@ class BackwardInTime(torch.autograd.Function):
                 "Use Adjoint or Checkpointed, or a Runge–Kutta solver of odeflow"
             )
         vars(stats).update(vars(solution.stats))
-        assert isinstance(solution.y, Tensor)
         ctx.solver, ctx.field, ctx.stats, ctx.params = backward_solver, field, stats, params
         ctx.run, ctx.tape = backward, tape
         ctx.save_for_backward(t.detach(), solution.y)

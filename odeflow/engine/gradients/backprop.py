@@ -36,6 +36,5 @@ class Backprop(Gradient):
             return solver.integrate(field, y0, t, tape=tape).select_outputs(mesh)
         solution = solver.integrate(on_fixed_clock(field, t, solver.jump_ts), y0, t.detach(), tape=tape)
         solution = solution.select_outputs(mesh, partial(moved, t, solver.jump_ts))
-        assert isinstance(solution.y, Tensor)
         y = move_rows(field, t, solution.y, solver.jump_ts)
         return replace(solution, t=t[..., : len(y)], y=y)

@@ -69,7 +69,6 @@ class Checkpointed(Gradient):
         fixed = on_fixed_clock(field, t, solver.jump_ts)
         rows = _Replay.apply(self, solver, fixed, t.detach(), stats, mesh, y0, t, *params)
         solution = Solution(t, rows, stats).select_outputs(mesh, partial(moved, t, solver.jump_ts))  # pyright: ignore[reportArgumentType]
-        assert isinstance(solution.y, Tensor)
         return replace(solution, y=move_rows(field, t, solution.y, solver.jump_ts))
 
     def tape(self, like: Tensor, mesh: Mesh | None) -> "SparseTape":
@@ -119,7 +118,6 @@ class _Replay(torch.autograd.Function):
         with full_precision(y0):
             solution = solver.integrate(field, y0, t, tape=tape)
         vars(stats).update(vars(solution.stats))
-        assert isinstance(solution.y, Tensor)
         ctx.field, ctx.stats, ctx.params, ctx.tape = field, stats, params, tape
         ctx.per_stage = gradient.per_stage
         ctx.save_for_backward(*tape.starts)

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Generic, Literal
 
 import torch
 from torch import Tensor
 
-from odeflow.engine.equation.state import State
+from odeflow.engine.equation.state import S, State
 from odeflow.engine.output.interpolant import JointInterpolant
 from odeflow.errors import SettingError
 
@@ -43,7 +43,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Crossings:
+class Crossings(Generic[S]):
     """Where a solve met an event, in order of time.
 
     Attributes:
@@ -56,17 +56,17 @@ class Crossings:
     """
 
     t: Tensor
-    y: State
+    y: S
     sample: Tensor | None = None
     count: Tensor | None = None
 
-    def unpacked(self, unpack: Callable[[Tensor], State]) -> "Crossings":
+    def unpacked(self, unpack: Callable[[Any], State]) -> "Crossings[Any]":
         """The same with unpacked states, and of these only the samples' own."""
-        y = unpack(self.y)  # pyright: ignore[reportArgumentType]
-        if self.sample is None:
-            return replace(self, y=y)
-        chosen = torch.arange(len(self.sample), device=self.sample.device), self.sample
-        return replace(self, y=y[chosen] if isinstance(y, Tensor) else tuple(leaf[chosen] for leaf in y))
+        y = unpack(self.y)
+        if self.sample is not None:
+            chosen = torch.arange(len(self.sample), device=self.sample.device), self.sample
+            y = y[chosen] if isinstance(y, Tensor) else tuple(leaf[chosen] for leaf in y)
+        return Crossings(self.t, y, self.sample, self.count)
 
 
 @dataclass(frozen=True)

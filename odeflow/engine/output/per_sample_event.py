@@ -121,7 +121,6 @@ class OwnWatch:
         """
         dense, y = solution.interpolant, solution.y
         assert isinstance(dense, OwnInterpolant)
-        assert isinstance(y, Tensor)
         sign = (dense.end - dense.mesh.first).sign()
         met = [self._met(number, dense.detach()) for number in range(len(self.events))]
         final, by = self._final(met, sign)

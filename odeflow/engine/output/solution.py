@@ -2,20 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import Any, Generic, cast
 
 from torch import Tensor
 
-from odeflow.engine.equation.state import State
+from odeflow.engine.equation.state import S
 from odeflow.engine.output.event import Crossings
 from odeflow.engine.output.interpolant import Interpolant, Mesh, View
-from odeflow.errors import SettingError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from odeflow.engine.output.solution import Solution
-from odeflow.errors import OdeflowError
+from odeflow.errors import OdeflowError, SettingError
 
 
 @dataclass
@@ -60,7 +54,7 @@ class Stats:
 
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(Generic[S]):
     """The solution of an initial value problem at the times that were asked for.
 
     Attributes:
@@ -72,12 +66,12 @@ class Solution:
     """
 
     t: Tensor
-    y: Tensor | tuple[Tensor, ...]
+    y: S
     stats: Stats = field(default_factory=Stats)
-    events: tuple[Crossings, ...] = ()
+    events: tuple[Crossings[S], ...] = ()
     interpolant: Interpolant | None = None
 
-    def __call__(self, t: Tensor | float) -> State:
+    def __call__(self, t: Tensor | float) -> S:
         """The state at the times t, by dense output; differentiable, also with respect to t.
 
         Args:
@@ -92,9 +86,11 @@ class Solution:
         """
         if self.interpolant is None:
             raise SettingError("this solution is known only at its times t: solve with dense=True to ask for others")
-        return self.interpolant(t)
+        return cast(S, self.interpolant(t))
 
-    def select_outputs(self, mesh: "Mesh | None", move: Callable[[Tensor], Tensor] = lambda times: times) -> "Solution":
+    def select_outputs(
+        self: "Solution[Tensor]", mesh: Mesh | None, move: Callable[[Tensor], Tensor] = lambda times: times
+    ) -> "Solution[Tensor]":
         """The solution at the times that were asked for, from all rows of a solve that noted its mesh.
 
         Args:
@@ -111,18 +107,17 @@ class Solution:
                 "this solver does not show its steps, so it has neither dense output nor events: "
                 "give the times that you need in t, or use a solver of odeflow"
             )
-        assert isinstance(self.y, Tensor)
         t, interpolant = self.t[..., : len(mesh.asked)], mesh.interpolant(self.y, move)
         return replace(self, t=t, y=self.y[mesh.asked], interpolant=interpolant)
 
-    def unpacked(self, view: View) -> "Solution":
+    def unpacked(self, view: View) -> "Solution[Any]":
         """The same as people shall see it.
 
         Args:
             view: Takes (m, *state) for any m.
         """
         interpolant = None if self.interpolant is None else self.interpolant.unpacked(view)
-        return replace(self, y=view(self.y), interpolant=interpolant)
+        return Solution(self.t, view(self.y), self.stats, self.events, interpolant)
 
 
 class SolveError(OdeflowError, RuntimeError):
@@ -138,7 +133,7 @@ class SolveError(OdeflowError, RuntimeError):
             its last time and state. It carries a gradient by `Backprop` alone.
     """
 
-    def __init__(self, message: str, broken: "Tensor | None" = None) -> None:
+    def __init__(self, message: str, broken: Tensor | None = None) -> None:
         super().__init__(message)
         self.broken = broken
-        self.partial: Solution | None = None
+        self.partial: Solution[Any] | None = None
