@@ -67,7 +67,6 @@ def cycle(batch: int) -> Case:
     start = torch.tensor([[2.0, 0.0]], dtype=torch.float64)
     *_, start = of.solve(van_der_pol, start, [0.0, 60.0], solver=solver).y
     y = of.solve(van_der_pol, start, torch.linspace(0, 41, batch + 1), solver=solver).y
-    assert isinstance(y, Tensor)
     y0 = y[:-1, 0].contiguous()
     return Case(f"cycle, batch {batch}", van_der_pol, y0, torch.tensor([[0.0, 41.0]]).expand(batch, -1).double())
 

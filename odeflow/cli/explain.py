@@ -52,7 +52,7 @@ def check(config: Mapping[str, Any]) -> None:
         _check_numbers(key, value)
     seed = config.get("seed_everything")
     if isinstance(seed, int) and not 0 <= seed <= LARGEST_SEED:
-        raise SettingError(f"seed_everything: a number from 0 to {LARGEST_SEED} is wanted; got {seed}")
+        raise SettingError(f"seed_everything: expected a number from 0 to {LARGEST_SEED}, got {seed}")
     trainer = mapping(config.get("trainer")) or {}
     registry.check_options(Trainer, trainer, "trainer")
     for option, contract in (("logger", Logger), ("callbacks", Callback)):
@@ -79,9 +79,9 @@ def _check_numbers(place: str, value: Any) -> None:
     for item in sequence(value) or ():
         _check_numbers(place, item)
     if isinstance(value, (int, float)) and not abs(value) <= LARGEST_NUMBER:
-        raise SettingError(f"{place}: a number of size {LARGEST_NUMBER:.1e} at most is wanted; got {shown(value)}")
+        raise SettingError(f"{place}: expected a number of magnitude {LARGEST_NUMBER:.1e} at most, got {shown(value)}")
     if isinstance(value, int) and not -LARGEST_INTEGER <= value <= LARGEST_INTEGER:
-        raise SettingError(f"{place}: an integer of 64 bits is wanted; got {shown(value)}")
+        raise SettingError(f"{place}: expected a 64-bit integer, got {shown(value)}")
 
 
 def _spec(place: str, node: Any, what: str, choices: Iterable[str]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _spec(place: str, node: Any, what: str, choices: Iterable[str]) -> dict[str,
     spec: dict[str, Any] | None = {"class_path": node} if isinstance(node, str) else mapping(node)
     if spec is None:
         article = "an" if what[0] in "aeiou" else "a"
-        raise PluginError(f"{place}: {article} {what} is wanted, by name; got {shown(node)}")
+        raise PluginError(f"{place}: expected {article} {what} by name, got {shown(node)}")
     if spec.get("class_path") is None:
         raise PluginError(f"{place}: which {what}? Give class_path: one of {', '.join(choices)}")
     path = spec["class_path"]

@@ -50,7 +50,7 @@ class Options(argparse.ArgumentParser):
 def count(text: str) -> int:
     """Reads a positive number."""
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"a positive number is wanted; got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
     return int(text)
 
 

@@ -130,7 +130,7 @@ def _listed(item: Callable[[str], Any], what: str, fits: Callable[[Any], bool]) 
         except ValueError:
             values = []
         if not values or not all(fits(value) for value in values):
-            raise argparse.ArgumentTypeError(f"{what} are wanted, separated by commas; got {text!r}")
+            raise argparse.ArgumentTypeError(f"expected {what} separated by commas, got {text!r}")
         return values
 
     return read

@@ -140,7 +140,7 @@ class Command(LightningCLI):
         for each in trainer.checkpoint_callbacks:
             if isinstance(each, ModelCheckpoint):
                 each.save_last = None  # LastCheckpoint writes the same file, and more often
-        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # else another one was asked for
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # unless the user chose another one
             trainer.strategy.checkpoint_io = checkpoint.Checkpoints()
         return trainer
 

@@ -71,7 +71,7 @@ def _options(words: list[str]) -> argparse.Namespace:
 
 def _seed(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"a number from 0 is wanted; got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text!r}")
     return int(text)
 
 

@@ -146,7 +146,7 @@ class Request:
                 raise RecipeError(unknown("option", str(key), (*SECTIONS, *SETTINGS)))
         config["trainer"] = {} if config.get("trainer") is None else config["trainer"]
         if mapping(config["trainer"]) is None:
-            raise RecipeError(f"trainer: options such as max_epochs are wanted; got {shown(config['trainer'])}")
+            raise RecipeError(f"trainer: expected options such as max_epochs, got {shown(config['trainer'])}")
         if "model" not in config and not any(name.partition(".")[0] == "model" for name, _ in self.options):
             raise RecipeError(
                 f"odeflow {command} needs to know what to run: give a recipe by -c NAME, or a checkpoint by "

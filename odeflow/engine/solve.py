@@ -54,8 +54,8 @@ def solve(
             the solver steps per sample, each may have its own times in a row of (B, T), all rows in one direction.
         solver: Integrates.
         gradient: How to differentiate; `Checkpointed()` by default.
-        params: What gradients are wanted for besides y0 and t. By default the parameters of the field, a module;
-            `Backprop` finds all that the field uses by itself.
+        params: The tensors to differentiate with respect to, besides y0 and t. By default the parameters of the field,
+            a module; `Backprop` finds all that the field uses by itself.
         dense: Whether the solution can be called, `solution(t)`, for the state at any time. Costs the memory of a few
             states a step.
         event: What shall be looked for on the way. At the first terminal event the solve ends: its time is then the
@@ -105,17 +105,8 @@ def solve(
     except SolveError as error:
         if error.partial is not None:
             error.partial = error.partial.unpacked(view)
-        if packing is not None and error.broken is not None:
-            error.args = (f"{error.args[0]}. Not finite: {_broken_leaves(packing.unpack(error.broken))}",)
         known = field.parameters() if params is None and isinstance(field, nn.Module) else params or ()
-        broken = [param for param in known if not bool(param.isfinite().all())]
-        if broken:
-            shapes = ", ".join(str(tuple(param.shape)) for param in broken[:3]) + " …" * (len(broken) > 3)
-            error.args = (
-                f"{len(broken)} of the field's parameters are not finite, of shape {shapes}: a gradient or step of the "
-                "optimiser has made them so. Lower the learning rate, clip the gradient, or look at the loss. "
-                f"({error.args[0]})",
-            )
+        _name_the_cause(error, packing, known)
         raise
 
 
@@ -130,9 +121,19 @@ def _mesh(dense: bool, watch: Watch | OwnWatch) -> Mesh:
     return JointMesh(dense, watch if watch.events else None)
 
 
-def _broken_leaves(state: tuple[Tensor, ...]) -> str:
-    """Which leaves of a state are not finite."""
-    return ", ".join(f"leaf {number}" for number, leaf in enumerate(state) if not bool(leaf.isfinite().all()))
+def _name_the_cause(error: SolveError, packing: Packing | None, params: Iterable[Tensor]) -> None:
+    """Adds to the message which leaves of a tuple, and which parameters of the field, are not finite."""
+    if packing is not None and error.broken is not None:
+        leaves = enumerate(packing.unpack(error.broken))
+        names = ", ".join(f"leaf {number}" for number, leaf in leaves if not bool(leaf.isfinite().all()))
+        error.args = (f"{error.args[0]}. Not finite: {names}",)
+    broken = [param for param in params if not bool(param.isfinite().all())]
+    if broken:
+        shapes = ", ".join(str(tuple(param.shape)) for param in broken[:3]) + " …" * (len(broken) > 3)
+        error.args = (
+            f"{len(broken)} of the field's parameters are not finite, of shape {shapes}: a gradient or an optimizer "
+            f"step made them so. Lower the learning rate, clip the gradient, or check the loss. ({error.args[0]})",
+        )
 
 
 def _check_finite(solution: Solution) -> None:
@@ -292,20 +293,20 @@ def _check_resolution(t: Tensor, dtype: torch.dtype, solver: Solver) -> None:
     if span < SMALLEST_STEP * math.ulp(far):
         raise SettingError(
             f"the solve goes from t = {start!r} to {end!r}, over {span:.3g}, but floating-point numbers there are "
-            f"{math.ulp(far):.3g} apart: there is no room for steps. Count time from a nearer origin"
+            f"{math.ulp(far):.3g} apart: there is no room for steps. Measure time from a closer origin"
         )
     numbers = torch.finfo(dtype)
     if far > numbers.max:
         raise SettingError(
             f"the field gets its time in the dtype of the state, {dtype}, which ends at {numbers.max:g}; the times go "
-            f"to {far:g}. Count time in larger units, or solve in float32"
+            f"to {far:g}. Measure time in larger units, or solve in float32"
         )
     spacing = numbers.eps * max(far, numbers.tiny)
     if spacing > max(solver.time_resolution(span), 4 * numbers.eps * span):
         warnings.warn(
             f"the field gets its time in the dtype of the state, {dtype}, in which times near {far:g} are "
             f"{spacing:.3g} apart: too coarse for a solve over {span:.3g} by this {type(solver).__name__}. "
-            "If the field depends on t, count time from a nearer origin"
+            "If the field depends on t, measure time from a closer origin"
             f"{'' if dtype == torch.float64 else ', or solve in float64'}",
             stacklevel=3,
         )

@@ -116,7 +116,6 @@ def tuple_states(subject: Subject) -> None:
     with torch.no_grad():
         first, rest = solve(on_pair, (y0[:, 0], y0[:, 1:]), times, solver=solver).y
         whole = solve(problem.field, y0, times, solver=solver).y
-    assert isinstance(whole, Tensor)
     joined = torch.cat((first[..., None], rest), -1)
     require(
         joined.shape == whole.shape and largest(joined - whole) < 100 * ROUNDING,
@@ -137,8 +136,6 @@ def batch_independence(subject: Subject) -> None:
     solver = subject.stepped(problem.span / 16)
     with torch.no_grad():
         whole, alone = (solve(problem.field, start, t, solver=solver).y for start in (y0, y0[:1]))
-    assert isinstance(whole, Tensor)
-    assert isinstance(alone, Tensor)
     together = whole[:, :1]
     require(
         largest(together - alone) < 1e-9,

@@ -177,7 +177,6 @@ def _path(cnf: of.CNF, z: Tensor) -> Tensor:
         if isinstance(transform, of.Flow):
             t = torch.linspace(transform.t0, transform.t1, 61, dtype=torch.float64)
             states = transform.trajectory(path[-1][-1], t).y
-            assert isinstance(states, Tensor)
             path.append(states)
         else:
             path.append(transform(path[-1][-1])[0][None])

@@ -389,13 +389,13 @@ def test_help_tells_the_kinds_and_their_options(done):
         ),
         (
             "statistics --ckpt_path LAST --tolerances 1e-2,x",
-            "argument --tolerances: numbers between 0 and 1 are wanted, separated by commas; got '1e-2,x'",
+            "argument --tolerances: expected numbers between 0 and 1 separated by commas, got '1e-2,x'",
         ),
         (
             "precision --ckpt_path LAST --num_steps 0",
-            "argument --num_steps: positive numbers are wanted, separated by commas; got '0'",
+            "argument --num_steps: expected positive numbers separated by commas, got '0'",
         ),
-        ("statistics --ckpt_path LAST --samples -1", "argument --samples: a positive number is wanted; got '-1'"),
+        ("statistics --ckpt_path LAST --samples -1", "argument --samples: expected a positive number, got '-1'"),
         ("statistics --ckpt_path LAST --samples", "argument --samples: expected one argument"),
         (
             "statistics --ckpt_path LAST --solver RK4",

@@ -1,4 +1,4 @@
-"""The snippets of the README are sound, for the type checker of whoever copies them."""
+"""The snippets of the README and the docs are sound, for the type checker of whoever copies them."""
 
 import json
 import re
@@ -13,12 +13,13 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(shutil.which("pyright") is None, reason="pyright comes with the extra dev")
-def test_snippets_of_the_readme_are_typed(tmp_path: Path) -> None:
+def test_snippets_are_typed(tmp_path: Path) -> None:
     """Pyright finds nothing in them in its strict mode: a solution knows whether its state is a tensor or a tuple."""
-    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert snippets
-    for number, snippet in enumerate(snippets):
-        (tmp_path / f"snippet{number}.py").write_text(f"# pyright: strict, reportUnknownMemberType=false\n{snippet}")
+    for page in ("README.md", "docs/solvers.md"):  # the snippets of a page follow on each other
+        snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+        assert snippets
+        text = "\n".join(("# pyright: strict, reportUnknownMemberType=false", *snippets))  # as torch leaves `backward`
+        (tmp_path / f"{Path(page).stem.lower()}_page.py").write_text(text)
     (tmp_path / "tuples.py").write_text(
         "# pyright: strict\nimport torch\nimport odeflow as of\nfrom torch import Tensor\nfrom odeflow_solvers import Dopri5\n\n\n"
         "def swing(t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:\n    return y[1], -y[0]\n\n\n"

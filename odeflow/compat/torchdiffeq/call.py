@@ -204,7 +204,7 @@ class Call:
         """The gradient whose backward solve has this method and these options.
 
         Args:
-            params: What gradients are wanted for.
+            params: The tensors to differentiate with respect to.
             state_norm: The norm of the forward solve.
         """
         options = dict(self.options)

@@ -86,7 +86,8 @@ def odeint_adjoint(
         adjoint_method: Method of the backward solve; likewise.
         adjoint_options: Options of the backward solve; by default those of the forward one, but for "norm". That may
             be "seminorm", or a function of (t, y, adj_y, *adj_params).
-        adjoint_params: What gradients are wanted for besides y0 and t; by default the field's parameters.
+        adjoint_params: The tensors to differentiate with respect to, besides y0 and t; by default the field's
+            parameters.
 
     Returns:
         As `odeint`.
@@ -135,7 +136,7 @@ def odeint_adjoint(
 
 
 def _wanted(func: object, params: Iterable[Tensor] | None) -> tuple[Tensor, ...]:
-    """What gradients are wanted for.
+    """The tensors to differentiate with respect to.
 
     Raises:
         SettingError: It cannot be known, or is one tensor, whose rows would be taken for parameters.

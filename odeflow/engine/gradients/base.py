@@ -37,7 +37,7 @@ class Gradient(Plugin, ABC):
             field: The vector field on one Tensor.
             y0: (*state), the state at t[0].
             t: (T,), the times, or (B, T) where each sample has its own.
-            params: What else the field depends on and gradients are wanted for.
+            params: The other tensors to differentiate with respect to.
             mesh: Notes the steps, for dense output and events.
 
         Returns:

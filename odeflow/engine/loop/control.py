@@ -71,14 +71,14 @@ class FixedSteps(StepControl):
 
     def __init__(self, t0: float, t1: float, count: int) -> None:
         self.t0, self.t1, self.count = t0, t1, count
-        self.slack = same_step((t1 - t0) / count, max(abs(t0), abs(t1)))
-        self.number = 0  # of the last point of the grid that was reached
-        spacing = math.ulp(max(abs(t0), abs(t1)))
+        self.number = 0  # of the next point of the grid
+        far = max(abs(t0), abs(t1))
+        self.slack, spacing = same_step((t1 - t0) / count, far), math.ulp(far)
         if abs(t1 - t0) < SMALLEST_STEP * spacing * count:
             raise SettingError(
                 f"{count} equal steps from t = {t0!r} to {t1!r} have a size of {abs(t1 - t0) / count:.3g}, but "
-                f"floating-point numbers there are {spacing:.3g} apart. Take fewer steps, or count time from a nearer "
-                "origin"
+                f"floating-point numbers there are {spacing:.3g} apart. Take fewer steps, or measure time from a "
+                "closer origin"
             )
 
     def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
@@ -142,6 +142,7 @@ class ErrorControl(StepControl):
         self.first_step, self.min_step, self.max_step, self.max_steps = first_step, min_step, max_step, max_steps
         self.h = 0.0  # size of the next step, signed
         self.least = 0.0  # size below which steps have shrunk beyond reason
+        self.cut = False  # whether a stop shortens the step: its error says nothing against the size that was chosen
         self.attempts = self.accepted = 0
         self.in_a_row = 0  # rejections since the last accepted step
         self.broken: Tensor | None = None  # the state or error of the last step, if that was not finite
@@ -241,7 +242,9 @@ class ErrorControl(StepControl):
                 "tolerances. Loosen rtol and atol, lower min_step, name the times of jumps in jump_ts, or look at the "
                 "field there"
             )
-        return stop if abs(stop - t) <= abs(self.h) * (1 + SAME_STEP) else t + self.h
+        left, size = abs(stop - t), abs(self.h)
+        self.cut = left < size * (1 - SAME_STEP)
+        return stop if left <= size * (1 + SAME_STEP) else t + self.h
 
     def accepts(self, stages: Stages, y: Tensor, h: float, y1: Tensor) -> bool:
         """Judges by the scaled error, and sets the size of the next step."""
@@ -251,12 +254,11 @@ class ErrorControl(StepControl):
         scaled = self._scaled(estimate, torch.maximum(size_of_y, size_of_y1))
         error = (self.span if self.shared else abs(h)) * scaled
         accepted = error <= 1
-        cut = abs(h) < abs(self.h) * (1 - SAME_STEP)  # by a stop: it says nothing against the larger one
-        size = abs(h) * self.controller.factor(error, cut)
+        size = abs(h) * self.controller.factor(error, self.cut)
         if accepted:
             self.size_of_y, self.in_a_row = size_of_y1, 0
             self.accepted += 1
-            if cut:
+            if self.cut:
                 size = max(size, abs(self.h))
             if self.accepted % STIFFNESS_EVERY == 0:
                 self._look_at_stiffness(stages)

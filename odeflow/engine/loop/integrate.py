@@ -27,7 +27,7 @@ def run(
 ) -> Solution:
     """The solution at the times t, by the contract of `Solver.integrate`; steps end at the times `jump_ts`, too.
 
-    A tape with a mesh gets all rows, of which `Solution.select_outputs` makes what was asked for.
+    A tape with a mesh gets all rows, from which `Solution.select_outputs` picks the requested ones.
     """
     stats = Stats()
     mesh = tape.mesh if tape else None

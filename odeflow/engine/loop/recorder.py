@@ -30,10 +30,10 @@ class Rows:
 
 
 class Outputs:
-    """Collects the solution's rows as the steps pass the times that were asked for, and those that the mesh wants.
+    """Collects the solution's rows as the steps pass the requested times, and those that the mesh needs.
 
     Args:
-        t: (T,), the times that were asked for.
+        t: (T,), the requested times.
         y0: (*state), the state at the first.
         mesh: Wants rows of its own.
     """
@@ -74,7 +74,7 @@ class Outputs:
         return Rows(places, inside, end)
 
     def _inside(self, t: float, t1: float) -> tuple[float, ...]:
-        """The places θ between 0 and 1 of the times that were asked for and lie inside the step."""
+        """The points θ between 0 and 1 of the requested times inside the step."""
         places: list[float] = []
         sign, number = math.copysign(1.0, t1 - t), len(self.asked)
         while number < len(self.times) and sign * (t1 - self.times[number]) > self.tolerance:
@@ -83,7 +83,7 @@ class Outputs:
         return tuple(places)
 
     def _add(self, block: Tensor, asked: int) -> slice:
-        """Takes rows, of which the first were asked for; returns which they are."""
+        """Takes rows, of which the first were requested; returns which they are."""
         rows = slice(self.size, self.size + len(block))
         self.asked.extend(range(self.size, self.size + asked))
         self.blocks.append(block)

@@ -55,14 +55,14 @@ class Stats:
 
 @dataclass(frozen=True)
 class Solution(Generic[S]):
-    """The solution of an initial value problem at the times that were asked for.
+    """The solution of an initial value problem at the requested times.
 
     Attributes:
         t: (T,), the times, or (B, T) where each sample has its own, or ends at an event of its own.
         y: (T, *state), or a tuple of such tensors where the state is a tuple.
         stats: What it took.
         events: Where each of the events was met, in the order in which they were given.
-        interpolant: The solution at any time, if it was asked for: call the solution itself.
+        interpolant: The solution at any time, if requested: call the solution itself.
     """
 
     t: Tensor
@@ -91,7 +91,7 @@ class Solution(Generic[S]):
     def select_outputs(
         self: "Solution[Tensor]", mesh: Mesh | None, move: Callable[[Tensor], Tensor] = lambda times: times
     ) -> "Solution[Tensor]":
-        """The solution at the times that were asked for, from all rows of a solve that noted its mesh.
+        """The solution at the requested times, from all rows of a solve that noted its mesh.
 
         Args:
             mesh: The mesh, if there was one.
@@ -111,7 +111,7 @@ class Solution(Generic[S]):
         return replace(self, t=t, y=self.y[mesh.asked], interpolant=interpolant)
 
     def unpacked(self, view: View) -> "Solution[Any]":
-        """The same as people shall see it.
+        """The same in its public view.
 
         Args:
             view: Takes (m, *state) for any m.
@@ -128,7 +128,7 @@ class SolveError(OdeflowError, RuntimeError):
         broken: Where a state or slope has entries that are not finite, that state or slope.
 
     Attributes:
-        partial: The solution until there, at those of the times asked for that were reached, and at the last time
+        partial: The solution until there, at those of the requested times that were reached, and at the last time
             reached; None if nothing was. With steps per sample t is (B, T), and rows that a sample did not reach repeat
             its last time and state. It carries a gradient by `Backprop` alone.
     """

@@ -114,7 +114,10 @@ class OwnControl:
         if joint.shared:
             scaled = scaled * (self.span[samples.ids] / size).where(size > 0, 0)
         accepted = scaled <= 1
-        cut = size < chosen * (1 - SAME_STEP)  # by a stop: it says nothing against the larger one
+        rounding = samples.t.abs() * (4 * torch.finfo(DTYPE).eps)
+        cut = chosen - size > (SAME_STEP * chosen).maximum(
+            rounding
+        )  # by a stop: it says nothing against the larger one
         ratio = SAFETY * scaled.clamp_min(1e-30).pow(joint.controller.exponent)
         factor, past = self._filtered(ratio, accepted & ~cut, samples.past)
         size = size * factor.clamp(LARGEST_SHRINKAGE, LARGEST_GROWTH).nan_to_num(LARGEST_SHRINKAGE)
