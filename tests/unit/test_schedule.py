@@ -1,4 +1,4 @@
-"""Laws of the one-cycle schedule."""
+"""Laws of the warm-up and cosine schedule."""
 
 from itertools import pairwise
 

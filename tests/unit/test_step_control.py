@@ -76,13 +76,13 @@ def test_pi_is_smoother_where_stability_bounds_the_steps() -> None:
 
 @pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
 def test_first_step_has_the_exponent_of_the_order_of_the_method(unit: float) -> None:
-    """In units of |y|/|f| it is (0.01 / max(|f|, |f′|))^(1/(p + 1)) in the norm of the tolerances."""
+    """In units of |y|/|f| it is (0.1 / max(|f|, |f′|))^(1/(p + 1)) in the norm of the tolerances."""
     tolerance = 1e-6
     y0 = torch.ones(1, 1, dtype=D)
     control = Dopri5(tolerance, tolerance).control(0.0, 10.0 * unit)
     stages = ValueStages(Dopri5.tableau, lambda t, y: -3 * y / unit, y0)
     control.start(stages, 0.0, y0, 10.0 * unit)
-    assert control.h == pytest.approx(unit / 3 * (0.01 * 2 * tolerance) ** (1 / 6), rel=1e-9)
+    assert control.h == pytest.approx(unit / 3 * (0.1 * 2 * tolerance) ** (1 / 6), rel=1e-9)
 
 
 @pytest.mark.parametrize("per_sample", [False, True])

@@ -15,6 +15,7 @@ from odeflow.errors import SettingError
 
 SMALLEST_STEP = 8  # in spacings of floating-point numbers at the present time
 SMALLEST_PART = 2.0**-100  # of the first step
+FIRST_CHANGE = 0.1  # h^(p+1) max(|f|, |f′|) of the first step, in units of the tolerance and of |y|/|f|
 SAME_STEP = 1e-6  # a step whose end is this part of itself from a time ends there
 HALF = (torch.float16, torch.bfloat16)
 STIFFNESS_EVERY = 10  # accepted steps
@@ -153,7 +154,8 @@ class ErrorControl(StepControl):
     def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
         """Chooses the first step (Hairer, Nørsett & Wanner, II.4, "Starting Step Size").
 
-        Time is measured in |y|/|f| there, so that the choice is the same in any unit of time.
+        Time is measured in |y|/|f| there, so that the choice is the same in any unit of time; the constant is 0.1 and
+        theirs 0.01.
 
         Raises:
             SolveError: The field is not finite at the start.
@@ -186,7 +188,7 @@ class ErrorControl(StepControl):
             steepest = max(speed, self._scaled(change, size_of_y) / abs(trial) * unit) * unit
             h = 100 * abs(trial)
             if steepest > 1e-15:
-                h = min(h, unit * (0.01 / steepest) ** (1 / (stages.order + 1)))
+                h = min(h, unit * (FIRST_CHANGE / steepest) ** (1 / (stages.order + 1)))
         self.h = math.copysign(min(max(h, self.min_step), self.span, self.max_step), end - t)
         self.least = SMALLEST_PART * abs(self.h)
 

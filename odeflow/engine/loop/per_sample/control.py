@@ -9,6 +9,7 @@ from torch import Tensor
 
 from odeflow.engine.equation.clock import DTYPE, column
 from odeflow.engine.loop.control import (
+    FIRST_CHANGE,
     HALF,
     SAME_STEP,
     SMALLEST_PART,
@@ -88,7 +89,7 @@ class OwnControl:
             ahead = trial * direction
             change = clocks.evaluate(start + ahead, y + first * column(ahead, y), window) - first
             steepest = torch.maximum(speed, rms(change / scale) / trial * unit) * unit
-            largest = (unit * (0.01 / steepest).pow(1 / (self.order + 1))).where(steepest > 1e-15, math.inf)
+            largest = (unit * (FIRST_CHANGE / steepest).pow(1 / (self.order + 1))).where(steepest > 1e-15, math.inf)
             h = torch.minimum(100 * trial, largest)
         h = h.clamp_min(joint.min_step).minimum(distance).clamp_max(joint.max_step)
         self.least = SMALLEST_PART * h
