@@ -278,11 +278,14 @@ def test_steps_of_the_smallest_size_are_accepted(options: dict[str, Any], wanted
     ids=str,
 )
 def test_a_step_control_that_cannot_work_ends(options: dict[str, float]) -> None:
-    """Options by which rejected steps grow, or accepted ones shrink, give the solution or an error, in few steps."""
+    """Options by which rejected steps grow, or accepted ones shrink, give the solution or an error, in few steps.
+
+    With a safety above 1 a step is tried until its error estimate happens to be small: right to two digits alone.
+    """
     field, t = (lambda t, y: -3 * (y - torch.sin(50 * t))), torch.tensor([0.0, 1.0], dtype=D)
     try:
         y = compat.odeint(field, torch.tensor([2.0], dtype=D), t, rtol=1e-5, atol=1e-5, options=options)
-        assert float(y[-1]) == pytest.approx(0.0439192, abs=1e-3)
+        assert float(y[-1]) == pytest.approx(0.0439192, abs=3e-3)
     except of.SolveError as error:
         assert options == {"ifactor": 0.5}
         assert "the step size fell to" in str(error)  # noqa: PT017

@@ -129,7 +129,8 @@ def test_a_sample_goes_as_if_alone(name: str, times: str) -> None:
             assert bool((batch.t[number, kept:] == batch.t[number, kept - 1]).all())
             assert torch.allclose(batch.y[:kept, row], alone.y, rtol=0, atol=1e-8)
             assert bool((batch.y[kept:, number] == batch.y[kept - 1, number]).all())
-            assert torch.allclose(between[:, row], alone(q[number]), rtol=0, atol=1e-8)
+            # round-off may move the steps a little, and inside them the rows are as good as the tolerance
+            assert torch.allclose(between[:, row], alone(q[number]), rtol=0, atol=tolerance)
             for found, own in zip(batch.events, alone.events, strict=True):
                 count = int(found.count[number])
                 assert count == len(own.t)
