@@ -1,13 +1,12 @@
 """Hypernetwork: parameters that change with time as another network says."""
 
-import itertools
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import odeflow as of
-from odeflow_dynamics.mlp import ACTIVATIONS
+from odeflow_dynamics.perceptron import activation_of, perceptron
 from odeflow_dynamics.shift import Shift
 
 SMALL = 0.01  # of the usual size, the last layer's weights at the start
@@ -34,22 +33,15 @@ class Hypernetwork(of.Modifier):
 
     def __init__(self, dynamics: of.Dynamics, hidden: Sequence[int] = (32,), activation: str = "tanh") -> None:
         of.check_least(self, 1, hidden=hidden)
-        if activation not in ACTIVATIONS:
-            raise of.SettingError(
-                f"Hypernetwork knows no activation {activation!r}; choose from {', '.join(ACTIVATIONS)}"
-            )
+        sigma = activation_of(self, activation)
         super().__init__(dynamics)
         self.shift = Shift.over(dynamics, "Hypernetwork")
-        sizes = [1, *hidden]
-        layers: list[nn.Module] = []
-        for inputs, outputs in itertools.pairwise(sizes):
-            layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
-        last = nn.Linear(sizes[-1], self.shift.size)
+        net = perceptron(1, hidden, self.shift.size, sigma)
+        weight, bias = net[-1].parameters()
         with torch.no_grad():
-            last.weight *= SMALL
-            last.bias.zero_()
-        like = next(param for param in dynamics.parameters() if param.requires_grad)
-        self.net = nn.Sequential(*layers, last).to(like)
+            weight.mul_(SMALL)
+            bias.zero_()
+        self.net = net.to(next(param for param in dynamics.parameters() if param.requires_grad))
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """As of the field that is modified."""

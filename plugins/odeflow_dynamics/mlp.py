@@ -1,6 +1,5 @@
 """MLP: a perceptron as vector field."""
 
-import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,16 +8,9 @@ from torch import Tensor, nn
 
 import odeflow as of
 from odeflow_dynamics.clock import as_feature
+from odeflow_dynamics.perceptron import activation_of, perceptron
 from odeflow_dynamics.time_embedding import TimeEmbedding
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "tanh": nn.Tanh,
-    "softplus": nn.Softplus,
-    "relu": nn.ReLU,
-    "elu": nn.ELU,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-}
 TIME_FEATURES = {"concat": 0, "none": 0, "concat_squash": 1, "sinusoidal": 32}
 """How the time may enter, and the number of its features that every layer gets."""
 
@@ -52,17 +44,12 @@ class MLP(of.Dynamics):
         power: int = 1,
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise of.SettingError(f"MLP knows no activation {activation!r}; choose from {', '.join(ACTIVATIONS)}")
+        sigma = activation_of(self, activation)
         if time not in TIME_FEATURES:
             raise of.SettingError(f"MLP: time must be one of {', '.join(TIME_FEATURES)}; got {time!r}")
         of.check_least(self, 1, dim=dim, hidden=hidden, power=power)
         self.width, self.time, self.power = dim, time, power
-        sizes = [dim + (time == "concat"), *hidden]
-        layers: list[nn.Module] = []
-        for inputs, outputs in itertools.pairwise(sizes):
-            layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], dim))
+        self.layers = perceptron(dim + (time == "concat"), hidden, dim, sigma)
         features, timed = TIME_FEATURES[time], [*hidden, dim] if TIME_FEATURES[time] else []
         self.embedding = TimeEmbedding(features) if time == "sinusoidal" else None
         self.gates = nn.ModuleList(nn.Linear(features, size) for size in timed if time == "concat_squash")

@@ -1,12 +1,12 @@
 """PlanarCNF: the sum of planar units whose parameters change with time."""
 
-import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 import odeflow as of
+from odeflow_dynamics.perceptron import perceptron
 
 
 class PlanarCNF(of.Dynamics):
@@ -32,14 +32,10 @@ class PlanarCNF(of.Dynamics):
         super().__init__()
         of.check_least(self, 1, dim=dim, units=units, hidden=hidden)
         self.width, self.units = dim, units
-        layers: list[nn.Module] = []
-        for inputs, outputs in itertools.pairwise([1, *hidden]):
-            layers += [nn.Linear(inputs, outputs), nn.Tanh()]
-        last = nn.Linear([1, *hidden][-1], units * (2 * dim + 2))
+        self.net = perceptron(1, hidden, units * (2 * dim + 2), nn.Tanh)
         with torch.no_grad():
-            last.weight[: units * dim] /= units**0.5
-            last.bias[: units * dim] /= units**0.5
-        self.net = nn.Sequential(*layers, last)
+            for last in self.net[-1].parameters():
+                last[: units * dim] /= units**0.5
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """(…, d) ↦ (…, d).

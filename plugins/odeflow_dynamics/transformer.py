@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 import odeflow as of
 from odeflow_dynamics.clock import as_feature
+from odeflow_dynamics.perceptron import perceptron
 from odeflow_dynamics.time_embedding import TimeEmbedding
 
 TIME_FEATURES = 32
@@ -123,7 +124,7 @@ class TransformerBlock(nn.Module):
         self.time = nn.Linear(TIME_FEATURES, 4 * width)
         self.heads = nn.Linear(width, 3 * width, bias=False)
         self.join = nn.Linear(width, width)
-        self.perceptron = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
+        self.perceptron = perceptron(width, [inner], width, nn.GELU)
 
     def forward(self, features: Tensor, x: Tensor) -> Tensor:
         """(TIME_FEATURES,) or (B, 1, …, TIME_FEATURES), (…, N, width) ↦ (…, N, width)."""

@@ -1,6 +1,5 @@
 """SeriesTask: what all models of irregular time series share: decoder, likelihood, classifier and metrics."""
 
-import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from torchmetrics import MeanMetric, MeanSquaredError, Metric
 from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 
 import odeflow as of
+from odeflow_dynamics.perceptron import perceptron
 from odeflow_tasks import series_figures
 from odeflow_tasks.batch import floating, labels, require_finite
 
@@ -77,9 +77,9 @@ class SeriesTask(of.Task, ABC):
             raise of.SettingError(f"{name}: a classifier needs num_classes, at least 2; got {num_classes}")
         self.num_classes = num_classes or 0
         self.dim, self.balance, self.hide, self.class_weight = _known_dim(self, dim), balance, hide, class_weight
-        self.decoder = _perceptron(width, hidden, self.dim)
+        self.decoder = perceptron(width, hidden, self.dim, nn.SiLU)
         self.log_noise = nn.Parameter(torch.full((self.dim,), math.log(noise_std)), requires_grad=learn_noise)
-        self.classifier = _perceptron(class_width, hidden, num_classes or 0) if class_weight else None
+        self.classifier = perceptron(class_width, hidden, self.num_classes, nn.SiLU) if class_weight else None
         self.metrics = nn.ModuleDict(
             {f"{stage}_": _metrics(num_classes if class_weight else None) for stage in ("val", "test")}
         )
@@ -243,14 +243,6 @@ def _observed_time(batch: of.Series) -> Tensor:
     """(B, T), bool: which times lie between the first and the last at which anything of the series is seen."""
     present = batch.seen.any(-1)
     return (present.cumsum(1) > 0) & (present.flip(1).cumsum(1).flip(1) > 0)
-
-
-def _perceptron(width: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
-    sizes = [width, *hidden]
-    layers: list[nn.Module] = []
-    for inputs, size in itertools.pairwise(sizes):
-        layers += [nn.Linear(inputs, size), nn.SiLU()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
 
 
 def _metrics(num_classes: int | None) -> nn.ModuleDict:
