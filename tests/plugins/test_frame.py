@@ -1,0 +1,279 @@
+"""Laws of frames: columns of files, data frames and arrays become the same numbers, times and classes."""
+
+import csv
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import odeflow as of
+from odeflow_data import frame as frames
+from odeflow_data.frame import SECONDS, Frame
+
+ROWS: dict[str, list[Any]] = {
+    "day": ["2024-02-28", "2024-02-29", "2024-03-01"],
+    "x": [1.5, None, -2.0],
+    "n": [3, 2, 1],
+    "kind": ["b", "a", "b"],
+}
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def comma_separated(path: Path, columns: dict[str, list[Any]], **options: Any) -> Path:
+    """A file as Python's own csv module writes it."""
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream, **options)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return path
+
+
+class Exported:
+    """A data frame of somebody's library."""
+
+    def __init__(self, columns: pl.DataFrame) -> None:
+        self.columns = columns
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.columns.__arrow_c_stream__(requested_schema)
+
+
+@pytest.fixture(params=["csv", "tsv", "semicolons", "csv.gz", "parquet", "npz", "polars", "lazy", "arrow", "dict"])
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """The same three rows in every form."""
+    typed = pl.DataFrame(ROWS).with_columns(pl.col("day").str.to_date())
+    match request.param:
+        case "csv":
+            return comma_separated(tmp_path / "rows.csv", ROWS)
+        case "tsv":
+            return str(comma_separated(tmp_path / "rows.tsv", ROWS, delimiter="\t"))
+        case "semicolons":
+            text = comma_separated(tmp_path / "rows.csv", ROWS, delimiter=";").read_text()
+            return written(tmp_path / "rows.csv", text.replace(".", ","))
+        case "csv.gz":
+            text = comma_separated(tmp_path / "rows.csv", ROWS).read_bytes()
+            (tmp_path / "rows.csv.gz").write_bytes(gzip.compress(text))
+            return tmp_path / "rows.csv.gz"
+        case "parquet":
+            typed.write_parquet(tmp_path / "rows.parquet")
+            return tmp_path / "rows.parquet"
+        case "npz":
+            arrays = {"day": np.array(ROWS["day"], "datetime64[D]"), "x": np.array([1.5, np.nan, -2])}
+            np.savez(tmp_path / "rows.npz", **arrays, n=ROWS["n"], kind=ROWS["kind"])
+            return tmp_path / "rows.npz"
+        case "polars":
+            return typed
+        case "lazy":
+            return typed.lazy()
+        case "arrow":
+            return Exported(typed)
+        case _:
+            return ROWS | {"day": np.array(ROWS["day"], "datetime64[D]")}
+
+
+def test_every_source_has_the_same_columns(source: Any) -> None:
+    """Numbers with NaN where a cell is empty, days since 1970, classes in order of their names."""
+    frame = Frame.of(source)
+    assert frame.names == list(ROWS)
+    np.testing.assert_array_equal(frame.numbers(["n", "x"]), [[3, 1.5], [2, np.nan], [1, -2]])
+    times = frame.times("day", "days")
+    assert times.clock == "days since 1970-01-01"
+    np.testing.assert_array_equal(times.values, [19781, 19782, 19783])
+    codes, names = frame.classes("kind")
+    assert (codes.tolist(), names) == ([1, 0, 1], ("a", "b"))
+
+
+def test_pandas_is_read_column_by_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame of pandas needs no Arrow: its columns are arrays, objects with None or NaN among them."""
+
+    class Column(NamedTuple):
+        values: np.ndarray
+
+        def to_numpy(self) -> np.ndarray:
+            return self.values
+
+    class DataFrame:
+        columns = ("x", "kind")
+
+        def __getitem__(self, name: str) -> Column:
+            return Column({"x": np.array([1, np.nan]), "kind": np.array(["u", None], object)}[name])
+
+    monkeypatch.setattr(DataFrame, "__module__", "pandas.core.frame")
+    frame = Frame.of(DataFrame())
+    np.testing.assert_array_equal(frame.numbers(["x"]), [[1], [np.nan]])
+    with pytest.raises(of.DataError, match="the class in column 'kind' is missing in row 2"):
+        frame.classes("kind")
+
+
+def test_arrays_have_numbered_columns(tmp_path: Path) -> None:
+    """An array (N, D) has the columns x0, x1, …, from a file or from torch, too."""
+    array = np.arange(6.0).reshape(3, 2)
+    np.save(tmp_path / "x.npy", array)
+    np.savez(tmp_path / "parts.npz", train=array, other=array[:2])
+    for frame in (
+        Frame.of(array),
+        Frame.of(torch.from_numpy(array)),
+        Frame.of(tmp_path / "x.npy"),
+        Frame.of(tmp_path / "parts.npz", key="train"),
+    ):
+        assert frame.names == ["x0", "x1"]
+        np.testing.assert_array_equal(frame.numbers(["x1", "x0"]), array[:, ::-1])
+
+
+@pytest.mark.parametrize("unit", SECONDS)
+def test_dates_are_counted_in_every_unit(unit: str) -> None:
+    """A date is the time since 1970 in the unit, a duration its length; plain numbers stay as they are."""
+    seconds = np.array([0, 86_400, 31_557_600])
+    frame = Frame.of({"date": seconds.astype("datetime64[s]"), "span": seconds.astype("timedelta64[s]"), "t": seconds})
+    for name, clock in (("date", f"{unit} since 1970-01-01"), ("span", unit)):
+        times = frame.times(name, unit)
+        np.testing.assert_allclose(times.values * SECONDS[unit], seconds)
+        assert times.clock == clock
+    assert frame.times("t", unit).clock == ""
+    np.testing.assert_array_equal(frame.times("t", unit).values, seconds)
+
+
+def test_times_of_day_and_zones_are_read(tmp_path: Path) -> None:
+    """18:30 is 18.5 hours; a date with a zone is the moment that it names."""
+    path = written(
+        tmp_path / "t.csv", "clock,moment\n18:30:00,2024-01-01T02:00:00+02:00\n00:00:00,2024-01-01T01:00:00Z\n"
+    )
+    frame = Frame.of(path)
+    assert frame.times("clock", "hours").values.tolist() == [18.5, 0]
+    assert frame.times("moment", "hours").values.tolist() == [24 * 19723, 24 * 19723 + 1]
+
+
+@pytest.mark.parametrize("empty", frames.MISSING)
+def test_marks_of_missing_cells_are_no_numbers(tmp_path: Path, empty: str) -> None:
+    """Every usual mark of a missing cell gives NaN, and does not make text of a column."""
+    path = written(tmp_path / "x.csv", f"x,y\n1,2\n{empty},3\n")
+    np.testing.assert_array_equal(Frame.of(path).numbers(["x", "y"]), [[1, 2], [np.nan, 3]])
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    """What Excel writes before the header is left out."""
+    assert Frame.of(written(tmp_path / "x.csv", "\ufeffx,y\n1,2\n")).names == ["x", "y"]
+
+
+def test_text_that_holds_numbers_is_numbers() -> None:
+    """A column of text is read if every cell in it is a number."""
+    np.testing.assert_array_equal(Frame.of({"x": ["1", "2.5", None]}).numbers(["x"]), [[1], [2.5], [np.nan]])
+
+
+@pytest.mark.parametrize(
+    ("column", "names"),
+    [([10, 9, 10], ("9", "10")), ([1.0, 2.0, 1.0], ("1", "2")), ([True, False, True], ("false", "true"))],
+)
+def test_classes_of_numbers_are_in_their_order(column: list[Any], names: tuple[str, ...]) -> None:
+    """Whole numbers are classes in order of size, from any first one on, and floats without fractions too."""
+    assert Frame.of({"c": column}).classes("c").names == names
+
+
+def test_known_classes_keep_their_numbers() -> None:
+    """A later file, which lacks some classes, numbers the others as before."""
+    assert Frame.of({"c": ["c", "b"]}).classes("c", ("a", "b", "c")).codes.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "use", "told"),
+    [
+        ("a,b\n1,2\n", lambda frame: frame.require(["aa"], "target"), "no column 'aa', which target names. Did you mean 'a'? It has a, b"),
+        ("a,b\n", lambda frame: frame.numbers(["a"]), "has no rows, only the columns a, b"),
+        ("a,b\n", lambda frame: frame.times("a", "days"), "has no rows, only the columns a, b"),
+        ("a,b\n1,x\n", lambda frame: frame.numbers(["a", "b"]), "column 'b' must hold numbers; row 1 holds 'x'"),
+        ("a\n" + "1\n" * 20_000 + "x1\n", lambda frame: frame.numbers(["a"]), "column 'a' must hold numbers; row 20001 holds 'x1'"),
+        ("a\n2024-01-01\n", lambda frame: frame.numbers(["a"]), "its type is Date. Leave it out by ignore"),
+        ("a\n1e39\n", lambda frame: frame.numbers(["a"]), "column 'a' holds 1e+39 in row 1"),
+        ("a\nsoon\n", lambda frame: frame.times("a", "days"), "row 1 holds 'soon'"),
+        ("a,b\n1,\n2,3\n", lambda frame: frame.times("b", "days"), "the time in column 'b' is missing in row 1"),
+        ("a\n1\n", lambda frame: frame.times("a", "day"), "time_unit must be one of microseconds"),
+        ("a,b\nx,\ny,1\n", lambda frame: frame.classes("b"), "the class in column 'b' is missing in row 1"),
+        ("a\n1\n0.5\n", lambda frame: frame.classes("a"), "row 2 holds 0.5. To predict numbers name it as target"),
+        ("a\nx\nz\n", lambda frame: frame.classes("a", ["x", "y"]), "the class 'z' in row 2, which was not there in training"),
+        ("a,b\n1,2\n1,2,3\n", lambda frame: frame.numbers(["a", "b"]), "cannot be read: found more fields"),
+        ("", lambda frame: frame, "cannot be read: empty CSV"),
+    ],
+)  # fmt: skip
+def test_a_wrong_cell_is_named(tmp_path: Path, text: str, use: Any, told: str) -> None:
+    """Messages name the file, the column, the row and the value."""
+    path = written(tmp_path / "x.csv", text)
+    with pytest.raises(of.OdeflowError) as problem:
+        use(Frame.of(path))
+    assert told in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("table.csv", "there is no file .*table.csv. Name CSV"),
+        ("preset.csv", "Did you mean .*present.csv"),
+        ("book.xls", "its name ends with .xls. Wanted is CSV"),
+        ("broken.parquet", "broken.parquet cannot be read"),
+        ("broken.npz", "broken.npz cannot be read"),
+        ("two.npz", r"arrays of different lengths: a \(3,\), b \(2,\). Choose one by key"),
+        ("deep.npy", r"must have the shape \(rows,\) or \(rows, columns\); it has \(2, 2, 2\)"),
+        ("complex.npy", "its dtype is complex128"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path, name: str, told: str) -> None:
+    """Absent, damaged, of another kind, or arrays that are no columns."""
+    written(tmp_path / "present.csv", "x\n1\n")
+    for broken in ("book.xls", "broken.parquet", "broken.npz"):
+        written(tmp_path / broken, "?")
+    np.savez(tmp_path / "two.npz", a=np.ones(3), b=np.ones(2))
+    np.save(tmp_path / "deep.npy", np.ones((2, 2, 2)))
+    np.save(tmp_path / "complex.npy", np.ones(2, complex))
+    with pytest.raises(of.OdeflowError, match=told):
+        Frame.of(tmp_path / name)
+
+
+def test_keys_are_of_archives(tmp_path: Path) -> None:
+    """A key that names no array is an error with the nearest; elsewhere there are no keys."""
+    np.savez(tmp_path / "x.npz", train=np.ones(3), test=np.ones(2))
+    with pytest.raises(of.SettingError, match=r"no array 'trian'. Did you mean 'train'"):
+        Frame.of(tmp_path / "x.npz", key="trian")
+    with pytest.raises(of.SettingError, match=r"names an array of a .npz file"):
+        Frame.of(written(tmp_path / "x.csv", "a\n1\n"), key="a")
+    with pytest.raises(of.SettingError, match="a dict needs none"):
+        Frame.of({"a": [1]}, key="a")
+
+
+def test_too_large_a_table_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the columns do not fit in memory the message says how much they need; fewer of them are read."""
+    pl.DataFrame({f"c{number}": np.arange(10_000.0) for number in range(10)}).write_parquet(tmp_path / "x.parquet")
+    monkeypatch.setattr(frames, "available_memory", lambda: 1_000_000)
+    frame = Frame.of(tmp_path / "x.parquet")
+    with pytest.raises(of.DataError, match=r"10 columns of 10,000 rows need 0.0 GiB"):
+        frame.numbers(frame.names)
+    assert frame.numbers(["c3"]).shape == (10_000, 1)
+
+
+def test_columns_that_nobody_asks_for_are_not_read(tmp_path: Path) -> None:
+    """One of forty columns of 80 MB of Parquet takes less memory than a quarter of the file."""
+    path = tmp_path / "wide.parquet"
+    random = np.random.default_rng(0)
+    pl.DataFrame({f"c{number}": random.random(250_000) for number in range(40)}).write_parquet(path)
+    script = (
+        "import resource, sys\nfrom odeflow_data.frame import Frame\nframe = Frame.of(sys.argv[1])\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nframe.numbers(['c7'])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    told = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(told.stdout) * unit < path.stat().st_size / 2
+
+
+def test_polars_is_imported_only_where_a_table_is_read() -> None:
+    """Whoever trains on other data does not wait for it."""
+    script = "import odeflow, odeflow_data, sys; odeflow_data.Spiral(); sys.exit('polars' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
