@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from odeflow.analysis.replay import Solve, leaves, mapped
@@ -58,15 +60,20 @@ class Activations:
 
 @dataclass(frozen=True)
 class Components:
-    """Principal components of states over time.
+    """Principal components of states.
 
     Attributes:
-        scores: (T, B, count), the coordinates along the components, the largest variance first.
-        shares: (count,), each component's part of the whole variance.
+        scores: (…, count), the coordinates along the components, the largest variance first.
+        shares: (count,), each component's part of the whole variance; 0 where there is none.
     """
 
     scores: Tensor
     shares: Tensor
+
+    @property
+    def names(self) -> list[str]:
+        """What an axis is called that shows a component: "component 1 (97.3 %)"."""
+        return [f"component {number} ({100 * share:.3g} %)" for number, share in enumerate(self.shares.tolist(), 1)]
 
 
 @dataclass(frozen=True)
@@ -225,19 +232,21 @@ def components(y: Tensor, count: int = 2) -> Components:
     """The principal components of states, fitted over all times and samples.
 
     Args:
-        y: (T, B, n).
-        count: Number of components, at most n.
+        y: (…, n).
+        count: Number of components; those beyond the number of values or of states are 0.
 
     Returns:
-        Components, with the same sign each time.
+        Components, with the same signs each time.
     """
-    rows = y.flatten(0, 1).double()
-    centred = rows - rows.mean(0)
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)  # the algorithm is randomised
-        _, sizes, axes = torch.pca_lowrank(centred, q=min(count + 6, *centred.shape), center=False, niter=8)
-    scores = (centred @ axes[:, :count]).unflatten(0, y.shape[:2])
-    return Components(scores, sizes[:count].square() / centred.square().sum().clamp_min(1e-300))
+    from sklearn.decomposition import PCA  # here, since only pictures need it
+
+    rows = y.detach().flatten(0, -2).cpu().double().numpy()
+    model = PCA(min(count, *rows.shape), random_state=0)
+    with np.errstate(invalid="ignore"):  # states that do not vary have no shares
+        scores = torch.from_numpy(model.fit_transform(rows)).unflatten(0, y.shape[:-1])
+    shares = torch.from_numpy(np.nan_to_num(model.explained_variance_ratio_))
+    missing = (0, count - len(shares))
+    return Components(F.pad(scores, missing), F.pad(shares, missing))
 
 
 def liveliest(y: Tensor, count: int) -> list[int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow.analysis.plots import images
+from odeflow_tasks.drawing import limits, numbers
 
 MOST_POINTS, MOST_LINES, MOST_PAIRS, MOST_IMAGES = 2000, 100, 5, 64
 """Most points, flow lines and images in a picture, and most features in a picture of pairs."""
@@ -52,7 +53,7 @@ def samples(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
     figure, panels = _panels(2, window)
     drawn = cnf().sample(torch.Size([len(x)]))
     for axes, points, title in zip(panels, (x, drawn), ("data", "samples"), strict=True):
-        axes.scatter(*_numbers(points).T, s=5, linewidths=0, color="tab:blue", alpha=0.7)
+        axes.scatter(*numbers(points).T, s=5, linewidths=0, color="tab:blue", alpha=0.7)
         axes.set(title=f"{len(points)} {title}")
     return figure
 
@@ -66,7 +67,7 @@ def density(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
     panels[0].set(title="density $p(x)$")
     image = _show(panels[1], log_p, window, vmin=log_p.max() - DEPTH)
     figure.colorbar(image, ax=panels[1], shrink=0.9, extend="min")
-    panels[1].scatter(*_numbers(x[:500]).T, s=3, linewidths=0, color="tab:cyan")
+    panels[1].scatter(*numbers(x[:500]).T, s=3, linewidths=0, color="tab:cyan")
     nll = -cnf().log_prob(x).mean().item()
     panels[1].set(title=f"$\\log p(x)$; $-\\log p$ of data {nll:.3f} nats on average")
     return figure
@@ -78,9 +79,9 @@ def beside(log_target: Callable[[Tensor], Tensor], cnf: of.CNF, z: Tensor) -> Fi
     figure, panels = _panels(3, window)
     grid = _grid(window, FINE, z)
     for axes, log_p, title in zip(panels, (log_target, cnf().log_prob), ("target", "learned"), strict=False):
-        _show(axes, np.exp(_numbers(log_p(grid))).reshape(FINE, FINE), window, vmin=0)
+        _show(axes, np.exp(numbers(log_p(grid))).reshape(FINE, FINE), window, vmin=0)
         axes.set(title=title)
-    x = _numbers(cnf.from_base(z[:MOST_POINTS], with_log_det=False)[0])
+    x = numbers(cnf.from_base(z[:MOST_POINTS], with_log_det=False)[0])
     panels[2].scatter(*x.T, s=5, linewidths=0, color="tab:blue", alpha=0.7)
     panels[2].set(title=f"{len(x)} samples")
     return figure
@@ -100,7 +101,7 @@ def evolution(cnf: of.CNF, window: tuple[float, float]) -> Figure:
         points = part.from_base(z, with_log_det=False)[0]
         _show(panels[0, column], p, window, vmin=0)
         panels[0, column].set(title=f"{100 * progress:.0f} % of the way")
-        panels[1, column].scatter(*_numbers(points).T, s=2.5, linewidths=0, color="tab:blue", alpha=0.7)
+        panels[1, column].scatter(*numbers(points).T, s=2.5, linewidths=0, color="tab:blue", alpha=0.7)
         panels[1, column].set(xlim=window, ylim=window, aspect="equal", xlabel="$x_1$")
     for axes in panels[:, 0]:
         axes.set(ylabel="$x_2$")
@@ -111,7 +112,7 @@ def flow_lines(cnf: of.CNF, window: tuple[float, float]) -> Figure:
     """The ways of samples from the base to the data."""
     figure, (axes,) = _panels(1, window)
     z = cnf.base.sample(torch.Size([MOST_LINES]))
-    path = _numbers(_path(cnf, z))
+    path = numbers(_path(cnf, z))
     colours = _angle_colours(path[0])
     for number, colour in enumerate(colours):
         axes.plot(*path[:, number].T, color=colour, linewidth=0.9, alpha=0.8)
@@ -126,9 +127,9 @@ def base(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
     """Where the data go in the base, in the same colours; circles hold 39, 86 and 99 % of its probability."""
     figure, panels = _panels(2, window)
     z, _ = cnf.to_base(x)
-    colours = _angle_colours(_numbers(x))
+    colours = _angle_colours(numbers(x))
     for axes, points, title in zip(panels, (x, z), ("data", "the data in the base"), strict=True):
-        axes.scatter(*_numbers(points).T, s=9, linewidths=0, color=colours)
+        axes.scatter(*numbers(points).T, s=9, linewidths=0, color=colours)
         axes.set(title=title)
     for radius in (1, 2, 3):
         panels[1].add_patch(Circle((0, 0), radius, fill=False, color="0.6", linewidth=0.8))
@@ -138,27 +139,24 @@ def base(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
 
 def marginals(cnf: of.CNF, x: Tensor) -> Figure:
     """The first features of data and samples: histograms, and each pair."""
-    drawn = _numbers(cnf().sample(torch.Size([len(x)])))
-    data, count = _numbers(x), min(x.shape[1], MOST_PAIRS)
+    drawn = numbers(cnf().sample(torch.Size([len(x)])))
+    data, count = numbers(x), min(x.shape[1], MOST_PAIRS)
     figure = Figure(figsize=(1.5 + 2 * count, 1 + 2 * count), layout="constrained")
     panels = figure.subplots(count, count, squeeze=False)
+    spans = [limits(np.quantile(values, (0.005, 0.995))) for values in data.T[:count]]
     for row in range(count):
         for column in range(count):
             axes = panels[row, column]
-            low, high = np.quantile(data[:, column], (0.005, 0.995))
-            margin = 0.15 * (high - low) + 1e-3
             for values, colour, label in ((data, "tab:green", "data"), (drawn, "tab:blue", "samples")):
                 if row == column:
-                    bins = np.linspace(low - margin, high + margin, 40)
+                    bins = np.linspace(*spans[column], 40)
                     style: dict[str, Any] = {"density": True, "histtype": "step", "color": colour, "label": label}
                     axes.hist(values[:, row], bins, **style)
                 else:
                     axes.scatter(values[:, column], values[:, row], s=1.5, linewidths=0, color=colour, alpha=0.6)
-            axes.set(xlim=(low - margin, high + margin))
+            axes.set(xlim=spans[column])
             if row != column:
-                low, high = np.quantile(data[:, row], (0.005, 0.995))
-                margin = 0.15 * (high - low) + 1e-3
-                axes.set(ylim=(low - margin, high + margin))
+                axes.set(ylim=spans[row])
             if row == count - 1:
                 axes.set(xlabel=f"$x_{column + 1}$")
             if column == 0:
@@ -191,14 +189,10 @@ def _grid(window: tuple[float, float], size: int, like: Tensor) -> Tensor:
 
 def _on_grid(cnf: of.CNF, window: tuple[float, float], size: int, like: Tensor) -> np.ndarray:
     """(size, size), log p."""
-    return _numbers(cnf().log_prob(_grid(window, size, like))).reshape(size, size)
+    return numbers(cnf().log_prob(_grid(window, size, like))).reshape(size, size)
 
 
 # On paper
-
-
-def _numbers(values: Tensor) -> np.ndarray:
-    return values.detach().float().cpu().numpy()
 
 
 def _window(x: Tensor) -> tuple[float, float]:

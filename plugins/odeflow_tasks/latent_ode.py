@@ -261,10 +261,20 @@ class LatentODE(SeriesTask):
     def figures(self, batch: Any) -> dict[str, Figure]:
         """Reconstruction and extrapolation with posterior bands, latent paths, and samples from the prior."""
         batch = series_figures.few(self.checked(batch))
-        devices = [batch.t.device] if batch.t.is_cuda else []
-        with torch.random.fork_rng(devices):  # so that a run does not depend on its pictures
+        shown = series_figures.few(batch, series_figures.MOST_SERIES)
+        t, inside = series_figures.times(batch, self.flow.t0)
+        with torch.random.fork_rng([t.device] if t.is_cuda else []):  # so that a run does not depend on its pictures
             torch.manual_seed(0)
-            return series_figures.draw_latent(self, batch)
+            mean, samples = self.reconstruct(shown, t), self.reconstruct(shown, t, series_figures.SAMPLES)
+            path, drawn = (
+                self.path(self.posterior(batch).mean, inside),
+                self.sample_at(inside, series_figures.MOST_PATHS),
+            )
+        curve = series_figures.Curve("posterior mean", t.expand(len(shown.t), -1), mean, samples)
+        return series_figures.draw(shown, [curve]) | {
+            "latent": series_figures.draw_paths(inside, path),
+            "samples": series_figures.draw_prior(batch, inside, drawn),
+        }
 
 
 class _Counting(nn.Module):

@@ -7,16 +7,10 @@ import torch
 from torch import Tensor
 
 import odeflow as of
+from odeflow_tasks.drawing import numbers
 
 FINENESS = 25
 """Number of places along each axis at which a field is evaluated."""
-
-
-def limits(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The corners of points (N, 2), with a margin."""
-    low, high = points.min(0), points.max(0)
-    margin = 0.15 * (high - low) + 1e-3
-    return low - margin, high + margin
 
 
 def draw_field(axes: Any, flow: of.Flow, rest: Tensor, low: np.ndarray, high: np.ndarray, **style: Any) -> None:
@@ -37,7 +31,7 @@ def draw_field(axes: Any, flow: of.Flow, rest: Tensor, low: np.ndarray, high: np
     states[:, :2] = torch.from_numpy(np.stack([first.ravel(), second.ravel()], axis=1)).to(states)
     states = torch.cat([states, states.new_zeros(len(states), flow.augment)], dim=1)
     slopes = dynamics.leave(dynamics(states.new_tensor(flow.t0), dynamics.enter(states)))[:, :2]
-    along, up = slopes.detach().float().cpu().numpy().T.reshape(2, *first.shape)
+    along, up = numbers(slopes).T.reshape(2, *first.shape)
     look: dict[str, Any] = {"color": np.log10(np.hypot(along, up) + 1e-3), "cmap": "viridis", "linewidth": 0.8}
     axes.streamplot(first, second, along, up, **(look | style))
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))

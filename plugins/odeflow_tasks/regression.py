@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import odeflow as of
+from odeflow.analysis.measure import components
 from odeflow_tasks.batch import floating, inputs, pair
+from odeflow_tasks.drawing import limits, numbers
 
 MOST_CURVES, MOST_POINTS = 100, 1000
 """Most samples in a picture."""
@@ -125,13 +127,11 @@ class Regression(of.Task):
         wide = y.shape[2] > 1
         figure = Figure(figsize=(11 if wide else 6.2, 4.4), layout="constrained")
         panels = figure.subplots(1, 1 + wide, squeeze=False)[0]
-        times, wanted = _numbers(t), _numbers(targets[:, 0])
+        times, wanted = numbers(t), numbers(targets[:, 0])
         colours = _colours(wanted)
-        first = _numbers(y[:, :, 0])
-        values = first if self.head is not None else np.concatenate([first.ravel(), wanted])
-        low, high = float(values.min()), float(values.max())
-        margin = 0.15 * (high - low) + 1e-3
-        self._draw_slopes(panels[0], t, y, low - margin, high + margin)
+        first = numbers(y[:, :, 0])
+        values = first.ravel() if self.head is not None else np.concatenate([first.ravel(), wanted])
+        self._draw_slopes(panels[0], t, y, *limits(values))
         for number, colour in enumerate(colours.to_rgba(wanted)):
             panels[0].plot(times, first[:, number], color=colour, linewidth=1.8)
             panels[0].plot(times[:1], first[:1, number], "o", color=colour, markersize=6, clip_on=False, zorder=3)
@@ -148,7 +148,7 @@ class Regression(of.Task):
         figure.colorbar(colours, ax=panels[-1], label="target")
         return figure
 
-    def _draw_slopes(self, axes: Any, t: Tensor, y: Tensor, low: float, high: float) -> None:
+    def _draw_slopes(self, axes: Any, t: Tensor, y: Tensor, low: np.ndarray, high: np.ndarray) -> None:
         """The direction of the first feature over (t, y₁), the other features held at their mean at each time."""
         heights = np.linspace(low, high, 25)
         dynamics = self.flow.dynamics
@@ -157,7 +157,7 @@ class Regression(of.Task):
         for time, states in zip(t[::2], y[::2], strict=True):
             points = states.mean(0).repeat(len(heights), 1)
             points[:, 0] = torch.from_numpy(heights).to(points)
-            columns.append(_numbers(dynamics.leave(dynamics(time, dynamics.enter(points)))[:, 0]))
+            columns.append(numbers(dynamics.leave(dynamics(time, dynamics.enter(points)))[:, 0]))
         moments = np.linspace(self.flow.t0, self.flow.t1, len(columns))
         slopes = np.stack(columns, axis=1)
         if self.flow.t1 < self.flow.t0:
@@ -171,11 +171,11 @@ class Regression(of.Task):
         y = self.flow(x)
         wide = y.shape[1] > 2
         figure = Figure(figsize=(14 if wide else 9.5, 4.4), layout="constrained")
-        colours = _colours(_numbers(targets[:, 0]))
-        style: dict[str, Any] = {"c": _numbers(targets[:, 0]), "cmap": colours.cmap, "norm": colours.norm, "s": 7}
+        colours = _colours(numbers(targets[:, 0]))
+        style: dict[str, Any] = {"c": numbers(targets[:, 0]), "cmap": colours.cmap, "norm": colours.norm, "s": 7}
         panels: list[Any] = [figure.add_subplot(1, 2 + wide, number) for number in (1, 2)]
         for axes, points, letter, title in zip(panels, (x, y), "xy", ("input", "end of the flow"), strict=True):
-            axes.scatter(*_numbers(points[:, :2]).T, **style)
+            axes.scatter(*numbers(points[:, :2]).T, **style)
             axes.set(xlabel=f"${letter}_1$", ylabel=f"${letter}_2$", title=title)
             axes.set_aspect("equal", "datalim")
         if wide:
@@ -188,10 +188,6 @@ class Regression(of.Task):
         return figure
 
 
-def _numbers(values: Tensor) -> np.ndarray:
-    return values.float().cpu().numpy()
-
-
 def _colours(targets: np.ndarray) -> ScalarMappable:
     """From the smallest target to the largest."""
     return ScalarMappable(Normalize(targets.min(), targets.max()), "coolwarm")
@@ -202,15 +198,11 @@ def _projected(y: Tensor, count: int) -> tuple[np.ndarray, list[str]]:
 
     They are the features themselves if there are no more than `count`, else the first principal components.
     """
-    points, width = _numbers(y), y.shape[-1]
+    width = y.shape[-1]
     if width <= count:
-        return points, [f"$y_{number + 1}$" for number in range(width)]
-    rows = points.reshape(-1, width)
-    centre = rows.mean(0)
-    variances, components = np.linalg.eigh((rows - centre).T @ (rows - centre))  # the largest comes last
-    shares = 100 * variances[::-1] / max(variances.sum(), np.finfo(variances.dtype).tiny)
-    names = [f"component {number + 1} ({max(shares[number], 0):.3g} %)" for number in range(count)]
-    return (points - centre) @ components[:, : -count - 1 : -1], names
+        return numbers(y), [f"$y_{number + 1}$" for number in range(width)]
+    found = components(y, count)
+    return numbers(found.scores), found.names
 
 
 def _draw_plane(axes: Any, y: Tensor, colours: np.ndarray) -> None:

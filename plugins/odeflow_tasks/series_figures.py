@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import odeflow as of
-
-if TYPE_CHECKING:
-    from odeflow_tasks.latent_ode import LatentODE
+from odeflow.analysis.measure import components
+from odeflow_tasks.drawing import limits, numbers
 
 MOST_SERIES, MOST_FEATURES, MOST_PATHS = 3, 3, 24
 """Most series and features in a picture, and most latent paths."""
@@ -59,19 +58,12 @@ def draw(batch: of.Series, curves: Sequence[Curve]) -> dict[str, Figure]:
     return figures
 
 
-def draw_latent(task: "LatentODE", batch: of.Series) -> dict[str, Figure]:
-    """As `draw`, of reconstructions continued both ways; and "latent", the latent paths, and "samples" of the prior."""
-    low, high = _time_span(batch, task.flow.t0)
+def times(batch: of.Series, t0: float) -> tuple[Tensor, Tensor]:
+    """Times along a curve: those of the data and t₀ with a margin for extrapolations, and those without it."""
+    low, high = _time_span(batch, t0)
     margin = BEYOND * (high - low)
     t = torch.linspace(low - margin, high + margin, MOMENTS, dtype=batch.t.dtype, device=batch.t.device)
-    shown = few(batch, MOST_SERIES)
-    times = t.expand(len(shown.t), -1)
-    curve = Curve("posterior mean", times, task.reconstruct(shown, t), task.reconstruct(shown, t, SAMPLES))
-    figures = draw(shown, [curve])
-    inside = t[(t >= low) & (t <= high)]
-    figures["latent"] = _latent_paths(inside, task.path(task.posterior(batch).mean, inside))
-    figures["samples"] = _prior(batch, inside, task.sample_at(inside, MOST_PATHS))
-    return figures
+    return t, t[(t >= low) & (t <= high)]
 
 
 # Over time
@@ -92,7 +84,7 @@ def _over_time(batch: of.Series, curves: Sequence[Curve]) -> Figure:
             _draw_values(axes, batch, row, feature)
             for edge in (low, high):
                 axes.axvline(edge, color="0.8", linewidth=0.8, zorder=0)
-            axes.set(ylim=_limits(batch.y[row, :, feature][batch.target[row, :, feature]]))
+            axes.set(ylim=limits(numbers(batch.y[row, :, feature][batch.target[row, :, feature]]), 0.2))
             if row == 0:
                 axes.set(title=f"$y_{{{feature + 1}}}$")
             if row == rows - 1:
@@ -102,18 +94,18 @@ def _over_time(batch: of.Series, curves: Sequence[Curve]) -> Figure:
 
 
 def _draw_curve(axes: Any, curve: Curve, row: int, feature: int, colour: str) -> None:
-    t = _numbers(curve.t[row])
+    t = numbers(curve.t[row])
     if curve.samples is not None:
-        values = _numbers(curve.samples[:, row, :, feature])
+        values = numbers(curve.samples[:, row, :, feature])
         for part, alpha in ((0.05, 0.15), (0.25, 0.25)):
             edges = np.quantile(values, (part, 1 - part), axis=0)
             label = f"{100 - 200 * part:.0f} % of the posterior"
             axes.fill_between(t, *edges, color=colour, alpha=alpha, linewidth=0, label=label)
-    axes.plot(t, _numbers(curve.y[row, :, feature]), color=colour, linewidth=1.3, label=curve.label)
+    axes.plot(t, numbers(curve.y[row, :, feature]), color=colour, linewidth=1.3, label=curve.label)
 
 
 def _draw_values(axes: Any, batch: of.Series, row: int, feature: int) -> None:
-    t, y = _numbers(batch.t[row]), _numbers(batch.y[row, :, feature])
+    t, y = numbers(batch.t[row]), numbers(batch.y[row, :, feature])
     seen = batch.seen[row, :, feature].cpu().numpy()
     target = batch.target[row, :, feature].cpu().numpy() & ~seen
     axes.plot(t[target], y[target], "o", color=TARGET, markersize=3, fillstyle="none", label="truth, not seen")
@@ -134,14 +126,12 @@ def _in_plane(batch: of.Series, curves: Sequence[Curve]) -> Figure:
             _draw_stretches(axes, curve, row, low, high)
         seen, unseen = (mask[row].all(-1) for mask in (batch.seen, batch.target & ~batch.seen))
         truth = {"fillstyle": "none", "color": TARGET, "markersize": 3, "label": "truth, not seen"}
-        axes.plot(*_numbers(batch.y[row][unseen]).T, "o", **truth)
-        axes.plot(*_numbers(batch.y[row][seen]).T, "o", color=SEEN, markersize=2.5, label="seen")
-        known = batch.y[row][batch.target[row].all(-1)]
-        (left, right), (below, above) = (_limits(part, 0.35) for part in known.T)
-        reach = max(right - left, above - below) / 2
-        middles = {"xlim": (left + right) / 2, "ylim": (below + above) / 2}
-        limits = {name: (middle - reach, middle + reach) for name, middle in middles.items()}
-        axes.set(**limits, aspect="equal", xlabel="$y_1$", ylabel="$y_2$")
+        axes.plot(*numbers(batch.y[row][unseen]).T, "o", **truth)
+        axes.plot(*numbers(batch.y[row][seen]).T, "o", color=SEEN, markersize=2.5, label="seen")
+        low_y, high_y = limits(numbers(batch.y[row][batch.target[row].all(-1)]), 0.35)
+        middle, reach = (low_y + high_y) / 2, max(high_y - low_y) / 2
+        xlim, ylim = zip(middle - reach, middle + reach, strict=True)
+        axes.set(xlim=xlim, ylim=ylim, aspect="equal", xlabel="$y_1$", ylabel="$y_2$")
     _legend(figure, panels[0])
     return figure
 
@@ -153,55 +143,44 @@ def _draw_stretches(axes: Any, curve: Curve, row: int, low: float, high: float) 
     for part, colour, where in stretches:
         if curve.samples is not None:
             for line in curve.samples[:LINES, row]:
-                axes.plot(*_numbers(line[part]).T, color=colour, linewidth=0.5, alpha=0.35)
+                axes.plot(*numbers(line[part]).T, color=colour, linewidth=0.5, alpha=0.35)
         label = f"{curve.label}, extrapolated {where} the data" if where else curve.label
         if bool(part.sum() > 1):
-            axes.plot(*_numbers(y[part]).T, color=colour, linewidth=1.4, label=label)
+            axes.plot(*numbers(y[part]).T, color=colour, linewidth=1.4, label=label)
 
 
 # Latent paths and samples
 
 
-def _latent_paths(t: Tensor, z: Tensor) -> Figure:
-    """The paths (B, G, latent) of the posterior means: their liveliest component over time, and two principal ones."""
+def draw_paths(t: Tensor, z: Tensor) -> Figure:
+    """Latent paths (B, G, latent) at the times (G,): their liveliest component over time, and two principal ones."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     over_time, plane = figure.subplots(1, 2)
-    times, size = _numbers(t), z.shape[-1]
+    times, size = numbers(t), z.shape[-1]
     chosen = int(z.flatten(0, 1).var(0).argmax())
-    points, names = _principal(z)
+    found = components(z)
     colours = [f"C{number % 10}" for number in range(len(z))]
-    for path, point, colour in zip(_numbers(z[..., chosen]), points, colours, strict=True):
+    for path, point, colour in zip(numbers(z[..., chosen]), numbers(found.scores), colours, strict=True):
         over_time.plot(times, path, color=colour, linewidth=1)
         plane.plot(*point.T, color=colour, linewidth=1)
         plane.plot(*point[0], "o", color=colour, markersize=3)
     over_time.set(xlabel="$t$", ylabel=f"$z_{{{chosen + 1}}}$", title=f"the liveliest of {size} latent components")
-    plane.set(xlabel=names[0], ylabel=names[1], title="latent paths; a dot at the first time")
+    plane.set(xlabel=found.names[0], ylabel=found.names[1], title="latent paths; a dot at the first time")
     return figure
 
 
-def _principal(z: Tensor) -> tuple[np.ndarray, list[str]]:
-    """The paths (B, G, 2) in their two directions of largest variance, and the names of these with their shares."""
-    rows = z.flatten(0, 1).double()
-    rows = rows - rows.mean(0)
-    rows = torch.nn.functional.pad(rows, (0, max(0, 2 - rows.shape[1])))
-    variances, directions = torch.linalg.eigh(rows.T @ rows)  # the largest comes last
-    shares = (100 * variances / variances.sum().clamp(min=1e-30)).flip(0)[:2].tolist()
-    names = [f"component {number} ({share:.3g} %)" for number, share in enumerate(shares, start=1)]
-    return _numbers(rows @ directions[:, -2:].flip(1)).reshape(*z.shape[:2], 2), names
-
-
-def _prior(batch: of.Series, t: Tensor, drawn: Tensor) -> Figure:
-    """Samples (S, G, d) of the prior beside as many series: in the plane if d = 2, else a feature over time."""
+def draw_prior(batch: of.Series, t: Tensor, drawn: Tensor) -> Figure:
+    """Samples (S, G, d) of the prior at times (G,), beside data: in the plane if d = 2, else a feature over time."""
     flat, feature = drawn.shape[2] == 2, _liveliest(batch)[0]
     figure = Figure(figsize=(9.4, 4.6 if flat else 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for row in range(len(batch.t)):
         known = batch.target[row].all(-1) if flat else batch.target[row, :, feature]
-        y = _numbers(batch.y[row][known])
-        x = y.T if flat else (_numbers(batch.t[row][known]), y[:, feature])
+        y = numbers(batch.y[row][known])
+        x = y.T if flat else (numbers(batch.t[row][known]), y[:, feature])
         panels[0].plot(*x, ".-", markersize=2, linewidth=0.5, alpha=0.7)
-    for line in _numbers(drawn):
-        panels[1].plot(*(line.T if flat else (_numbers(t), line[:, feature])), linewidth=0.9)
+    for line in numbers(drawn):
+        panels[1].plot(*(line.T if flat else (numbers(t), line[:, feature])), linewidth=0.9)
     names = ("$y_1$", "$y_2$") if flat else ("$t$", f"$y_{{{feature + 1}}}$")
     for axes, title in zip(panels, ("data", "samples of the prior"), strict=True):
         axes.set(xlabel=names[0], ylabel=names[1], title=title)
@@ -209,10 +188,6 @@ def _prior(batch: of.Series, t: Tensor, drawn: Tensor) -> Figure:
 
 
 # On paper
-
-
-def _numbers(values: Tensor) -> np.ndarray:
-    return values.detach().float().cpu().numpy()
 
 
 def _time_span(batch: of.Series, *also: float) -> tuple[float, float]:
@@ -226,15 +201,6 @@ def _liveliest(batch: of.Series) -> list[int]:
     """The features that have most targets, in their order."""
     counts = batch.target.sum((0, 1))
     return sorted(counts.argsort(descending=True, stable=True)[:MOST_FEATURES].tolist())
-
-
-def _limits(values: Tensor, margin: float = 0.2) -> tuple[float, float]:
-    """From where to where an axis goes that shows these values."""
-    if not len(values):
-        return 0.0, 1.0
-    low, high = float(values.min()), float(values.max())
-    room = margin * (high - low) + 1e-3
-    return low - room, high + room
 
 
 def _legend(figure: Figure, axes: Any) -> None:

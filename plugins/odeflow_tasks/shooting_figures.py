@@ -10,7 +10,8 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 import odeflow as of
-from odeflow_tasks.phase_portrait import draw_field, limits
+from odeflow_tasks.drawing import limits
+from odeflow_tasks.phase_portrait import draw_field
 
 
 def draw(

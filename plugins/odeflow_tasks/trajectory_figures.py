@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import odeflow as of
-from odeflow_tasks.phase_portrait import draw_field, limits
+from odeflow_tasks.drawing import limits, numbers
+from odeflow_tasks.phase_portrait import draw_field
 
 MOMENTS = 10001
 """Number of times at which an extrapolation is drawn."""
@@ -105,7 +106,7 @@ def _panels(batch: of.Trajectories, count: int, width: float = 4.5) -> tuple[Fig
 
 def _first(batch: of.Trajectories, prediction: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The times (T,), and the first trajectory (T, d) as it was and as it was predicted."""
-    times, truth, predicted = (part.detach().float().cpu().numpy() for part in (batch.t, batch.y, prediction))
+    times, truth, predicted = map(numbers, (batch.t, batch.y, prediction))
     return times, truth[:, 0], predicted[:, 0]
 
 

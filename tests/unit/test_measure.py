@@ -104,6 +104,20 @@ def test_components_are_those_of_the_singular_values() -> None:
     torch.testing.assert_close(pieces.shares, (sizes.square() / sizes.square().sum())[:2])
 
 
+@pytest.mark.parametrize(("shape", "spread"), [((4, 5, 3), 0.0), ((1, 1, 3), 1.0), ((4, 5, 1), 1.0), ((7, 600), 1.0)])
+def test_components_exist_for_any_states(shape: tuple[int, ...], spread: float) -> None:
+    """States that do not vary, few of them or of few values have components, of 0 where there is no variance left."""
+    torch.manual_seed(0)
+    y = spread * torch.randn(shape)
+    pieces, again = measure.components(y, 3), measure.components(y + 0.0, 3)
+    assert pieces.scores.shape == (*shape[:-1], 3)
+    assert pieces.shares.shape == (3,)
+    assert torch.equal(pieces.scores, again.scores)
+    variance = (y - y.flatten(0, -2).mean(0)).double().square().sum()
+    torch.testing.assert_close(pieces.shares * variance, pieces.scores.square().flatten(0, -2).sum(0))
+    assert pieces.names[0] == f"component 1 ({100 * float(pieces.shares[0]):.3g} %)"
+
+
 def test_the_liveliest_features_are_found() -> None:
     """The features that move most over time come out in their order."""
     y = torch.linspace(0, 1, 9)[:, None, None] * torch.tensor([0.0, 3.0, 1.0, -2.0])
