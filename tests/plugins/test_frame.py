@@ -250,7 +250,9 @@ def test_keys_are_of_archives(tmp_path: Path) -> None:
 
 def test_too_large_a_table_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the columns do not fit in memory the message says how much they need; fewer of them are read."""
-    pl.DataFrame({f"c{number}": np.arange(10_000.0) for number in range(10)}).write_parquet(tmp_path / "x.parquet")
+    pl.DataFrame({f"c{number}": np.random.default_rng(0).random(10_000) for number in range(10)}).write_parquet(
+        tmp_path / "x.parquet"
+    )
     monkeypatch.setattr(frames, "available_memory", lambda: 1_000_000)
     frame = Frame.of(tmp_path / "x.parquet")
     with pytest.raises(of.DataError, match=r"10 columns of 10,000 rows need 0.0 GiB"):
