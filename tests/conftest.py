@@ -4,41 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor, nn
 
+from equations import Coupled, Pendulum
 from odeflow.plugin import registry
 
 registry.discover()
 SHARED = Path(__file__).parents[2] / "shared"
-
-
-class Pendulum(nn.Module):
-    """A nonlinear, time-dependent field with parameters, in float64, one of them frozen and one unused."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(1)
-        self.inner = nn.Linear(3, 8, dtype=torch.float64)
-        self.outer = nn.Linear(8, 3, dtype=torch.float64)
-        self.frozen = nn.Parameter(torch.full((3,), -0.1, dtype=torch.float64), requires_grad=False)
-        self.unused = nn.Parameter(torch.ones(2, dtype=torch.float64))
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        return torch.cos(2 * t) * self.outer(torch.tanh(self.inner(y))) + self.frozen * y**3
-
-
-class Coupled(nn.Module):
-    """The same as a field on a tuple of two tensors of different shapes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.field = Pendulum()
-
-    def forward(self, t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        position, energy = y
-        slope = self.field(t, position)
-        return slope, (slope * position).sum(1) * torch.sin(t) - 0.3 * energy
 
 
 @pytest.fixture
@@ -48,7 +19,7 @@ def pendulum() -> Pendulum:
 
 @pytest.fixture
 def coupled() -> Coupled:
-    return Coupled()
+    return Coupled(Pendulum())
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Fuzzing: whatever a recipe, a checkpoint or a file of weights holds, it is run or refused in a few lines.
 
-The long run, of 1,000 recipes and 300 files, takes minutes: `pytest --no-cov -m slow tests/cli/test_cli_fuzz.py`.
+The long run, of 1,000 recipes and 300 files, takes minutes: `pytest -m slow tests/cli/test_cli_fuzz.py`.
 """
 
 import contextlib

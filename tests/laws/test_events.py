@@ -4,31 +4,17 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import odeflow as of
+from equations import G, drag, fall, height, rotation
 from odeflow.engine.output.event import roots
 from odeflow.plugin.registry import look_up, plugins
 from odeflow_solvers import RK4, Dopri5, TorchDiffEq
 
 D = torch.float64
-G = 9.81
 EXPLICIT = [name for name, cls in plugins("solver").items() if issubclass(cls, (of.RungeKutta, of.AdaptiveRungeKutta))]
 TIGHT = Dopri5(1e-9, 1e-10)
-
-
-def fall(t: Tensor, y: Tensor) -> Tensor:
-    """A body in free fall: height and speed."""
-    return torch.stack((y[..., 1], torch.full_like(y[..., 1], -G)), -1)
-
-
-def turn(t: Tensor, y: Tensor) -> Tensor:
-    """(cos, −sin) from (1, 0)."""
-    return torch.stack((y[..., 1], -y[..., 0]), -1)
-
-
-def height(t: Tensor, y: Tensor) -> Tensor:
-    return y[..., 0]
 
 
 START = torch.tensor([1.0, 0.0], dtype=D)
@@ -40,7 +26,7 @@ def test_every_solver_finds_events(name: str) -> None:
     cls = look_up("solver", name)
     solver = cls(num_steps=400) if issubclass(cls, of.RungeKutta) else cls(1e-6 if cls.order > 2 else 1e-4, 1e-6)
     with torch.no_grad():
-        solution = of.solve(turn, START, [0.0, 1.0, 5.0], solver=solver, event=of.Event(height), dense=True)
+        solution = of.solve(rotation, START, [0.0, 1.0, 5.0], solver=solver, event=of.Event(height), dense=True)
     assert solution.t.tolist()[:2] == [0, 1]
     assert float(solution.t[-1]) == pytest.approx(math.pi / 2, abs=5e-3 if cls.order < 3 else 1e-4)
     assert abs(float(solution.y[-1, 0])) < 1e-12
@@ -55,7 +41,7 @@ def test_direction_and_order(direction: int, backwards: bool) -> None:
     """Events that are not terminal are all noted, those of the direction asked for, in the order of the solve."""
     sign = -1 if backwards else 1
     event = of.Event(height, terminal=False, direction=direction)  # pyright: ignore[reportArgumentType]
-    solution = of.solve(turn, START, [0.0, sign * 10.0], solver=TIGHT, params=(), event=event)
+    solution = of.solve(rotation, START, [0.0, sign * 10.0], solver=TIGHT, params=(), event=event)
     falling, rising = [math.pi / 2, 5 * math.pi / 2], [3 * math.pi / 2]
     wanted = sorted((falling if direction < 1 else []) + (rising if direction > -1 else []))
     (found,) = solution.events
@@ -76,7 +62,7 @@ def test_several_events() -> None:
         of.Event(lambda t, y: t - 1.95, terminal=False),
     ]
     # one step over everything, so that all are in one
-    solution = of.solve(turn, START, [0.0, 1.0, 2.0], solver=RK4(num_steps=1), params=(), event=events)
+    solution = of.solve(rotation, START, [0.0, 1.0, 2.0], solver=RK4(num_steps=1), params=(), event=events)
     assert [len(each.t) for each in solution.events] == [1, 0, 1, 1, 0]
     assert solution.t.tolist() == [0, 1, float(solution.events[2].t)]
     assert float(solution.events[3].t) == pytest.approx(1.2, abs=1e-12)
@@ -86,7 +72,7 @@ def test_one_value_a_sample() -> None:
     """Events that are not terminal are noted for each sample, with whose they are and its own state."""
     y0 = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], dtype=D)
     event = of.Event(height, terminal=False, direction=-1)
-    (found,) = of.solve(turn, y0, [0.0, 4.0], solver=TIGHT, params=(), event=event).events
+    (found,) = of.solve(rotation, y0, [0.0, 4.0], solver=TIGHT, params=(), event=event).events
     assert found.sample is not None
     assert found.sample.tolist() == [0, 1]
     assert found.t.tolist() == pytest.approx([math.pi / 2, math.pi], abs=1e-7)
@@ -98,22 +84,9 @@ def test_one_value_a_sample() -> None:
     with pytest.raises(
         of.SettingError, match=r"shape \(\) or \(B,\), here \(3,\); got \(3,\). A terminal event ends the solve of all"
     ):
-        of.solve(turn, y0, [0.0, 4.0], solver=TIGHT, params=(), event=of.Event(height))
+        of.solve(rotation, y0, [0.0, 4.0], solver=TIGHT, params=(), event=of.Event(height))
     with pytest.raises(of.SettingError, match=r"got \(3, 2\). Return one number, or one for each sample"):
-        of.solve(turn, y0, [0.0, 4.0], solver=TIGHT, params=(), event=of.Event(lambda t, y: y, terminal=False))
-
-
-class Cannon(nn.Module):
-    """Free fall with drag, with gravity and drag as parameters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gravity = nn.Parameter(torch.tensor(G, dtype=D))
-        self.drag = nn.Parameter(torch.tensor(0.3, dtype=D))
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        speed = y[1]
-        return torch.stack((speed, -self.gravity - self.drag * (1 + 0.5 * torch.sin(t)) * speed))
+        of.solve(rotation, y0, [0.0, 4.0], solver=TIGHT, params=(), event=of.Event(lambda t, y: y, terminal=False))
 
 
 @pytest.mark.parametrize(
@@ -124,15 +97,14 @@ class Cannon(nn.Module):
 @pytest.mark.parametrize("gradient", [of.Backprop(), of.Checkpointed()], ids=lambda gradient: type(gradient).__name__)
 def test_gradients_of_time_and_state(solver: of.Solver, gradient: of.Gradient) -> None:
     """The event's time and the state there are differentiated exactly: by y₀, θ, the start and the event itself."""
-    cannon = Cannon()
 
-    def value(y0: Tensor, start: Tensor, floor: Tensor, gravity: Tensor, drag: Tensor) -> Tensor:
+    def value(y0: Tensor, start: Tensor, floor: Tensor, gravity: Tensor, friction: Tensor) -> Tensor:
         def field(t: Tensor, y: Tensor) -> Tensor:
-            return torch.func.functional_call(cannon, {"gravity": gravity, "drag": drag}, (t, y))
+            return drag(t, y, gravity, friction)
 
         span = torch.stack((start, torch.tensor(3.0, dtype=D)))
         event = of.Event(lambda t, y: y[0] - floor * (1 + 0.1 * t))
-        solution = of.solve(field, y0, span, solver=solver, gradient=gradient, params=(gravity, drag), event=event)
+        solution = of.solve(field, y0, span, solver=solver, gradient=gradient, params=(gravity, friction), event=event)
         return torch.cat((solution.t[-1:], solution.y[-1]))
 
     inputs = [torch.tensor([0.2, 5.0]), torch.tensor(0.05), torch.tensor(0.1), torch.tensor(G), torch.tensor(0.3)]
@@ -185,7 +157,7 @@ def test_bouncing_ball(direction: int, dtype: torch.dtype) -> None:
 def test_zero_at_the_start_is_not_met() -> None:
     """An event that is exactly zero at the start waits until it crosses zero again."""
     y0 = torch.tensor([0.0, 1.0], dtype=D)
-    solution = of.solve(turn, y0, [0.0, 5.0], solver=TIGHT, params=(), event=of.Event(height))
+    solution = of.solve(rotation, y0, [0.0, 5.0], solver=TIGHT, params=(), event=of.Event(height))
     assert float(solution.t[-1]) == pytest.approx(math.pi, abs=1e-7)
 
 
@@ -195,11 +167,11 @@ def test_events_never_met() -> None:
     with pytest.raises(
         of.SolveError, match=r"no terminal event was met between t = 0 and 3\. Give a later last"
     ) as caught:
-        of.solve(turn, START, [0.0, 1.0, 3.0], solver=TIGHT, params=(), event=event)
+        of.solve(rotation, START, [0.0, 1.0, 3.0], solver=TIGHT, params=(), event=event)
     assert caught.value.partial is not None
     assert caught.value.partial.t.tolist() == [0, 1, 3]
     for allowed in (of.Event(event.fn, required=False), of.Event(event.fn, terminal=False)):
-        solution = of.solve(turn, START, [0.0, 3.0], solver=TIGHT, params=(), event=allowed)
+        solution = of.solve(rotation, START, [0.0, 3.0], solver=TIGHT, params=(), event=allowed)
         assert solution.t.tolist() == [0, 3]
         assert solution.events[0].t.shape == (0,)
         assert solution.events[0].y.shape == (0, 2)
@@ -209,9 +181,9 @@ def test_what_cannot_be_watched_is_refused() -> None:
     """Solvers that hide their steps, gradients that know none, directions that are none: a clear error."""
     y0, event = START.clone().requires_grad_(), of.Event(height)
     with pytest.raises(of.SettingError, match="does not show its steps"):
-        of.solve(turn, y0, [0.0, 3.0], solver=TorchDiffEq(), params=(), event=event)
+        of.solve(rotation, y0, [0.0, 3.0], solver=TorchDiffEq(), params=(), event=event)
     with pytest.raises(of.GradientError, match="Adjoint does not go with dense output and events"):
-        of.solve(turn, y0, [0.0, 3.0], solver=TIGHT, gradient=of.Adjoint(), params=(), event=event)
+        of.solve(rotation, y0, [0.0, 3.0], solver=TIGHT, gradient=of.Adjoint(), params=(), event=event)
     with pytest.raises(of.SettingError, match="direction must be -1, 0 or 1; got 2"):
         of.Event(height, direction=2)  # pyright: ignore[reportArgumentType]
 
@@ -234,8 +206,10 @@ def test_values_of_another_shape_are_refused(per_sample: bool) -> None:
 
 def test_events_cost_no_evaluations() -> None:
     """Looking for events takes no evaluations of the field, but the one at the end that FSAL methods have anyway."""
-    plain = of.solve(turn, START, [0.0, 3.0], solver=TIGHT, params=()).stats
-    watched = of.solve(turn, START, [0.0, 3.0], solver=TIGHT, params=(), event=of.Event(height, terminal=False)).stats
+    plain = of.solve(rotation, START, [0.0, 3.0], solver=TIGHT, params=()).stats
+    watched = of.solve(
+        rotation, START, [0.0, 3.0], solver=TIGHT, params=(), event=of.Event(height, terminal=False)
+    ).stats
     assert watched.nfe_forward == plain.nfe_forward
 
 

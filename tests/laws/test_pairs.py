@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 import odeflow as of
+from equations import column
 from odeflow.engine.equation.state import State
 from odeflow.engine.loop.stepper import Stepper
 from odeflow.plugin.registry import plugins
@@ -79,7 +80,7 @@ def field_of(solver: of.Solver, weight: Tensor) -> Callable[[Tensor, State], Sta
     """Entry by entry y' = −w y cos t, or where the solver needs positions and momenta q' = w p, p' = −q cos t."""
 
     def on_leaf(t: Tensor, y: Tensor) -> Tensor:
-        time = t.view(-1, *(1,) * (y.dim() - 1)) if t.dim() else t
+        time = column(t, y)
         if not isinstance(solver, of.Symplectic):
             return -weight * y * time.cos()
         q, p = y.chunk(2, dim=min(1, y.dim() - 1))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
+from equations import Coupled, column, loss_of, riccati, van_der_pol
 from odeflow.plugin.registry import look_up, plugins
 from odeflow_solvers import Dopri5, Dopri8
 
@@ -26,26 +27,7 @@ class Forced(nn.Module):
         self.unused = nn.Parameter(torch.ones(2, dtype=D))
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        t = t[:, None] if t.dim() else t
-        return torch.cos(2 * t) * self.outer(torch.tanh(self.inner(y))) + torch.sin(y * y.abs())
-
-
-class Paired(nn.Module):
-    """The same on a tuple of two tensors of different shapes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.field = Forced()
-
-    def forward(self, t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        slope = self.field(t, y[0])
-        return slope, (slope * y[0]).sum(1) * torch.sin(t) - 0.3 * y[1]
-
-
-def van_der_pol(t: Tensor, y: Tensor) -> Tensor:
-    """x″ = μ (1 − x²) x′ − x with μ = 25, as in torchode's paper (Lienen & Günnemann 2022)."""
-    x, v = y.unbind(-1)
-    return torch.stack((v, 25 * (1 - x**2) * v - x), dim=-1)
+        return torch.cos(2 * column(t, y)) * self.outer(torch.tanh(self.inner(y))) + torch.sin(y * y.abs())
 
 
 def states(count: int = 5) -> Tensor:
@@ -100,16 +82,19 @@ def assert_same_steps(batch: of.Stats, stats: list[of.Stats]) -> None:
 
 
 def test_van_der_pol_takes_a_third_of_the_joint_steps() -> None:
-    """From everywhere on the limit cycle, each sample takes at most a third of the steps that all take together."""
-    start = solved(van_der_pol, torch.tensor([[2.0, 0.0]], dtype=D), [0.0, 60.0], Dopri5(1e-6, 1e-6)).y[-1]
+    """From everywhere on the limit cycle, each sample takes at most a third of the steps that all take together.
+
+    With μ = 25, as in torchode's paper (Lienen & Günnemann 2022).
+    """
+    start = solved(van_der_pol(25), torch.tensor([[2.0, 0.0]], dtype=D), [0.0, 60.0], Dopri5(1e-6, 1e-6)).y[-1]
     cycle = torch.linspace(0, 41, 48, dtype=D)
-    y0 = solved(van_der_pol, start, cycle, Dopri5(1e-6, 1e-6)).y[:, 0]
-    together = solved(van_der_pol, y0, [0.0, 41.0], Dopri5(1e-5, 1e-5)).stats
-    apart = solved(van_der_pol, y0, [0.0, 41.0], solver(1e-5))
+    y0 = solved(van_der_pol(25), start, cycle, Dopri5(1e-6, 1e-6)).y[:, 0]
+    together = solved(van_der_pol(25), y0, [0.0, 41.0], Dopri5(1e-5, 1e-5)).stats
+    apart = solved(van_der_pol(25), y0, [0.0, 41.0], solver(1e-5))
     assert 3 * int(apart.stats.accepted_per_sample.max()) <= together.accepted
     assert 3 * apart.stats.nfe_forward <= together.nfe_forward
     for number in (0, 20, 40):
-        alone = solved(van_der_pol, y0[number : number + 1], [0.0, 41.0], solver(1e-5))
+        alone = solved(van_der_pol(25), y0[number : number + 1], [0.0, 41.0], solver(1e-5))
         assert torch.allclose(alone.y[:, 0], apart.y[:, number], rtol=0, atol=1e-9)  # the cycle amplifies rounding
         assert alone.stats.accepted == int(apart.stats.accepted_per_sample[number])
 
@@ -172,13 +157,6 @@ def test_dropout_stays_the_same() -> None:
     assert all(torch.equal(mask, whole[0]) for mask in whole)
 
 
-def loss_of(solution: of.Solution) -> Tensor:
-    leaves = solution.y if isinstance(solution.y, tuple) else (solution.y,)
-    return sum(
-        (torch.linspace(-1, 2, leaf.numel(), dtype=D).view(leaf.shape) * torch.sin(leaf)).sum() for leaf in leaves
-    )
-
-
 def gradients(
     field: nn.Module, leaves: Sequence[Tensor], t: Tensor, by: of.Solver, gradient: of.Gradient
 ) -> list[Tensor]:
@@ -191,7 +169,7 @@ def gradients(
 def problem(kind: str, times: str) -> tuple[nn.Module, list[Tensor], Tensor]:
     leaves = [states()] if kind == "tensor" else [states(), torch.linspace(-1, 1, 5, dtype=D)]
     t = own_times(times == "backwards") if times != "common" else torch.tensor([0.0, 0.3, 0.4, 2.0], dtype=D)
-    field = Forced() if kind == "tensor" else Paired()
+    field = Forced() if kind == "tensor" else Coupled(Forced())
     return field, [leaf.requires_grad_() for leaf in leaves], t.requires_grad_()
 
 
@@ -359,8 +337,8 @@ def test_many_output_times_cost_no_evaluations() -> None:
     """A thousand times for each sample take the calls of two, and are within the tolerance of the closed solution."""
     y0 = torch.linspace(0.5, 2, 6, dtype=D)[:, None]
     t = torch.linspace(0, 2, 1000, dtype=D)
-    many = solved(lambda t, y: -2 * t[:, None] * y**2, y0, t, solver(1e-8))
-    few = solved(lambda t, y: -2 * t[:, None] * y**2, y0, t[[0, -1]], solver(1e-8))
+    many = solved(riccati, y0, t, solver(1e-8))
+    few = solved(riccati, y0, t[[0, -1]], solver(1e-8))
     assert many.stats.nfe_forward == few.stats.nfe_forward
     assert torch.equal(many.y[-1], few.y[-1])
     assert torch.allclose(many.y, 1 / (1 / y0 + (t**2)[:, None, None]), rtol=0, atol=1e-6)
@@ -405,7 +383,7 @@ def by_entries(t: Tensor, y: Tensor) -> Tensor:
             r"the step size of sample \d fell to",
         ),
         (
-            lambda: solved(van_der_pol, torch.tensor([[0.0, 0.0], [2.0, 0.0]]), [0.0, 41.0], solver(max_steps=50)),
+            lambda: solved(van_der_pol(25), torch.tensor([[0.0, 0.0], [2.0, 0.0]]), [0.0, 41.0], solver(max_steps=50)),
             of.SolveError,
             "max_steps = 50 steps did not take sample 1 to its end",
         ),

@@ -1,7 +1,6 @@
 """Laws of step control under per-sample stepping: controllers and times of jumps, of each sample as if it were alone."""
 
 import itertools
-import math
 from collections.abc import Callable
 
 import pytest
@@ -9,18 +8,13 @@ import torch
 from torch import Tensor
 
 import odeflow as of
+from equations import after_the_jump, brusselator, column, jumping
 from odeflow.engine.loop.control import ErrorPer
 from odeflow.plugin.registry import look_up, plugins
 from odeflow_solvers import Dopri5, Dopri8, Tsit5
 
 D = torch.float64
 ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, of.AdaptiveRungeKutta)]
-
-
-def brusselator(t: Tensor, y: Tensor) -> Tensor:
-    """Smooth, with fast and slow stretches (Hairer, Nørsett & Wanner, I.16)."""
-    a, b = y.unbind(-1)
-    return torch.stack((1 + a * a * b - 4 * a, 3 * a - a * a * b), -1)
 
 
 def brusselators() -> Tensor:
@@ -76,11 +70,11 @@ def test_pi_is_smoother_where_stability_bounds_the_steps() -> None:
     assert int(elementary.min()) > 3
 
 
-def jumping(closed: bool = True, places: tuple[float, ...] = (1.0,)) -> Callable[[Tensor, Tensor], Tensor]:
+def jumps(closed: bool = True, places: tuple[float, ...] = (1.0,)) -> Callable[[Tensor, Tensor], Tensor]:
     """A field that jumps at the places and belongs there, by t ≥ s or t > s, to either side."""
 
     def field(t: Tensor, y: Tensor) -> Tensor:
-        t = t.view(-1, *(1,) * (y.dim() - 1)) if t.dim() else t
+        t = column(t, y)
         passed = sum(((t >= place) if closed else (t > place)).to(y) for place in places)
         return torch.sin(t) + torch.cos(y + t) * (2 - 3 * passed)
 
@@ -96,19 +90,16 @@ def test_the_order_is_kept(name: str, dtype: torch.dtype, closed: bool) -> None:
 
     def field(t: Tensor, y: Tensor) -> Tensor:
         seen.extend(t.tolist())
-        late = t >= 1 if closed else t > 1
-        return torch.where(late[:, None], -5 * y, 2 * y + torch.sin(t)[:, None])
+        return jumping(closed)(t, y)
 
     y0 = torch.tensor([[1.0], [0.5], [3.0]], dtype=dtype)
     by = cls(tolerance, tolerance, jump_ts=[1.0, 7.0], per_sample=True)
     with torch.no_grad():
         solution = of.solve(field, y0, [0.0, 1.0, 1.7], solver=by)
-    # y(1) = e² y₀ + (e² − 2 sin 1 − cos 1)/5, and from there it falls as e^(−5t)
-    at_jump = math.e**2 * y0.double() + (math.e**2 - 2 * math.sin(1) - math.cos(1)) / 5
     assert 1.0 not in seen
     rough = 5e-3 if cls.order < 3 else 1e-4
-    assert torch.allclose(solution.y[1].double(), at_jump, rtol=rough, atol=0)
-    assert torch.allclose(solution.y[2].double(), at_jump * math.exp(-3.5), rtol=rough, atol=rough)
+    assert torch.allclose(solution.y[1].double(), after_the_jump(y0, 1.0), rtol=rough, atol=0)
+    assert torch.allclose(solution.y[2].double(), after_the_jump(y0, 1.7), rtol=rough, atol=rough)
     assert int(solution.stats.rejected_per_sample.max()) <= 3
 
 
@@ -124,12 +115,12 @@ def test_a_sample_goes_as_if_alone(controller: str, backwards: bool) -> None:
     by = Dopri5(1e-7, 1e-7, controller=controller, jump_ts=places, per_sample=True)
     event = of.Event(lambda t, y: (t - 1.5) * y[..., 0], terminal=False)
     with torch.no_grad():
-        batch = of.solve(jumping(places=places), y0, t, solver=by, event=event, dense=True)
+        batch = of.solve(jumps(places=places), y0, t, solver=by, event=event, dense=True)
         dense, stats = batch(t), list[of.Stats]()
         for number in range(6):
             row = slice(number, number + 1)
             joint = Dopri5(1e-7, 1e-7, controller=controller, jump_ts=places)
-            alone = of.solve(jumping(places=places), y0[row], t[number], solver=joint, event=event, dense=True)
+            alone = of.solve(jumps(places=places), y0[row], t[number], solver=joint, event=event, dense=True)
             stats.append(alone.stats)
             assert torch.allclose(batch.y[:, row], alone.y, rtol=0, atol=1e-12)
             assert torch.allclose(dense[:, row], alone(t[number]), rtol=0, atol=1e-12)
@@ -143,7 +134,7 @@ def test_without_it_is_costly() -> None:
     """The same field without jump_ts costs rejected steps."""
     y0, t = torch.tensor([[1.0], [2.0]], dtype=D), torch.tensor([[0.0, 1.7], [0.7, 1.6]], dtype=D)
     with_it, without = (
-        of.solve(jumping(), y0, t, solver=Dopri5(1e-7, 1e-7, jump_ts=each, per_sample=True), params=()).stats
+        of.solve(jumps(), y0, t, solver=Dopri5(1e-7, 1e-7, jump_ts=each, per_sample=True), params=()).stats
         for each in ((1.0,), ())
     )
     assert bool((with_it.rejected_per_sample + 3 < without.rejected_per_sample).all())
@@ -163,7 +154,7 @@ def test_gradients_across_jumps(gradient: of.Gradient, own: bool, backwards: boo
     weights = torch.linspace(-1, 2, 24, dtype=D).view(4, 3, 2)
 
     def loss(y0: Tensor, t: Tensor) -> Tensor:
-        y = of.solve(jumping(places=places), y0, t, solver=by, gradient=gradient, params=()).y
+        y = of.solve(jumps(places=places), y0, t, solver=by, gradient=gradient, params=()).y
         return (y.sin() * weights).sum()
 
     inputs = torch.linspace(0.1, 1.2, 6, dtype=D).view(3, 2).requires_grad_(), t.requires_grad_()
@@ -175,9 +166,7 @@ def test_adjoint_goes_back_jointly_across_jumps() -> None:
     y0 = torch.linspace(0.1, 1.2, 6, dtype=D).view(3, 2).requires_grad_()
     by = Dopri5(1e-9, 1e-9, controller="PI", jump_ts=(1.0,), per_sample=True)
     truth, found = (
-        torch.autograd.grad(of.solve(jumping(), y0, [0.0, 0.5, 2.0], solver=by, gradient=each, params=()).y.sum(), y0)[
-            0
-        ]
+        torch.autograd.grad(of.solve(jumps(), y0, [0.0, 0.5, 2.0], solver=by, gradient=each, params=()).y.sum(), y0)[0]
         for each in (of.Backprop(), of.Adjoint())
     )
     assert torch.allclose(found, truth, rtol=1e-6, atol=1e-6)
@@ -188,7 +177,7 @@ def test_fields_with_data_for_each_sample() -> None:
     context = torch.linspace(-1, 1, 8, dtype=D)[:, None]
 
     def field(t: Tensor, y: Tensor) -> Tensor:
-        return jumping()(t, y) + context
+        return jumps()(t, y) + context
 
     t = torch.tensor([[0.0, 0.2]] * 7 + [[0.0, 3.0]], dtype=D)
     y0 = torch.ones(8, 1, dtype=D)
@@ -206,7 +195,7 @@ def test_every_option_together() -> None:
     event = of.Event(lambda t, y: y[:, 1] + torch.sin(3 * t) - 1.7, required=False)
     found: list[list[Tensor]] = []
     for gradient in (of.Backprop(), of.Checkpointed(), of.Checkpointed(every=3), of.Checkpointed(max_bytes=300)):
-        solution = of.solve(jumping(), y0, t, solver=by, gradient=gradient, params=(), event=event, dense=True)
+        solution = of.solve(jumps(), y0, t, solver=by, gradient=gradient, params=(), event=event, dense=True)
         loss = solution.t[:, -1].sum() + solution.y.sin().sum() + solution(0.2 * solution.t[:, -1:].detach()).sum()
         found.append([solution.t, solution.y, *torch.autograd.grad(loss, y0)])
     for one, first in itertools.product(found[1:], found[:1]):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import odeflow as of
+from equations import column, riccati
 from odeflow.plugin.registry import look_up, plugins
 from odeflow_dynamics import MLP
 from odeflow_solvers import Dopri5
@@ -16,15 +17,9 @@ ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, o
 LOOSE = Dopri5(1e-4, 1e-4, per_sample=True)
 
 
-def riccati(t: Tensor, y: Tensor) -> Tensor:
-    """y′ = −2ty², whose solution from y(t₀) is 1/(1/y(t₀) + t² − t₀²)."""
-    return -2 * t.view(-1, 1) * y**2
-
-
 def field(t: Tensor, y: Tensor) -> Tensor:
     """Nonlinear, dependent on time, and faster for larger states."""
-    t = t.view(-1, *(1,) * (y.dim() - 1)) if t.dim() else t
-    return torch.cos(3 * t) * torch.sin(y * y.abs()) - 0.2 * y.flip(-1)
+    return torch.cos(3 * column(t, y)) * torch.sin(y * y.abs()) - 0.2 * y.flip(-1)
 
 
 def states(count: int = 4) -> Tensor:

@@ -4,20 +4,15 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import odeflow as of
+from equations import G, drag, fall, height
 from odeflow.plugin.registry import look_up
 from odeflow_solvers import Dopri5, Tsit5
 
 D = torch.float64
-G = 9.81
 APART = Dopri5(1e-9, 1e-10, per_sample=True)
-
-
-def fall(t: Tensor, y: Tensor) -> Tensor:
-    """Bodies in free fall: height and speed."""
-    return torch.stack((y[..., 1], torch.full_like(y[..., 1], -G)), -1)
 
 
 def oscillate(t: Tensor, y: Tensor) -> Tensor:
@@ -30,10 +25,6 @@ def swing(t: Tensor, y: Tensor) -> Tensor:
     """A nonlinear field that depends on time and takes more steps for faster samples."""
     x, v, frequency = y.unbind(-1)
     return torch.stack((v, -frequency * torch.sin(x) - 0.1 * torch.cos(t) * v, torch.zeros_like(x)), -1)
-
-
-def height(t: Tensor, y: Tensor) -> Tensor:
-    return y[..., 0]
 
 
 def swings(count: int = 6) -> Tensor:
@@ -185,35 +176,22 @@ def test_several_events_in_one_step() -> None:
     assert solution.t[:, -1].tolist() == pytest.approx([math.pi / 3, 1.5, 1.5], abs=0.05)
 
 
-class Cannon(nn.Module):
-    """Free fall with drag, with gravity and drag as parameters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gravity = nn.Parameter(torch.tensor(G, dtype=D))
-        self.drag = nn.Parameter(torch.tensor(0.3, dtype=D))
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        speed = y[:, 1]
-        return torch.stack((speed, -self.gravity - self.drag * (1 + 0.5 * torch.sin(t)) * speed), 1)
-
-
 @pytest.mark.parametrize("own", [False, True], ids=["common times", "own times"])
 @pytest.mark.parametrize("gradient", [of.Backprop(), of.Checkpointed()], ids=["Backprop", "Checkpointed"])
 def test_gradients_of_time_and_state(gradient: of.Gradient, own: bool) -> None:
     """The events' times and the states there are differentiated exactly: by y₀, θ, the start and the events' data."""
-    cannon, by = Cannon(), Dopri5(0.9, 1e3, first_step=0.1, max_step=0.1, per_sample=True)
+    by = Dopri5(0.9, 1e3, first_step=0.1, max_step=0.1, per_sample=True)
 
-    def value(y0: Tensor, start: Tensor, floor: Tensor, gravity: Tensor, drag: Tensor) -> Tensor:
+    def value(y0: Tensor, start: Tensor, floor: Tensor, gravity: Tensor, friction: Tensor) -> Tensor:
         def field(t: Tensor, y: Tensor) -> Tensor:
-            return torch.func.functional_call(cannon, {"gravity": gravity, "drag": drag}, (t, y))
+            return drag(t, y, gravity, friction)
 
         span = torch.stack((start, torch.full_like(start, 1.6)), -1)
         events = [
             of.Event(lambda t, y: y[:, 0] - floor * (1 + 0.1 * t)),
             of.Event(lambda t, y: y[:, 1] - floor, terminal=False),
         ]
-        solution = of.solve(field, y0, span, solver=by, gradient=gradient, params=(gravity, drag), event=events)
+        solution = of.solve(field, y0, span, solver=by, gradient=gradient, params=(gravity, friction), event=events)
         top = solution.events[1]
         assert top.count.tolist() == [1, 0, 1]
         seen = top.t[[0, 2], 0], top.y[[0, 2], 0, 0]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import odeflow as of
+from equations import column, rotation
 from odeflow.plugin.registry import look_up, plugins
 from odeflow_solvers import RK4, AdamsBashforth, Dopri5, Euler, ImplicitMidpoint, Rodas4
 
@@ -21,14 +22,9 @@ def decay(t: Tensor, y: Tensor) -> Tensor:
     return -y
 
 
-def rotation(t: Tensor, y: Tensor) -> Tensor:
-    """Separable, as symplectic methods need it."""
-    return torch.stack((y[:, 1], -y[:, 0]), 1)
-
-
 def swing(t0: float) -> object:
     """y′ = cos(t − t₀), whose solution from 0 is sin(t − t₀)."""
-    return lambda t, y: torch.cos(t - t0).view(-1, *(1,) * (y.dim() - 1)) + 0 * y
+    return lambda t, y: torch.cos(column(t, y) - t0) + 0 * y
 
 
 @pytest.mark.parametrize("span", [(1.7e9, 1.7e9 + 1), (1e6, 1e6 + 1e-3), (-1e10, -1e10 - 1)])

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torchdiffeq._impl.odeint import SOLVERS
 
 import odeflow as of
+from equations import riccati
 from odeflow.plugin.registry import look_up
 
 D = torch.float64
@@ -35,10 +35,6 @@ COARSE = {"euler", "bosh3", "fehlberg2"}
 """Methods whose errors are far above these tolerances: they take few steps and interpolate coarsely."""
 
 CASES = [*OPTIONS.items(), *(("scipy_solver", {"solver": name, "max_step": 0.5}) for name in SCIPY)]
-
-
-def riccati(t: Tensor, y: Tensor) -> Tensor:
-    return -2 * t * y**2
 
 
 def solver(method: str, options: dict[str, Any]) -> of.Solver:

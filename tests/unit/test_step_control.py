@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import odeflow as of
+from equations import after_the_jump, brusselator, jumping, rotation
 from odeflow.engine.loop.controller import Controller
 from odeflow.engine.step.stages import ValueStages
 from odeflow.plugin.registry import look_up, plugins
@@ -17,12 +18,6 @@ D = torch.float64
 FIXED = [name for name, cls in plugins("solver").items() if issubclass(cls, of.RungeKutta)]
 ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, of.AdaptiveRungeKutta)]
 ONE = torch.ones(1, 1, dtype=D)
-
-
-def brusselator(t: Tensor, y: Tensor) -> Tensor:
-    """Smooth, with fast and slow stretches (Hairer, Nørsett & Wanner, I.16)."""
-    a, b = y.unbind(-1)
-    return torch.stack((1 + a * a * b - 4 * a, 3 * a - a * a * b), -1)
 
 
 def stiff(t: Tensor, y: Tensor) -> Tensor:
@@ -133,16 +128,6 @@ def test_last_step_ends_at_the_last_time(name: str) -> None:
 class TestJumps:
     """A field that jumps at t = 1 and, by t ≥ 1 or t > 1, belongs at that time to either side."""
 
-    @staticmethod
-    def field(closed: bool) -> object:
-        def value(t: Tensor, y: Tensor) -> Tensor:
-            late = t >= 1 if closed else t > 1
-            return torch.where(late, -5 * y, 2 * y + torch.sin(t))
-
-        return value
-
-    truth = (math.e**2 + (math.e**2 - 2 * math.sin(1) - math.cos(1)) / 5) * math.exp(-5 * 0.7)
-
     @pytest.mark.parametrize("closed", [False, True])
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
     @pytest.mark.parametrize("name", [*FIXED, *ADAPTIVE])
@@ -154,7 +139,7 @@ class TestJumps:
         else:
             solver = cls(1e-6 if cls.order > 2 else 1e-4, 1e-6 if cls.order > 2 else 1e-4, jump_ts=[1.0, 7.0])
         seen: list[float] = []
-        field = self.field(closed)
+        field = jumping(closed)
 
         def watched(t: Tensor, y: Tensor) -> Tensor:
             seen.append(float(t))
@@ -163,7 +148,9 @@ class TestJumps:
         with torch.no_grad():
             solution = of.solve(watched, start, [0.0, 1.0, 1.7], solver=solver)
         assert 1.0 not in seen
-        assert float(solution.y[-1, 0]) == pytest.approx(self.truth, abs={1: 0.02, 2: 5e-3}.get(cls.order, 1e-4))
+        assert float(solution.y[-1, 0]) == pytest.approx(
+            float(after_the_jump(ONE, 1.7)), abs={1: 0.02, 2: 5e-3}.get(cls.order, 1e-4)
+        )
         assert solution.stats.rejected <= 3
 
     @pytest.mark.parametrize(
@@ -172,10 +159,10 @@ class TestJumps:
     def test_without_it_is_costly_or_wrong(self, solver: of.Solver) -> None:
         """The same field without jump_ts costs steps, or accuracy."""
         with_it = type(solver)(**{**solver.spec["init_args"], "jump_ts": (1.0,)})
-        field = self.field(True)
+        field = jumping()
         without = of.solve(field, ONE, [0.0, 1.69], solver=solver, params=())
         better = of.solve(field, ONE, [0.0, 1.69], solver=with_it, params=())
-        exact = self.truth * math.exp(5 * 0.01)
+        exact = float(after_the_jump(ONE, 1.69))
         error, smaller = (abs(float(each.y[-1]) - exact) for each in (without, better))
         assert smaller < error / 20 or better.stats.nfe_forward < 0.8 * without.stats.nfe_forward
 
@@ -199,7 +186,7 @@ class TestJumps:
         """∂L/∂y₀ and ∂L/∂t are as exact as the solution, also of the solution between output times; jumps do not move with t."""
         y0, t = ONE.clone().requires_grad_(), torch.tensor([0.0, 1.6], dtype=D, requires_grad=True)
         solver = RK4(num_steps=80, jump_ts=(1.0,))
-        solution = of.solve(self.field(True), y0, t, solver=solver, gradient=gradient, params=(), dense=True)
+        solution = of.solve(jumping(), y0, t, solver=solver, gradient=gradient, params=(), dense=True)
         growth = {0.6: math.exp(2 * 0.6), 1.33: math.exp(2 - 5 * 0.33), 1.6: math.exp(2 - 5 * 0.6)}
         for time, by_y0 in growth.items():
             y = solution.y[-1] if time == 1.6 else solution(time)
@@ -212,7 +199,7 @@ class TestJumps:
         """The continuous adjoint stops at jumps, too, going backwards."""
         y0 = ONE.clone().requires_grad_()
         solver = Dopri5(1e-9, 1e-9, jump_ts=(1.0,))
-        field = self.field(True)
+        field = jumping()
         y = of.solve(field, y0, [0.0, 1.7], solver=solver, gradient=of.Adjoint(), params=()).y
         (slope,) = torch.autograd.grad(y[-1].sum(), y0)
         assert float(slope) == pytest.approx(math.exp(2 - 3.5), rel=1e-7)
@@ -265,11 +252,6 @@ class TestNorms:
 class TestErrorPerSpan:
     """With error_per="span" the tolerances bound the errors of all steps in sum, not of each."""
 
-    @staticmethod
-    def turning(t: Tensor, y: Tensor) -> Tensor:
-        """A rotation, which makes no error larger or smaller."""
-        return torch.stack((y[..., 1], -y[..., 0]), -1)
-
     @pytest.mark.parametrize("name", ["Bosh3", "Dopri5", "Tsit5", "Dopri8", "Kvaerno5", "Rodas4"])
     def test_the_error_at_the_end_is_within_the_tolerance(self, name: str) -> None:
         """Where the problem amplifies no error, whatever the span; bounding each step's error does not achieve that."""
@@ -278,7 +260,7 @@ class TestErrorPerSpan:
         errors: dict[str, float] = {}
         for error_per in ("step", "span"):
             solver = cls(tolerance, tolerance, error_per=error_per)
-            y = of.solve(self.turning, y0, [0.0, 20.0], solver=solver, params=()).y[-1, 0]
+            y = of.solve(rotation, y0, [0.0, 20.0], solver=solver, params=()).y[-1, 0]
             errors[error_per] = math.hypot(float(y[0]) - math.sin(20), float(y[1]) - math.cos(20))
         assert errors["span"] < tolerance
         assert errors["step"] > 2 * errors["span"]
