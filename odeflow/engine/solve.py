@@ -27,7 +27,7 @@ from odeflow.engine.output.per_sample_event import OwnWatch
 from odeflow.engine.output.per_sample_interpolant import OwnMesh
 from odeflow.engine.output.solution import Solution, SolveError
 from odeflow.engine.solver import Solver
-from odeflow.engine.tape import MeshTape
+from odeflow.engine.tape import Observer
 from odeflow.errors import GradientError, SettingError, StateError
 from odeflow.plugin.plugin import check_kind
 
@@ -212,7 +212,7 @@ def _solve(
     mesh: Mesh | None,
 ) -> Solution:
     if not torch.is_grad_enabled():
-        return solver.integrate(packed, y0, t.detach(), tape=MeshTape.of(mesh)).select_outputs(mesh)
+        return solver.integrate(packed, y0, t.detach(), Observer(mesh)).select_outputs(mesh)
     if params is None:
         if isinstance(field, nn.Module):
             params = tuple(field.parameters())
@@ -225,7 +225,7 @@ def _solve(
     wanted = tuple(param for param in params or () if param.requires_grad)
     if gradient.needs_params and not (wanted or y0.requires_grad or t.requires_grad):
         with torch.no_grad():
-            return solver.integrate(packed, y0, t, tape=MeshTape.of(mesh)).select_outputs(mesh)
+            return solver.integrate(packed, y0, t, Observer(mesh)).select_outputs(mesh)
     return gradient.solve(solver, packed, y0, t, wanted, mesh)
 
 

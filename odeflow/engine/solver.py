@@ -6,7 +6,7 @@ from torch import Tensor
 
 from odeflow.engine.equation.state import Field
 from odeflow.engine.output.solution import Solution
-from odeflow.engine.tape import Jump, Quadrature, Tape
+from odeflow.engine.tape import UNOBSERVED, Observer
 from odeflow.plugin.plugin import Plugin
 
 
@@ -31,10 +31,7 @@ class Solver(Plugin, ABC):
         field: Field,
         y0: Tensor,
         t: Tensor,
-        *,
-        tape: Tape | None = None,
-        quadrature: Quadrature | None = None,
-        jump: Jump | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> Solution:
         """The solution at the times t. Under `torch.no_grad` or not: autograd sees through it if it is enabled.
 
@@ -45,9 +42,7 @@ class Solver(Plugin, ABC):
             y0: (*state), contiguous: the state at t[0].
             t: (T,), strictly increasing or strictly decreasing; with `per_sample` also (B, T), a row for each sample.
                 No gradient flows to it from here.
-            tape: Takes the segments that the solve consists of, for gradients that run them again.
-            quadrature: Takes integrals of the field's side results.
-            jump: Replaces the state at each of the times t[1:], so that a step must end there.
+            observer: What else is wanted: the steps, segments to run again, integrals on the side, or jumps.
 
         Returns:
             Solution with y of shape (T, *state).

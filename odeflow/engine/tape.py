@@ -1,8 +1,7 @@
-"""Tape: what a solve records of itself, so that gradients can run its segments again."""
+"""Observer: what looks on while a solver integrates; its tape lets gradients run the segments again."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 from torch import Tensor
 
@@ -38,28 +37,15 @@ class Tape:
 
     Args:
         dense: Whether the segments shall keep what their dense output needs.
-        mesh: Notes the steps, and which of them become rows of the solution.
     """
 
-    def __init__(self, dense: bool = False, mesh: Mesh | None = None) -> None:
-        self.dense, self.mesh = dense, mesh
+    def __init__(self, dense: bool = False) -> None:
+        self.dense = dense
         self.segments: list[Segment] = []
 
     def append(self, segment: Segment) -> None:
         """Takes the next segment."""
         self.segments.append(segment)
-
-
-class MeshTape(Tape):
-    """A tape that keeps its mesh alone."""
-
-    @classmethod
-    def of(cls, mesh: Mesh | None) -> Self | None:
-        """A tape for a mesh, if there is one."""
-        return None if mesh is None else cls(mesh=mesh)
-
-    def append(self, segment: Segment) -> None:
-        """Forgets it."""
 
 
 class Quadrature:
@@ -82,3 +68,24 @@ class Quadrature:
 
 Jump = Callable[[int, Tensor], Tensor]
 """(number of the output time, state there) ↦ the state to go on from."""
+
+
+@dataclass(frozen=True)
+class Observer:
+    """What a caller wants of a solve besides its solution, each part on its own.
+
+    Attributes:
+        mesh: Notes the steps, and which of them become rows of the solution: for dense output and events.
+        tape: Takes the segments that the solve consists of, for gradients that run them again.
+        quadrature: Takes integrals of the field's side results.
+        jump: Replaces the state at each of the times t[1:], so that a step must end there.
+    """
+
+    mesh: Mesh | None = None
+    tape: Tape | None = None
+    quadrature: Quadrature | None = None
+    jump: Jump | None = None
+
+
+UNOBSERVED = Observer()
+"""Of a solve that gives its solution alone."""

@@ -92,6 +92,6 @@ def adjoint_against_backprop(subject: Subject) -> None:
         f"{subject.name}: Adjoint",
         wanted=f"a gradient close to that of Backprop with {steps} steps",
         got=f"a relative difference of {error:.1e}",
-        look="`quadrature`, which takes the side results of each accepted step with the method's weights, and `jump`, "
-        "after which nothing remembered of the state holds",
+        look="the observer: its `quadrature` takes the side results of each accepted step with the method's weights; "
+        "after its `jump` nothing remembered of the state holds",
     )

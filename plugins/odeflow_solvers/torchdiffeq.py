@@ -10,7 +10,7 @@ from torch import Tensor
 import odeflow as of
 from odeflow.engine.equation.state import Field
 from odeflow.engine.loop.stepper import check_tolerances
-from odeflow.engine.tape import Jump, Quadrature, Segment, Tape
+from odeflow.engine.tape import UNOBSERVED, Observer, Quadrature, Segment
 
 ORDERS = {
     "euler": 1,
@@ -84,10 +84,7 @@ class TorchDiffEq(of.Solver):
         field: Field,
         y0: Tensor,
         t: Tensor,
-        *,
-        tape: Tape | None = None,
-        quadrature: Quadrature | None = None,
-        jump: Jump | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> of.Solution:
         stats = of.Stats()
 
@@ -96,12 +93,13 @@ class TorchDiffEq(of.Solver):
             return field(time, y)
 
         if self.method == "scipy_solver":
-            self._check_gradient(field, y0, t, tape)
-        if jump is not None or quadrature is not None:
-            return of.Solution(t, self._piecewise(counted, y0, t, quadrature, jump), stats)
+            self._check_gradient(field, y0, t, observer)
+        if observer.jump is not None or observer.quadrature is not None:
+            return of.Solution(t, self._piecewise(counted, y0, t, observer), stats)
         y = self._odeint(counted, y0, t)
-        if tape is not None:
-            tape.append(Segment(y0, partial(self._rerun, t), slice(1, len(t)), None, (float(t[0]), float(t[-1]))))
+        if observer.tape is not None:
+            span = (float(t[0]), float(t[-1]))
+            observer.tape.append(Segment(y0, partial(self._rerun, t), slice(1, len(t)), None, span))
         return of.Solution(t, y, stats)
 
     def _odeint(self, field: Any, y0: Any, t: Tensor, **options: Any) -> Any:
@@ -126,13 +124,13 @@ class TorchDiffEq(of.Solver):
                     "or cease to be finite; loosen rtol and atol, or use a solver of odeflow, which says where"
                 ) from problem
 
-    def _check_gradient(self, field: Field, y0: Tensor, t: Tensor, tape: Tape | None) -> None:
+    def _check_gradient(self, field: Field, y0: Tensor, t: Tensor, observer: Observer) -> None:
         """Refuses to lose a gradient.
 
         Raises:
             GradientError: One is wanted, through scipy.
         """
-        wanted = tape is not None
+        wanted = observer.tape is not None
         if not wanted and torch.is_grad_enabled():
             wanted = y0.requires_grad or field(t[0].to(y0), y0).requires_grad
         if wanted:
@@ -145,15 +143,13 @@ class TorchDiffEq(of.Solver):
         y = self._odeint(field, y0, t)
         return y[-1], y[1:]
 
-    def _piecewise(
-        self, field: Field, y0: Tensor, t: Tensor, quadrature: Quadrature | None, jump: Jump | None
-    ) -> Tensor:
+    def _piecewise(self, field: Field, y0: Tensor, t: Tensor, observer: Observer) -> Tensor:
         """The solution interval by interval; the side results are integrated as further, uncontrolled states."""
         rows, y = [y0], y0
         for number in range(1, len(t)):
-            y = self._interval(field, y, t[number - 1 : number + 1], quadrature)
+            y = self._interval(field, y, t[number - 1 : number + 1], observer.quadrature)
             rows.append(y)
-            y = jump(number, y) if jump else y
+            y = observer.jump(number, y) if observer.jump else y
         return torch.stack(rows)
 
     def _interval(self, field: Field, y0: Tensor, t: Tensor, quadrature: Quadrature | None) -> Tensor:

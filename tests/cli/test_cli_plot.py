@@ -43,13 +43,13 @@ class Failing(of.Solver):
     def __init__(self, num_steps: int = 1) -> None:
         self.num_steps = num_steps
 
-    def integrate(self, field, y0, t, *, tape=None, quadrature=None, jump=None):
+    def integrate(self, field, y0, t, observer=None):
         raise of.SolveError("there is no way")
 
 class Unfitting(Failing):
     '''A solver of other states.'''
 
-    def integrate(self, field, y0, t, *, tape=None, quadrature=None, jump=None):
+    def integrate(self, field, y0, t, observer=None):
         raise of.StateError("such states have no momenta")
 
 class Rigid(Failing):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import odeflow as of
+from odeflow.engine.tape import UNOBSERVED, Observer
 from odeflow.plugin.registry import look_up, plugins
 from odeflow.testing import (
     PARTICLE,
@@ -89,8 +90,8 @@ class _Wrong(of.Solver):
     def __init__(self, step_size: float) -> None:
         self.method = Heun(step_size=step_size)
 
-    def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
-        return self.method.integrate(field, y0, t, **options)
+    def integrate(self, field: Any, y0: Tensor, t: Tensor, observer: Observer = UNOBSERVED) -> of.Solution:
+        return self.method.integrate(field, y0, t, observer)
 
 
 def caught(solver: Any, message: str) -> None:
@@ -102,9 +103,9 @@ def test_shifted_nodes_are_caught() -> None:
     """Nodes that are wrong cost an order in time alone, and the message says so."""
 
     class Shifted(_Wrong):
-        def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
+        def integrate(self, field: Any, y0: Tensor, t: Tensor, observer: Observer = UNOBSERVED) -> of.Solution:
             h = 0.3 * self.method.step_size
-            return super().integrate(lambda s, y: field(s + h, y), y0, t, **options)
+            return super().integrate(lambda s, y: field(s + h, y), y0, t, observer)
 
     caught(Shifted, r"Shifted: order: wanted errors that fall as h\^2 .*got h\^(0\.[789]|1\.[01]).*Look at the nodes c")
 
@@ -128,8 +129,8 @@ def test_another_dtype_is_caught() -> None:
     """A solver that computes in float64 whatever the state is caught by the solution's dtype."""
 
     class Promoting(_Wrong):
-        def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
-            return super().integrate(lambda s, y: field(s, y).double(), y0.double(), t, **options)
+        def integrate(self, field: Any, y0: Tensor, t: Tensor, observer: Observer = UNOBSERVED) -> of.Solution:
+            return super().integrate(lambda s, y: field(s, y).double(), y0.double(), t, observer)
 
     caught(
         Promoting,
@@ -141,8 +142,8 @@ def test_mixed_batch_mates_are_caught() -> None:
     """A solver that lets samples see each other is caught; its own errors being of the right order hides nothing."""
 
     class Mixing(_Wrong):
-        def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
-            solution = super().integrate(field, y0, t, **options)
+        def integrate(self, field: Any, y0: Tensor, t: Tensor, observer: Observer = UNOBSERVED) -> of.Solution:
+            solution = super().integrate(field, y0, t, observer)
             mixed = (
                 solution.y
                 + 1e-5 * (solution.y.mean(1, keepdim=True) - solution.y.detach().mean()) * self.method.step_size**2
@@ -158,8 +159,8 @@ def test_a_cut_graph_is_caught() -> None:
     """A detached state shows in the gradient, and values computed another way in the tape."""
 
     class Cut(_Wrong):
-        def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
-            return super().integrate(lambda s, y: field(s, y.detach()), y0, t, **options)
+        def integrate(self, field: Any, y0: Tensor, t: Tensor, observer: Observer = UNOBSERVED) -> of.Solution:
+            return super().integrate(lambda s, y: field(s, y.detach()), y0, t, observer)
 
     caught(Cut, "Cut: gradient: wanted Backprop's gradient of y0 equal to central differences.*cut the graph")
 
@@ -168,8 +169,8 @@ def test_lost_statistics_are_caught() -> None:
     """Evaluations that are not counted are missed."""
 
     class Forgetting(_Wrong):
-        def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
-            solution = super().integrate(field, y0, t, **options)
+        def integrate(self, field: Any, y0: Tensor, t: Tensor, observer: Observer = UNOBSERVED) -> of.Solution:
+            solution = super().integrate(field, y0, t, observer)
             return replace(solution, stats=of.Stats(nfe_forward=solution.stats.nfe_forward - 1))
 
     caught(Forgetting, "Forgetting: statistics: wanted nfe_forward = 32, as often as the field was called; got 31")
@@ -179,10 +180,10 @@ def test_times_that_go_back_wrongly_are_caught() -> None:
     """A solver that steps forward whatever the times is caught on the way back."""
 
     class Forward(_Wrong):
-        def integrate(self, field: Any, y0: Tensor, t: Tensor, **options: Any) -> of.Solution:
+        def integrate(self, field: Any, y0: Tensor, t: Tensor, observer: Observer = UNOBSERVED) -> of.Solution:
             if t[-1] > t[0]:
-                return super().integrate(field, y0, t, **options)
-            return super().integrate(lambda s, y: -field(s, y), y0, t, **options)
+                return super().integrate(field, y0, t, observer)
+            return super().integrate(lambda s, y: -field(s, y), y0, t, observer)
 
     (check,) = (check for check in solver_checks(Forward) if str(check) == "time reversal")
     with pytest.raises(of.ConformanceError, match=r"Forward: time reversal: .*the sign of the steps"):

@@ -12,6 +12,7 @@ import odeflow as of
 from odeflow.engine.gradients.checkpointed import _reverse
 from odeflow.engine.gradients.reversible import _PairStages
 from odeflow.engine.loop.integrate import run
+from odeflow.engine.tape import Observer
 from odeflow.plugin.registry import look_up, plugins
 
 D = torch.float64
@@ -353,7 +354,7 @@ def test_reversible_is_exact_for_what_it_computes(pendulum: nn.Module) -> None:
     for solver in (rk4(7), dopri5(1e-4)):
         stages = _PairStages(solver.tableau, pendulum, y0, 0.999)
         control = solver.control(float(t[0]), float(t[-1]))
-        pairs = run(stages, control, torch.stack((y0, y0)), t, jump=lambda number, pair: pair)
+        pairs = run(stages, control, torch.stack((y0, y0)), t, Observer(jump=lambda number, pair: pair))
         through = of.Solution(t, pairs.y[:, 0])
         found = of.solve(pendulum, y0, t, solver=solver, gradient=of.Reversible())
         assert torch.allclose(found.y, through.y, rtol=0, atol=1e-14)

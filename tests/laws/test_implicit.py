@@ -14,7 +14,7 @@ import odeflow as of
 from equations import after_the_jump, jumping, van_der_pol
 from odeflow.engine.equation.jacobian import Jacobian
 from odeflow.engine.loop.stepper import AdaptiveStepper
-from odeflow.engine.tape import Tape
+from odeflow.engine.tape import Observer, Tape
 from odeflow.plugin.registry import look_up, plugins
 
 D = torch.float64
@@ -265,7 +265,7 @@ class TestStepControl:
         with torch.no_grad():
             times = torch.tensor([0.0, 1.7], dtype=D)
             solver = cls(**steps, jump_ts=(1.0, 7.0))
-            solution = solver.integrate(self.jumping, torch.ones(2, 1, dtype=D), times, tape=tape)
+            solution = solver.integrate(self.jumping, torch.ones(2, 1, dtype=D), times, Observer(tape=tape))
         assert 1.0 in {segment.span[1] for segment in tape.segments if segment.span}
         allowed = {1: 0.1, 2: 1e-3}.get(cls.order, 1e-4)
         assert float(solution.y[-1, 0]) == pytest.approx(float(after_the_jump(torch.ones(()), 1.7)), abs=allowed)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -24,7 +25,7 @@ from odeflow.engine.methods.runge_kutta import AdaptiveRungeKutta, ExplicitRunge
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.solver import Solver
 from odeflow.engine.step.stages import stages_of
-from odeflow.engine.tape import Jump, Quadrature, Tape
+from odeflow.engine.tape import UNOBSERVED, Jump, Observer
 from odeflow.errors import SettingError
 from odeflow.plugin.registry import find, unknown
 
@@ -87,17 +88,14 @@ class _Driven(Solver):
         field: Field,
         y0: Tensor,
         t: Tensor,
-        *,
-        tape: Tape | None = None,
-        quadrature: Quadrature | None = None,
-        jump: Jump | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> Solution:
         t = t.detach()
         control, tableau = self.control(t), self.method.tableau
-        if jump is not None and isinstance(control, ReportedSteps):
-            jump = _noted(jump, control)
-        stages = stages_of(tableau, field, y0, quadrature)
-        return run(stages, control, y0, t, tape=tape, jump=jump, jump_ts=self.jumps(t))
+        if observer.jump is not None and isinstance(control, ReportedSteps):
+            observer = replace(observer, jump=_noted(observer.jump, control))
+        stages = stages_of(tableau, field, y0, observer.quadrature)
+        return run(stages, control, y0, t, observer, self.jumps(t))
 
 
 def _noted(jump: Jump, control: ReportedSteps) -> Jump:

@@ -15,7 +15,7 @@ from odeflow.engine.loop.stepper import AdaptiveStepper
 from odeflow.engine.output.interpolant import Mesh
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.solver import Solver
-from odeflow.engine.tape import Quadrature, Tape
+from odeflow.engine.tape import Observer, Quadrature, Tape
 from odeflow.errors import GradientError, SettingError
 
 
@@ -91,7 +91,7 @@ class BackwardInTime(torch.autograd.Function):
         *params: Tensor,
     ) -> Tensor:
         with full_precision(y0):
-            solution = solver.integrate(field, y0, t.detach(), tape=tape)
+            solution = solver.integrate(field, y0, t.detach(), Observer(tape=tape))
         if tape is not None and any(segment.dense is None for segment in tape.segments):
             raise GradientError(
                 f"InterpolatedAdjoint needs dense output, which {type(solver).__name__} does not show. "
@@ -142,7 +142,7 @@ def _backward_seminorm(ctx: Any, t: Tensor, y: Tensor, grad_y: Tensor) -> tuple[
         return torch.stack((y[row], pair[1] + grad_y[row])) if row else pair
 
     pair = torch.stack((y[-1], grad_y[-1]))
-    backward = ctx.solver.integrate(augmented, pair, t.flip(0), quadrature=quadrature, jump=jump)
+    backward = ctx.solver.integrate(augmented, pair, t.flip(0), Observer(quadrature=quadrature, jump=jump))
     ctx.stats.nfe_backward += backward.stats.nfe_forward
     return backward.y[-1][1], quadrature.total
 
@@ -171,7 +171,7 @@ def _backward_full(ctx: Any, t: Tensor, y: Tensor, grad_y: Tensor) -> tuple[Tens
         return packing.pack((y[row], adjoint + grad_y[row], *sides))
 
     start = packing.pack((y[-1], grad_y[-1], *(torch.zeros_like(param) for param in params)))
-    backward = ctx.solver.integrate(augmented, start, t.flip(0), jump=jump)
+    backward = ctx.solver.integrate(augmented, start, t.flip(0), Observer(jump=jump))
     ctx.stats.nfe_backward += backward.stats.nfe_forward
     _, adjoint, *grads = packing.unpack(backward.y[-1])
     return adjoint, [grad if present else None for grad, present in zip(grads, used, strict=True)]

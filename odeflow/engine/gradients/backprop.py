@@ -11,7 +11,7 @@ from odeflow.engine.gradients.times import move_rows, moved, on_fixed_clock
 from odeflow.engine.output.interpolant import Mesh
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.solver import Solver
-from odeflow.engine.tape import MeshTape
+from odeflow.engine.tape import Observer
 
 
 class Backprop(Gradient):
@@ -31,10 +31,10 @@ class Backprop(Gradient):
         params: tuple[Tensor, ...],
         mesh: Mesh | None = None,
     ) -> Solution:
-        tape = MeshTape.of(mesh)
+        observer = Observer(mesh)
         if not t.requires_grad:
-            return solver.integrate(field, y0, t, tape=tape).select_outputs(mesh)
-        solution = solver.integrate(on_fixed_clock(field, t, solver.jump_ts), y0, t.detach(), tape=tape)
+            return solver.integrate(field, y0, t, observer).select_outputs(mesh)
+        solution = solver.integrate(on_fixed_clock(field, t, solver.jump_ts), y0, t.detach(), observer)
         solution = solution.select_outputs(mesh, partial(moved, t, solver.jump_ts))
         y = move_rows(field, t, solution.y, solver.jump_ts)
         return replace(solution, t=t[..., : len(y)], y=y)

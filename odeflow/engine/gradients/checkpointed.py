@@ -18,7 +18,7 @@ from odeflow.engine.gradients.times import move_rows, moved, on_fixed_clock
 from odeflow.engine.output.interpolant import Mesh
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.solver import Solver
-from odeflow.engine.tape import Segment, Tape
+from odeflow.engine.tape import Observer, Segment, Tape
 from odeflow.errors import SettingError
 
 
@@ -71,11 +71,11 @@ class Checkpointed(Gradient):
         solution = Solution(t, rows, stats).select_outputs(mesh, partial(moved, t, solver.jump_ts))  # pyright: ignore[reportArgumentType]
         return replace(solution, y=move_rows(field, t, solution.y, solver.jump_ts))
 
-    def tape(self, like: Tensor, mesh: Mesh | None) -> "SparseTape":
+    def tape(self, like: Tensor) -> "SparseTape":
         """An empty tape for states like this one."""
         if self.max_bytes is None:
-            return SparseTape(self.every, None, mesh)
-        return SparseTape(1, max(1, self.max_bytes // max(1, like.numel() * like.element_size())), mesh)
+            return SparseTape(self.every, None)
+        return SparseTape(1, max(1, self.max_bytes // max(1, like.numel() * like.element_size())))
 
 
 class SparseTape(Tape):
@@ -84,11 +84,10 @@ class SparseTape(Tape):
     Args:
         every: A state is kept at every so many segments.
         capacity: Largest number of kept states; the distance is doubled when there would be more.
-        mesh: Notes the steps.
     """
 
-    def __init__(self, every: int, capacity: int | None, mesh: Mesh | None) -> None:
-        super().__init__(mesh=mesh)
+    def __init__(self, every: int, capacity: int | None) -> None:
+        super().__init__()
         self.every, self.capacity = every, capacity
         self.starts: list[Tensor] = []
 
@@ -114,9 +113,9 @@ class _Replay(torch.autograd.Function):
         y0: Tensor,
         *params: Tensor,
     ) -> Tensor:
-        tape = gradient.tape(y0, mesh)
+        tape = gradient.tape(y0)
         with full_precision(y0):
-            solution = solver.integrate(field, y0, t, tape=tape)
+            solution = solver.integrate(field, y0, t, Observer(mesh, tape))
         vars(stats).update(vars(solution.stats))
         ctx.field, ctx.stats, ctx.params, ctx.tape = field, stats, params, tape
         ctx.per_stage = gradient.per_stage

@@ -10,7 +10,7 @@ from odeflow.engine.gradients.base import Gradient
 from odeflow.engine.output.interpolant import Mesh
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.solver import Solver
-from odeflow.engine.tape import Quadrature, Segment, Tape
+from odeflow.engine.tape import Observer, Quadrature, Segment, Tape
 
 
 class InterpolatedAdjoint(Gradient):
@@ -62,7 +62,8 @@ def _backward_interpolated(ctx: Any, t: Tensor, y: Tensor, grad_y: Tensor) -> tu
         row = len(t) - 1 - number
         return adjoint + grad_y[row] if row else adjoint
 
-    backward = ctx.solver.integrate(augmented, grad_y[-1].contiguous(), t.flip(0), quadrature=quadrature, jump=jump)
+    observer = Observer(quadrature=quadrature, jump=jump)
+    backward = ctx.solver.integrate(augmented, grad_y[-1].contiguous(), t.flip(0), observer)
     ctx.stats.nfe_backward += backward.stats.nfe_forward
     return backward.y[-1], quadrature.total
 

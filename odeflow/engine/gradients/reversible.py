@@ -19,6 +19,7 @@ from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.solver import Solver
 from odeflow.engine.step.stages import ExplicitStages, TracedStages, stages_of
 from odeflow.engine.step.tableau import Tableau
+from odeflow.engine.tape import Observer
 from odeflow.errors import GradientError, SettingError
 
 
@@ -163,7 +164,7 @@ class _BackAndForth(torch.autograd.Function):
             return pair
 
         with full_precision(y0):
-            solution = run(stages, solver.control(float(t[0]), float(t[-1])), last, t, jump=note)
+            solution = run(stages, solver.control(float(t[0]), float(t[-1])), last, t, Observer(jump=note))
         vars(stats).update(vars(solution.stats))
         stats.nfe_forward += stages.inner.evaluations
         ctx.coupling, ctx.tableau, ctx.field, ctx.stats, ctx.params = coupling, solver.tableau, field, stats, params

@@ -12,7 +12,7 @@ from odeflow.engine.loop.recorder import Outputs
 from odeflow.engine.output.interpolant import JointMesh
 from odeflow.engine.output.solution import Solution, SolveError, Stats
 from odeflow.engine.step.stages import Stages
-from odeflow.engine.tape import Jump, Segment, Tape
+from odeflow.engine.tape import UNOBSERVED, Observer, Segment
 
 
 def run(
@@ -20,17 +20,16 @@ def run(
     control: StepControl,
     y0: Tensor,
     t: Tensor,
-    *,
-    tape: Tape | None = None,
-    jump: Jump | None = None,
+    observer: Observer = UNOBSERVED,
     jump_ts: Sequence[float] = (),
 ) -> Solution:
     """The solution at the times t, by the contract of `Solver.integrate`; steps end at the times `jump_ts`, too.
 
-    A tape with a mesh gets all rows, from which `Solution.select_outputs` picks the requested ones.
+    With a mesh these are all rows, from which `Solution.select_outputs` picks the requested ones. The stages have the
+    observer's quadrature.
     """
     stats = Stats()
-    mesh = tape.mesh if tape else None
+    mesh, tape, jump = observer.mesh, observer.tape, observer.jump
     assert mesh is None or isinstance(mesh, JointMesh)
     outputs = Outputs(t, y0, mesh)
     times = outputs.times

@@ -4,6 +4,7 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Self
 
 from torch import Tensor
@@ -16,7 +17,7 @@ from odeflow.engine.output.solution import Solution
 from odeflow.engine.solver import Solver
 from odeflow.engine.step.carried import MemoryStages, MemoryTape
 from odeflow.engine.step.stages import Stages
-from odeflow.engine.tape import Jump, Quadrature, Tape
+from odeflow.engine.tape import UNOBSERVED, Observer, Quadrature
 from odeflow.errors import SettingError
 
 
@@ -40,16 +41,13 @@ class Stepper(Solver):
         field: Field,
         y0: Tensor,
         t: Tensor,
-        *,
-        tape: Tape | None = None,
-        quadrature: Quadrature | None = None,
-        jump: Jump | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> Solution:
-        stages, control = self.stages(field, y0, quadrature), self.control(float(t[0]), float(t[-1]))
-        if tape is None or not isinstance(stages, MemoryStages):
-            return run(stages, control, y0, t, tape=tape, jump=jump, jump_ts=self.jump_ts)
-        memory = MemoryTape(tape, stages)
-        solution = run(stages, control, y0, t, tape=memory, jump=jump, jump_ts=self.jump_ts)
+        stages, control = self.stages(field, y0, observer.quadrature), self.control(float(t[0]), float(t[-1]))
+        if observer.tape is None or not isinstance(stages, MemoryStages):
+            return run(stages, control, y0, t, observer, self.jump_ts)
+        memory = MemoryTape(observer.tape, stages)
+        solution = run(stages, control, y0, t, replace(observer, tape=memory), self.jump_ts)
         memory.close()
         return solution
 

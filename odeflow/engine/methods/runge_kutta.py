@@ -15,7 +15,7 @@ from odeflow.engine.output.solution import Solution
 from odeflow.engine.step.compiled import CompiledStages, CompiledSteps
 from odeflow.engine.step.stages import Stages, stages_of
 from odeflow.engine.step.tableau import Tableau
-from odeflow.engine.tape import Jump, Quadrature, Tape
+from odeflow.engine.tape import UNOBSERVED, Observer, Quadrature
 from odeflow.errors import SettingError
 from odeflow.plugin.plugin import required
 
@@ -145,11 +145,9 @@ class AdaptiveRungeKutta(ExplicitRungeKutta, AdaptiveStepper):
         field: Field,
         y0: Tensor,
         t: Tensor,
-        *,
-        tape: Tape | None = None,
-        quadrature: Quadrature | None = None,
-        jump: Jump | None = None,
+        observer: Observer = UNOBSERVED,
     ) -> Solution:
-        if not self.per_sample or quadrature is not None or jump is not None:  # an adjoint equation is solved jointly
-            return super().integrate(field, y0, t, tape=tape, quadrature=quadrature, jump=jump)
-        return PerSample(self.tableau, self.control(0.0, 0.0), field, y0, t, tape, self.jump_ts).solve()
+        adjoint = observer.quadrature is not None or observer.jump is not None  # whose equation is solved jointly
+        if adjoint or not self.per_sample:
+            return super().integrate(field, y0, t, observer)
+        return PerSample(self.tableau, self.control(0.0, 0.0), field, y0, t, observer, self.jump_ts).solve()

@@ -108,7 +108,7 @@ class MemoryTape(Tape):
     """
 
     def __init__(self, tape: Tape, stages: MemoryStages) -> None:
-        super().__init__(tape.dense, tape.mesh)
+        super().__init__(tape.dense)
         self.tape, self.stages = tape, stages
         self.pending: Callable[[int], Segment] | None = None
 

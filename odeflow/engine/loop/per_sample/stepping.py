@@ -18,7 +18,7 @@ from odeflow.engine.output.per_sample_interpolant import OwnMesh
 from odeflow.engine.output.solution import Solution, SolveError, Stats
 from odeflow.engine.step.stages import TracedStages, ValueStages
 from odeflow.engine.step.tableau import Tableau
-from odeflow.engine.tape import Segment, Tape
+from odeflow.engine.tape import Observer, Segment
 from odeflow.errors import StateError
 
 NARROW_AT = 0.75  # finished samples are left out once no more than this part of those in the batch is on its way
@@ -90,7 +90,7 @@ class PerSample:
         field: dy/dt = field(t, y).
         y0: (B, *state).
         t: (T,) or (B, T).
-        tape: Takes the segments, if there is one.
+        observer: Its mesh notes the steps, its tape takes the segments.
         jump_ts: Times at which the field jumps.
 
     Raises:
@@ -105,14 +105,14 @@ class PerSample:
         field: Field,
         y0: Tensor,
         t: Tensor,
-        tape: Tape | None,
+        observer: Observer,
         jump_ts: Sequence[float],
     ) -> None:
         if y0.dim() == 0 or not len(y0):
             raise StateError(f"per_sample=True needs a batch of states, (B, …) with B > 0; got shape {tuple(y0.shape)}")
-        mesh = tape.mesh if tape else None
+        mesh = observer.mesh
         assert mesh is None or isinstance(mesh, OwnMesh)
-        self.tableau, self.t, self.tape, self.mesh, self.batch = tableau, t, tape, mesh, y0.shape
+        self.tableau, self.t, self.tape, self.mesh, self.batch = tableau, t, observer.tape, mesh, y0.shape
         self.traced = torch.is_grad_enabled()
         self.clocks, self.control = OwnClocks(field), OwnControl(control, tableau.order)
         self.outputs = Outputs(t, y0, mesh)
