@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import sys
 from abc import ABC
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
@@ -22,8 +23,14 @@ class _Unstorable:
 
 
 def import_path(cls: type) -> str:
-    """The name by which a class can be imported: `module.Class`."""
-    return f"{cls.__module__}.{cls.__qualname__}"
+    """The name by which a class is imported, `package.Class`: of the outermost package that exports it.
+
+    So a stored name outlives a move between files. Where no package exports the class, it is `module.Class`.
+    """
+    parts = cls.__module__.split(".")
+    homes = (".".join(parts[:length]) for length in range(1, len(parts)))
+    exporting = (home for home in homes if getattr(sys.modules.get(home), cls.__qualname__, None) is cls)
+    return f"{next(exporting, cls.__module__)}.{cls.__qualname__}"
 
 
 def _plain(value: object) -> Any:
@@ -163,7 +170,7 @@ class Plugin:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """`{"class_path": "package.module.Class", "init_args": {…}}`, nested, of str, numbers, bool, list and dict.
+        """`{"class_path": "package.Class", "init_args": {…}}`, nested, of str, numbers, bool, list and dict.
 
         Raises:
             PluginError: An argument was neither plain data nor a plugin.

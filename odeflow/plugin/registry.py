@@ -179,7 +179,7 @@ def plugins(kind: str) -> dict[str, type[Plugin]]:
     found: dict[str, type[Plugin]] = {}
     for cls in _concrete_subclasses(contract(kind)):
         name, present = cls.__name__, found.get(cls.__name__)
-        if present is not None and import_path(present) != import_path(cls):
+        if present is not None and (present.__module__, present.__qualname__) != (cls.__module__, cls.__qualname__):
             raise PluginError(
                 f"two {kind} plugins are called {name}: {import_path(present)} and {import_path(cls)}. Rename one"
             )

@@ -25,7 +25,7 @@ def test_spec_nests_and_holds_defaults() -> None:
     """A spec names the class, holds positional, keyword and default arguments, and those of plugins inside."""
     task = Trajectory(MLP(2, hidden=(8,)), RK4(num_steps=3), gradient=of.Adjoint(Dopri5(rtol=1e-8)))
     spec = task.spec
-    assert spec["class_path"] == "odeflow_tasks.trajectory.Trajectory"
+    assert spec["class_path"] == "odeflow_tasks.Trajectory"
     options = spec["init_args"]
     assert options["dynamics"]["init_args"] == {
         "dim": 2,

@@ -8,6 +8,7 @@ import pytest
 
 import odeflow as of
 from odeflow.plugin import registry
+from odeflow_solvers import RK4
 
 BUILT_IN = {
     "solver": {
@@ -110,6 +111,20 @@ class {name}(of.RungeKutta):
     '''Euler once more.'''
     tableau = of.Tableau(order=1, c=(0,), a=((),), b=(1,))
 """
+
+
+def test_specs_store_public_names(tmp_path: Path) -> None:
+    """A stored class is named by the outermost package that exports it, by its module where none does, and is found."""
+    (tmp_path / "unexported.py").write_text(LOOSE.format(name="Unexported"))
+    (module,) = registry.load_named(str(tmp_path / "unexported.py"))
+    for plugin, path in (
+        (of.Checkpointed(), "odeflow.Checkpointed"),
+        (of.Kinetic(weight=1.0), "odeflow.Kinetic"),
+        (RK4(num_steps=1), "odeflow_solvers.RK4"),
+        (module.Unexported(num_steps=1), "unexported.Unexported"),
+    ):
+        assert plugin.spec["class_path"] == path
+        assert registry.class_of(path) is type(plugin)
 
 
 def test_two_plugins_of_one_name_are_an_error(tmp_path: Path) -> None:
