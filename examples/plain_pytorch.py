@@ -24,7 +24,9 @@ def main(steps: int = 40) -> float:
     """Trains, and returns the last loss."""
     torch.manual_seed(0)
     x, label = disc_and_ring(128)
-    flow = of.Flow(MLP(dim=3, hidden=(32,)), RK4(num_steps=4), gradient=of.Checkpointed(), augment=1)
+    flow = of.Flow(
+        MLP(dim=3, hidden=(32,)), RK4(num_steps=4), gradient=of.Checkpointed(), options=of.FlowOptions(augment=1)
+    )
     model = nn.Sequential(flow, nn.Linear(3, 1), nn.Flatten(0))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for step in range(steps):

@@ -47,10 +47,12 @@ from .flow.divergence import HutchPlusPlus as HutchPlusPlus
 from .flow.dynamics import Dynamics as Dynamics
 from .flow.dynamics import Modifier as Modifier
 from .flow.flow import Flow as Flow
+from .flow.options import FlowOptions as FlowOptions
 from .flow.regularizers import JacobianNorm as JacobianNorm
 from .flow.regularizers import Kinetic as Kinetic
 from .flow.regularizers import Regularizer as Regularizer
 from .flow.regularizers import Taylor as Taylor
+from .plugin.plugin import OptionGroup as OptionGroup
 from .plugin.plugin import Plugin as Plugin
 from .plugin.plugin import check_least as check_least
 from .training.checkpoint import load as load

@@ -46,7 +46,7 @@ def draw_crossing(axes: Any, run: Path, kind: str) -> None:
     """The trajectories of −1 and 1 over time, and in grey those of the points around them."""
     task = of.load(run / "checkpoints/best.ckpt")
     (flow,) = (module for module in task.modules() if isinstance(module, of.Flow))
-    t = torch.linspace(flow.t0, flow.t1, 101)
+    t = torch.linspace(flow.options.t0, flow.options.t1, 101)
     with torch.no_grad():
         around = flow.trajectory(torch.linspace(-1.5, 1.5, 25)[:, None], t).y[:, :, 0]
         (low, high) = flow.trajectory(torch.tensor([[-1.0], [1.0]]), t).y[:, :, 0].T
@@ -56,7 +56,7 @@ def draw_crossing(axes: Any, run: Path, kind: str) -> None:
         axes.plot([t[-1]], [target], "X", color=colour, markersize=9, markeredgecolor="black", clip_on=False, zorder=3)
     mse = min(column(run, "val/loss"))
     title = f"crossing, {kind}: MSE {mse:.1e}" if mse < 1e-3 else f"crossing, {kind}: MSE {mse:.4f}"
-    axes.set(title=title, xlabel="$t$", ylabel="$y_1$", xlim=(flow.t0, flow.t1), ylim=(-1.6, 1.6))
+    axes.set(title=title, xlabel="$t$", ylabel="$y_1$", xlim=(flow.options.t0, flow.options.t1), ylim=(-1.6, 1.6))
 
 
 if __name__ == "__main__":

@@ -52,15 +52,15 @@ def draw(panels: Any, task: LatentODE, data: BidirectionalSpirals) -> None:
     counter_clockwise = data.test.label == 1
     rows = torch.cat([mask.nonzero()[: SPIRALS // 2, 0] for mask in (counter_clockwise, ~counter_clockwise)])
     batch = of.Series(*(None if part is None else part[rows] for part in data.test))
-    stretch = task.flow.t1 - task.flow.t0
-    t = torch.linspace(task.flow.t0 - MARGIN * stretch, task.flow.t1 + MARGIN * stretch, 401)
+    stretch = task.flow.options.t1 - task.flow.options.t0
+    t = torch.linspace(task.flow.options.t0 - MARGIN * stretch, task.flow.options.t1 + MARGIN * stretch, 401)
     truth, mean = data.truth(rows, t), task.reconstruct(batch, t)
     torch.manual_seed(0)
     samples = task.reconstruct(batch, t, LINES)
     parts = (
-        ("posterior mean, before the observed stretch", t <= task.flow.t0, BEFORE),
-        ("on it", (t >= task.flow.t0) & (t <= task.flow.t1), INSIDE),
-        ("after it", t >= task.flow.t1, AFTER),
+        ("posterior mean, before the observed stretch", t <= task.flow.options.t0, BEFORE),
+        ("on it", (t >= task.flow.options.t0) & (t <= task.flow.options.t1), INSIDE),
+        ("after it", t >= task.flow.options.t1, AFTER),
     )
     for row, axes in enumerate(panels):
         axes.plot(*truth[row].T, color="0.6", linestyle="--", linewidth=1.2, label="truth")

@@ -196,7 +196,7 @@ class _Patient:
 
     def __init__(self, flow: Flow, y0: State) -> None:
         shared: dict[int, object] = {id(part): part for part in (flow.solver, flow.gradient)}  # not to be copied
-        self.solver, self.span = flow.solver, (flow.t0, flow.t1)
+        self.solver, self.span = flow.solver, (flow.options.t0, flow.options.t1)
         self.flow = copy.deepcopy(flow, shared).eval()
         self.exact = copy.deepcopy(self.flow, shared).cpu().double()
         with torch.no_grad():

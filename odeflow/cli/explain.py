@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from odeflow.config import recipes
 from odeflow.errors import OdeflowError, PluginError, SettingError
 from odeflow.plugin import registry
-from odeflow.plugin.plugin import Plugin, import_path
+from odeflow.plugin.plugin import OptionGroup, Plugin, groups, import_path
 from odeflow.plugin.spec import class_spec, mapping, sequence, shown
 from odeflow.training import schedule
 
@@ -122,6 +122,23 @@ def _check_plugin(place: str, node: Any, kind: str) -> None:
     _check_stray(place, cls, spec["dict_kwargs"])
     if "." in place:  # a task gets what it lacks from the data
         _check_complete(cls, options, place)
+    for option, group in groups(cls).items():
+        if option in options:
+            _check_group(f"{place}.{option}", options[option], group)
+    _check_nested(place, cls, options)
+
+
+def _check_group(place: str, node: Any, group: type[OptionGroup]) -> None:
+    """Checks options that are one argument of a plugin."""
+    options = mapping(node)
+    if options is None:
+        raise PluginError(f"{place}: expected options of its own, {', '.join(vars(group()))}; got {shown(node)}")
+    registry.check_options(group, options, place)
+    _check_nested(place, group, options)
+
+
+def _check_nested(place: str, cls: type, options: Mapping[str, Any]) -> None:
+    """Checks the plugins that are options of a plugin or of a group."""
     for option, nested, several in _plugin_options(cls):
         given = options.get(option)
         inner = sequence(given) if several else None
@@ -215,12 +232,12 @@ def _find(place: str, path: str, kind: str) -> type[Plugin]:
     raise PluginError(f"{place}: {registry.absent(kind, name)}")
 
 
-def _plugin_options(cls: type[Plugin]) -> Iterator[tuple[str, str, bool]]:
+def _plugin_options(cls: type) -> Iterator[tuple[str, str, bool]]:
     """The options of a plugin that take plugins: (name, kind of plugin, whether in a list)."""
     contracts = {registry.contract(kind): kind for kind in registry.CONTRACTS}
     for option, annotation in typing.get_type_hints(cls.__init__).items():
         parts = list(_parts(annotation))
-        several = any(typing.get_origin(part) is list for part in parts)
+        several = any(typing.get_origin(part) in (list, Sequence) for part in parts)
         yield from ((option, contracts[part], several) for part in parts if part in contracts)
 
 

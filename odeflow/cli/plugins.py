@@ -9,7 +9,7 @@ from rich.table import Table
 from odeflow.config.request import Request
 from odeflow.errors import PluginError
 from odeflow.plugin import registry
-from odeflow.plugin.plugin import Plugin, import_path
+from odeflow.plugin.plugin import Plugin, groups, import_path
 
 
 def plugins(words: list[str]) -> int:
@@ -57,14 +57,25 @@ def _show(name: str) -> None:
         console.print(f"[bold]{name}[/bold], a {kind} plugin: {import_path(cls)}\n", highlight=False)
         console.print(inspect.cleandoc(cls.__doc__ or ""), highlight=False, markup=False)
         options = Table("option", "type", "default", box=None, pad_edge=False)
-        for option in list(inspect.signature(cls.__init__).parameters.values())[1:]:
-            if option.kind in (option.VAR_POSITIONAL, option.VAR_KEYWORD):  # there is no constructor of its own
-                continue
-            default = "required" if option.default is option.empty else repr(option.default)
-            options.add_row(option.name, inspect.formatannotation(option.annotation), default)
+        _add_rows(options, cls)
         if options.row_count:
             console.print()
             console.print(options, markup=False)
+        for option, group in groups(cls).items():
+            console.print(f"\n{option}: {inspect.cleandoc(group.__doc__ or '')}", highlight=False, markup=False)
+
+
+def _add_rows(table: Table, cls: type, prefix: str = "") -> None:
+    """Adds the options of a class, those of a group each by itself."""
+    inside = groups(cls)
+    for option in list(inspect.signature(cls.__init__).parameters.values())[1:]:
+        if option.kind in (option.VAR_POSITIONAL, option.VAR_KEYWORD):  # there is no constructor of its own
+            continue
+        if option.name in inside:
+            _add_rows(table, inside[option.name], f"{option.name}.")
+            continue
+        default = "required" if option.default is option.empty else repr(option.default)
+        table.add_row(prefix + option.name, inspect.formatannotation(option.annotation), default)
 
 
 def _summary(cls: type[Plugin]) -> str:

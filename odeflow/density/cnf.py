@@ -11,6 +11,7 @@ from odeflow.density.bijections import Bijection
 from odeflow.errors import SettingError, StateError
 from odeflow.flow.divergence import Divergence, Exact
 from odeflow.flow.flow import Flow
+from odeflow.flow.options import FlowOptions
 from odeflow.plugin.plugin import check_kind
 
 
@@ -131,8 +132,9 @@ class CNF(nn.Module):
         number = stages[int(whole)]
         leading, last = list(self.transforms)[: number if progress else 0], self.transforms[number]
         if isinstance(last, Flow) and rest > 1e-6:
+            t0, t1 = last.options.t0, last.options.t1
             leading.append(
-                Flow(last.dynamics, last.solver, last.gradient, last.t0, last.t0 + rest * (last.t1 - last.t0))
+                Flow(last.dynamics, last.solver, last.gradient, FlowOptions(t0=t0, t1=t0 + rest * (t1 - t0)))
             )
         return leading
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from odeflow.engine.solver import Solver
 from odeflow.errors import SettingError, StateError
 from odeflow.flow.divergence import Divergence
 from odeflow.flow.dynamics import Dynamics
-from odeflow.flow.regularizers import Rate, Regularizer, with_rates
+from odeflow.flow.options import FlowOptions
+from odeflow.flow.regularizers import Rate, with_rates
 from odeflow.plugin.plugin import check_kind
 
 
@@ -28,18 +29,10 @@ class Flow(nn.Module):
         dynamics: The vector field, a module taking (t, y).
         solver: Integrates.
         gradient: How to differentiate; `Checkpointed()` by default.
-        t0: First time.
-        t1: Last time; may lie before t0.
-        augment: Number of dimensions that are appended to the state along dimension 1 (features or channels) before
-            it is solved (Dupont et al. 2019). The dynamics and the results have the augmented size.
-        lift: What is appended: "zero"; or "learned", a linear map of the state along dimension 1 (Massaroli et al.
-            2020), which needs a `Dynamics` for its width.
-        regularizers: What is integrated along with the state in training, for `penalties`.
-        steer: In training the last time of `forward` is drawn from (t1 − steer, t1 + steer), which makes the dynamics
-            easier to solve (Ghosh et al. 2020, "STEER").
-        warm_start: Begin each solve with the step that suited the beginning of the last one, instead of two
-            evaluations that look for it. For adaptive solvers; results then depend, within the tolerance, on what was
-            solved before.
+        options: Times, augmentation, penalties and the like.
+
+    Raises:
+        SettingError: An argument is of another kind, the times are equal, or `steer` or a learned lift does not fit.
 
     Attributes:
         stats: What the last solve took; None before the first.
@@ -55,35 +48,21 @@ class Flow(nn.Module):
         dynamics: nn.Module,
         solver: Solver,
         gradient: Gradient | None = None,
-        t0: float = 0.0,
-        t1: float = 1.0,
-        augment: int = 0,
-        lift: Literal["zero", "learned"] = "zero",
-        regularizers: Regularizer | Sequence[Regularizer] = (),
-        steer: float = 0.0,
-        warm_start: bool = False,
+        options: FlowOptions = FlowOptions(),
     ) -> None:
         super().__init__()
         check_kind("dynamics", dynamics, nn.Module, "MLP(dim=2); of odeflow.solve it may be a function")
         check_kind("solver", solver, Solver, "Dopri5()")
         gradient = Checkpointed() if gradient is None else gradient
         check_kind("gradient", gradient, Gradient, "Checkpointed()")
-        regularizers = (regularizers,) if isinstance(regularizers, Regularizer) else tuple(regularizers)
-        for each in regularizers:
-            check_kind("regularizer", each, Regularizer, "Kinetic(weight=0.1)")
+        check_kind("options", options, FlowOptions, "FlowOptions(t1=2.0)")
+        t0, t1, steer = options.t0, options.t1, options.steer
         if t0 == t1:
             raise SettingError(f"a flow needs two different times; t0 and t1 are both {t0}")
-        if augment < 0 or augment != int(augment):
-            raise SettingError(f"augment must be a whole number, and not negative; got {augment}")
         if not 0 <= steer < abs(t1 - t0):
             raise SettingError(f"steer must lie between 0 and the flow's duration {abs(t1 - t0):g}; got {steer}")
-        if lift not in ("zero", "learned"):
-            raise SettingError(f"lift must be 'zero' or 'learned'; got {lift!r}")
-        self.dynamics, self.solver = dynamics, solver
-        self.lift = _lift(dynamics, augment) if lift == "learned" else None
-        self.gradient = gradient
-        self.t0, self.t1, self.augment, self.warm_start = t0, t1, augment, warm_start
-        self.regularizers, self.steer = regularizers, steer
+        self.dynamics, self.solver, self.gradient, self.options = dynamics, solver, gradient, options
+        self.lift = _lift(dynamics, options.augment) if options.lift == "learned" else None
         self.stats, self.penalties = None, {}
 
     def forward(self, y0: S) -> S:
@@ -104,9 +83,8 @@ class Flow(nn.Module):
 
     def span(self) -> tuple[float, float]:
         """(t0, t1), with a new t1 at each call in training with `steer`."""
-        if not (self.training and self.steer):
-            return self.t0, self.t1
-        return self.t0, self.t1 + self.steer * (2 * torch.rand(()).item() - 1)
+        t0, t1, steer = self.options.t0, self.options.t1, self.options.steer
+        return t0, t1 + steer * (2 * torch.rand(()).item() - 1) if self.training and steer else t1
 
     @overload
     def trajectory(
@@ -176,7 +154,7 @@ class Flow(nn.Module):
         if context is not None:
             field = _InContext(self.dynamics, context)
             params.append(context)
-        regularizers = self.regularizers if self.training else ()
+        regularizers = self.options.regularizers if self.training else ()
         rates: list[Rate] = [regularizer.rate for regularizer in regularizers]
         if divergence is not None:
             if not isinstance(y0, Tensor) or not isinstance(state, Tensor) or state.shape != y0.shape:
@@ -206,14 +184,14 @@ class Flow(nn.Module):
     ) -> Solution[S]:
         """A solve by the flow's own solver and gradient, whose statistics are kept."""
         solver, last = self.solver, self.stats
-        if self.warm_start and isinstance(solver, AdaptiveStepper) and last is not None and last.suggested_step:
+        if self.options.warm_start and isinstance(solver, AdaptiveStepper) and last is not None and last.suggested_step:
             solver = solver.starting_with(last.suggested_step)
         solution = solve(field, state, t, solver=solver, gradient=self.gradient, params=params, dense=dense)
         self.stats = solution.stats
         return solution
 
     def _entered(self, y0: State) -> State:
-        state = self._augmented(y0)
+        state = self.augmented(y0)
         if isinstance(self.dynamics, Dynamics) and isinstance(state, Tensor) and state.dim() > 0:
             return self.dynamics.enter(state)
         return state
@@ -223,14 +201,25 @@ class Flow(nn.Module):
             return self.dynamics.leave(y.flatten(0, 1)).unflatten(0, y.shape[:2])
         return y
 
-    def _augmented(self, y0: State) -> State:
-        if not self.augment:
+    def augmented(self, y0: S) -> S:
+        """The state with what `augment` and `lift` append to it, (B, d + augment, …).
+
+        Args:
+            y0: (B, d, …).
+
+        Raises:
+            StateError: The state has another form.
+        """
+        augment = self.options.augment
+        if not augment:
             return y0
         if isinstance(y0, tuple) or y0.dim() < 2:
             raise StateError("augment needs a state of shape (B, d, …); got a tuple or fewer dimensions")
         if self.lift is None:
-            return torch.cat([y0, y0.new_zeros(y0.shape[0], self.augment, *y0.shape[2:])], dim=1)
-        return torch.cat([y0, self.lift(y0.movedim(1, -1)).movedim(-1, 1)], dim=1)
+            more = y0.new_zeros(y0.shape[0], augment, *y0.shape[2:])
+        else:
+            more = self.lift(y0.movedim(1, -1)).movedim(-1, 1)
+        return cast(S, torch.cat([y0, more], dim=1))
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, which have no penalties: those are of the last solve's graph."""
@@ -238,7 +227,7 @@ class Flow(nn.Module):
 
     def extra_repr(self) -> str:
         """Times and augmentation, for `print`."""
-        return f"t0={self.t0}, t1={self.t1}, augment={self.augment}"
+        return f"t0={self.options.t0}, t1={self.options.t1}, augment={self.options.augment}"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import math
 import sys
 from abc import ABC
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import PurePath
 from typing import Any, ClassVar, Self
@@ -33,6 +34,21 @@ def import_path(cls: type) -> str:
     return f"{next(exporting, cls.__module__)}.{cls.__qualname__}"
 
 
+@dataclass(frozen=True)
+class OptionGroup:
+    """Options that belong together: a subclass is a frozen dataclass that documents them once, for all who take it.
+
+    A plugin takes a group as one argument, of which an instance is the default. It is stored as a mapping, and on the
+    command line each of its fields is an option: `--model.flow.t1 2`.
+    """
+
+
+def groups(cls: type) -> dict[str, type[OptionGroup]]:
+    """The arguments of a class's constructor that are groups of options, by name."""
+    defaults = {name: option.default for name, option in _options(cls).items()}
+    return {name: type(default) for name, default in defaults.items() if isinstance(default, OptionGroup)}
+
+
 def _plain(value: object) -> Any:
     """`value` as plain data; a plugin becomes its spec, anything else a marker that `spec` refuses."""
     if isinstance(value, Plugin):
@@ -41,6 +57,8 @@ def _plain(value: object) -> Any:
         return value
     if isinstance(value, PurePath):
         return str(value)
+    if isinstance(value, OptionGroup):
+        return _plain(vars(value))
     items, entries = sequence(value), mapping(value)
     if items is not None:
         return [_plain(item) for item in items]
@@ -123,7 +141,8 @@ def unknown_option(cls: type, options: Iterable[str], skip: int = 1) -> str | No
         return None
     for option in options:
         if option not in known:
-            near = get_close_matches(option, known, n=1)
+            near = [f"{name}.{option}" for name, group in groups(cls).items() if option in _options(group)]
+            near = near or get_close_matches(option, known, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             listed = ", ".join(known) or "none"
             contract = next((base for base in cls.__mro__ if "kind" in vars(base)), cls)

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from odeflow.errors import OdeflowError, PluginError
-from odeflow.plugin.plugin import Plugin, import_path, subclasses, unknown_option
+from odeflow.plugin.plugin import OptionGroup, Plugin, groups, import_path, subclasses, unknown_option
 from odeflow.plugin.spec import class_spec, mapping, sequence, shown
 
 GROUP = "odeflow.plugins"
@@ -263,7 +263,19 @@ def build(spec: dict[str, Any]) -> Any:
     cls, arguments = class_of(found["class_path"]), _built(options)
     check_options(cls, arguments)
     with building(cls.__name__):
+        for name, group in groups(cls).items():
+            if name in arguments:
+                arguments[name] = _grouped(cls, name, group, arguments[name])
         return cls(**arguments)
+
+
+def _grouped(cls: type, name: str, group: type[OptionGroup], options: Any) -> OptionGroup:
+    """A group of options from the mapping that it is stored as."""
+    entries = mapping(options)
+    if entries is None:
+        raise PluginError(f"{cls.__name__}: {name} must be options of {group.__name__}; got {shown(options)}")
+    check_options(group, entries, f"{cls.__name__}.{name}")
+    return group(**entries)
 
 
 @contextlib.contextmanager

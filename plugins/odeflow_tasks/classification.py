@@ -17,7 +17,7 @@ from odeflow_tasks.batch import floating, inputs, pair
 class Classification(of.Task):
     """Images or vectors into classes: the ODE-Net of Chen et al. (2018), section 3.
 
-    The stem maps an input to the state's width, the flow carries it from t = 0 to t = t1, the head maps it to logits.
+    The stem maps an input to the state's width, the flow carries it from t₀ to t₁, the head maps it to logits.
     With `ConvNet(64)` and the convolutional stem it has 208,266 parameters on MNIST. Without dynamics there is no
     flow, and stem and head are all.
 
@@ -25,17 +25,13 @@ class Classification(of.Task):
         dynamics: The vector field; its width is the number of channels (conv) or features (flat).
         solver: Integrates; needed with dynamics.
         gradient: How to differentiate; `Checkpointed()` by default.
+        flow: Options of the flow; the dynamics' width includes what is appended.
         num_classes: Number of classes; the command line takes it from the data.
         channels: Channels of the images, for the convolutional stem; from the data.
         dim: Number of values of an input, for the flat stem; from the data.
         stem: "conv": a 3×3 convolution, then 4×4 convolutions of stride 2; "flat": one linear layer.
         downsample: Number of the stem's convolutions of stride 2.
         width: Width of the state where there are no dynamics to say it.
-        t1: Last time of the flow.
-        augment: Dimensions appended to the state, which the dynamics' width includes.
-        lift: What is appended: "zero", or a "learned" linear map of the state.
-        regularizers: Penalties on the flow, added to the training loss.
-        steer: Half the width of the interval around t1 from which training draws the last time.
         label_smoothing: The part of each label that the loss spreads over all classes, in training.
 
     Raises:
@@ -47,28 +43,22 @@ class Classification(of.Task):
         dynamics: of.Dynamics | None = None,
         solver: of.Solver | None = None,
         gradient: of.Gradient | None = None,
+        flow: of.FlowOptions = of.FlowOptions(),
         num_classes: int = 10,
         channels: int = 1,
         dim: int | None = None,
         stem: Literal["conv", "flat"] = "conv",
         downsample: int = 2,
         width: int | None = None,
-        t1: float = 1.0,
-        augment: int = 0,
-        lift: Literal["zero", "learned"] = "zero",
-        regularizers: list[of.Regularizer] | None = None,
-        steer: float = 0.0,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         of.check_least(self, 1, num_classes=num_classes, channels=channels, dim=dim, width=width)
-        of.check_least(self, 0, downsample=downsample, augment=augment)
+        of.check_least(self, 0, downsample=downsample)
         if not 0 <= label_smoothing < 1:
             raise of.SettingError(f"label_smoothing must lie between 0 and 1; got {label_smoothing}")
         outer = _width(dynamics, width)
-        inner = outer - augment
-        if inner < 1:
-            raise of.SettingError(f"augment={augment} leaves nothing of the dynamics' width {outer}")
+        inner = flow.input_width(outer)
         if stem == "conv":
             self.stem, self.head = _conv_stem(channels, inner, downsample), _conv_head(outer, num_classes)
         elif stem == "flat":
@@ -76,20 +66,12 @@ class Classification(of.Task):
         else:
             raise of.SettingError(f"Classification: stem must be 'conv' or 'flat'; got {stem!r}")
         if dynamics is None:
+            flow.refuse_all("Classification", "without dynamics there is no flow")
             self.flow = nn.Identity()
         elif solver is None:
             raise of.SettingError(f"Classification needs a solver for {type(dynamics).__name__}; give model.solver")
         else:
-            self.flow = of.Flow(
-                dynamics,
-                solver,
-                gradient,
-                t1=t1,
-                augment=augment,
-                lift=lift,
-                regularizers=regularizers or (),
-                steer=steer,
-            )
+            self.flow = of.Flow(dynamics, solver, gradient, flow)
         self.label_smoothing, self.num_classes = label_smoothing, num_classes
         self.channels, self.dim = (channels, 0) if stem == "conv" else (None, dim or 0)
         self.accuracy = nn.ModuleDict(

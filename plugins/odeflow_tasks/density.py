@@ -13,11 +13,14 @@ from odeflow.plugin import registry
 from odeflow_tasks import density_figures
 from odeflow_tasks.batch import floating, inputs
 
+SHAPE = "a density needs a state of its input's shape"
+"""Why a density's flow appends nothing."""
+
 
 class Density(of.Task):
     """Learns the density of vectors or images: the loss is −log p(x) in nats, averaged, with p as of `CNF`.
 
-    The base, a standard normal density at t = 0, is carried to the data at t = t1, through one flow or several, each
+    The base, a standard normal density at t₀, is carried to the data at t₁, through one flow or several, each
     with parameters of its own. Figures are drawn of images and of data in two dimensions; of others the marginals.
 
     Pixels that take few values have no density until noise is spread over the steps between them, x ↦ (kx + u)/(k + 1)
@@ -34,6 +37,7 @@ class Density(of.Task):
         dynamics: The vector field of the first flow; the others are built by its spec.
         solver: Integrates.
         gradient: How to differentiate; `Checkpointed()` by default.
+        flow: Options of each flow, which appends nothing to the state.
         dim: Length d of a vector; the command line takes it from the data. By default the dynamics' width.
         shape: Of an image, (C, H, W); the command line takes it from the data. A field of the width C sees images, one
             of the width CHW vectors.
@@ -43,9 +47,6 @@ class Density(of.Task):
         batch_norm: Whether a `MovingBatchNorm` stands before, between and after the flows.
         marginals: Number of knots by which `Marginals` makes each feature standard normal, before the flows learn what
             is left; taken from the training data when `fit` begins. 0, as by default: none.
-        t1: Last time of each flow.
-        regularizers: Penalties on the flows, added to the training loss.
-        steer: Half the width of the interval around t1 from which training draws the last time.
         levels: Number of values 0, 1/k, …, 1 that the data take, such as 256; by default they have a density.
         alpha: Of the `Logit`, where there are levels.
 
@@ -58,6 +59,7 @@ class Density(of.Task):
         dynamics: of.Dynamics,
         solver: of.Solver,
         gradient: of.Gradient | None = None,
+        flow: of.FlowOptions = of.FlowOptions(),
         dim: int | None = None,
         shape: Sequence[int] | None = None,
         divergence: of.Divergence | None = None,
@@ -65,13 +67,11 @@ class Density(of.Task):
         num_flows: int = 1,
         batch_norm: bool = False,
         marginals: int = 0,
-        t1: float = 1.0,
-        regularizers: list[of.Regularizer] | None = None,
-        steer: float = 0.0,
         levels: int | None = None,
         alpha: float = 1e-6,
     ) -> None:
         super().__init__()
+        flow.refuse("Density", augment=SHAPE, lift=SHAPE)
         if num_flows < 1:
             raise of.SettingError(f"Density: num_flows must be at least 1; got {num_flows}")
         if levels is not None and levels < 2:
@@ -84,7 +84,7 @@ class Density(of.Task):
         transforms: list[of.Flow | of.Bijection] = []
         for field in fields:
             transforms += [of.MovingBatchNorm(dynamics.width)] if batch_norm else []
-            transforms.append(of.Flow(field, solver, gradient, t1=t1, regularizers=regularizers or (), steer=steer))
+            transforms.append(of.Flow(field, solver, gradient, flow))
         transforms += [of.MovingBatchNorm(dynamics.width)] if batch_norm else []
         transforms += [of.Marginals(dynamics.width, marginals)] if marginals else []
         transforms += [logit] if levels else []

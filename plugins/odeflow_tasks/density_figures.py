@@ -173,7 +173,7 @@ def _path(cnf: of.CNF, z: Tensor) -> Tensor:
     path = [z[None]]
     for transform in cnf.transforms:
         if isinstance(transform, of.Flow):
-            t = torch.linspace(transform.t0, transform.t1, 61, dtype=torch.float64)
+            t = torch.linspace(transform.options.t0, transform.options.t1, 61, dtype=torch.float64)
             states = transform.trajectory(path[-1][-1], t).y
             path.append(states)
         else:

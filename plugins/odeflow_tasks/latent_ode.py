@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -38,6 +39,8 @@ class LatentODE(SeriesTask):
         dynamics: The field of the latent state; its width is the latent size.
         solver: Integrates.
         gradient: How to differentiate; `Checkpointed()` by default.
+        flow: Options of the latent flow: t0 is the time of the latent state that q and the prior are of, t1 the last
+            time of samples and pictures; other times are those of the data.
         dim: Length d of an observation; the command line takes it from the data.
         encoder: "rnn": a GRU or LSTM that is told the gaps between observations; "ode_rnn": a GRU whose state follows
             an equation in the gaps.
@@ -56,13 +59,10 @@ class LatentODE(SeriesTask):
             process with rate λ(z(t)), from t₀ to the series' last time; there is a λ if it is positive.
         num_classes: Number of classes of the series; the command line takes it from the data.
         class_weight: Factor of the classes' cross-entropy in the loss; there is a classifier, of z(t₀), if positive.
-        regularizers: Penalties on the latent path, added to the training loss.
         window: Share of a series' time that training shows the encoder at least. The rest is hidden at its beginning
             and its end, up to half of it at each, drawn anew for each batch, while targets stay; times are counted
             from where the window begins, as if the series did. So paths are learned before and after what is seen,
             which extrapolation builds on. For autonomous fields. 1: all is shown.
-        t0: Time of the latent state that q and the prior are of.
-        t1: Last time of samples and of pictures.
         most_times: Largest number of times that are solved for. A batch with more different times is solved at about so
             many equidistant ones, and read between them by polynomials of degree five.
 
@@ -75,6 +75,7 @@ class LatentODE(SeriesTask):
         dynamics: of.Dynamics,
         solver: of.Solver,
         gradient: of.Gradient | None = None,
+        flow: of.FlowOptions = of.FlowOptions(),
         dim: int | None = None,
         encoder: Literal["rnn", "ode_rnn"] = "rnn",
         encoder_width: int = 25,
@@ -91,12 +92,11 @@ class LatentODE(SeriesTask):
         intensity_weight: float = 0.0,
         num_classes: int | None = None,
         class_weight: float = 0.0,
-        regularizers: list[of.Regularizer] | None = None,
         window: float = 1.0,
-        t0: float = 0.0,
-        t1: float = 1.0,
         most_times: int = 250,
     ) -> None:
+        whole = "the latent state is all that the dynamics carry; widen them"
+        flow.refuse("LatentODE", steer="the times are those of the data", augment=whole, lift=whole)
         latent = dynamics.width
         super().__init__(latent, latent, dim, hidden, noise_std, learn_noise, balance, hide, num_classes, class_weight)
         of.check_least(self, 1, posterior_samples=posterior_samples, encoder_width=encoder_width)
@@ -120,7 +120,7 @@ class LatentODE(SeriesTask):
         self.intensity = nn.Linear(latent, self.dim) if intensity_weight else None
         field = dynamics if self.intensity is None else _Counting(dynamics, self.intensity)
         counts = self.dim if intensity_weight else 0
-        self.flow = of.Flow(field, solver, gradient, t0, t1, augment=counts, regularizers=regularizers or ())
+        self.flow = of.Flow(field, solver, gradient, replace(flow, augment=counts))
         self.latent, self.intensity_weight, self.most_times = latent, intensity_weight, most_times
         self.posterior_samples, self.kl_anneal, self.window = posterior_samples, kl_anneal, window
 
@@ -129,7 +129,7 @@ class LatentODE(SeriesTask):
     def posterior(self, batch: of.Series) -> Normal:
         """q(z(t₀)) of each series, (B, latent), from what is seen of it."""
         batch = self.checked(batch)
-        mean, spread = self.posterior_head(self.encoder(batch, self.flow.t0)).chunk(2, dim=-1)
+        mean, spread = self.posterior_head(self.encoder(batch, self.flow.options.t0)).chunk(2, dim=-1)
         return Normal(mean, F.softplus(spread) + 1e-6)
 
     def elbo(self, batch: of.Series, samples: int | None = None) -> Tensor:
@@ -230,7 +230,7 @@ class LatentODE(SeriesTask):
         Returns:
             The times (count,) from t₀ to `until`, and the series at them, as of `reconstruct`.
         """
-        t = torch.linspace(self.flow.t0, until, count, dtype=batch.t.dtype, device=batch.t.device)
+        t = torch.linspace(self.flow.options.t0, until, count, dtype=batch.t.dtype, device=batch.t.device)
         return t, self.reconstruct(batch, t, samples)
 
     def sample_at(self, t: Tensor, count: int) -> Tensor:
@@ -248,7 +248,7 @@ class LatentODE(SeriesTask):
 
     def sample(self, count: int) -> dict[str, Tensor]:
         """New series "x", (count, 100, d), at the times "t", (count, 100), equidistant from t₀ to t₁."""
-        times = torch.linspace(self.flow.t0, self.flow.t1, SAMPLES_T, device=self.device)
+        times = torch.linspace(self.flow.options.t0, self.flow.options.t1, SAMPLES_T, device=self.device)
         return {"x": self.sample_at(times, count), "t": times.expand(count, -1)}
 
     def _states(self, z0: Tensor, t: Tensor) -> Tensor:
@@ -262,7 +262,7 @@ class LatentODE(SeriesTask):
         """Reconstruction and extrapolation with posterior bands, latent paths, and samples from the prior."""
         batch = series_figures.few(self.checked(batch))
         shown = series_figures.few(batch, series_figures.MOST_SERIES)
-        t, inside = series_figures.times(batch, self.flow.t0)
+        t, inside = series_figures.times(batch, self.flow.options.t0)
         with torch.random.fork_rng([t.device] if t.is_cuda else []):  # so that a run does not depend on its pictures
             torch.manual_seed(0)
             mean, samples = self.reconstruct(shown, t), self.reconstruct(shown, t, series_figures.SAMPLES)

@@ -28,19 +28,19 @@ def at_own_times(flow: of.Flow, z0: Tensor, t: Tensor, most: int) -> Tensor:
     Returns:
         (N, T, width), width being d and what the flow appends.
     """
-    times, places = torch.cat([t.new_full((1,), flow.t0), t.reshape(-1)]).unique(return_inverse=True)
+    times, places = torch.cat([t.new_full((1,), flow.options.t0), t.reshape(-1)]).unique(return_inverse=True)
     if len(times) <= most:
         return _rows(_solved(flow, z0, times), places[1:].view_as(t))
-    low, high = float(times[0]) - flow.t0, float(times[-1]) - flow.t0
+    low, high = float(times[0]) - flow.options.t0, float(times[-1]) - flow.options.t0
     step = (high - low) / (most - 1)
     first = math.floor(low / step)
-    grid = flow.t0 + step * torch.arange(first, first + most + 1, dtype=t.dtype, device=t.device)
-    return _between(_solved(flow, z0, grid), (t - flow.t0) / step - first)
+    grid = flow.options.t0 + step * torch.arange(first, first + most + 1, dtype=t.dtype, device=t.device)
+    return _between(_solved(flow, z0, grid), (t - flow.options.t0) / step - first)
 
 
 def _solved(flow: of.Flow, z0: Tensor, times: Tensor) -> Tensor:
     """(T, N, width) at rising times, of which one is t0."""
-    start = int((times - flow.t0).abs().argmin())
+    start = int((times - flow.options.t0).abs().argmin())
     parts: list[Tensor] = []
     backwards: dict[str, Tensor] = {}
     if start > 0:

@@ -30,13 +30,9 @@ class Regression(of.Task):
         dynamics: The vector field; its width is d + augment.
         solver: Integrates.
         gradient: How to differentiate; `Checkpointed()` by default.
+        flow: Options of the flow.
         num_outputs: Number k of values of a target.
         head: "none": the prediction is the first k features of φ(x); "linear": a linear layer of all of them.
-        t1: Last time of the flow.
-        augment: Dimensions appended to the state, which the dynamics' width includes.
-        lift: What is appended: "zero", or a "learned" linear map of the state.
-        regularizers: Penalties on the flow, added to the training loss.
-        steer: Half the width of the interval around t1 from which training draws the last time.
 
     Raises:
         SettingError: An option is out of range.
@@ -47,18 +43,13 @@ class Regression(of.Task):
         dynamics: of.Dynamics,
         solver: of.Solver,
         gradient: of.Gradient | None = None,
+        flow: of.FlowOptions = of.FlowOptions(),
         num_outputs: int = 1,
         head: Literal["none", "linear"] = "none",
-        t1: float = 1.0,
-        augment: int = 0,
-        lift: Literal["zero", "learned"] = "zero",
-        regularizers: list[of.Regularizer] | None = None,
-        steer: float = 0.0,
     ) -> None:
         super().__init__()
         width = dynamics.width
-        if augment >= width:
-            raise of.SettingError(f"augment={augment} leaves nothing of the dynamics' width {width}")
+        flow.input_width(width)
         if num_outputs < 1:
             raise of.SettingError(f"Regression: num_outputs must be at least 1; got {num_outputs}")
         if head == "linear":
@@ -73,9 +64,7 @@ class Regression(of.Task):
         else:
             self.head = None
         self.num_outputs = num_outputs
-        self.flow = of.Flow(
-            dynamics, solver, gradient, t1=t1, augment=augment, lift=lift, regularizers=regularizers or (), steer=steer
-        )
+        self.flow = of.Flow(dynamics, solver, gradient, flow)
 
     def forward(self, x: Tensor) -> Tensor:
         """The prediction.
@@ -122,7 +111,8 @@ class Regression(of.Task):
 
     def _draw_trajectories(self, x: Tensor, targets: Tensor) -> Figure:
         """The first feature over time, above its slopes, and the states in the plane where they have more features."""
-        t = torch.linspace(self.flow.t0, self.flow.t1, 61, device=x.device)
+        options = self.flow.options
+        t = torch.linspace(options.t0, options.t1, 61, device=x.device)
         y = self.flow.trajectory(x, t).y
         wide = y.shape[2] > 1
         figure = Figure(figsize=(11 if wide else 6.2, 4.4), layout="constrained")
@@ -158,9 +148,9 @@ class Regression(of.Task):
             points = states.mean(0).repeat(len(heights), 1)
             points[:, 0] = torch.from_numpy(heights).to(points)
             columns.append(numbers(dynamics.leave(dynamics(time, dynamics.enter(points)))[:, 0]))
-        moments = np.linspace(self.flow.t0, self.flow.t1, len(columns))
+        moments = numbers(t[::2])
         slopes = np.stack(columns, axis=1)
-        if self.flow.t1 < self.flow.t0:
+        if moments[-1] < moments[0]:
             moments, slopes = moments[::-1], slopes[:, ::-1]
         along = np.ones_like(slopes)
         axes.streamplot(moments, heights, along, slopes, color=GREY, linewidth=0.8, density=1.1, arrowsize=0.8)

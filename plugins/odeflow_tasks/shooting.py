@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,11 +29,11 @@ class Shooting(of.Task):
         target: For each of the times what the state is to be: d numbers, null where an entry may be anything.
         times: The times of the targets, in order, after t0 or before it.
         gradient: How to differentiate; `Checkpointed()` by default.
+        flow: Options of the flow, of which t0 is the first time; the last is that of the last target.
         free: Which entries of the initial state may move, counted from 0; by default all.
         free_time: Whether the last time may move, to any on the same side of the one before it.
         freeze: Whether the parameters of the dynamics are held.
         weights: (d,), the weight of each entry in the loss; by default 1.
-        t0: First time.
         plane: The two entries of the state that pictures show, counted from 0; by default the first two, or of a state
             with one entry this over time.
 
@@ -54,15 +55,18 @@ class Shooting(of.Task):
         target: Sequence[Sequence[float | None]],
         times: Sequence[float],
         gradient: of.Gradient | None = None,
+        flow: of.FlowOptions = of.FlowOptions(),
         free: Sequence[int] | None = None,
         free_time: bool = False,
         freeze: bool = True,
         weights: Sequence[float] | None = None,
-        t0: float = 0.0,
         plane: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        size = dynamics.width
+        given = "the last time is that of the last target"
+        whole = "the initial state has every entry that the dynamics' width counts"
+        flow.refuse("Shooting", t1=given, steer=given, augment=whole, lift=whole)
+        size, t0 = dynamics.width, flow.t0
         free = list(range(size)) if free is None else list(free)
         _check_lengths(size, initial=initial, weights=weights, **{f"target[{k}]": row for k, row in enumerate(target)})
         _check_entries(size, free=free, plane=plane or ())
@@ -78,7 +82,7 @@ class Shooting(of.Task):
         wanted = torch.tensor([[math.nan if entry is None else float(entry) for entry in row] for row in target])
         if wanted.isnan().all():
             raise of.SettingError("Shooting: no entry of the target counts. Give at least one number that is not null")
-        self.flow = of.Flow(dynamics, solver, gradient, t0=t0, t1=times[-1])
+        self.flow = of.Flow(dynamics, solver, gradient, replace(flow, t1=times[-1]))
         self.register_buffer("initial", torch.tensor([float(entry) for entry in initial]), persistent=False)
         self.register_buffer("target", wanted.nan_to_num(), persistent=False)
         self.register_buffer("counts", ~wanted.isnan(), persistent=False)

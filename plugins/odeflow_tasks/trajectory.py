@@ -27,9 +27,10 @@ class Trajectory(of.Task):
     Source: multiple shooting: Bock (1983), "Recent advances in parameter identification techniques for O.D.E.".
 
     Args:
-        dynamics: The vector field; its width is d + augment.
+        dynamics: The vector field; its width is d and what the flow appends, which is not compared.
         solver: Integrates.
         gradient: How to differentiate; `Checkpointed()` by default.
+        flow: Options of the flow, whose times are those of the data.
         distance: "mae", the mean absolute error, or "mse", the mean square error.
         segment: Number of observations in a segment, of which the last is the first of the next segment; by default
             the whole trajectory is one.
@@ -38,8 +39,6 @@ class Trajectory(of.Task):
         continuity: Weight of the mean square distance between where a segment ends and where the next one begins, in
             the loss with learned states.
         extrapolate: A time up to which a test draws the forecast of its first trajectory.
-        augment: Zeros appended to the state, which the dynamics' width includes; they are not compared.
-        regularizers: Penalties on the flow, added to the training loss.
 
     Raises:
         SettingError: An option is out of range.
@@ -50,15 +49,15 @@ class Trajectory(of.Task):
         dynamics: of.Dynamics,
         solver: of.Solver,
         gradient: of.Gradient | None = None,
+        flow: of.FlowOptions = of.FlowOptions(),
         distance: Literal["mae", "mse"] = "mae",
         segment: int | None = None,
         initial: Literal["observed", "learned"] = "observed",
         continuity: float = 1.0,
         extrapolate: float | None = None,
-        augment: int = 0,
-        regularizers: list[of.Regularizer] | None = None,
     ) -> None:
         super().__init__()
+        flow.refuse("Trajectory", **dict.fromkeys(("t0", "t1", "steer"), "the times are those of the data"))
         if distance not in ("mae", "mse"):
             raise of.SettingError(f"Trajectory: distance must be 'mae' or 'mse'; got {distance!r}")
         if initial not in ("observed", "learned"):
@@ -68,7 +67,7 @@ class Trajectory(of.Task):
         if not continuity >= 0:
             raise of.SettingError(f"Trajectory: continuity must not be negative; got {continuity}")
         field = dynamics if segment is None else OwnClock(dynamics)
-        self.flow = of.Flow(field, solver, gradient, augment=augment, regularizers=regularizers or ())
+        self.flow = of.Flow(field, solver, gradient, flow)
         self.distance, self.segment, self.continuity, self.extrapolate = distance, segment, continuity, extrapolate
         self.learned = LearnedStates() if initial == "learned" else None
         self.tested: of.Trajectories | None = None

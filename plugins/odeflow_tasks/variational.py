@@ -9,6 +9,7 @@ from torch import Tensor
 import odeflow as of
 from odeflow_tasks import density_figures
 from odeflow_tasks.batch import floating, inputs
+from odeflow_tasks.density import SHAPE
 from odeflow_tasks.potential import POTENTIALS
 
 HOTTEST = 0.01
@@ -33,12 +34,11 @@ class Variational(of.Task):
         dynamics: The vector field of the continuous flow, if there is one.
         solver: Integrates; needed with dynamics.
         gradient: How to differentiate; `Checkpointed()` by default.
+        flow: Options of the continuous flow, which appends nothing to the state.
         target: "U1" (two arcs of a ring), "U2" (a wave), "U3" (a wave with a bump) or "U4" (a wave that forks).
         planar: Number of planar layers, `Planar`.
         anneal: Number of training steps in which β grows; 0: it is 1 from the beginning.
         divergence: How the divergence is computed; `Exact()` by default.
-        t1: Last time of the continuous flow.
-        regularizers: Penalties on the continuous flow, added to the training loss.
 
     Raises:
         SettingError: There is no such target, nothing that could be trained, or dynamics without a solver.
@@ -49,12 +49,11 @@ class Variational(of.Task):
         dynamics: of.Dynamics | None = None,
         solver: of.Solver | None = None,
         gradient: of.Gradient | None = None,
+        flow: of.FlowOptions = of.FlowOptions(),
         target: str = "U1",
         planar: int = 0,
         anneal: int = 0,
         divergence: of.Divergence | None = None,
-        t1: float = 1.0,
-        regularizers: list[of.Regularizer] | None = None,
     ) -> None:
         super().__init__()
         if target not in POTENTIALS:
@@ -67,7 +66,10 @@ class Variational(of.Task):
             raise of.SettingError(f"Variational needs a solver for {type(dynamics).__name__}; give model.solver")
         transforms: list[of.Flow | of.Bijection] = []
         if dynamics is not None and solver is not None:
-            transforms.append(of.Flow(dynamics, solver, gradient, t1=t1, regularizers=regularizers or ()))
+            flow.refuse("Variational", augment=SHAPE, lift=SHAPE)
+            transforms.append(of.Flow(dynamics, solver, gradient, flow))
+        else:
+            flow.refuse_all("Variational", "without dynamics there is no flow")
         self.cnf = of.CNF([*transforms, *(of.Planar(2) for _ in range(planar))], shape=(2,), divergence=divergence)
         self.target, self.anneal = POTENTIALS[target], anneal
 

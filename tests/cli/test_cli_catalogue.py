@@ -107,7 +107,7 @@ def test_a_package_that_fails_is_listed_with_its_reason(done, monkeypatch):
 def test_the_help_of_a_task_names_its_options(done):
     """`fit --model.help Classification` tells the options of the task."""
     out = done("fit --model.help Classification").out
-    assert all(f"--model.{option} " in out for option in ("dynamics", "solver", "gradient", "augment", "t1"))
+    assert all(f"--model.{option} " in out for option in ("dynamics", "solver", "gradient", "flow.augment", "flow.t1"))
 
 
 def test_printed_yaml_is_valid(done):

@@ -155,7 +155,10 @@ def test_a_task_built_in_python_reloads(done):
     """A task of nested plugins, trained by Lightning's own Trainer, gives the same outputs from its checkpoint alone."""
     pl.seed_everything(3, verbose=False)
     task = Trajectory(
-        MLP(3, hidden=(7, 5), activation="softplus"), Dopri5(1e-4), of.Adjoint(RK4(num_steps=2)), augment=1
+        MLP(3, hidden=(7, 5), activation="softplus"),
+        Dopri5(1e-4),
+        of.Adjoint(RK4(num_steps=2)),
+        flow=of.FlowOptions(augment=1),
     )
     run = trainer()
     run.fit(task, datamodule=Spiral(observations=30, batch_size=4, t1=2.0))

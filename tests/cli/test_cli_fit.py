@@ -167,11 +167,13 @@ def test_last_is_the_last_epoch_though_another_was_best(done, small):
 
 
 def test_regularizers_are_added_one_by_one(done, small):
-    """`--model.regularizers+=NAME` adds one, options after it are its own, and each penalty is logged."""
-    options = "--model.regularizers+=Kinetic --model.regularizers.weight 0.5 --model.regularizers+=Taylor"
-    done(f"fit {small} {options} --model.regularizers.weight 0.1 --model.regularizers.order 1")
+    """`--model.flow.regularizers+=NAME` adds one, options after it are its own, and each penalty is logged."""
+    options = (
+        "--model.flow.regularizers+=Kinetic --model.flow.regularizers.weight 0.5 --model.flow.regularizers+=Taylor"
+    )
+    done(f"fit {small} {options} --model.flow.regularizers.weight 0.1 --model.flow.regularizers.order 1")
     run = Path("runs/digits/ode_net/version_0")
-    stored = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["regularizers"]
+    stored = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["flow"]["regularizers"]
     assert [each["init_args"] for each in stored] == [{"weight": 0.5}, {"weight": 0.1, "order": 1}]
     with (run / "metrics.csv").open() as file:
         (row,) = [row for row in csv.DictReader(file) if row["train/kinetic"]]

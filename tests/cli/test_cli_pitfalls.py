@@ -23,8 +23,10 @@ PLAIN = {str, int, float, bool, type(None), list, dict, tuple, typing.Any}
 
 
 def parts(annotation: object) -> set[object]:
-    """The types that an annotation is made of."""
+    """The types that an annotation is made of, a group of options being made of those of its fields."""
     inner = typing.get_args(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, of.OptionGroup):
+        return set().union(*(parts(hint) for hint in typing.get_type_hints(annotation).values()))
     if typing.get_origin(annotation) is typing.Literal:
         return {type(value) for value in inner}
     return set().union(*(parts(part) for part in inner)) if inner else {annotation}
@@ -206,8 +208,10 @@ def test_sizes_follow_the_data_that_are_typed(done, brief):
 def test_interpolation_is_no_part_of_a_recipe(refused):
     """No recipe that is shipped uses ${…}, which would be resolved before what is typed; in a file it is refused."""
     assert not [name for name, file in recipes.available().items() if "${" in file.read_text()]
-    Path("link.yaml").write_text("model: {init_args: {augment: '${data.init_args.batch_size}'}}")
-    assert "augment: Expected a int. Got value: ${data.init_args.batch_size}" in refused("fit -c spiral -c link.yaml")
+    Path("link.yaml").write_text("model: {init_args: {continuity: '${data.init_args.batch_size}'}}")
+    assert "continuity: Expected a float. Got value: ${data.init_args.batch_size}" in refused(
+        "fit -c spiral -c link.yaml"
+    )
 
 
 @pytest.mark.parametrize(

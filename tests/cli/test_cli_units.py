@@ -14,7 +14,7 @@ from odeflow_data import MNIST, IrregularSeries, LynxHare, TabularNPY
 
 RUN = Path("runs/fit/version_0")
 DENSITY = "--model Density --model.dynamics PlanarCNF --model.dynamics.dim 2 --model.dynamics.units 4"
-SERIES = "--model LatentODE --model.dynamics MLP --model.dynamics.dim 3 --model.dynamics.hidden [4] --model.t1 1.0"
+SERIES = "--model LatentODE --model.dynamics MLP --model.dynamics.dim 3 --model.dynamics.hidden [4] --model.flow.t1 1.0"
 SOLVER = "--model.solver RK4 --model.solver.num_steps 2"
 QUIET = "--trainer.num_sanity_val_steps 0 --trainer.accelerator cpu"
 

@@ -231,7 +231,7 @@ def test_batch_norm_follows_its_data_in_training_alone() -> None:
 
 def test_training_draws_the_end_time_where_asked() -> None:
     """With `steer` the density differs from call to call in training, and does not in evaluation."""
-    model = of.CNF([of.Flow(MLP(2), RK4(num_steps=2), steer=0.5)], (2,))
+    model = of.CNF([of.Flow(MLP(2), RK4(num_steps=2), options=of.FlowOptions(steer=0.5))], (2,))
     x = torch.randn(3, 2)
     assert not torch.equal(model().log_prob(x), model().log_prob(x))
     model.eval()

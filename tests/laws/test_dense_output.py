@@ -129,12 +129,12 @@ def test_tuples() -> None:
 def test_flows_give_what_their_trajectories_show() -> None:
     """With a divergence, an augmented state or penalties in training, a flow's solution(t) is its trajectory."""
     q, y0 = torch.tensor([0.0, 0.4, 1.0]), torch.randn(5, 2)
-    flow = of.Flow(MLP(2), RK4(num_steps=5), regularizers=[of.Kinetic(0.1)])
+    flow = of.Flow(MLP(2), RK4(num_steps=5), options=of.FlowOptions(regularizers=[of.Kinetic(0.1)]))
     y, logdet = flow.trajectory(y0, q, divergence=of.Exact(), dense=True)(q)
     wanted = flow.trajectory(y0, q, divergence=of.Exact()).y
     assert torch.allclose(y, wanted[0], atol=1e-6)
     assert torch.allclose(logdet, wanted[1], atol=1e-6)
-    wide = of.Flow(MLP(4), RK4(num_steps=5), augment=2)
+    wide = of.Flow(MLP(4), RK4(num_steps=5), options=of.FlowOptions(augment=2))
     assert torch.allclose(wide.trajectory(y0, q, dense=True)(q), wide.trajectory(y0, q).y, atol=1e-6)
 
 

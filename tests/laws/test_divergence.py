@@ -200,7 +200,7 @@ def test_a_context_changes_the_field_and_gets_a_gradient() -> None:
         (lambda: of.Hutchinson(probes=0), of.SettingError, "Hutchinson: probes must be at least 1; got 0"),
         (lambda: of.HutchPlusPlus(0), of.SettingError, r"HutchPlusPlus: probes must be at least 1; got 0"),
         (
-            lambda: of.Flow(MLP(4), RK4(num_steps=1), augment=1).trajectory(
+            lambda: of.Flow(MLP(4), RK4(num_steps=1), options=of.FlowOptions(augment=1)).trajectory(
                 torch.zeros(2, 3), (0.0, 1.0), divergence=of.Exact()
             ),
             of.StateError,

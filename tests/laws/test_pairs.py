@@ -222,7 +222,10 @@ def test_nothing_outlives_a_solve(solver: of.Solver, gradient: of.Gradient) -> N
 def test_nothing_outlives_a_flow(gradient: of.Gradient) -> None:
     """So it is with flows that have penalties, and with densities, in both directions."""
     flow = of.Flow(
-        MLP(2), RK4(num_steps=2), gradient, regularizers=[of.Kinetic(0.1), of.JacobianNorm(0.1), of.Taylor(0.1)]
+        MLP(2),
+        RK4(num_steps=2),
+        gradient,
+        options=of.FlowOptions(regularizers=[of.Kinetic(0.1), of.JacobianNorm(0.1), of.Taylor(0.1)]),
     )
     flows: list[torch.nn.Module] = [flow]
     for divergence in (of.Exact(), of.Hutchinson(), of.HutchPlusPlus()):

@@ -299,7 +299,7 @@ def test_flows_with_penalties_and_densities(divergence: of.Divergence | None) ->
     found: list[Tensor] = []
     for by in (solver(1e-9), Dopri5(1e-10, 1e-10)):
         torch.manual_seed(1)
-        flow = of.Flow(field, by, regularizers=[of.Kinetic(0.1), of.JacobianNorm(0.1)])
+        flow = of.Flow(field, by, options=of.FlowOptions(regularizers=[of.Kinetic(0.1), of.JacobianNorm(0.1)]))
         y = flow.trajectory(
             torch.ones(6, 2, dtype=D) * context, [0.0, 0.4, 1.0], divergence=divergence, context=context
         ).y
@@ -316,10 +316,10 @@ def test_times_of_each_sample_through_a_flow() -> None:
     """`Flow.trajectory` takes (B, T), and Solution says at which times its rows are."""
     field = look_up("dynamics", "MLP")(3).double()
     t = own_times()
-    solution = of.Flow(field, solver(), augment=1).trajectory(states()[:, :2], t)
+    solution = of.Flow(field, solver(), options=of.FlowOptions(augment=1)).trajectory(states()[:, :2], t)
     assert solution.y.shape == (4, 5, 3)
     assert torch.equal(solution.t, t)
-    alone = of.Flow(field, Dopri5(1e-6, 1e-6), augment=1).trajectory(states()[2:3, :2], t[2]).y
+    alone = of.Flow(field, Dopri5(1e-6, 1e-6), options=of.FlowOptions(augment=1)).trajectory(states()[2:3, :2], t[2]).y
     assert torch.allclose(solution.y[:, 2:3], alone, rtol=0, atol=1e-12)
 
 

@@ -122,12 +122,12 @@ def test_tuples_and_flows() -> None:
     """Tuple states come back as tuples; a flow's solution(t) is its trajectory, with penalties and divergences too."""
     q, y0 = torch.tensor([0.0, 0.4, 1.0], dtype=D), states()
     torch.manual_seed(0)
-    flow = of.Flow(MLP(2).double(), LOOSE, regularizers=[of.Kinetic(0.1)])
+    flow = of.Flow(MLP(2).double(), LOOSE, options=of.FlowOptions(regularizers=[of.Kinetic(0.1)]))
     y, logdet = flow.trajectory(y0, q, divergence=of.Exact(), dense=True)(q)
     wanted = flow.trajectory(y0, q, divergence=of.Exact()).y
     assert torch.allclose(y, wanted[0], atol=1e-12)
     assert torch.allclose(logdet, wanted[1], atol=1e-12)
-    wide = of.Flow(MLP(4).double(), LOOSE, augment=2)
+    wide = of.Flow(MLP(4).double(), LOOSE, options=of.FlowOptions(augment=2))
     assert torch.allclose(wide.trajectory(y0, q, dense=True)(q), wide.trajectory(y0, q).y, atol=1e-12)
 
 

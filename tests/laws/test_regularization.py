@@ -29,7 +29,7 @@ class Law(nn.Module):
 
 
 def penalty(field: nn.Module, y0: Tensor, regularizer: of.Regularizer, **options: Any) -> float:
-    flow = of.Flow(field, FINE, of.Backprop(), regularizers=[regularizer], **options)
+    flow = of.Flow(field, FINE, of.Backprop(), of.FlowOptions(regularizers=[regularizer], **options))
     flow(y0)
     (value,) = flow.penalties.values()
     return value.item()
@@ -76,7 +76,7 @@ def _grads(gradient: of.Gradient) -> list[Tensor]:
     torch.manual_seed(0)
     field, y0 = MLP(3, hidden=(8,)).double(), torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     regularizers = [of.Kinetic(0.3), of.JacobianNorm(0.2), of.Taylor(0.1, 2)]
-    flow = of.Flow(field, Dopri5(rtol=1e-9, atol=1e-9), gradient, regularizers=regularizers)
+    flow = of.Flow(field, Dopri5(rtol=1e-9, atol=1e-9), gradient, options=of.FlowOptions(regularizers=regularizers))
     torch.manual_seed(1)
     loss = flow(y0).square().mean() + sum(flow.penalties.values())
     return list(torch.autograd.grad(loss, (y0, *field.parameters())))
@@ -95,7 +95,11 @@ def test_penalties_agree_with_finite_differences() -> None:
     """The gradient of the penalties to a weight is the quotient of differences, in float64."""
     torch.manual_seed(0)
     field, y0 = MLP(3, hidden=(8,)).double(), torch.randn(4, 3, dtype=torch.float64)
-    flow = of.Flow(field, RK4(num_steps=4), regularizers=[of.Kinetic(1.0), of.JacobianNorm(1.0), of.Taylor(1.0, 3)])
+    flow = of.Flow(
+        field,
+        RK4(num_steps=4),
+        options=of.FlowOptions(regularizers=[of.Kinetic(1.0), of.JacobianNorm(1.0), of.Taylor(1.0, 3)]),
+    )
     weight = next(field.parameters())
 
     def total() -> Tensor:
@@ -116,7 +120,7 @@ def test_only_training_is_regularised() -> None:
     """In evaluation there are no penalties, and the states are those of the flow without regularisers."""
     torch.manual_seed(0)
     field, y0 = MLP(3), torch.randn(4, 3)
-    flow = of.Flow(field, RK4(num_steps=4), regularizers=[of.Kinetic(1.0)])
+    flow = of.Flow(field, RK4(num_steps=4), options=of.FlowOptions(regularizers=[of.Kinetic(1.0)]))
     trained = flow(y0)
     assert list(flow.penalties) == ["kinetic"]
     flow.eval()
@@ -127,7 +131,9 @@ def test_only_training_is_regularised() -> None:
 def test_steer_moves_the_end_of_training_alone() -> None:
     """With dy/dt = 1 the last state is the last time: uniform in (t1 − b, t1 + b) in training, t1 in evaluation."""
     torch.manual_seed(0)
-    flow = of.Flow(Law(lambda t, y: torch.ones_like(y)), RK4(num_steps=1), of.Backprop(), t1=2.0, steer=0.5)
+    flow = of.Flow(
+        Law(lambda t, y: torch.ones_like(y)), RK4(num_steps=1), of.Backprop(), options=of.FlowOptions(t1=2.0, steer=0.5)
+    )
     y0 = torch.zeros(1, 1)
     ends = torch.tensor([flow(y0).item() for _ in range(400)])
     assert 1.5 <= ends.min() < 1.52
@@ -143,14 +149,17 @@ def test_steer_moves_the_end_of_training_alone() -> None:
         (lambda: of.Kinetic(-1.0), of.SettingError, r"Kinetic: weight must not be negative; got -1"),
         (lambda: of.Taylor(1.0, 0), of.SettingError, r"Taylor: order must be at least 1; got 0"),
         (
-            lambda: of.Flow(MLP(2), RK4(num_steps=1), steer=1.0),
+            lambda: of.Flow(MLP(2), RK4(num_steps=1), options=of.FlowOptions(steer=1.0)),
             of.SettingError,
             r"steer must lie between 0 and the flow's duration 1; got 1",
         ),
         (
-            lambda: of.Flow(Law(lambda t, y: y), RK4(num_steps=1), of.Backprop(), regularizers=[of.Kinetic(1.0)])(
-                (torch.zeros(2, 1), torch.zeros(2, 1))
-            ),
+            lambda: of.Flow(
+                Law(lambda t, y: y),
+                RK4(num_steps=1),
+                of.Backprop(),
+                options=of.FlowOptions(regularizers=[of.Kinetic(1.0)]),
+            )((torch.zeros(2, 1), torch.zeros(2, 1))),
             of.StateError,
             r"regularizers need a state of shape \(B, d, …\); got a tuple",
         ),

@@ -35,7 +35,7 @@ def stacked(solver: of.Solver | None = None, **options: Any) -> Density:
     """Three flows with batch norms that have seen data, in evaluation mode."""
     torch.manual_seed(0)
     options = {"num_flows": 3, "batch_norm": True, **options}
-    task = Density(MLP(2, hidden=(16,)), solver or Dopri5(1e-8, 1e-8), t1=0.5, **options).double()
+    task = Density(MLP(2, hidden=(16,)), solver or Dopri5(1e-8, 1e-8), flow=of.FlowOptions(t1=0.5), **options).double()
     with torch.no_grad():
         for flow in (part for part in task.cnf.transforms if isinstance(part, of.Flow)):
             flow.dynamics.layers[-1].weight *= 3
@@ -130,7 +130,11 @@ def test_inference_mode_changes_nothing() -> None:
 def test_penalties_and_losses_are_logged(tmp_path: Any) -> None:
     """Training logs the loss in nats apart from the penalties, whose sum is minimised; a test finds what it should."""
     torch.manual_seed(0)
-    task = Density(PlanarCNF(2, 4), RK4(num_steps=2), regularizers=[of.Kinetic(0.1), of.JacobianNorm(0.1)], steer=0.3)
+    task = Density(
+        PlanarCNF(2, 4),
+        RK4(num_steps=2),
+        flow=of.FlowOptions(regularizers=[of.Kinetic(0.1), of.JacobianNorm(0.1)], steer=0.3),
+    )
     loader = DataLoader(TensorDataset(torch.randn(40, 2)), batch_size=20)
     options = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     trainer = Trainer(max_epochs=2, logger=False, accelerator="cpu", default_root_dir=tmp_path, **options)

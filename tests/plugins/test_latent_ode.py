@@ -44,7 +44,7 @@ def quiet(task: SeriesTask) -> dict[str, object]:
 
 
 def latent_rnn(**options: object) -> LatentODE:
-    return LatentODE(MLP(4, [8]), Dopri5(), **{"dim": 2, "t1": 3.0, **options})
+    return LatentODE(MLP(4, [8]), Dopri5(), **{"dim": 2, "flow": of.FlowOptions(t1=3.0), **options})
 
 
 def latent_ode_rnn(**options: object) -> LatentODE:
@@ -169,7 +169,7 @@ def test_the_divergence_comes_in_by_its_rate() -> None:
 def test_the_likelihood_of_times_is_a_poisson_process() -> None:
     """Of a constant rate λ: N log λ − λ (last time − t₀), for each feature."""
     batch = series()
-    task = latent_rnn(intensity_weight=2.0, t0=0.0)
+    task = latent_rnn(intensity_weight=2.0, flow=of.FlowOptions(t0=0.0))
     with torch.no_grad():
         task.intensity.weight.zero_()
         task.intensity.bias.copy_(torch.tensor([0.5, -0.2]))
@@ -345,7 +345,7 @@ def test_gaps_are_of_each_samples_own_length() -> None:
 def test_paths_are_those_of_each_sample_alone(t0: float) -> None:
     """One solve for all times gives each sample its states at its own times, before and after t₀, in any order."""
     field = Linear(3, bias=False).double()
-    flow = of.Flow(field, Dopri5(1e-10, 1e-10), t0=t0, t1=t0 + 1)
+    flow = of.Flow(field, Dopri5(1e-10, 1e-10), options=of.FlowOptions(t0=t0, t1=t0 + 1))
     z0, t = torch.randn(5, 3).double(), 2 * torch.rand(5, 7).double() - 0.5
     wanted = torch.matrix_exp(field.layer.weight * (t - t0)[..., None, None]) @ z0[:, None, :, None]
     torch.testing.assert_close(at_own_times(flow, z0, t, 100), wanted[..., 0], rtol=1e-6, atol=1e-8)
@@ -355,7 +355,7 @@ def test_many_times_are_read_from_a_common_grid() -> None:
     """Beyond `most` times the states are interpolated, with an error that falls as the sixth power of the distance."""
     torch.manual_seed(0)
     field = MLP(3, [16], time="concat").double()
-    flow = of.Flow(field, Dopri5(1e-12, 1e-12), t0=0.4)
+    flow = of.Flow(field, Dopri5(1e-12, 1e-12), options=of.FlowOptions(t0=0.4))
     z0, t = torch.randn(20, 3).double(), 8 * torch.rand(20, 30).double() - 2
     exact = at_own_times(flow, z0, t, 1000)
     errors = [float((at_own_times(flow, z0, t, most) - exact).abs().max().detach()) for most in (32, 63)]
@@ -366,7 +366,7 @@ def test_many_times_are_read_from_a_common_grid() -> None:
 
 def test_penalties_are_of_the_whole_path() -> None:
     """A regulariser's penalty is that of the solve backwards and of the one forwards."""
-    flow = of.Flow(Linear(2), RK4(num_steps=4), regularizers=[of.Kinetic(0.5)])
+    flow = of.Flow(Linear(2), RK4(num_steps=4), options=of.FlowOptions(regularizers=[of.Kinetic(0.5)]))
     with torch.no_grad():
         flow.dynamics.layer.weight.zero_()
         flow.dynamics.layer.bias.copy_(torch.tensor([1.0, 3.0]))
@@ -377,7 +377,7 @@ def test_penalties_are_of_the_whole_path() -> None:
 
 def test_a_path_is_undone_backwards() -> None:
     """Of an autonomous field the state one unit before t₀ leads back to that at t₀, and predictions agree at t₀."""
-    task = LatentODE(MLP(4, [8], time="none"), Dopri5(1e-9, 1e-9), dim=2, t1=3.0).double()
+    task = LatentODE(MLP(4, [8], time="none"), Dopri5(1e-9, 1e-9), dim=2, flow=of.FlowOptions(t1=3.0)).double()
     z0 = torch.randn(3, 4).double()
     before = task.path(z0, torch.tensor([-1.0]).double())[:, 0]
     torch.testing.assert_close(task.path(before, torch.tensor([1.0]).double())[:, 0], z0, rtol=1e-6, atol=1e-7)
@@ -391,7 +391,7 @@ def test_a_path_is_undone_backwards() -> None:
 
 def test_samples_of_the_prior_are_paths_of_normal_states() -> None:
     """At t₀ they are decoded standard normal states; `sample` gives series from t₀ to t₁."""
-    task = LatentODE(Linear(2), Dopri5(), dim=2, hidden=(), t0=1.0, t1=3.0)
+    task = LatentODE(Linear(2), Dopri5(), dim=2, hidden=(), flow=of.FlowOptions(t0=1.0, t1=3.0))
     drawn = task.sample(4000)
     assert {name: tuple(values.shape) for name, values in drawn.items()} == {"x": (4000, 100, 2), "t": (4000, 100)}
     assert drawn["t"][0, [0, -1]].tolist() == [1.0, 3.0]
@@ -585,7 +585,7 @@ def test_extrapolations_are_drawn_on_both_sides() -> None:
         (lambda: rnn(noise_std=0.0), "noise_std must be positive; got 0.0"),
         (lambda: ode_rnn(class_weight=-1.0), "class_weight must not be negative; got -1.0"),
         (lambda: ode_rnn(class_weight=1.0), "a classifier needs num_classes, at least 2; got None"),
-        (lambda: latent_rnn(t1=0.0), "a flow needs two different times"),
+        (lambda: latent_rnn(flow=of.FlowOptions(t1=0.0)), "a flow needs two different times"),
     ],
 )
 def test_senseless_settings_are_refused(make: Callable[[], SeriesTask], message: str) -> None:

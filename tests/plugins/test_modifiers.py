@@ -97,7 +97,7 @@ def test_samples_may_have_times_of_their_own(name: str) -> None:
 def gradients(field: of.Dynamics, solver: of.Solver, gradient: of.Gradient) -> list[Tensor | None]:
     """∂L/∂y₀ and ∂L/∂θ through a flow."""
     y0 = states().requires_grad_()
-    end = of.Flow(field, solver, gradient, t0=-0.1, t1=1.2)(y0)
+    end = of.Flow(field, solver, gradient, options=of.FlowOptions(t0=-0.1, t1=1.2))(y0)
     return list(torch.autograd.grad(end.sin().sum(), [y0, *field.parameters()], allow_unused=True))
 
 
@@ -227,7 +227,9 @@ class TestPiecewise:
         y = y0 = torch.randn(7, 2)
         for block in (field.dynamics, *field.others):
             y = y + (t1 - t0) / count * block(ZERO, y)
-        assert torch.allclose(of.Flow(field, Euler(num_steps=count), t0=t0, t1=t1)(y0), y, rtol=0, atol=1e-6)
+        assert torch.allclose(
+            of.Flow(field, Euler(num_steps=count), options=of.FlowOptions(t0=t0, t1=t1))(y0), y, rtol=0, atol=1e-6
+        )
 
     def test_against_the_pieces_order(self) -> None:
         """From the last time to the first, Euler's steps begin at the other ends: L − 1, L − 1, L − 2, …, 1."""
@@ -235,7 +237,9 @@ class TestPiecewise:
         y = y0 = torch.randn(7, 2)
         for number in (5, 5, 4, 3, 2, 1):
             y = y - 1 / 6 * field.others[number - 1](ZERO, y)
-        assert torch.allclose(of.Flow(field, Euler(num_steps=6), t0=1, t1=0)(y0), y, rtol=0, atol=1e-6)
+        assert torch.allclose(
+            of.Flow(field, Euler(num_steps=6), options=of.FlowOptions(t0=1, t1=0))(y0), y, rtol=0, atol=1e-6
+        )
 
     def test_pieces_are_initialised_independently(self) -> None:
         """No two pieces have a weight in common, whatever they are made of, and each sees the time itself."""
@@ -368,7 +372,9 @@ class TestControlled:
 
     def test_with_augmentation(self) -> None:
         """Zeros that a flow appends are part of the state, and of the input."""
-        assert of.Flow(Controlled(mlp(6)), RK4(num_steps=2), augment=1)(torch.randn(5, 2)).shape == (5, 3)
+        assert of.Flow(Controlled(mlp(6)), RK4(num_steps=2), options=of.FlowOptions(augment=1))(
+            torch.randn(5, 2)
+        ).shape == (5, 3)
 
 
 class TestNormed:

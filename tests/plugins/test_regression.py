@@ -46,7 +46,7 @@ def panels(figure: Figure) -> list[Axes]:
 
 def test_without_a_head_the_first_features_are_compared() -> None:
     """The loss is the mean square error of the first k features of φ(x), in every stage; the others do not count."""
-    task = drift(1.0, -2.0, 5.0, num_outputs=2, augment=1, t1=0.5)
+    task = drift(1.0, -2.0, 5.0, num_outputs=2, flow=of.FlowOptions(augment=1, t1=0.5))
     x, targets = torch.randn(6, 2), torch.randn(6, 2)
     wanted = (x + torch.tensor([0.5, -1.0]) - targets).square().mean()
     for stage in ("train", "val", "test"):
@@ -57,7 +57,7 @@ def test_without_a_head_the_first_features_are_compared() -> None:
 
 def test_a_linear_head_sees_all_features() -> None:
     """With a head the prediction is W φ(x) + b, the appended features among φ(x)."""
-    task = drift(1.0, -2.0, 5.0, num_outputs=4, head="linear", augment=1)
+    task = drift(1.0, -2.0, 5.0, num_outputs=4, head="linear", flow=of.FlowOptions(augment=1))
     x, targets = torch.randn(6, 2), torch.randn(6, 4)
     end = torch.cat([x, torch.zeros(6, 1)], dim=1) + torch.tensor([1.0, -2.0, 5.0])
     prediction = end @ task.head.weight.T + task.head.bias
@@ -83,7 +83,10 @@ def test_predictions_need_no_targets() -> None:
 def test_the_flow_gets_its_options() -> None:
     """Learned lift, regularisers and STEER act in training."""
     task = Regression(
-        MLP(3), RK4(num_steps=2), of.Backprop(), augment=2, lift="learned", regularizers=[of.Kinetic(0.1)], steer=0.3
+        MLP(3),
+        RK4(num_steps=2),
+        of.Backprop(),
+        flow=of.FlowOptions(augment=2, lift="learned", regularizers=[of.Kinetic(0.1)], steer=0.3),
     )
     x, targets = torch.randn(5, 1), torch.randn(5, 1)
     torch.manual_seed(0)
@@ -118,7 +121,7 @@ def test_on_a_line_trajectories_are_drawn_over_time(dynamics: of.Dynamics, head:
 
 def test_time_may_run_backwards_in_a_picture() -> None:
     """Where t1 < 0 the curves begin at the right, on the field's slopes."""
-    (axes,) = panels(drawn(drift(2.0, t1=-1.0), torch.zeros(1, 1), torch.zeros(1, 1)))
+    (axes,) = panels(drawn(drift(2.0, flow=of.FlowOptions(t1=-1.0)), torch.zeros(1, 1), torch.zeros(1, 1)))
     assert axes.get_xlim() == (-1, 0)
     t, y = axes.lines[0].get_data()
     assert (t[0], t[-1]) == (0, -1)
@@ -134,7 +137,7 @@ def test_the_field_in_a_picture_has_the_dynamics_slopes() -> None:
         def forward(self, t: Tensor, y: Tensor) -> Tensor:
             return torch.stack([2 * y[:, 1], torch.ones_like(t).expand(len(y))], dim=1)
 
-    task = Regression(Shear(), RK4(num_steps=10), augment=1)
+    task = Regression(Shear(), RK4(num_steps=10), flow=of.FlowOptions(augment=1))
     axes, _ = panels(drawn(task, torch.tensor([[-1.0], [1.0]]), torch.zeros(2, 1)))
     lines = axes.collections[0].get_segments()
     starts, ends = (torch.tensor([line[at].tolist() for line in lines]) for at in (0, -1))
@@ -149,7 +152,7 @@ def test_the_field_in_a_picture_has_the_dynamics_slopes() -> None:
 )
 def test_an_augmented_line_is_drawn_in_the_plane_too(augment: int, xlabel: str, ylabel: str) -> None:
     """The second panel has the trajectories of both features, or of the first two components, with start and end."""
-    task = Regression(MLP(1 + augment), RK4(num_steps=4), augment=augment)
+    task = Regression(MLP(1 + augment), RK4(num_steps=4), flow=of.FlowOptions(augment=augment))
     x = torch.linspace(-1, 1, 5)[:, None]
     first, second = panels(drawn(task, x, -x))
     assert first.get_legend().get_texts()[1].get_text() == "field, other features at their mean"
@@ -164,7 +167,7 @@ def test_an_augmented_line_is_drawn_in_the_plane_too(augment: int, xlabel: str, 
 )
 def test_points_are_drawn_before_and_after(dim: int, augment: int, zlabel: str | None) -> None:
     """In the plane: the input and the flow's end; of wider states a view in space, of features or components."""
-    task = Regression(MLP(dim + augment), RK4(num_steps=4), augment=augment, num_outputs=2)
+    task = Regression(MLP(dim + augment), RK4(num_steps=4), flow=of.FlowOptions(augment=augment), num_outputs=2)
     x, targets = torch.randn(20, dim), torch.randn(20, 2)
     before, after, *space = panels(drawn(task, x, targets))
     assert [before.get_title(), after.get_title()] == ["input", "end of the flow"]
@@ -189,7 +192,7 @@ def test_components_are_those_of_the_largest_variance() -> None:
 @pytest.mark.parametrize("dim", [1, 2])
 def test_one_sample_can_be_drawn(dim: int) -> None:
     """A batch of one sample has its picture too, with all its panels."""
-    task = Regression(MLP(5), RK4(num_steps=1), augment=5 - dim)
+    task = Regression(MLP(5), RK4(num_steps=1), flow=of.FlowOptions(augment=5 - dim))
     assert len(panels(drawn(task, torch.ones(1, dim), torch.ones(1, 1)))) == (2 if dim == 1 else 3)
 
 
@@ -202,10 +205,16 @@ def test_one_sample_can_be_drawn(dim: int) -> None:
             "the dynamics' width 2 has no num_outputs=3 features to compare; widen",
         ),
         (lambda: drift(1.0, num_outputs=0), "num_outputs must be at least 1; got 0"),
-        (lambda: drift(1.0, 2.0, augment=2), "augment=2 leaves nothing of the dynamics' width 2"),
-        (lambda: drift(1.0, 2.0, augment=-1), "augment must be a whole number, and not negative; got -1"),
-        (lambda: drift(1.0, t1=0.0), "a flow needs two different times"),
-        (lambda: drift(1.0, 2.0, augment=1, lift="high"), "lift must be 'zero' or 'learned'; got 'high'"),
+        (lambda: drift(1.0, 2.0, flow=of.FlowOptions(augment=2)), "augment=2 leaves nothing of the dynamics' width 2"),
+        (
+            lambda: drift(1.0, 2.0, flow=of.FlowOptions(augment=-1)),
+            "augment must be a whole number, and not negative; got -1",
+        ),
+        (lambda: drift(1.0, flow=of.FlowOptions(t1=0.0)), "a flow needs two different times"),
+        (
+            lambda: drift(1.0, 2.0, flow=of.FlowOptions(augment=1, lift="high")),
+            "lift must be 'zero' or 'learned'; got 'high'",
+        ),
     ],
 )
 def test_senseless_settings_are_refused(make: Callable[[], Regression], message: str) -> None:

@@ -19,7 +19,7 @@ def test_the_published_ode_net_has_its_size() -> None:
 
 def test_flat_stem_and_augmentation() -> None:
     """Vectors go through a linear stem; augmented dimensions belong to the dynamics' width."""
-    task = Classification(MLP(12), RK4(num_steps=1), num_classes=3, dim=64, stem="flat", augment=4)
+    task = Classification(MLP(12), RK4(num_steps=1), num_classes=3, dim=64, stem="flat", flow=of.FlowOptions(augment=4))
     assert task.stem(torch.randn(2, 1, 8, 8)).shape == (2, 8)
     assert task(torch.randn(2, 1, 8, 8)).shape == (2, 3)
 
@@ -73,7 +73,7 @@ def test_loss_of_a_trajectory_is_the_mean_distance() -> None:
 
 def test_a_trajectory_draws_its_phase_portrait() -> None:
     """The picture has truth and prediction over time and in phase space, and the learned field."""
-    task = Trajectory(MLP(3), RK4(num_steps=5), augment=1)
+    task = Trajectory(MLP(3), RK4(num_steps=5), flow=of.FlowOptions(augment=1))
     batch = of.Trajectories(torch.linspace(0, 1, 20), torch.randn(20, 1, 2).cumsum(0))
     with torch.no_grad():
         figure = task.figures(batch)["phase_portrait"]
@@ -91,7 +91,7 @@ def test_a_trajectory_draws_its_phase_portrait() -> None:
         ),
         (lambda: Classification(MLP(8), RK4(num_steps=1), stem="flat"), "the flat stem needs dim"),
         (
-            lambda: Classification(MLP(8), RK4(num_steps=1), augment=8),
+            lambda: Classification(MLP(8), RK4(num_steps=1), flow=of.FlowOptions(augment=8)),
             "augment=8 leaves nothing of the dynamics' width 8",
         ),
         (lambda: Classification(), "needs dynamics, or without a flow the width between stem and head"),

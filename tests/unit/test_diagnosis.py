@@ -62,7 +62,7 @@ OTHERS = [Dopri5(1e-3, 1e-3, per_sample=True), Dopri8(1e-6, 1e-6), TorchDiffEq("
 def test_the_error_is_the_true_one(solver: of.Solver) -> None:
     """The error that is reported of any solver is that against the known solution, within a factor of 3."""
     problem = PARTICLE if isinstance(solver, of.Symplectic) else SPIRAL
-    flow = of.Flow(problem.field, solver, t0=problem.t0, t1=problem.t1)
+    flow = of.Flow(problem.field, solver, options=of.FlowOptions(t0=problem.t0, t1=problem.t1))
     y0, truth = problem.solution(problem.t0), problem.solution(problem.t1)
     with torch.no_grad():
         error = float((flow(y0) - truth).norm() / truth.norm())
@@ -73,18 +73,18 @@ def test_the_error_is_the_true_one(solver: of.Solver) -> None:
 def test_what_cannot_be_solved_is_reported() -> None:
     """Tolerances at which the solve fails, and a way back that does, are lines of the report and end nothing."""
     solver = CashKarp45(1e-2, 1e-2, max_steps=40)
-    flow = of.Flow(SPIRAL.field, solver, t0=SPIRAL.t0, t1=SPIRAL.t1)
+    flow = of.Flow(SPIRAL.field, solver, options=of.FlowOptions(t0=SPIRAL.t0, t1=SPIRAL.t1))
     found = of.diagnose(flow, SPIRAL.solution(SPIRAL.t0))
     assert found.errors[1e-9] == (math.inf, 0)
     assert "rtol 1e-09: the solve fails" in str(found)
-    steep = of.Flow(SPIRAL.field, Euler(num_steps=16), t0=SPIRAL.t0, t1=SPIRAL.t1)
+    steep = of.Flow(SPIRAL.field, Euler(num_steps=16), options=of.FlowOptions(t0=SPIRAL.t0, t1=SPIRAL.t1))
     assert of.diagnose(steep, SPIRAL.solution(SPIRAL.t0)).reconstruction == math.inf
 
 
 def test_enough_is_the_loosest_tolerance_that_keeps_the_error() -> None:
     """Solving at it, the error is below what is wanted; a tenfold looser tolerance was not enough."""
     torch.manual_seed(0)
-    flow = of.Flow(MLP(2).double(), Dopri5(1e-2, 1e-2), t1=5.0)
+    flow = of.Flow(MLP(2).double(), Dopri5(1e-2, 1e-2), options=of.FlowOptions(t1=5.0))
     found = of.diagnose(flow, torch.randn(8, 2, dtype=torch.float64), wanted=1e-6)
     assert found.enough is not None
     errors = {rtol: error for rtol, (error, _) in found.errors.items()}

@@ -19,7 +19,7 @@ def decay(t: Tensor, y: Tensor) -> Tensor:
 
 def test_flow_is_the_end_of_its_trajectory() -> None:
     """Forward gives the last row of trajectory, and keeps the statistics of the last solve."""
-    flow = of.Flow(MLP(2), RK4(num_steps=4), t0=0.5, t1=2.0)
+    flow = of.Flow(MLP(2), RK4(num_steps=4), options=of.FlowOptions(t0=0.5, t1=2.0))
     y0 = torch.randn(3, 2)
     assert flow.stats is None
     assert torch.equal(flow(y0), flow.trajectory(y0, (0.5, 2.0)).y[-1])
@@ -34,14 +34,16 @@ def test_flow_of_a_tuple() -> None:
         def forward(self, t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             return y[1], -y[0]
 
-    first, second = of.Flow(Swap(), Dopri5(1e-6, 1e-6), t1=math.pi)((torch.ones(2, 1), torch.zeros(2, 1)))
+    first, second = of.Flow(Swap(), Dopri5(1e-6, 1e-6), options=of.FlowOptions(t1=math.pi))(
+        (torch.ones(2, 1), torch.zeros(2, 1))
+    )
     assert torch.allclose(first, -torch.ones(2, 1), atol=1e-5)
     assert torch.allclose(second, torch.zeros(2, 1), atol=1e-5)
 
 
 def test_augment_appends_zeros_that_the_field_may_use() -> None:
     """The state is widened along dimension 1, for vectors and images alike."""
-    flow = of.Flow(MLP(5), RK4(num_steps=1), augment=3)
+    flow = of.Flow(MLP(5), RK4(num_steps=1), options=of.FlowOptions(augment=3))
     end = flow(torch.randn(4, 2))
     assert end.shape == (4, 5)
     y = flow.trajectory(torch.randn(4, 2), [0.0, 1.0]).y
@@ -55,7 +57,7 @@ def test_warm_start_saves_evaluations_at_the_same_accuracy() -> None:
     torch.manual_seed(0)
     field, y0 = MLP(4), torch.randn(16, 4)
     cold = of.Flow(field, Dopri5(1e-6, 1e-6))
-    warm = of.Flow(field, Dopri5(1e-6, 1e-6), warm_start=True)
+    warm = of.Flow(field, Dopri5(1e-6, 1e-6), options=of.FlowOptions(warm_start=True))
     exact = of.Flow(field.double(), RK4(num_steps=200))(y0.double())
     field.float()
     cold(y0), warm(y0)
@@ -146,8 +148,14 @@ def test_wrong_states_are_refused() -> None:
         (lambda: Dopri5(max_steps=0), "max_steps must be positive"),
         (lambda: Dopri5(min_step=2, max_step=1), "min_step must lie between 0 and max_step; got 2"),
         (lambda: TorchDiffEq("dopri6"), "torchdiffeq has no method 'dopri6'; it has euler, midpoint"),
-        (lambda: of.Flow(MLP(1), RK4(num_steps=1), t0=1.0, t1=1.0), "two different times; t0 and t1 are both 1.0"),
-        (lambda: of.Flow(MLP(1), RK4(num_steps=1), augment=-1), "augment must be a whole number, and not negative"),
+        (
+            lambda: of.Flow(MLP(1), RK4(num_steps=1), options=of.FlowOptions(t0=1.0, t1=1.0)),
+            "two different times; t0 and t1 are both 1.0",
+        ),
+        (
+            lambda: of.Flow(MLP(1), RK4(num_steps=1), options=of.FlowOptions(augment=-1)),
+            "augment must be a whole number, and not negative",
+        ),
         (
             lambda: of.Flow(decay, Dopri5()),
             r"dynamics wants a value of class Module, such as MLP\(dim=2\); .* got <function decay",
@@ -158,7 +166,7 @@ def test_wrong_states_are_refused() -> None:
         ),
         (lambda: of.Flow(MLP(1), Dopri5(), "adjoint"), "gradient wants a value of class Gradient, .* got 'adjoint'"),
         (
-            lambda: of.Flow(MLP(1), Dopri5(), regularizers=["kinetic"]),
+            lambda: of.Flow(MLP(1), Dopri5(), options=of.FlowOptions(regularizers=["kinetic"])),
             "regularizer wants a value of class Regularizer, such as Kin",
         ),
         (lambda: of.CNF([MLP(2)], shape=[2]), "each a Flow or Bijection; got MLP"),
@@ -202,7 +210,7 @@ def test_params_are_several_tensors() -> None:
 
 def test_a_flow_can_be_copied_after_training() -> None:
     """A copy of a flow whose penalties have a graph, as averages of weights make it, has none and works."""
-    flow = of.Flow(MLP(2), RK4(num_steps=2), regularizers=of.Kinetic(0.1))
+    flow = of.Flow(MLP(2), RK4(num_steps=2), options=of.FlowOptions(regularizers=[of.Kinetic(0.1)]))
     y0 = torch.randn(3, 2)
     flow(y0).sum().backward()
     assert flow.penalties

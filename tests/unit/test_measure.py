@@ -60,7 +60,7 @@ def test_efforts_are_the_sums_over_all_solves(net: nn.Module) -> None:
 
 def test_a_flow_of_tuples_is_measured(coupled: nn.Module) -> None:
     """A state that is a tuple is recorded, measured and shown by its first tensor."""
-    flow = of.Flow(coupled, Dopri5(), t1=0.5)
+    flow = of.Flow(coupled, Dopri5(), options=of.FlowOptions(t1=0.5))
     (solve,) = record(
         flow, lambda: sum(leaf.sum() for leaf in flow((torch.ones(2, 3).double(), torch.ones(2).double())))
     )

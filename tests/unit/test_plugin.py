@@ -162,7 +162,7 @@ SENSELESS: list[tuple[Callable[[], object], str]] = [
             partial(Classification, ConvNet(4), RK4(num_steps=1), **{name: -1}),
             f"Classification: {name} must be at least",
         )
-        for name in ("num_classes", "channels", "dim", "downsample", "augment")
+        for name in ("num_classes", "channels", "dim", "downsample")
     ),
     (lambda: RNN(dim=2, width=0), "RNN: width must be at least 1; got 0"),
     (lambda: RNN(dim=2, hidden=[0]), "RNN: hidden must be at least 1"),

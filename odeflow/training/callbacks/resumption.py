@@ -139,7 +139,7 @@ def _set_group(group: dict[str, Any], now: dict[str, Any], then: dict[str, Any],
 def _warm(module: nn.Module) -> dict[str, Flow]:
     """The flows whose solves begin as the last one suggests, by name."""
     flows = ((name, each) for name, each in module.named_modules() if isinstance(each, Flow))
-    return {name: flow for name, flow in flows if flow.warm_start}
+    return {name: flow for name, flow in flows if flow.options.warm_start}
 
 
 def _begin_next_epoch(loop: dict[str, Any]) -> None:
