@@ -1,18 +1,16 @@
 """StandardNormal: the noise that a flow makes its samples of."""
 
-from functools import partial
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.epochs import Epochs
-from odeflow_data.table import Table
+from odeflow_data.drawn import Drawn
 
 
-class StandardNormal(Table):
+class StandardNormal(Drawn):
     """Vectors of independent standard normal numbers, for tasks whose data are what the flow makes of them.
 
     A batch is a tensor z of shape (B, dim). Each epoch draws new vectors; which, the seed settles, apart from the
@@ -39,27 +37,11 @@ class StandardNormal(Table):
         test_size: int = 50_000,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        of.check_least(self, 1, dim=dim, batch_size=batch_size, samples=samples, val_size=val_size, test_size=test_size)
-        of.check_least(self, 0, seed=seed)
-        self.dim, self.batch_size, self.val_size, self.test_size, self.seed = dim, batch_size, val_size, test_size, seed
-        self.train = Epochs(partial(self._draw, samples), samples, batch_size)
+        super().__init__(batch_size, samples, val_size, test_size, seed)
+        of.check_least(self, 1, dim=dim)
+        self.dim = dim
 
-    def _draw(self, count: int, *part: int) -> Tensor:
-        """Vectors (count, dim); `part` says of what: 0 and the epoch, 1 for validation, 2 for the test."""
-        random = np.random.default_rng([self.seed, *part])
+    def draw(self, count: int, seed: Sequence[int]) -> Tensor:
+        """Vectors (count, dim)."""
+        random = np.random.default_rng(seed)
         return torch.from_numpy(random.standard_normal((count, self.dim), dtype=np.float32))
-
-    def setup(self, stage: str) -> None:
-        self.val, self.test = self._draw(self.val_size, 1), self._draw(self.test_size, 2)
-
-    def train_dataloader(self) -> DataLoader[Tensor]:
-        return DataLoader(self.train, batch_size=None)
-
-    def state_dict(self) -> dict[str, int]:
-        """The number of the epoch, so that a resumed run goes on with new noise."""
-        return {"epoch": self.train.epoch}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Makes the next epoch the one after the stored one."""
-        self.train.epoch = state_dict["epoch"]

@@ -1,20 +1,18 @@
 """ToyDensity: two-dimensional densities without end, whose exact values and entropies are known."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.epochs import Epochs
+from odeflow_data.drawn import Drawn
 from odeflow_data.planar_density import DENSITIES
-from odeflow_data.table import Table
 
 
-class ToyDensity(Table):
+class ToyDensity(Drawn):
     """Points of the plane drawn from a density that is known: a test of density estimation against the truth.
 
     A batch is a tensor x of shape (B, 2). Each epoch draws new points; which, the seed settles, apart from the global
@@ -50,37 +48,18 @@ class ToyDensity(Table):
         test_size: int = 10_000,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, samples, val_size, test_size, seed)
         if name not in DENSITIES:
             near = get_close_matches(name, DENSITIES, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise of.SettingError(f"ToyDensity: no density {name!r}.{hint} There are: {', '.join(DENSITIES)}")
-        of.check_least(self, 1, batch_size=batch_size, samples=samples, val_size=val_size, test_size=test_size)
-        of.check_least(self, 0, seed=seed)
-        self.dim = 2
-        self.density, self.batch_size, self.samples = DENSITIES[name], batch_size, samples
-        self.val_size, self.test_size, self.seed = val_size, test_size, seed
-        self.train = Epochs(partial(self._draw, samples), samples, batch_size)
+        self.dim, self.density = 2, DENSITIES[name]
 
-    def _draw(self, count: int, *part: int) -> Tensor:
-        """Points (count, 2); `part` says of what: 0 and the epoch, 1 for validation, 2 for the test."""
-        random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([self.seed, *part])))
+    def draw(self, count: int, seed: Sequence[int]) -> Tensor:
+        """Points (count, 2)."""
+        random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
         points = random.permutation(self.density.draw(count, random))
         return torch.from_numpy(points.astype(np.float32))
-
-    def setup(self, stage: str) -> None:
-        self.val, self.test = self._draw(self.val_size, 1), self._draw(self.test_size, 2)
-
-    def train_dataloader(self) -> DataLoader[Tensor]:
-        return DataLoader(self.train, batch_size=None)
-
-    def state_dict(self) -> dict[str, int]:
-        """The number of the epoch, so that a resumed run goes on with new points."""
-        return {"epoch": self.train.epoch}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Makes the next epoch the one after the stored one."""
-        self.train.epoch = state_dict["epoch"]
 
     def log_density(self, x: Tensor) -> Tensor:
         """The logarithm of p(x) in nats, computed in float64: by formula, or by quadrature exact to 1e-9.

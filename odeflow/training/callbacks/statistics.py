@@ -35,26 +35,10 @@ class SolverStatistics(Callback):
             pl_module.log(name, float(value), prog_bar=name == "nfe/forward")
             pl_module.log(f"{name}_epoch", float(value), on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         self._log_evaluations(pl_module, "val")
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         self._log_evaluations(pl_module, "test")
 
     def _log_evaluations(self, pl_module: LightningModule, stage: str) -> None:
