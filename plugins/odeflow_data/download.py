@@ -1,5 +1,6 @@
 """Downloads of published files, of which nothing is kept but what was checked, and no half."""
 
+import hashlib
 import io
 import stat
 from collections.abc import Callable
@@ -35,6 +36,26 @@ def fetch(address: str, root: Path, name: str, advice: str) -> io.BytesIO:
             f"{advice}, or name its folder by --data.root"
         ) from problem
     return contents
+
+
+def published_text(text: bytes, sha256: str, origin: str) -> bytes:
+    """A text with Unix line ends, if it is the published one.
+
+    Args:
+        text: The text, with line ends of any kind, in which copies differ.
+        sha256: The checksum of the published one, with Unix line ends.
+        origin: Where the text comes from, for messages.
+
+    Raises:
+        DataError: It is another one.
+    """
+    text = text.replace(b"\r", b"")
+    found = hashlib.sha256(text).hexdigest()
+    if found != sha256:
+        raise of.DataError(
+            f"{origin} is damaged or another file: with Unix line ends it has sha256 {found}, wanted {sha256}"
+        )
+    return text
 
 
 def keep(root: Path, name: str, write: Callable[[Path], object]) -> None:

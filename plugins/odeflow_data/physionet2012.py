@@ -1,7 +1,6 @@
 """PhysioNet2012: two days in intensive care, as measured, and whether the patient left the hospital alive."""
 
 import gzip
-import hashlib
 import io
 import tarfile
 from contextlib import suppress
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 import odeflow as of
 from odeflow_data.archive import load, reading
-from odeflow_data.download import fetch, keep
+from odeflow_data.download import fetch, keep, published_text
 from odeflow_data.series import Divisor, Mode, SeriesData, padded, ranges, scaled
 
 URL = "https://physionet.org/files/challenge-2012/1.0.0/"
@@ -189,7 +188,7 @@ def read(root: Path) -> Stays:
         except OSError as problem:
             raise of.DataError(f"{root} has no readable {name}; it must hold the challenge's: {problem}") from problem
     texts = _checked_texts(contents[ARCHIVE], str(root / ARCHIVE))
-    stays = parse(texts, _checked(contents[OUTCOMES], OUTCOMES, str(root / OUTCOMES)))
+    stays = parse(texts, _outcomes(contents[OUTCOMES], str(root / OUTCOMES)))
     with suppress(of.DataError):  # a folder that cannot be written only costs the time of reading again
         keep(root, CACHE, lambda part: np.savez(part, **vars(stays)))
     return stays
@@ -244,19 +243,13 @@ def _checked_texts(packed: bytes, origin: str) -> dict[str, bytes]:
     ):
         files = [(Path(each.name).stem, archive.extractfile(each)) for each in archive if each.isfile()]
         texts = {name: file.read().replace(b"\r", b"") for name, file in files if file is not None}
-    _checked(b"".join(texts[name] for name in sorted(texts)), ARCHIVE, origin)
+    joined = b"".join(texts[name] for name in sorted(texts))
+    published_text(joined, SHA256[ARCHIVE], f"{ARCHIVE} from {origin}")
     return texts
 
 
-def _checked(text: bytes, name: str, origin: str) -> bytes:
-    """The text with Unix line ends, if it is the published one."""
-    text = text.replace(b"\r", b"")
-    found = hashlib.sha256(text).hexdigest()
-    if found != SHA256[name]:
-        raise of.DataError(
-            f"{name} from {origin} is damaged or another file: its text has sha256 {found}, wanted {SHA256[name]}"
-        )
-    return text
+def _outcomes(text: bytes, origin: str) -> bytes:
+    return published_text(text, SHA256[OUTCOMES], f"{OUTCOMES} from {origin}")
 
 
 def _download(url: str, root: Path, name: str) -> None:
@@ -266,5 +259,5 @@ def _download(url: str, root: Path, name: str) -> None:
     if name == ARCHIVE:
         _checked_texts(contents, address)
     else:
-        _checked(contents, name, address)
+        _outcomes(contents, address)
     keep(root, name, lambda part: part.write_bytes(contents))

@@ -1,6 +1,5 @@
 """Power: a household's electric power consumption, minute by minute, as a table for density estimation."""
 
-import hashlib
 import io
 import zipfile
 from contextlib import suppress
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader
 
 import odeflow as of
 from odeflow_data.archive import LARGEST, load, reading
-from odeflow_data.download import fetch, keep
+from odeflow_data.download import fetch, keep, published_text
 from odeflow_data.table import Table, batches
 
 URL = "https://archive.ics.uci.edu/static/public/235/individual+household+electric+power+consumption.zip"
@@ -140,7 +139,7 @@ def read(root: Path) -> NDArray[np.float64]:
         raise of.DataError(f"{root} has neither {packed.name} nor {plain.name}; it must hold UCI's data set")
     with reading(source, "Delete it to download it again", "cannot be unpacked"):
         text = plain.read_bytes() if source == plain else _unpacked(packed)
-    table = parse(_checked(text, str(source)))
+    table = parse(published_text(text, SHA256, f"{NAME}.txt from {source}"))
     with suppress(of.DataError):  # a folder that cannot be written only costs the time of reading again
         keep(root, f"{NAME}.npz", lambda part: np.savez(part, table=table))
     return table
@@ -191,22 +190,10 @@ def _unpacked(file: Path | io.BytesIO) -> bytes:
         return archive.read(f"{NAME}.txt")
 
 
-def _checked(text: bytes, origin: str) -> bytes:
-    """The text with Unix line ends, if it is the published one."""
-    text = text.replace(b"\r", b"")
-    found = hashlib.sha256(text).hexdigest()
-    if found != SHA256:
-        raise of.DataError(
-            f"{NAME}.txt from {origin} is damaged or another file: "
-            f"with Unix line ends it has sha256 {found}, wanted {SHA256}"
-        )
-    return text
-
-
 def _download(url: str, root: Path) -> None:
     """Fetches the zip, and keeps it once the text in it is the published one."""
     packed = fetch(url, root, f"{NAME}.zip", "Put it there")
     with reading(url, failed=f"is not the zip of {NAME}.txt"):
         text = _unpacked(packed)
-    _checked(text, url)
+    published_text(text, SHA256, f"{NAME}.txt from {url}")
     keep(root, f"{NAME}.zip", lambda part: part.write_bytes(packed.getvalue()))

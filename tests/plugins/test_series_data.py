@@ -669,7 +669,7 @@ def test_missing_files_are_downloaded_and_kept(tmp_path: Path, published: dict[s
     ("wrong", "message"),
     [
         ({"set-a.tar.gz": packed(TEXTS)[:-30]}, "cannot be unpacked: "),
-        ({"set-a.tar.gz": packed(TEXTS | {"100": stay(100)})}, "is damaged or another file: its text has sha256"),
+        ({"set-a.tar.gz": packed(TEXTS | {"100": stay(100)})}, "is damaged or another file: with Unix line ends it has sha256"),
         ({"Outcomes-a.txt": b"RecordID\n"}, "Outcomes-a.txt from .* is damaged or another file"),
         ({}, "cannot be downloaded .*404.* Put set-a.tar.gz and Outcomes-a.txt there, or name its folder by --data.root"),
     ],
