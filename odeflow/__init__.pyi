@@ -14,6 +14,7 @@ from .engine.gradients import Checkpointed as Checkpointed
 from .engine.gradients import Gradient as Gradient
 from .engine.gradients import InterpolatedAdjoint as InterpolatedAdjoint
 from .engine.gradients import Reversible as Reversible
+from .engine.gradients import with_backward as with_backward
 from .engine.methods.implicit import AdaptiveImplicitRungeKutta as AdaptiveImplicitRungeKutta
 from .engine.methods.implicit import ImplicitRungeKutta as ImplicitRungeKutta
 from .engine.methods.multistep import Multistep as Multistep
@@ -30,6 +31,7 @@ from .engine.output.solution import Stats as Stats
 from .engine.solve import solve as solve
 from .engine.solver import Solver as Solver
 from .engine.step.tableau import Tableau as Tableau
+from .engine.tape import Observer as Observer
 from .errors import CheckpointError as CheckpointError
 from .errors import ConformanceError as ConformanceError
 from .errors import DataError as DataError

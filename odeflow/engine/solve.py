@@ -69,8 +69,8 @@ def solve(
     Raises:
         StateError: The state, or what the field made of it, has a wrong shape or dtype.
         SettingError: The times are not strictly monotone and finite, or something is of the wrong kind.
-        GradientError: The field is a function and the gradient must be told its parameters, or the gradient knows
-            nothing of dense output and events.
+        GradientError: The field is a function and the gradient must be told its parameters, or the gradient does not
+            support what the solve uses, such as events.
         SolveError: The integration could not go on, or a terminal event was not met. Carries the solution until there.
     """
     if torch.is_inference_mode_enabled():
@@ -94,6 +94,11 @@ def solve(
     _check_resolution(times, start.dtype, solver)
     packed = SameNoise(mixed(packed, start))
     watch = OwnWatch(events, view) if solver.per_sample else Watch(events, view)
+    if (dense or events) and not solver.shows_steps:
+        raise SettingError(
+            f"{type(solver).__name__} is a black box: no dense output or events. Give the times that you need in t, or "
+            "use a solver of odeflow"
+        )
     mesh = _mesh(dense, watch) if dense or events else None
     try:
         with full_precision(start):
@@ -211,8 +216,20 @@ def _solve(
     params: Sequence[Tensor] | None,
     mesh: Mesh | None,
 ) -> Solution:
-    if not torch.is_grad_enabled():
+    if torch.is_grad_enabled():
+        wanted = _wanted(field, gradient, params)
+        if wanted or y0.requires_grad or t.requires_grad or not gradient.needs_params:
+            return gradient.solve(solver, packed, y0, t, wanted, mesh)
+    with torch.no_grad():
         return solver.integrate(packed, y0, t.detach(), Observer(mesh)).select_outputs(mesh)
+
+
+def _wanted(field: object, gradient: Gradient, params: Sequence[Tensor] | None) -> tuple[Tensor, ...]:
+    """The parameters that require a gradient.
+
+    Raises:
+        GradientError: They are not known.
+    """
     if params is None:
         if isinstance(field, nn.Module):
             params = tuple(field.parameters())
@@ -222,11 +239,7 @@ def _solve(
                 f"the field is a {type(field).__name__}, so {name} cannot know which tensors inside it want gradients. "
                 "Pass params=(…), which may be empty, make the field an nn.Module, or use gradient=Backprop()"
             )
-    wanted = tuple(param for param in params or () if param.requires_grad)
-    if gradient.needs_params and not (wanted or y0.requires_grad or t.requires_grad):
-        with torch.no_grad():
-            return solver.integrate(packed, y0, t, Observer(mesh)).select_outputs(mesh)
-    return gradient.solve(solver, packed, y0, t, wanted, mesh)
+    return tuple(param for param in params or () if param.requires_grad)
 
 
 def _listed(params: Iterable[Tensor]) -> tuple[Tensor, ...]:

@@ -1,6 +1,7 @@
 """Solver: the contract of everything that integrates an equation."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,8 @@ class Solver(Plugin, ABC):
     kind = "solver"
     order: int
     """Order p: the global error falls as step size to the power p."""
+    shows_steps: ClassVar[bool] = False
+    """Whether an observer's mesh and tape get its steps. If not, it is a black box: no dense output or events."""
     jump_ts: tuple[float, ...] = ()
     """Times at which the field jumps, where a step ends."""
     per_sample: bool = False

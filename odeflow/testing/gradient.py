@@ -180,7 +180,7 @@ def values(subject: Subject) -> None:
         f"{subject.name}: values",
         wanted=f"Backprop's solution within {subject.tolerance:g}",
         got=f"a relative difference of {error:.1e}",
-        look="what its `solve` passes on to the solver",
+        look="what its `differentiate` passes on to the solver",
     )
 
 

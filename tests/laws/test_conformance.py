@@ -256,12 +256,46 @@ def test_wrong_dynamics_are_caught() -> None:
     assert "spec" in {str(check) for check in dynamics_checks(Field(), torch.randn(4, 2))}
 
 
+class Rerun(of.Gradient):
+    """Runs the whole solve again with autograd in the backward pass."""
+
+    needs_params = True
+    unsupported = frozenset({"dense output and events"})
+
+    def differentiate(
+        self, solver: of.Solver, field: Any, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Any
+    ) -> of.Solution:
+        with torch.no_grad():
+            solution = solver.integrate(field, y0, t)
+
+        def backward(grad_y: Tensor, y0: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+            with torch.enable_grad():
+                start = y0.detach().requires_grad_()
+                again = solver.integrate(field, start, t)
+                adjoint, *grads = torch.autograd.grad(again.y, (start, *params), grad_y, allow_unused=True)
+            solution.stats.nfe_backward += again.stats.nfe_forward
+            return adjoint, grads
+
+        return of.with_backward(solution, backward, y0, params, y0)
+
+
+def test_a_gradient_is_one_method() -> None:
+    """Of a gradient that is one method and its attributes all laws hold, of times too; a feature it lacks is refused."""
+    check_gradient(Rerun())
+    field = MLP(2)
+    flow = of.Flow(field, Dopri5(), Rerun())
+    flow(torch.ones(1, 2)).sum().backward()
+    assert flow.stats.nfe_backward == flow.stats.nfe_forward
+    with pytest.raises(of.GradientError, match=r"^Rerun does not support dense output and events; use Checkpointed"):
+        of.solve(field, torch.ones(1, 2), [0.0, 1.0], solver=Dopri5(), gradient=Rerun(), dense=True)
+
+
 def test_wrong_gradients_and_tasks_are_caught() -> None:
     """A gradient of the wrong sign, a loss that is no number."""
 
     class Negative(of.Backprop):
-        def solve(self, solver: of.Solver, field: Any, y0: Tensor, t: Tensor, *rest: Any) -> of.Solution:
-            solution = super().solve(solver, field, y0, t, *rest)
+        def differentiate(self, solver: of.Solver, field: Any, y0: Tensor, t: Tensor, *rest: Any) -> of.Solution:
+            solution = super().differentiate(solver, field, y0, t, *rest)
             return replace(solution, y=2 * solution.y.detach() - solution.y)
 
     with pytest.raises(

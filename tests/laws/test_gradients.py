@@ -115,7 +115,9 @@ class TestEveryGradient:
         field = request.getfixturevalue("pendulum" if kind == "tensor" else "coupled")
         leaves, t = problem(field, kind, backwards, count)
         if make is torchdiffeq and name in NEEDS_STEPS:
-            with pytest.raises(of.GradientError, match=f"{name} needs .*TorchDiffEq"):
+            with pytest.raises(
+                of.GradientError, match=rf"{name} does not support .*solvers.* \(got TorchDiffEq\); use"
+            ):
                 gradients(field, leaves, t, make(), look_up("gradient", name)())
             return
         solver = make() if name not in EXACT or make is not dopri5 else dopri5(1e-7)
@@ -235,6 +237,21 @@ def test_second_derivatives(pendulum: nn.Module) -> None:
         (first,) = torch.autograd.grad(end(y0, look_up("gradient", name)()).sin().sum(), y0, create_graph=True)
         with pytest.raises(of.GradientError, match=r"cannot be differentiated again\. .* use gradient=Backprop\(\)"):
             first.sum().backward()
+
+
+@pytest.mark.parametrize("name", plugins("gradient"))
+def test_second_derivatives_by_inner_times(name: str, pendulum: nn.Module) -> None:
+    """∂L/∂tᵢ between the first and the last time can be differentiated again by tᵢ, by every gradient."""
+    y0 = torch.randn(2, 3, dtype=D, generator=torch.Generator().manual_seed(1))
+
+    def first(middle: float, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+        t = torch.tensor([0.0, middle, 1.0], dtype=D, requires_grad=True)
+        y = of.solve(pendulum, y0, t, solver=dopri5(1e-11), gradient=look_up("gradient", name)()).y[1]
+        return t, torch.autograd.grad(y.sum(), t, create_graph=create_graph)[0][1]
+
+    t, gradient = first(0.4, create_graph=True)
+    difference = (first(0.4 + 1e-4)[1] - first(0.4 - 1e-4)[1]) / 2e-4
+    assert float(torch.autograd.grad(gradient, t)[0][1]) == pytest.approx(float(difference), rel=1e-5)
 
 
 def test_adjoint_with_a_solver_of_its_own(pendulum: nn.Module) -> None:

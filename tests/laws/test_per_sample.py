@@ -426,17 +426,17 @@ def by_entries(t: Tensor, y: Tensor) -> Tensor:
         (
             lambda: of.solve(Forced(), states(), own_times(), solver=solver(), gradient=of.Adjoint()),
             of.GradientError,
-            r"Adjoint does not go with times of each sample's own.*Use Checkpointed or Backprop",
+            r"^Adjoint does not support times of each sample's own, \(B, T\); use Checkpointed or Backprop$",
         ),
         (
             lambda: of.solve(Forced(), states(), [0.0, 1.0], solver=solver(), gradient=of.InterpolatedAdjoint()),
             of.GradientError,
-            "InterpolatedAdjoint does not go with per_sample=True",
+            "InterpolatedAdjoint does not support per_sample=True",
         ),
         (
             lambda: of.solve(Forced(), states(), [0.0, 1.0], solver=solver(), gradient=of.Reversible()),
             of.GradientError,
-            "Reversible does not go with per_sample=True",
+            "Reversible does not support per_sample=True",
         ),
     ],
 )

@@ -177,5 +177,5 @@ def test_what_cannot_be_given_is_refused() -> None:
         solution(math.nan)
     with pytest.raises(of.SettingError, match=r"or such of each sample, \(4, m\); its shape is \(3, 2\)"):
         solution(torch.ones(3, 2))
-    with pytest.raises(of.GradientError, match="Adjoint does not go with dense output"):
+    with pytest.raises(of.GradientError, match="Adjoint does not support dense output"):
         of.solve(field, y0, [0.0, 1.0], solver=LOOSE, gradient=of.Adjoint(), params=(), dense=True)

@@ -301,7 +301,7 @@ def test_what_cannot_be_watched_is_refused() -> None:
     for fn, shape in ((lambda t, y: y[:, 0].min(), r"\(\)"), (lambda t, y: y, r"\(6, 3\)")):
         with pytest.raises(of.SettingError, match=rf"must have shape \(B,\), here \(6,\).*got {shape}"):
             of.solve(swing, y0, [0.0, 1.0], solver=APART, params=(), event=of.Event(fn))
-    with pytest.raises(of.GradientError, match="Adjoint does not go with dense output and events"):
+    with pytest.raises(of.GradientError, match="Adjoint does not support dense output and events"):
         of.solve(swing, y0, [0.0, 3.0], solver=APART, gradient=of.Adjoint(), params=(), event=of.Event(height))
 
 

@@ -138,7 +138,7 @@ def test_equal_steps_tuples_and_hidden_steps() -> None:
     assert hidden.stiffness is None
     assert "the solver hides its steps" in str(hidden)
     assert hidden.gradients["InterpolatedAdjoint"].error is None
-    assert "needs dense output" in str(hidden)
+    assert "does not support black-box solvers (got TorchDiffEq)" in str(hidden)
 
     class Pair(torch.nn.Module):
         def forward(self, t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

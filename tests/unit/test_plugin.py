@@ -119,14 +119,17 @@ def test_other_wrong_calls_say_what_python_says() -> None:
         MLP()  # pyright: ignore
 
 
-def test_a_gradient_must_say_whether_it_needs_params() -> None:
-    """A gradient without `needs_params` cannot be made, and is told what it lacks."""
+def test_a_gradient_says_what_it_needs_and_lacks() -> None:
+    """A gradient without `needs_params`, or with an unknown feature, is refused at its definition, with the values."""
+    with pytest.raises(of.PluginError, match=r"the gradient Plain must set needs_params: True if .*, False if"):
 
-    class Plain(of.Gradient):
-        solve = of.Backprop.solve
+        class Plain(of.Gradient):  # pyright: ignore[reportUnusedClass]
+            differentiate = of.Backprop.differentiate
 
-    with pytest.raises(TypeError, match=r"abstract.*needs_params"):
-        Plain()
+    with pytest.raises(of.PluginError, match=r"Lacking: unsupported must hold features among 'dense .*; got 'dense'$"):
+
+        class Lacking(of.Backprop):  # pyright: ignore[reportUnusedClass]
+            unsupported = frozenset({"dense"})  # pyright: ignore[reportAssignmentType]
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in registry.CONTRACTS for name in shipped(kind)])

@@ -209,7 +209,7 @@ class TestJumps:
         with pytest.raises(of.SettingError, match="Dopri5: jump_ts needs compile=False"):
             Dopri5(compile=True, jump_ts=(1.0,))
         solver, y0 = RK4(num_steps=2, jump_ts=(1.0,)), ONE.clone().requires_grad_()
-        with pytest.raises(of.GradientError, match="Reversible does not go with jump_ts"):
+        with pytest.raises(of.GradientError, match="Reversible does not support jump_ts"):
             of.solve(stiff, y0, [0.0, 2.0], solver=solver, gradient=of.Reversible(), params=())
 
 
@@ -367,7 +367,7 @@ def test_gradients_with_the_largest_samples_norm(norm: str) -> None:
     y = of.solve(lambda t, y: -(y**2), y0, [0.0, 1.0], solver=by, gradient=of.Adjoint(norm=norm), params=()).y
     (found,) = torch.autograd.grad(y[-1].sum(), y0)
     assert torch.allclose(found, (1 / (1 + y0.detach()) ** 2), atol=1e-6)
-    with pytest.raises(of.GradientError, match="Reversible does not go with norm='max_sample'"):
+    with pytest.raises(of.GradientError, match="Reversible does not support norm='max_sample'"):
         of.solve(lambda t, y: -(y**2), y0, [0.0, 1.0], solver=by, gradient=of.Reversible(), params=())
 
 

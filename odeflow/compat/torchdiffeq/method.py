@@ -74,6 +74,8 @@ class _Driven(Solver):
         jump_ts: (T,), the times of a solve ↦ those at which the field may jump.
     """
 
+    shows_steps = True
+
     def __init__(
         self,
         method: ExplicitRungeKutta,

@@ -1,7 +1,8 @@
 """Adjoint: the continuous adjoint equation, solved backwards in time."""
 
 import copy
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -9,14 +10,14 @@ from torch import Tensor
 
 from odeflow.engine.equation.field import full_precision
 from odeflow.engine.equation.state import Field, Packing
+from odeflow.engine.gradients.backward import with_backward
 from odeflow.engine.gradients.base import Gradient
-from odeflow.engine.gradients.first_order_only import first_order_only
 from odeflow.engine.loop.stepper import AdaptiveStepper
 from odeflow.engine.output.interpolant import Mesh
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.solver import Solver
-from odeflow.engine.tape import Observer, Quadrature, Tape
-from odeflow.errors import GradientError, SettingError
+from odeflow.engine.tape import Observer, Quadrature
+from odeflow.errors import SettingError
 
 
 class Adjoint(Gradient):
@@ -42,28 +43,22 @@ class Adjoint(Gradient):
     """
 
     needs_params = True
+    discrete = False
+    unsupported = frozenset({"dense output and events", "times of each sample's own, (B, T)"})
 
     def __init__(self, solver: Solver | None = None, norm: Literal["seminorm", "full"] = "seminorm") -> None:
         if norm not in ("seminorm", "full"):
             raise SettingError(f"Adjoint: norm must be 'seminorm' or 'full'; got {norm!r}")
         self.solver, self.norm = solver, norm
 
-    def solve(
-        self,
-        solver: Solver,
-        field: Field,
-        y0: Tensor,
-        t: Tensor,
-        params: tuple[Tensor, ...],
-        mesh: Mesh | None = None,
+    def differentiate(
+        self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None
     ) -> Solution:
-        self.refuse(mesh is not None, "dense output and events")
-        self.refuse(t.dim() > 1, "times of each sample's own, (B, T): it solves backwards for all samples together")
-        stats = Stats()
-        backward = _backward_full if self.norm == "full" else _backward_seminorm
-        back = _by_rms(self.solver or solver)
-        y = BackwardInTime.apply(solver, back, backward, None, field, stats, y0, t, *params)
-        return Solution(t, y, stats)  # pyright: ignore[reportArgumentType]
+        with torch.no_grad():
+            solution = solver.integrate(field, y0, t)
+        equation = AdjointEquation(_by_rms(self.solver or solver), field, params, solution.stats)
+        backward = partial(_backward_full if self.norm == "full" else _backward_seminorm, equation)
+        return with_backward(solution, backward, y0, params, t, solution.y)
 
 
 def _by_rms(solver: Solver) -> Solver:
@@ -74,88 +69,71 @@ def _by_rms(solver: Solver) -> Solver:
     return solver
 
 
-class BackwardInTime(torch.autograd.Function):
-    """A solve whose backward pass solves the adjoint equation, by the function `backward` that it is given."""
+@dataclass(frozen=True)
+class AdjointEquation:
+    """dλ/dt = −λᵀ ∂f/∂y along a solution, solved backwards in time.
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        solver: Solver,
-        backward_solver: Solver,
-        backward: Callable[[Any, Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor | None]]],
-        tape: Tape | None,
-        field: Field,
-        stats: Stats,
-        y0: Tensor,
-        t: Tensor,
-        *params: Tensor,
-    ) -> Tensor:
-        with full_precision(y0):
-            solution = solver.integrate(field, y0, t.detach(), Observer(tape=tape))
-        if tape is not None and any(segment.dense is None for segment in tape.segments):
-            raise GradientError(
-                f"InterpolatedAdjoint needs dense output, which {type(solver).__name__} does not show. "
-                "Use Adjoint or Checkpointed, or a Runge–Kutta solver of odeflow"
-            )
-        vars(stats).update(vars(solution.stats))
-        ctx.solver, ctx.field, ctx.stats, ctx.params = backward_solver, field, stats, params
-        ctx.run, ctx.tape = backward, tape
-        ctx.save_for_backward(t.detach(), solution.y)
-        return solution.y
+    Attributes:
+        solver: Solves it.
+        field: The vector field f.
+        params: The parameters θ.
+        stats: Of the forward pass, to which the evaluations of the backward pass are added.
+    """
 
-    @staticmethod
-    @first_order_only
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, *grad_outputs: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        (grad_y,) = grad_outputs
-        t, y = ctx.saved_tensors
-        adjoint, grads = ctx.run(ctx, t, y, grad_y)
-        grad_t = _time_gradients(ctx.field, t, y, grad_y, adjoint) if ctx.needs_input_grad[7] else None
-        return None, None, None, None, None, None, adjoint + grad_y[0], grad_t, *grads
+    solver: Solver
+    field: Field
+    params: tuple[Tensor, ...]
+    stats: Stats
+
+    def linearised(self, t: Tensor, y: Tensor, adjoint: Tensor) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+        """f, −λᵀ ∂f/∂y and −λᵀ ∂f/∂θ at (t, y)."""
+        with torch.enable_grad(), full_precision(y):
+            state = y.detach().requires_grad_()
+            slope = self.field(t, state).to(state)
+            if not slope.requires_grad:
+                return slope, torch.zeros_like(slope), [None] * len(self.params)
+            grads: tuple[Any, ...] = torch.autograd.grad(slope, (state, *self.params), -adjoint, allow_unused=True)
+        change, *integrand = grads
+        return slope.detach(), torch.zeros_like(slope) if change is None else change, integrand
+
+    def solve(self, augmented: Field, start: Tensor, t: Tensor, observer: Observer) -> Tensor:
+        """What is integrated with the adjoint, at the first of the times t and before its jump, from the last."""
+        solution = self.solver.integrate(augmented, start, t.flip(0), observer)
+        self.stats.nfe_backward += solution.stats.nfe_forward
+        return solution.y[-1]
 
 
-def linearised(ctx: Any, t: Tensor, y: Tensor, adjoint: Tensor) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-    """f, −λᵀ ∂f/∂y and −λᵀ ∂f/∂θ at (t, y)."""
-    params: tuple[Tensor, ...] = ctx.params
-    with torch.enable_grad(), full_precision(y):
-        state = y.detach().requires_grad_()
-        slope = ctx.field(t, state).to(state)
-        if not slope.requires_grad:
-            return slope, torch.zeros_like(slope), [None] * len(params)
-        grads: tuple[Any, ...] = torch.autograd.grad(slope, (state, *params), -adjoint, allow_unused=True)
-    change, *integrand = grads
-    return slope.detach(), torch.zeros_like(slope) if change is None else change, integrand
-
-
-def _backward_seminorm(ctx: Any, t: Tensor, y: Tensor, grad_y: Tensor) -> tuple[Tensor, list[Tensor | None]]:
-    """(λ(t₀), ∂L/∂θ), with state and adjoint under error control."""
-    quadrature = Quadrature(len(ctx.params))
+def _backward_seminorm(
+    equation: AdjointEquation, grad_y: Tensor, t: Tensor, y: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """(∂L/∂y₀, ∂L/∂θ), with state and adjoint under error control."""
+    quadrature = Quadrature(len(equation.params))
 
     def augmented(time: Tensor, pair: Tensor) -> Tensor:
-        slope, change, quadrature.integrand = linearised(ctx, time, pair[0], pair[1])
+        slope, change, quadrature.integrand = equation.linearised(time, pair[0], pair[1])
         return torch.stack((slope, change))
 
     def jump(number: int, pair: Tensor) -> Tensor:
         """Adds the loss's own part at the output time that was reached, and sets the state to the stored one."""
-        row = len(t) - 1 - number
-        return torch.stack((y[row], pair[1] + grad_y[row])) if row else pair
+        row = -1 - number
+        return torch.stack((y[row], pair[1] + grad_y[row]))
 
     pair = torch.stack((y[-1], grad_y[-1]))
-    backward = ctx.solver.integrate(augmented, pair, t.flip(0), Observer(quadrature=quadrature, jump=jump))
-    ctx.stats.nfe_backward += backward.stats.nfe_forward
-    return backward.y[-1][1], quadrature.total
+    end = equation.solve(augmented, pair, t, Observer(quadrature=quadrature, jump=jump))
+    return end[1] + grad_y[0], quadrature.total
 
 
-def _backward_full(ctx: Any, t: Tensor, y: Tensor, grad_y: Tensor) -> tuple[Tensor, list[Tensor | None]]:
-    """(λ(t₀), ∂L/∂θ), with state, adjoint and the parameters' integral under error control."""
-    params: tuple[Tensor, ...] = ctx.params
+def _backward_full(
+    equation: AdjointEquation, grad_y: Tensor, t: Tensor, y: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """(∂L/∂y₀, ∂L/∂θ), with state, adjoint and the parameters' integral under error control."""
+    params = equation.params
     used = [False] * len(params)
     packing = Packing((y[0].shape, y[0].shape, *(param.shape for param in params)))
 
     def augmented(time: Tensor, packed: Tensor) -> Tensor:
         state, adjoint, *_ = packing.unpack(packed)
-        slope, change, integrand = linearised(ctx, time, state, adjoint)
+        slope, change, integrand = equation.linearised(time, state, adjoint)
         for number, value in enumerate(integrand):
             used[number] |= value is not None
         sides = (
@@ -164,21 +142,10 @@ def _backward_full(ctx: Any, t: Tensor, y: Tensor, grad_y: Tensor) -> tuple[Tens
         return packing.pack((slope, change, *sides))
 
     def jump(number: int, packed: Tensor) -> Tensor:
-        row = len(t) - 1 - number
-        if not row:
-            return packed
+        row = -1 - number
         _, adjoint, *sides = packing.unpack(packed)
         return packing.pack((y[row], adjoint + grad_y[row], *sides))
 
     start = packing.pack((y[-1], grad_y[-1], *(torch.zeros_like(param) for param in params)))
-    backward = ctx.solver.integrate(augmented, start, t.flip(0), Observer(jump=jump))
-    ctx.stats.nfe_backward += backward.stats.nfe_forward
-    _, adjoint, *grads = packing.unpack(backward.y[-1])
-    return adjoint, [grad if present else None for grad, present in zip(grads, used, strict=True)]
-
-
-def _time_gradients(field: Field, t: Tensor, y: Tensor, grad_y: Tensor, adjoint: Tensor) -> Tensor:
-    """(T,), ∂L/∂t by Algorithm 2; `adjoint` is λ just after the first time."""
-    weights = [-adjoint, *grad_y[1:]]
-    slopes = [field(time.to(row), row) for time, row in zip(t, y, strict=True)]
-    return torch.stack([(weight * slope).sum() for weight, slope in zip(weights, slopes, strict=True)]).to(t)
+    _, adjoint, *grads = packing.unpack(equation.solve(augmented, start, t, Observer(jump=jump)))
+    return adjoint + grad_y[0], [grad if present else None for grad, present in zip(grads, used, strict=True)]

@@ -1,57 +1,141 @@
 """Gradient: the contract of the ways to differentiate through a solve."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from odeflow.engine.equation.state import Field
+from odeflow.engine.gradients.times import follow, move_rows, moved, on_fixed_clock
+from odeflow.engine.loop.stepper import AdaptiveStepper
+from odeflow.engine.methods.runge_kutta import ExplicitRungeKutta
 from odeflow.engine.output.interpolant import Mesh
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.solver import Solver
-from odeflow.errors import GradientError
+from odeflow.errors import GradientError, PluginError
 from odeflow.plugin.plugin import Plugin, required
+
+Feature = Literal[
+    "dense output and events",
+    "times of each sample's own, (B, T)",
+    "per_sample=True",
+    "norm='max_sample'",
+    "jump_ts",
+    "black-box solvers",
+    "solvers other than explicit Runge–Kutta methods",
+]
+"""What a solve may use and a gradient may not support."""
+
+USES: dict[Feature, Callable[[Solver, Tensor, Mesh | None], bool]] = {
+    "dense output and events": lambda solver, t, mesh: mesh is not None,
+    "times of each sample's own, (B, T)": lambda solver, t, mesh: t.dim() > 1,
+    "per_sample=True": lambda solver, t, mesh: solver.per_sample,
+    "norm='max_sample'": lambda solver, t, mesh: isinstance(solver, AdaptiveStepper) and solver.norm == "max_sample",
+    "jump_ts": lambda solver, t, mesh: bool(solver.jump_ts),
+    "black-box solvers": lambda solver, t, mesh: not solver.shows_steps,
+    "solvers other than explicit Runge–Kutta methods": lambda solver, t, mesh: (
+        not isinstance(solver, ExplicitRungeKutta)
+    ),
+}
+"""(solver, t, mesh) ↦ whether a solve uses the feature."""
 
 
 class Gradient(Plugin, ABC):
-    """How ∂L/∂y₀, ∂L/∂θ and ∂L/∂t are computed from ∂L/∂y."""
+    """How ∂L/∂y₀, ∂L/∂θ and ∂L/∂t are computed from ∂L/∂y.
+
+    A subclass sets `needs_params` and implements `differentiate`; times, dense output and events are done for it. For a
+    backward pass of its own it solves under `torch.no_grad()` and returns `with_backward(…)`.
+
+    Raises:
+        PluginError: At the definition of a subclass that does not set `needs_params`, or lists an unknown feature.
+    """
 
     kind = "gradient"
     needs_params: ClassVar[bool] = required()
     """Whether gradients reach only the parameters that are named, rather than all that the field uses."""
+    discrete: ClassVar[bool] = True
+    """Whether it differentiates the computed solution, whose steps move with the times, rather than the equation's."""
+    unsupported: ClassVar[frozenset[Feature]] = frozenset()
+    """What a solve must not use."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        concrete = not getattr(cls.differentiate, "__isabstractmethod__", False)
+        if concrete and not isinstance(cls.needs_params, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise PluginError(
+                f"the gradient {cls.__name__} must set needs_params: True if its gradients reach only the tensors of "
+                "`params`, False if they reach all that the field uses, as by autograd"
+            )
+        if unknown := cls.unsupported - set(USES):
+            raise PluginError(
+                f"{cls.__name__}: unsupported must hold features among {', '.join(map(repr, USES))}; "
+                f"got {', '.join(map(repr, sorted(unknown)))}"
+            )
 
     @abstractmethod
-    def solve(
-        self,
-        solver: Solver,
-        field: Field,
-        y0: Tensor,
-        t: Tensor,
-        params: tuple[Tensor, ...],
-        mesh: Mesh | None = None,
+    def differentiate(
+        self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None
     ) -> Solution:
-        """The solution, with a graph that leads to y0, to t and to the parameters.
+        """The solution, with a graph that leads to y0 and to the parameters.
 
         Args:
             solver: Integrates.
             field: The vector field on one Tensor.
             y0: (*state), the state at t[0].
-            t: (T,), the times, or (B, T) where each sample has its own.
+            t: (T,), the times, or (B, T) where each sample has its own; without gradient.
             params: The other tensors to differentiate with respect to.
-            mesh: Notes the steps, for dense output and events.
+            mesh: Notes the steps, for dense output and events: goes into the solver's `Observer`.
 
         Returns:
-            Solution with y of shape (T, *state). Its statistics are completed when the backward pass runs.
-
-        Raises:
-            GradientError: The gradient cannot do with this solver or these times, nor with dense output and events.
+            Solution with all rows that the solver gave. Its statistics are completed when the backward pass runs.
         """
 
-    def refuse(self, when: bool, what: str) -> None:
-        """Refuses what only gradients through the steps themselves can do, if it is the case.
+    def solve(
+        self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None = None
+    ) -> Solution:
+        """The solution at the requested times, with a graph that leads to y0, to t and to the parameters.
+
+        Args:
+            solver: As for `differentiate`.
+            field: As for `differentiate`.
+            y0: As for `differentiate`.
+            t: As for `differentiate`, but may carry a gradient.
+            params: As for `differentiate`.
+            mesh: As for `differentiate`.
 
         Raises:
-            GradientError: It is the case.
+            GradientError: The solve uses a feature that the gradient does not support.
         """
-        if when:
-            raise GradientError(f"{type(self).__name__} does not go with {what}. Use Checkpointed or Backprop")
+        for feature, uses in USES.items():
+            if feature in self.unsupported and uses(solver, t, mesh):
+                came = f" (got {type(solver).__name__})" if "solvers" in feature else ""
+                raise GradientError(
+                    f"{type(self).__name__} does not support {feature}{came}; use Checkpointed or Backprop"
+                )
+        if not t.requires_grad:
+            return self.differentiate(solver, field, y0, t, params, mesh).select_outputs(mesh)
+        return (self._on_fixed_clock if self.discrete else self._along_field)(solver, field, y0, t, params, mesh)
+
+    def _on_fixed_clock(
+        self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None
+    ) -> Solution:
+        """The solution whose steps move with the first and the last time, which are parameters of the field."""
+        jumps = solver.jump_ts
+        rows = self.differentiate(solver, on_fixed_clock(field, t, jumps), y0, t.detach(), (t, *params), mesh)
+        solution = replace(rows, t=t).select_outputs(mesh, partial(moved, t, jumps))
+        return replace(solution, y=move_rows(field, t, solution.y, jumps))
+
+    def _along_field(
+        self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None
+    ) -> Solution:
+        """The solution of the equation: ∂y/∂tᵢ = f(tᵢ, yᵢ) in row i, and ∂/∂t₀ = −f(t₀, y₀) in the start."""
+        times = t.movedim(-1, 0)
+        start = follow(field, times[:1], -times[:1], y0[None])[0]
+        rows = self.differentiate(solver, field, start, t.detach(), params, mesh)
+        solution = replace(rows, t=t).select_outputs(mesh)
+        inner = times[1 : len(solution.y)]
+        return replace(solution, y=torch.cat((y0[None], follow(field, inner, inner, solution.y[1:]))))

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from math import comb
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from odeflow.engine.equation.field import Counted, full_precision
 from odeflow.engine.equation.state import Field, accumulate
+from odeflow.engine.gradients.backward import with_backward
 from odeflow.engine.gradients.base import Gradient
-from odeflow.engine.gradients.first_order_only import first_order_only
-from odeflow.engine.gradients.times import move_rows, moved, on_fixed_clock
 from odeflow.engine.output.interpolant import Mesh
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.solver import Solver
@@ -53,23 +51,15 @@ class Checkpointed(Gradient):
             raise SettingError("give every or max_bytes, not both: each says how many states are kept")
         self.every, self.max_bytes, self.per_stage = every, max_bytes, per_stage
 
-    def solve(
-        self,
-        solver: Solver,
-        field: Field,
-        y0: Tensor,
-        t: Tensor,
-        params: tuple[Tensor, ...],
-        mesh: Mesh | None = None,
+    def differentiate(
+        self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None
     ) -> Solution:
-        stats = Stats()
-        if not t.requires_grad:
-            rows = _Replay.apply(self, solver, field, t, stats, mesh, y0, *params)
-            return Solution(t, rows, stats).select_outputs(mesh)  # pyright: ignore[reportArgumentType]
-        fixed = on_fixed_clock(field, t, solver.jump_ts)
-        rows = _Replay.apply(self, solver, fixed, t.detach(), stats, mesh, y0, t, *params)
-        solution = Solution(t, rows, stats).select_outputs(mesh, partial(moved, t, solver.jump_ts))  # pyright: ignore[reportArgumentType]
-        return replace(solution, y=move_rows(field, t, solution.y, solver.jump_ts))
+        tape = self.tape(y0)
+        with torch.no_grad():
+            solution = solver.integrate(field, y0, t, Observer(mesh, tape))
+        starts, tape.starts = tape.starts, []
+        backward = partial(_backward, field, params, solution.stats, tape, self.per_stage)
+        return with_backward(solution, backward, y0, params, *starts)
 
     def tape(self, like: Tensor) -> "SparseTape":
         """An empty tape for states like this one."""
@@ -100,62 +90,41 @@ class SparseTape(Tape):
         super().append(replace(segment, start=segment.start.new_empty(0)))
 
 
-class _Replay(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        gradient: Checkpointed,
-        solver: Solver,
-        field: Field,
-        t: Tensor,
-        stats: Stats,
-        mesh: Mesh | None,
-        y0: Tensor,
-        *params: Tensor,
-    ) -> Tensor:
-        tape = gradient.tape(y0)
-        with full_precision(y0):
-            solution = solver.integrate(field, y0, t, Observer(mesh, tape))
-        vars(stats).update(vars(solution.stats))
-        ctx.field, ctx.stats, ctx.params, ctx.tape = field, stats, params, tape
-        ctx.per_stage = gradient.per_stage
-        ctx.save_for_backward(*tape.starts)
-        tape.starts = []
-        return solution.y
-
-    @staticmethod
-    @first_order_only
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, *grad_outputs: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        (grad_y,) = grad_outputs
-        reversal = _Reversal(ctx, grad_y)
-        tape: SparseTape = ctx.tape
-        starts: tuple[Tensor, ...] = ctx.saved_tensors
-        for number in reversed(range(len(starts))):
-            group = tape.segments[number * tape.every : (number + 1) * tape.every]
-            free = len(group) if tape.capacity is None else tape.capacity - number - 1
-            _reverse(group, starts[number], free, reversal.advance, reversal.visit)
-        ctx.stats.nfe_backward += reversal.field.evaluations
-        return None, None, None, None, None, None, reversal.adjoint + grad_y[0], *reversal.grads
+def _backward(
+    field: Field,
+    params: tuple[Tensor, ...],
+    stats: Stats,
+    tape: SparseTape,
+    per_stage: bool,
+    grad_y: Tensor,
+    *starts: Tensor,
+) -> tuple[Tensor, list[Tensor | None]]:
+    """(∂L/∂y₀, ∂L/∂θ), by the segments run again."""
+    reversal = _Reversal(field, params, per_stage, grad_y)
+    for number in reversed(range(len(starts))):
+        group = tape.segments[number * tape.every : (number + 1) * tape.every]
+        free = len(group) if tape.capacity is None else tape.capacity - number - 1
+        _reverse(group, starts[number], free, reversal.advance, reversal.visit)
+    stats.nfe_backward += reversal.field.evaluations
+    return reversal.adjoint + grad_y[0], reversal.grads
 
 
 class _Reversal:
     """The backward pass: segments run again, last to first, and what has accumulated.
 
     Args:
-        ctx: What the forward pass left.
-        grad_y: (T, *state), ∂L/∂y.
+        field: The vector field.
+        params: The tensors to differentiate with respect to.
+        per_stage: Whether the graph of one stage is held at a time.
+        grad_y: (R, *state), ∂L/∂y.
     """
 
-    def __init__(self, ctx: Any, grad_y: Tensor) -> None:
-        self.field = Counted(ctx.field)
-        self.params: tuple[Tensor, ...] = ctx.params
-        self.traced = partial(checkpoint, self.field, use_reentrant=False, preserve_rng_state=False)
-        self.traced: Field = self.traced if ctx.per_stage else self.field
-        self.grad_y = grad_y
+    def __init__(self, field: Field, params: tuple[Tensor, ...], per_stage: bool, grad_y: Tensor) -> None:
+        self.field, self.params, self.grad_y = Counted(field), params, grad_y
+        again = partial(checkpoint, self.field, use_reentrant=False, preserve_rng_state=False)
+        self.traced: Field = again if per_stage else self.field
         self.adjoint = torch.zeros_like(grad_y[0])
-        self.grads: list[Tensor | None] = [None] * len(self.params)
+        self.grads: list[Tensor | None] = [None] * len(params)
 
     def advance(self, segment: Segment, start: Tensor) -> Tensor:
         """The state at the segment's end."""

@@ -1,14 +1,16 @@
 """InterpolatedAdjoint: the continuous adjoint, with the state from the forward pass."""
 
-from typing import Any
+from functools import partial
 
+import torch
 from torch import Tensor
 
 from odeflow.engine.equation.state import Field
-from odeflow.engine.gradients.adjoint import BackwardInTime, linearised
+from odeflow.engine.gradients.adjoint import AdjointEquation
+from odeflow.engine.gradients.backward import with_backward
 from odeflow.engine.gradients.base import Gradient
 from odeflow.engine.output.interpolant import Mesh
-from odeflow.engine.output.solution import Solution, Stats
+from odeflow.engine.output.solution import Solution
 from odeflow.engine.solver import Solver
 from odeflow.engine.tape import Observer, Quadrature, Segment, Tape
 
@@ -26,46 +28,39 @@ class InterpolatedAdjoint(Gradient):
     """
 
     needs_params = True
+    discrete = False
+    unsupported = frozenset({"dense output and events", "per_sample=True", "black-box solvers"})
 
     def __init__(self, solver: Solver | None = None) -> None:
         self.solver = solver
 
-    def solve(
-        self,
-        solver: Solver,
-        field: Field,
-        y0: Tensor,
-        t: Tensor,
-        params: tuple[Tensor, ...],
-        mesh: Mesh | None = None,
+    def differentiate(
+        self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None
     ) -> Solution:
-        self.refuse(mesh is not None, "dense output and events")
-        self.refuse(solver.per_sample, "per_sample=True: it reads all samples' states at common times from one step")
-        stats = Stats()
         tape = Tape(dense=True)
-        y = BackwardInTime.apply(
-            solver, self.solver or solver, _backward_interpolated, tape, field, stats, y0, t, *params
-        )
-        return Solution(t, y, stats)  # pyright: ignore[reportArgumentType]
+        with torch.no_grad():
+            solution = solver.integrate(field, y0, t, Observer(tape=tape))
+        equation = AdjointEquation(self.solver or solver, field, params, solution.stats)
+        return with_backward(solution, partial(_backward, equation, tape.segments), y0, params, t)
 
 
-def _backward_interpolated(ctx: Any, t: Tensor, y: Tensor, grad_y: Tensor) -> tuple[Tensor, list[Tensor | None]]:
-    """(λ(t₀), ∂L/∂θ), with the adjoint under error control and the state from the tape."""
-    quadrature = Quadrature(len(ctx.params))
-    state = _Interpolated(ctx.tape.segments)
+def _backward(
+    equation: AdjointEquation, segments: list[Segment], grad_y: Tensor, t: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """(∂L/∂y₀, ∂L/∂θ), with the adjoint under error control and the state from the segments."""
+    quadrature = Quadrature(len(equation.params))
+    state = _Interpolated(segments)
 
     def augmented(time: Tensor, adjoint: Tensor) -> Tensor:
-        _, change, quadrature.integrand = linearised(ctx, time, state(float(time)), adjoint)
+        _, change, quadrature.integrand = equation.linearised(time, state(float(time)), adjoint)
         return change
 
     def jump(number: int, adjoint: Tensor) -> Tensor:
-        row = len(t) - 1 - number
-        return adjoint + grad_y[row] if row else adjoint
+        return adjoint + grad_y[-1 - number]
 
     observer = Observer(quadrature=quadrature, jump=jump)
-    backward = ctx.solver.integrate(augmented, grad_y[-1].contiguous(), t.flip(0), observer)
-    ctx.stats.nfe_backward += backward.stats.nfe_forward
-    return backward.y[-1], quadrature.total
+    adjoint = equation.solve(augmented, grad_y[-1].contiguous(), t, observer)
+    return adjoint + grad_y[0], quadrature.total
 
 
 class _Interpolated:

@@ -1,19 +1,17 @@
 """Reversible: exact gradients at constant memory, by a solve that can be run backwards."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from odeflow.engine.equation.field import full_precision
 from odeflow.engine.equation.state import Field, accumulate
+from odeflow.engine.gradients.backward import with_backward
 from odeflow.engine.gradients.base import Gradient
-from odeflow.engine.gradients.first_order_only import first_order_only
-from odeflow.engine.gradients.times import move_rows, on_fixed_clock
 from odeflow.engine.loop.integrate import run
-from odeflow.engine.methods.runge_kutta import AdaptiveRungeKutta, ExplicitRungeKutta
+from odeflow.engine.methods.runge_kutta import ExplicitRungeKutta
 from odeflow.engine.output.interpolant import Mesh
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.solver import Solver
@@ -44,36 +42,39 @@ class Reversible(Gradient):
     """
 
     needs_params = True
+    unsupported = frozenset(
+        {
+            "dense output and events",
+            "jump_ts",
+            "per_sample=True",
+            "norm='max_sample'",
+            "solvers other than explicit Runge–Kutta methods",
+        }
+    )
 
     def __init__(self, coupling: float = 0.999) -> None:
         if not 0 < coupling <= 1:
             raise SettingError(f"Reversible: coupling must lie above 0 and be at most 1; got {coupling}")
         self.coupling = coupling
 
-    def solve(
-        self,
-        solver: Solver,
-        field: Field,
-        y0: Tensor,
-        t: Tensor,
-        params: tuple[Tensor, ...],
-        mesh: Mesh | None = None,
+    def differentiate(
+        self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None
     ) -> Solution:
-        self.refuse(mesh is not None, "dense output and events")
-        if not isinstance(solver, ExplicitRungeKutta):
-            raise GradientError(
-                f"Reversible needs an explicit Runge–Kutta solver of odeflow; {type(solver).__name__} is none. "
-                "Use Dopri5 or RK4, or another gradient"
-            )
-        self.refuse(bool(solver.jump_ts), "jump_ts: it does not stop at these times")
-        self.refuse(solver.per_sample, "per_sample=True: its pairs of states take their steps together")
-        self.refuse(isinstance(solver, AdaptiveRungeKutta) and solver.norm != "rms", "norm='max_sample'")
-        stats = Stats()
-        if not t.requires_grad:
-            y = _BackAndForth.apply(self.coupling, solver, field, t, stats, y0, *params)
-            return Solution(t, y, stats)  # pyright: ignore[reportArgumentType]
-        y = _BackAndForth.apply(self.coupling, solver, on_fixed_clock(field, t), t.detach(), stats, y0, t, *params)
-        return Solution(t, move_rows(field, t, y), stats)  # pyright: ignore[reportArgumentType]
+        assert isinstance(solver, ExplicitRungeKutta)  # others are not supported
+        reached: list[int] = []  # the number of steps that led to each row but the first
+
+        def note(number: int, pair: Tensor) -> Tensor:
+            reached.append(len(stages.steps))
+            return pair
+
+        with torch.no_grad():
+            stages = _PairStages(solver.tableau, field, y0, self.coupling)
+            control = solver.control(float(t[0]), float(t[-1]))
+            solution = run(stages, control, torch.stack((y0, y0)), t, Observer(jump=note))
+        solution.stats.nfe_forward += stages.inner.evaluations
+        way = _Way(self.coupling, solver.tableau, field, params, solution.stats, stages.steps, reached)
+        first = replace(solution, y=solution.y[:, 0].contiguous())
+        return with_backward(first, way.backward, y0, params, solution.y[-1].clone())
 
 
 @dataclass(frozen=True)
@@ -141,70 +142,55 @@ class _PairStages(ExplicitStages):
         self.steps.append(self.taken)
 
 
-class _BackAndForth(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        coupling: float,
-        solver: ExplicitRungeKutta,
-        field: Field,
-        t: Tensor,
-        stats: Stats,
-        y0: Tensor,
-        *params: Tensor,
-    ) -> Tensor:
-        stages = _PairStages(solver.tableau, field, y0, coupling)
-        last = torch.stack((y0, y0))
-        reached: list[int] = []  # the number of steps that led to each row but the first
+@dataclass(frozen=True)
+class _Way:
+    """The steps of a solve, to be taken back.
 
-        def note(number: int, pair: Tensor) -> Tensor:
-            nonlocal last
-            last = pair
-            reached.append(len(stages.steps))
-            return pair
+    Attributes:
+        coupling: λ.
+        tableau: The method.
+        field: The vector field on one state.
+        params: The tensors to differentiate with respect to.
+        stats: Of the solve.
+        steps: (start, size) of each.
+        reached: The number of steps that led to each row but the first.
+    """
 
-        with full_precision(y0):
-            solution = run(stages, solver.control(float(t[0]), float(t[-1])), last, t, Observer(jump=note))
-        vars(stats).update(vars(solution.stats))
-        stats.nfe_forward += stages.inner.evaluations
-        ctx.coupling, ctx.tableau, ctx.field, ctx.stats, ctx.params = coupling, solver.tableau, field, stats, params
-        ctx.steps, ctx.reached = stages.steps, reached
-        ctx.save_for_backward(last)
-        return solution.y[:, 0].contiguous()
+    coupling: float
+    tableau: Tableau
+    field: Field
+    params: tuple[Tensor, ...]
+    stats: Stats
+    steps: list[tuple[float, float]]
+    reached: list[int]
 
-    @staticmethod
-    @first_order_only
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, *grad_outputs: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        (grad_y,) = grad_outputs
-        (pair,) = ctx.saved_tensors
+    def backward(self, grad_y: Tensor, pair: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """(∂L/∂y₀, ∂L/∂θ), from the pair at the end."""
         y, z = pair
-        coupling: float = ctx.coupling
+        coupling = self.coupling
         adjoint, adjoint_z = torch.zeros_like(y), torch.zeros_like(z)
-        grads: list[Tensor | None] = [None] * len(ctx.params)
-        row = len(ctx.reached)
-        for number in reversed(range(len(ctx.steps))):
-            if row and ctx.reached[row - 1] == number + 1:
+        grads: list[Tensor | None] = [None] * len(self.params)
+        row = len(self.reached)
+        for number in reversed(range(len(self.steps))):
+            if row and self.reached[row - 1] == number + 1:
                 adjoint, row = adjoint + grad_y[row], row - 1
-            t, h = ctx.steps[number]
-            increment, change = _increment(ctx, t + h, -h, y, -adjoint_z, grads)
+            t, h = self.steps[number]
+            increment, change = self._increment(t + h, -h, y, -adjoint_z, grads)
             z, adjoint = z + increment, adjoint + change
-            increment, change = _increment(ctx, t, h, z, adjoint, grads)
+            increment, change = self._increment(t, h, z, adjoint, grads)
             adjoint_z = adjoint_z + (1 - coupling) * adjoint + change
             y, adjoint = (y - (1 - coupling) * z - increment) / coupling, coupling * adjoint
-        return None, None, None, None, None, adjoint + adjoint_z + grad_y[0], *grads
+        return adjoint + adjoint_z + grad_y[0], grads
 
-
-def _increment(
-    ctx: Any, t: float, h: float, y: Tensor, adjoint: Tensor, grads: list[Tensor | None]
-) -> tuple[Tensor, Tensor]:
-    """(Ψ_h(t, y), adjointᵀ ∂Ψ/∂y); adds adjointᵀ ∂Ψ/∂θ to `grads`."""
-    with torch.enable_grad(), full_precision(y):
-        leaf = y.detach().requires_grad_()
-        stages = TracedStages(ctx.tableau, ctx.field)
-        end = stages.step(t, h, leaf)
-        change, *steps = torch.autograd.grad(end, (leaf, *ctx.params), adjoint, allow_unused=True)
-    accumulate(grads, steps)
-    ctx.stats.nfe_backward += stages.evaluations
-    return end.detach() - y, change - adjoint
+    def _increment(
+        self, t: float, h: float, y: Tensor, adjoint: Tensor, grads: list[Tensor | None]
+    ) -> tuple[Tensor, Tensor]:
+        """(Ψ_h(t, y), adjointᵀ ∂Ψ/∂y); adds adjointᵀ ∂Ψ/∂θ to `grads`."""
+        with torch.enable_grad(), full_precision(y):
+            leaf = y.detach().requires_grad_()
+            stages = TracedStages(self.tableau, self.field)
+            end = stages.step(t, h, leaf)
+            change, *steps = torch.autograd.grad(end, (leaf, *self.params), adjoint, allow_unused=True)
+        accumulate(grads, steps)
+        self.stats.nfe_backward += stages.evaluations
+        return end.detach() - y, change - adjoint

@@ -1,10 +1,12 @@
 """Gradients with respect to the times, for methods that differentiate the computation itself."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from odeflow.engine.equation.field import full_precision
 from odeflow.engine.equation.state import Field
 
 
@@ -113,11 +115,51 @@ def move_rows(field: Field, t: Tensor, y: Tensor, jump_ts: Sequence[float] = ())
     count = min(len(y), len(times) - 1)
     if count < 2:
         return y
-    clock = times.detach()[1:count]
-    shift = (times[1:count] - clock) - (moved(t, jump_ts, clock) - clock)
-    with torch.no_grad():
-        slopes = torch.stack([field(time.to(row), row) for time, row in zip(clock, y[1:count], strict=True)])
-    return torch.cat([y[:1], y[1:count] + slopes * _beside(shift, y), y[count:]])
+    inner = times[1:count]
+    shift = inner - moved(t, jump_ts, inner.detach())
+    return torch.cat([y[:1], follow(field, inner, shift, y[1:count]), y[count:]])
+
+
+def follow(field: Field, t: Tensor, shift: Tensor, y: Tensor) -> Tensor:
+    """Lets rows follow a shift of their times along the field: ∂y/∂shift = f(t, y).
+
+    The slopes are evaluated in the backward pass, at the result, so that ∂L/∂shift can be differentiated again.
+
+    Args:
+        field: The vector field.
+        t: (m,) or (m, B), the times of the rows.
+        shift: Likewise; its value does not matter.
+        y: (m, *state).
+
+    Returns:
+        The same values.
+    """
+    return _Follow.apply(field, t, shift, y)  # pyright: ignore[reportReturnType]
+
+
+class _Follow(torch.autograd.Function):
+    """The identity of y, which depends on the shift."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(field: Field, t: Tensor, shift: Tensor, y: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return y.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Field, Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.field, t, _, _ = inputs
+        ctx.save_for_backward(t, output)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (grad_y,) = grad_outputs
+        t, y = ctx.saved_tensors
+        if not ctx.needs_input_grad[2]:
+            return None, None, None, grad_y
+        with full_precision(y):
+            slopes = torch.stack([ctx.field(time.to(row), row) for time, row in zip(t, y, strict=True)])
+        return None, None, (grad_y * slopes).reshape(*t.shape, -1).sum(-1).to(t), grad_y
 
 
 def _beside(values: Tensor, y: Tensor) -> Tensor:

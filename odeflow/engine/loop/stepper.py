@@ -24,6 +24,8 @@ from odeflow.errors import SettingError
 class Stepper(Solver):
     """A solver made of steps: a family of methods says what one is, `FixedStepper` or `AdaptiveStepper` how large."""
 
+    shows_steps = True
+
     @abstractmethod
     def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> Stages:
         """What the steps of a solve are made of.

@@ -102,7 +102,7 @@ class Mesh(ABC):
     So every gradient that carries rows carries the dense output.
 
     Attributes:
-        asked: The rows at the times that were asked for; none if the solver does not show its steps.
+        asked: The rows at the times that were asked for.
     """
 
     asked: list[int]

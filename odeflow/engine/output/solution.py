@@ -96,17 +96,9 @@ class Solution(Generic[S]):
         Args:
             mesh: The mesh, if there was one.
             move: Lets the times of the mesh follow whatever they depend on.
-
-        Raises:
-            SettingError: The solver does not show its steps.
         """
         if mesh is None:
             return self
-        if not mesh.asked:
-            raise SettingError(
-                "this solver does not show its steps, so it has neither dense output nor events: "
-                "give the times that you need in t, or use a solver of odeflow"
-            )
         t, interpolant = self.t[..., : len(mesh.asked)], mesh.interpolant(self.y, move)
         return replace(self, t=t, y=self.y[mesh.asked], interpolant=interpolant)
 

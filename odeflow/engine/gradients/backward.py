@@ -1,0 +1,71 @@
+"""with_backward: a solution made without autograd, and the backward pass that differentiates it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odeflow.engine.output.solution import Solution
+from odeflow.errors import GradientError
+
+Backward = Callable[..., tuple[Tensor, Sequence[Tensor | None]]]
+"""(∂L/∂y, *saved) ↦ (∂L/∂y₀, ∂L/∂θ for each parameter, None where it is zero)."""
+
+
+def with_backward(
+    solution: Solution, backward: Backward, y0: Tensor, params: Sequence[Tensor], *saved: Tensor
+) -> Solution:
+    """The solution with a graph that leads to y₀ and to the parameters through a backward pass of its own.
+
+    The backward pass runs without autograd. Differentiating its results again is an error that says what to do instead.
+
+    Args:
+        solution: All rows, solved without autograd.
+        backward: Takes ∂L/∂y, (R, *state), and the saved tensors. It must not keep the solution's y: save that.
+        y0: (*state), the state at the first time.
+        params: The other tensors to differentiate with respect to.
+        saved: Tensors for the backward pass, which autograd keeps until it has run.
+    """
+    return replace(solution, y=_WithBackward.apply(solution, backward, saved, y0, *params))
+
+
+class _WithBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, solution: Solution, backward: Backward, saved: tuple[Tensor, ...], y0: Tensor, *params: Tensor
+    ) -> Tensor:
+        ctx.run = backward
+        ctx.save_for_backward(*saved)
+        return solution.y
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            adjoint, grads = ctx.run(*grad_outputs, *ctx.saved_tensors)
+        results: list[Tensor | None] = [adjoint, *grads]
+        if torch.is_grad_enabled():
+            present = [result for result in results if result is not None]
+            refusing = iter(_Refusal.apply(torch.zeros((), requires_grad=True), *present))
+            results = [None if result is None else next(refusing) for result in results]
+        return None, None, None, *results
+
+
+class _Refusal(torch.autograd.Function):
+    """The identity, which refuses to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, wanting: Tensor, *results: Tensor) -> tuple[Tensor, ...]:
+        return tuple(result.view_as(result) for result in results)
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        raise GradientError(
+            "this gradient was computed by a backward pass of its own and cannot be differentiated again. "
+            "For second derivatives use gradient=Backprop(), which is what odeint of odeflow.compat.torchdiffeq does"
+        )
