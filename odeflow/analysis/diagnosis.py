@@ -285,7 +285,7 @@ class _Patient:
                 raise
             except (RuntimeError, TypeError) as raised:  # the dynamics may have settled on float32
                 reason = str(raised).partition(chr(10))[0]
-                raise SolveError(f"the dynamics do not work in float64: {reason}") from raised
+                raise SolveError(f"the dynamics failed in float64: {reason}") from raised
         assert problem is not None
         raise problem
 

@@ -185,7 +185,7 @@ def _states(solves: Sequence[Solve], solver: Solver) -> Tensor:
         raise
     except (RuntimeError, TypeError) as problem:  # a dynamics may have settled on float32
         reason = str(problem).partition("\n")[0]
-        raise StateError(f"the error is measured in float64, in which the dynamics do not work: {reason}") from problem
+        raise StateError(f"the error is measured in float64, where the dynamics failed: {reason}") from problem
     return torch.cat(states)
 
 

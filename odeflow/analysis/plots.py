@@ -85,7 +85,7 @@ def statistics(efforts: Sequence[Effort], epochs: Sequence[Epoch], solver: str) 
         axes.set(xlabel="NFE forward")
     if not efforts:
         for axes in (error, duration, backward):
-            _note(axes, "no tolerance could be solved")
+            _note(axes, "no tolerance succeeded")
     wide = _spread([*nfe, *(each.nfe_adjoint for each in efforts)]) > 12
     for axes, axis in ((error, "x"), (duration, "x"), (backward, "x"), (backward, "y")):
         if wide:
@@ -223,7 +223,7 @@ def precision(tests: Sequence[Tested]) -> Figure:
     if finite:
         axes.legend(fontsize="small")
     else:
-        _note(axes, "no solver came to a finite result")
+        _note(axes, "no solver reached a finite result")
     return figure
 
 

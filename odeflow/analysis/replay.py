@@ -80,7 +80,7 @@ def flows(module: nn.Module) -> list[Flow]:
     """
     found = [each for each in module.modules() if isinstance(each, Flow)]
     if not found:
-        raise SettingError(f"{type(module).__name__} has no Flow in it, so there is nothing to be solved")
+        raise SettingError(f"{type(module).__name__} contains no Flow, so there is nothing to solve")
     return found
 
 
@@ -108,7 +108,7 @@ def record(module: nn.Module, loss: Callable[[], Tensor]) -> list[Solve]:
         for flow in asked:
             del vars(flow)["trajectory"]
     if not seen:
-        raise SettingError(f"the loss of {type(module).__name__} asks none of its flows for a solution")
+        raise SettingError(f"the loss of {type(module).__name__} solves none of its flows")
     results = [leaf for _, y in seen for leaf in leaves(y)]
     grads = iter(torch.autograd.grad(value, results, allow_unused=True, materialize_grads=True))
     return [replace(solve, cotangent=tuple(next(grads) for _ in leaves(y))) for solve, y in seen]

@@ -69,7 +69,7 @@ def check(config: Mapping[str, Any]) -> None:
             _check_class(key, config[key], contract, key)
     rate = (mapping((class_spec(config.get("optimizer")) or {}).get("init_args")) or {}).get("lr", 1)
     if isinstance(rate, (int, float)) and not rate > 0:
-        raise SettingError(f"optimizer: lr must be positive; got {rate}: nothing would be learned")
+        raise SettingError(f"optimizer: lr must be positive; got {rate}: the model would not learn")
 
 
 def _check_numbers(place: str, value: Any) -> None:
@@ -216,7 +216,9 @@ def check_help(options: Iterable[tuple[str, str | None]]) -> None:
         if place in ("model", "data"):
             _find(f"--{option}", name, {"model": "task", "data": "data"}[place])
         elif place.startswith(("model.", "data.")) and place.partition(".")[0] not in chosen:
-            raise PluginError(f"--{option}: inside which? odeflow plugins show {name} tells the options without asking")
+            raise PluginError(
+                f"--{option}: give the enclosing option first; odeflow plugins show {name} lists the options"
+            )
 
 
 def _find(place: str, path: str, kind: str) -> type[Plugin]:

@@ -23,5 +23,5 @@ def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(EVERY)
     rank = os.environ["LOCAL_RANK"]
-    print(f"error: process {rank} ends: the one that started it, {parent}, is gone", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"error: process {rank} ends: its parent process {parent} has died", file=sys.stderr, flush=True)  # noqa: T201
     os._exit(1)  # the main thread may wait in a collective call, which no exception reaches

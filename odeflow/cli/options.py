@@ -41,7 +41,7 @@ class Options(argparse.ArgumentParser):
         """
         options, stray = self.parse_known_args(words)
         if stray and not stray[0].startswith("-"):
-            raise OdeflowError(f"{self.prog} takes nothing but options; got {stray[0]!r}")
+            raise OdeflowError(f"{self.prog} takes options only; got {stray[0]!r}")
         if stray:
             raise OdeflowError(registry.unknown("option", stray[0].partition("=")[0].lstrip("-"), known))
         return options

@@ -155,7 +155,7 @@ def animation(command: Command, frames: int, samples: int) -> Picture:
     cnf = next((module for module in command.model.eval().modules() if isinstance(module, CNF)), None)
     if cnf is None or tuple(cnf.shape) != (2,):
         what = "learns no density" if cnf is None else f"learns one of the shape {tuple(cnf.shape)}"
-        raise SettingError(f"an animation shows a density of the plane; {type(command.model).__name__} {what}")
+        raise SettingError(f"an animation needs a density on the plane; {type(command.model).__name__} {what}")
     torch.manual_seed(0)
     moments = measure.evolution(cnf, frames, samples)
     rows: list[dict[str, Any]] = [
@@ -204,7 +204,7 @@ def _of_first_batch(command: Command, use: Callable[[Task, Any], Any]) -> Any:
     command.trainer.callbacks.append(callback)  # pyright: ignore[reportAttributeAccessIssue]
     command.trainer.test(command.model, command.datamodule, verbose=False)
     if callback.result is None:
-        raise DataError(f"the test part of {type(command.datamodule).__name__} holds no batch")
+        raise DataError(f"the test part of {type(command.datamodule).__name__} has no batches")
     return callback.result
 
 

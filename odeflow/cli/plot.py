@@ -52,10 +52,10 @@ def plot(words: list[str]) -> int:
     kind = words[0] if words else ""
     if kind in ("-h", "--help"):
         kinds = "\n".join(f"  {name:12} {summary}" for name, summary in KINDS.items())
-        print(f"usage: odeflow plot KIND --ckpt_path FILE …\n\n{kinds}\n\nodeflow plot KIND --help tells more.")  # noqa: T201
+        print(f"usage: odeflow plot KIND --ckpt_path FILE …\n\n{kinds}\n\nodeflow plot KIND --help shows its options.")  # noqa: T201
         return 0
     if not kind or kind.startswith("-"):
-        raise OdeflowError(f"what to draw comes first: odeflow plot {'|'.join(KINDS)} --ckpt_path FILE")
+        raise OdeflowError(f"the kind of plot comes first: odeflow plot {'|'.join(KINDS)} --ckpt_path FILE")
     if kind not in KINDS:
         raise OdeflowError(registry.unknown("kind of plot", kind, KINDS))
     request = Request.of(words[1:])
@@ -191,7 +191,7 @@ def _subject(request: Request, batches: int | None) -> Command:
     config = prepared("plot", request) if request.ckpt_path or request.configs else {}
     pretrained = request.pretrained()
     if request.ckpt_path is None and pretrained is None:
-        raise CheckpointError("odeflow plot needs what was trained: --ckpt_path FILE, or -c NAME --weights")
+        raise CheckpointError("odeflow plot needs a trained model: --ckpt_path FILE, or -c NAME --weights")
     if "data" not in config and not any(name.partition(".")[0] == "data" for name, _ in request.options):
         raise RecipeError(
             f"{request.ckpt_path} does not name its data: give a recipe by -c NAME, or data by --data NAME"

@@ -159,7 +159,7 @@ class Command(LightningCLI):
         if lr_scheduler.total_steps is None:
             steps = lightning_module.trainer.estimated_stepping_batches
             if steps == float("inf"):
-                raise SettingError("WarmupCosine spans the run, which has no end: give trainer.max_epochs or max_steps")
+                raise SettingError("WarmupCosine needs the length of the run: give trainer.max_epochs or max_steps")
             lr_scheduler.total_steps = int(steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler, "interval": "step"}}
 
@@ -172,7 +172,7 @@ class Command(LightningCLI):
         """Tells what a run will not keep, now that its options are known to be right."""
         if self.lost:
             print(  # noqa: T201
-                f"note: trainer.callbacks replaces the recipe's, so that its {', '.join(self.lost)} keeps nothing. "
+                f"note: trainer.callbacks replaces the recipe's, so {', '.join(self.lost)} is dropped. "
                 f"Write callbacks{recipes.APPENDS} to add to them",
                 file=sys.stderr,
             )

@@ -60,7 +60,7 @@ def _nodes(node: Any, depth: int = 0) -> Iterator[yaml.Node]:
         ConstructorError: They nest too deeply, or a mapping has two equal keys or one that is no word or number.
     """
     if depth > DEEPEST:
-        raise ConstructorError(None, None, f"it nests deeper than {DEEPEST} levels", node.start_mark)
+        raise ConstructorError(None, None, f"nested deeper than {DEEPEST} levels", node.start_mark)
     yield node
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
@@ -91,7 +91,7 @@ def parse(text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except RecursionError as problem:
-        raise ConstructorError(None, None, f"it nests deeper than {DEEPEST} levels") from problem
+        raise ConstructorError(None, None, f"nested deeper than {DEEPEST} levels") from problem
     except (ValueError, LookupError) as problem:  # !!bool x, 0x_, or an integer of thousands of digits
         raise ConstructorError(None, None, f"a value is not what it says to be: {problem}"[:200]) from problem
 

@@ -112,7 +112,7 @@ class Request:
         if self.weights:
             return Path(self.weights)
         if not self.configs:
-            raise CheckpointError("whose weights? Give a recipe that has some by -c NAME, or --weights FILE")
+            raise CheckpointError("which weights? Give a recipe with weights by -c NAME, or --weights FILE")
         own = recipes.weights(self.configs[0])
         if not own.is_file():
             raise CheckpointError(f"the recipe {self.configs[0]} has no weights of its own; give --weights FILE")
@@ -149,7 +149,7 @@ class Request:
             raise RecipeError(f"trainer: expected options such as max_epochs, got {shown(config['trainer'])}")
         if "model" not in config and not any(name.partition(".")[0] == "model" for name, _ in self.options):
             raise RecipeError(
-                f"odeflow {command} needs to know what to run: give a recipe by -c NAME, or a checkpoint by "
+                f"odeflow {command} needs a recipe or a checkpoint: give a recipe by -c NAME, or a checkpoint by "
                 f"--ckpt_path FILE.  recipes: {', '.join(recipes.available())}"
             )
         for name, value in self.options:

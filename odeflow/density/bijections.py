@@ -112,7 +112,7 @@ class Logit(Bijection):
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         squeezed = self.alpha + (1 - 2 * self.alpha) * x
         if bool(((squeezed <= 0) | (squeezed >= 1)).any()):  # samples may lie α beyond the data's edges
-            raise StateError(f"Logit takes data between 0 and 1; got {x.min():g} to {x.max():g}")
+            raise StateError(f"Logit needs data in [0, 1]; got {x.min():g} to {x.max():g}")
         z = torch.logit(squeezed)
         return z, self._log_det(z)
 

@@ -223,7 +223,7 @@ class FlowDistribution(Distribution):
             SettingError: There is no context, and so no batch.
         """
         if self.context is None:
-            raise SettingError("a flow without context has one distribution; draw more samples from it instead")
+            raise SettingError("a CNF without context is a single distribution; draw more samples instead")
         return FlowDistribution(self.cnf, self.context.expand(Size(batch_shape) + self.context.shape[-1:]))
 
     def _contexts(self, lead: Size) -> Tensor | None:

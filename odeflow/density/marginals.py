@@ -49,13 +49,13 @@ class Marginals(Bijection):
         """
         dim, knots = self.at_data.shape
         if x.dim() != 2 or x.shape[1] != dim or len(x) < knots:
-            raise DataError(f"Marginals want at least {knots} rows of {dim} features; got shape {tuple(x.shape)}")
+            raise DataError(f"Marginals need at least {knots} rows of {dim} features; got shape {tuple(x.shape)}")
         rows = (_levels(knots) * len(x)).long().to(x.device)
         quantiles = x.sort(dim=0).values[rows].t().to(self.at_data)
         flat = (quantiles.diff() <= 0).any(dim=1).nonzero().flatten().tolist()
         if flat:
             raise DataError(
-                f"feature {flat[0]} has the same value in at least one row of {knots}, so it has no density there; "
+                f"feature {flat[0]} repeats one value in at least one row of {knots}, so it has no density there; "
                 "add noise as wide as its resolution (dequantisation), or take fewer knots"
             )
         self.at_data = quantiles.contiguous()

@@ -58,7 +58,7 @@ class Flow(nn.Module):
         check_kind("options", options, FlowOptions, "FlowOptions(t1=2.0)")
         t0, t1, steer = options.t0, options.t1, options.steer
         if t0 == t1:
-            raise SettingError(f"a flow needs two different times; t0 and t1 are both {t0}")
+            raise SettingError(f"t0 and t1 must differ; both are {t0}")
         if not 0 <= steer < abs(t1 - t0):
             raise SettingError(f"steer must lie between 0 and the flow's duration {abs(t1 - t0):g}; got {steer}")
         self.dynamics, self.solver, self.gradient, self.options = dynamics, solver, gradient, options

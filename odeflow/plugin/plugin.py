@@ -223,5 +223,6 @@ def check_kind(name: str, value: object, kind: type, example: str) -> None:
         SettingError: It is.
     """
     if not isinstance(value, kind):
-        came = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
-        raise SettingError(f"{name} wants a value of class {kind.__name__}, such as {example}; got {came}")
+        came = f"the class {value.__name__} (missing parentheses?)" if isinstance(value, type) else repr(value)
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise SettingError(f"{name} must be {article} {kind.__name__} instance such as {example}; got {came}")

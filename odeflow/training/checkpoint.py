@@ -93,7 +93,7 @@ def specs(path: str | Path) -> dict[str, Any]:
     if stored is None or stored.get("model") is None:
         raise CheckpointError(
             f"{path} does not say how its model was built: it was not written by an odeflow Task, "
-            "or the task's arguments were not plain data. On the command line, a recipe given by -c can say it"
+            "or the task's arguments were not plain data. On the command line, name the recipe by -c"
         )
     found = {key: stored[key] for key in ("model", "data") if key in stored}
     for key, spec in found.items():

@@ -49,7 +49,7 @@ class DataModule(Plugin, LightningDataModule, ABC):
             return
         if not self.standardises:
             raise DataError(
-                f"the model was trained on standardised data, which {type(self).__name__} does not make; test it on "
+                f"the model was trained on standardised data, which {type(self).__name__} does not provide; test it on "
                 "data of the kind that it was trained on"
             )
         self.units = units

@@ -70,7 +70,7 @@ class Task(Plugin, LightningModule, ABC):
         Raises:
             OdeflowError: The task draws no samples, as by default.
         """
-        raise OdeflowError(f"{type(self).__name__} draws no samples: it learns no density that has some")
+        raise OdeflowError(f"{type(self).__name__} does not implement sampling")
 
     def restored(self, prediction: Any, units: Units) -> Any:
         """What `predict_step` gave, in the units of the data's file; a task that predicts such numbers overrides this.
@@ -145,7 +145,7 @@ class Task(Plugin, LightningModule, ABC):
         if 0 in (limit, count):
             name = type(self._data).__name__ if self._data else "the data"
             why = f"; limit_{part}_batches is 0" if limit == 0 else ""
-            raise DataError(f"{TrainerFn(stage).value} did nothing: {name} gave no batch to it{why}")
+            raise DataError(f"{TrainerFn(stage).value} did nothing: {name} returned no batches{why}")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.units = stored_units(checkpoint)

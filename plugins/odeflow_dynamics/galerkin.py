@@ -50,7 +50,7 @@ class Galerkin(of.Modifier):
         if basis not in ("polynomial", "fourier"):
             raise of.SettingError(f"Galerkin: basis must be 'polynomial' or 'fourier'; got {basis!r}")
         if t0 == t1:
-            raise of.SettingError(f"Galerkin needs two different times to lay its series over; t0 and t1 are both {t0}")
+            raise of.SettingError(f"Galerkin: t0 and t1 must differ; both are {t0}")
         super().__init__(dynamics)
         self.degree, self.t0, self.t1 = degree, t0, t1
         self.basis = _polynomial if basis == "polynomial" else _fourier

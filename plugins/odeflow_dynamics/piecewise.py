@@ -45,7 +45,7 @@ class Piecewise(of.Modifier):
         if pieces < 1:
             raise of.SettingError(f"Piecewise: pieces must be at least 1; got {pieces}")
         if t0 == t1:
-            raise of.SettingError(f"Piecewise needs two different times to divide; t0 and t1 are both {t0}")
+            raise of.SettingError(f"Piecewise: t0 and t1 must differ; both are {t0}")
         super().__init__(dynamics)
         like = next(dynamics.parameters(), torch.empty(0))
         self.others = nn.ModuleList(registry.build(dynamics.spec).to(like) for _ in range(pieces - 1))

@@ -175,7 +175,7 @@ def test_a_checkpoint_is_not_dropped_without_a_word(done, brief):
     }.items():
         request = Request.of(f"-c spiral {words}".split())
         assert request.lost(request.configuration("fit", None)) == lost, words
-    told = "note: trainer.callbacks replaces the recipe's, so that its ModelCheckpoint keeps nothing. Write callbacks+"
+    told = "note: trainer.callbacks replaces the recipe's, so ModelCheckpoint is dropped. Write callbacks+"
     assert told in done(f"fit -c spiral -c plain.yaml {brief}").err
 
 

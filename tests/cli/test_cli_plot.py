@@ -292,9 +292,9 @@ def test_where_a_solver_fails_the_others_are_tested(done, best, plugins):
 
 
 def test_a_picture_without_a_result_says_so():
-    """Where no solver came to a finite result, the picture notes it."""
+    """Where no solver reached a finite result, the picture notes it."""
     figure = draw.precision([draw.Tested("RK4", "num_steps=1", False, 4, "test/loss", float("inf"))])
-    assert [text.get_text() for text in figure.axes[0].texts] == ["no solver came to a finite result"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["no solver reached a finite result"]
 
 
 # What is asked for
@@ -361,17 +361,17 @@ def test_help_tells_the_kinds_and_their_options(done):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("", "what to draw comes first: odeflow plot statistics|activations|precision|animation --ckpt_path FILE"),
+        ("", "the kind of plot comes first: odeflow plot statistics|activations|precision|animation --ckpt_path FILE"),
         (
             "--ckpt_path LAST",
-            "what to draw comes first: odeflow plot statistics|activations|precision|animation --ckpt_path FILE",
+            "the kind of plot comes first: odeflow plot statistics|activations|precision|animation --ckpt_path FILE",
         ),
         (
             "statistic --ckpt_path LAST",
             "no kind of plot named 'statistic'. Did you mean statistics?  available: statistics, activations, precision, animation",
         ),
-        ("statistics", "odeflow plot needs what was trained: --ckpt_path FILE, or -c NAME --weights"),
-        ("statistics -c digits/ode_net", "odeflow plot needs what was trained: --ckpt_path FILE, or -c NAME --weights"),
+        ("statistics", "odeflow plot needs a trained model: --ckpt_path FILE, or -c NAME --weights"),
+        ("statistics -c digits/ode_net", "odeflow plot needs a trained model: --ckpt_path FILE, or -c NAME --weights"),
         ("statistics --ckpt_path", "--ckpt_path needs a value"),
         ("statistics --ckpt_path gone.ckpt", "there is no checkpoint gone.ckpt"),
         (
@@ -385,7 +385,7 @@ def test_help_tells_the_kinds_and_their_options(done):
         ),
         (
             "activations --ckpt_path LAST stray",
-            "odeflow plot activations takes nothing but options; got 'stray'",
+            "odeflow plot activations takes options only; got 'stray'",
         ),
         (
             "statistics --ckpt_path LAST --tolerances 1e-2,x",
@@ -409,7 +409,7 @@ def test_help_tells_the_kinds_and_their_options(done):
             "activations --ckpt_path LAST --data.sed 1",
             "data: Digits has no option 'sed'. Did you mean seed?  options: batch_size, seed",
         ),
-        ("animation --ckpt_path LAST", "an animation shows a density of the plane; Classification learns no density"),
+        ("animation --ckpt_path LAST", "an animation needs a density on the plane; Classification learns no density"),
         (
             "animation --ckpt_path LAST --output a.png",
             "--output must end in .gif or another of .gif, .mp4; got a.png",
@@ -446,11 +446,11 @@ def test_what_cannot_be_drawn_is_told(refused, last, plugins):
     torch.save({"odeflow": {"model": task.spec}, "state_dict": task.state_dict()}, "flowless.ckpt")
     for kind in ("statistics", "activations", "precision"):
         message = refused(f"plot {kind} --ckpt_path flowless.ckpt --data Digits")
-        assert message == "error: Flowless has no Flow in it, so there is nothing to be solved\n"
+        assert message == "error: Flowless contains no Flow, so there is nothing to solve\n"
     message = refused("plot statistics --ckpt_path flowless.ckpt")
     assert message == "error: flowless.ckpt does not name its data: give a recipe by -c NAME, or data by --data NAME\n"
     message = refused(f"plot statistics --ckpt_path {last} --plugins {plugins} --data Empty")
-    assert message == "error: the test part of Empty holds no batch\n"
+    assert message == "error: the test part of Empty has no batches\n"
     message = refused(f"plot precision --ckpt_path {last} --plugins {plugins} --solvers RK4,Rigid")
     assert message == "error: Rigid has neither num_steps nor rtol and atol to vary; leave it out of --solvers\n"
     message = refused(f"plot precision --ckpt_path {last} --plugins {plugins} --data Untested")

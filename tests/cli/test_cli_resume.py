@@ -208,9 +208,7 @@ def test_processes_end_after_the_same_step(tmp_path, rank):
     assert read(tmp_path / RUN / "version_0")["global_step"] == 6
 
 
-@pytest.mark.parametrize(
-    ("killed", "told"), [("getppid", "the one that started it"), ("getpid", "terminated with code -9")]
-)
+@pytest.mark.parametrize(("killed", "told"), [("getppid", "its parent process"), ("getpid", "terminated with code -9")])
 def test_no_process_waits_for_one_that_is_gone(tmp_path, killed, told):
     """If one of two processes is killed before they have met, the other ends, too, and says why."""
     code = f"import os\nif os.environ.get('LOCAL_RANK') == '1':\n    os.kill(os.{killed}(), 9)\n"
@@ -321,6 +319,6 @@ def test_typed_patience_counts(done):
 
 def test_a_run_that_is_longer_already_is_refused(refused, digits_run):
     """Resuming up to an epoch that is over is an error that says so."""
-    assert "trainer.max_epochs = 0, but the checkpoint's run has had 1" in refused(
+    assert "trainer.max_epochs = 0, but the checkpoint's run has finished 1" in refused(
         f"fit --ckpt_path {last(digits_run)} --trainer.max_epochs 0"
     )

@@ -145,7 +145,7 @@ def test_help(done):
         ("sample --ckpt_path no.ckpt --count 0", "argument --count: expected a positive number, got '0'"),
         ("sample --ckpt_path no.ckpt --seed=-1", "argument --seed: expected a number from 0 on, got '-1'"),
         ("sample --ckpt_path no.ckpt --cuont 3", "no option named 'cuont'. Did you mean count?"),
-        ("sample no.ckpt --ckpt_path no.ckpt", "odeflow sample takes nothing but options; got 'no.ckpt'"),
+        ("sample no.ckpt --ckpt_path no.ckpt", "odeflow sample takes options only; got 'no.ckpt'"),
     ],
 )
 def test_mistakes_are_explained(refused, words, told):

@@ -66,7 +66,7 @@ def test_a_recipe_brings_its_own_weights(done, exported, tmp_path):
         ),
         ("test -c digits/ode_net --weights nix.safetensors", "there are no weights nix.safetensors"),
         ("test -c digits/ode_net --weights bad.safetensors", "bad.safetensors cannot be read as safetensors: "),
-        ("test --weights --model Classification", "whose weights? Give a recipe that has some by -c NAME"),
+        ("test --weights --model Classification", "which weights? Give a recipe with weights by -c NAME"),
         ("test -c digits/ode_net --weights a --ckpt_path b", "there is no checkpoint b"),
         ("export --ckpt_path no.ckpt --output a.safetensors", "there is no checkpoint no.ckpt"),
         ("export --ckpt_path no.ckpt --output a.pt", "--output must end with .safetensors; got a.pt"),

@@ -254,7 +254,7 @@ def test_training_draws_the_end_time_where_asked() -> None:
         (
             lambda: of.Logit().inverse(torch.tensor([[1.5]])),
             of.StateError,
-            r"Logit takes data between 0 and 1; got 1\.5 to 1\.5",
+            r"Logit needs data in [0, 1]; got 1\.5 to 1\.5",
         ),
         (lambda: of.MovingBatchNorm(2, decay=0.0), of.SettingError, r"decay must lie between 0 and 1; got 0"),
     ],

@@ -585,7 +585,7 @@ def test_extrapolations_are_drawn_on_both_sides() -> None:
         (lambda: rnn(noise_std=0.0), "noise_std must be positive; got 0.0"),
         (lambda: ode_rnn(class_weight=-1.0), "class_weight must not be negative; got -1.0"),
         (lambda: ode_rnn(class_weight=1.0), "a classifier needs num_classes, at least 2; got None"),
-        (lambda: latent_rnn(flow=of.FlowOptions(t1=0.0)), "a flow needs two different times"),
+        (lambda: latent_rnn(flow=of.FlowOptions(t1=0.0)), "t0 and t1 must differ"),
     ],
 )
 def test_senseless_settings_are_refused(make: Callable[[], SeriesTask], message: str) -> None:

@@ -210,7 +210,7 @@ def test_one_sample_can_be_drawn(dim: int) -> None:
             lambda: drift(1.0, 2.0, flow=of.FlowOptions(augment=-1)),
             "augment must be a whole number, and not negative; got -1",
         ),
-        (lambda: drift(1.0, flow=of.FlowOptions(t1=0.0)), "a flow needs two different times"),
+        (lambda: drift(1.0, flow=of.FlowOptions(t1=0.0)), "t0 and t1 must differ"),
         (
             lambda: drift(1.0, 2.0, flow=of.FlowOptions(augment=1, lift="high")),
             "lift must be 'zero' or 'learned'; got 'high'",

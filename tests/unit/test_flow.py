@@ -150,7 +150,7 @@ def test_wrong_states_are_refused() -> None:
         (lambda: TorchDiffEq("dopri6"), "torchdiffeq has no method 'dopri6'; it has euler, midpoint"),
         (
             lambda: of.Flow(MLP(1), RK4(num_steps=1), options=of.FlowOptions(t0=1.0, t1=1.0)),
-            "two different times; t0 and t1 are both 1.0",
+            "t0 and t1 must differ; both are 1.0",
         ),
         (
             lambda: of.Flow(MLP(1), RK4(num_steps=1), options=of.FlowOptions(augment=-1)),
@@ -158,25 +158,25 @@ def test_wrong_states_are_refused() -> None:
         ),
         (
             lambda: of.Flow(decay, Dopri5()),
-            r"dynamics wants a value of class Module, such as MLP\(dim=2\); .* got <function decay",
+            r"dynamics must be a Module instance such as MLP\(dim=2\); .* got <function decay",
         ),
         (
             lambda: of.Flow(MLP(1), Dopri5),
-            r"solver wants a value of class Solver, such as Dopri5\(\); got the class Dopri5",
+            r"solver must be a Solver instance such as Dopri5\(\); got the class Dopri5",
         ),
-        (lambda: of.Flow(MLP(1), Dopri5(), "adjoint"), "gradient wants a value of class Gradient, .* got 'adjoint'"),
+        (lambda: of.Flow(MLP(1), Dopri5(), "adjoint"), "gradient must be a Gradient instance .* got 'adjoint'"),
         (
             lambda: of.Flow(MLP(1), Dopri5(), options=of.FlowOptions(regularizers=["kinetic"])),
-            "regularizer wants a value of class Regularizer, such as Kin",
+            "regularizer must be a Regularizer instance such as Kin",
         ),
         (lambda: of.CNF([MLP(2)], shape=[2]), "each a Flow or Bijection; got MLP"),
         (
             lambda: of.solve(decay, torch.ones(1), [0, 1], solver=Dopri5),
-            "solver wants a value of class Solver, .* the class Dopri5",
+            "solver must be a Solver instance .* the class Dopri5",
         ),
         (
             lambda: of.solve(decay, torch.ones(1), [0, 1], solver=Dopri5(), event=decay),
-            "event wants a value of class Event, such as",
+            "event must be an Event instance such as",
         ),
         (lambda: RK4(num_steps=3, jump_ts=0.5), "RK4: jump_ts must be a list of times; got 0.5"),
         (lambda: Dopri5(jump_ts=[math.nan]), r"Dopri5: jump_ts.0 must be a finite number; got nan"),

@@ -79,7 +79,7 @@ def test_before_the_fit_it_is_the_identity() -> None:
         (
             lambda: of.Marginals(2, 50).fit(torch.stack([torch.randn(900), torch.ones(900)], 1)),
             of.DataError,
-            r"feature 1 has the same value in at least one row of 50.*dequantisation",
+            r"feature 1 repeats one value in at least one row of 50.*dequantisation",
         ),
     ],
 )

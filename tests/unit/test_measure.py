@@ -127,14 +127,14 @@ def test_the_liveliest_features_are_found() -> None:
 
 def test_a_module_without_a_flow_is_refused() -> None:
     """There is nothing to record where there is no flow, or none is used."""
-    with pytest.raises(of.SettingError, match="Linear has no Flow in it, so there is nothing to be solved"):
+    with pytest.raises(of.SettingError, match="Linear contains no Flow, so there is nothing to solve"):
         record(nn.Linear(1, 1), lambda: torch.zeros(()))
-    with pytest.raises(of.SettingError, match="the loss of Flow asks none of its flows for a solution"):
+    with pytest.raises(of.SettingError, match="the loss of Flow solves none of its flows"):
         record(of.Flow(MLP(2), RK4(num_steps=1)), lambda: torch.zeros(()))
 
 
 def test_dynamics_of_one_precision_are_told() -> None:
-    """Dynamics that do not work in float64 end the measurement with a line that says so."""
+    """Dynamics that fail in float64 end the measurement with a line that says so."""
 
     class Single(of.Dynamics):
         width = 2
@@ -144,7 +144,5 @@ def test_dynamics_of_one_precision_are_told() -> None:
 
     flow = of.Flow(Single(), RK4(num_steps=1))
     solves = record(flow, lambda: flow(torch.ones(1, 2)).sum())
-    with pytest.raises(
-        of.StateError, match="measured in float64, in which the dynamics do not work: expected m1 and m2"
-    ):
+    with pytest.raises(of.StateError, match="measured in float64, where the dynamics failed: expected m1 and m2"):
         measure.efforts(solves, lambda value: Dopri5(value, value), [1e-3], Dopri5(1e-6, 1e-6))

@@ -75,7 +75,7 @@ class Call:
         if not isinstance(y0, (Tensor, tuple)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise StateError(f"y0 must be a Tensor or a tuple of Tensors; got {type(y0).__name__}")
         if any(leaf.is_complex() for leaf in (y0 if isinstance(y0, tuple) else (y0,))):
-            raise StateError("complex states are not solved: solve for torch.view_as_real(y0), with a field of that")
+            raise StateError("complex states are not supported: solve for torch.view_as_real(y0)")
         _check_times(t, event_fn is not None)
         packing = Packing.of(y0) if isinstance(y0, tuple) else None
         call = cls(
@@ -195,7 +195,7 @@ class Call:
         )
         if not len(found.events[0].t):
             raise SolveError(
-                f"event_fn did not become zero between t = {start:g} and {end:g}. Look at its values along the "
+                f"event_fn has no zero between t = {start:g} and {end:g}. Look at its values along the "
                 "solution, at the direction of time, or give a larger step_size to a method that has one"
             )
         return found

@@ -119,9 +119,9 @@ class TolerantSteps(StepControl):
             self.passed, self.attempts = passed, 0
         if self.attempts >= options.max_num_steps:
             raise SolveError(
-                f"max_num_steps = {options.max_num_steps:.0f} steps did not reach the next time of t: at t = {t:g} the "
-                f"step size is {self.size:.3g}. Loosen rtol and atol, raise max_num_steps, or use a method for stiff "
-                "problems"
+                f"max_num_steps = {options.max_num_steps:.0f} steps did not reach the next output time: at t = {t:g} "
+                f"the step size is {self.size:.3g}. Loosen rtol and atol, raise max_num_steps, or use a method for "
+                "stiff problems"
             )
         self.attempts += 1
         if self.size < SMALLEST_STEP * math.ulp(t):

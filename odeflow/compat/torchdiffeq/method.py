@@ -146,7 +146,7 @@ def check_method(method: str, options: Mapping[str, Any], event: bool = False) -
     if options.get("interp", "linear") not in ("linear", "cubic"):
         raise SettingError(f"interp must be 'linear' or 'cubic'; got {options['interp']!r}")
     if event and method == "scipy_solver":
-        raise SettingError("scipy_solver does not look for events: use another method")
+        raise SettingError("scipy_solver does not support events: use another method")
     if event and is_fixed(method) and options.get("step_size") is None:
         raise SettingError(f"an event needs options={{'step_size': …}} with the method {method!r}")
 

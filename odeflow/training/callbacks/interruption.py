@@ -77,7 +77,9 @@ class Interruption(Callback):
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.waits and self.received is None:
             self.received = number
-            rank_zero_info(f"{signal.Signals(number).name}: the run ends after this step; once more ends it at once")
+            rank_zero_info(
+                f"{signal.Signals(number).name}: stopping after this step; repeat the signal to stop at once"
+            )
             return
         raise SystemExit(128 + number)
 

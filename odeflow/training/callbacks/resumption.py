@@ -53,8 +53,8 @@ class Resumption(Callback):
         done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
         if trainer.max_epochs is not None and -1 < trainer.max_epochs < done:
             raise SettingError(
-                f"trainer.max_epochs = {trainer.max_epochs}, but the checkpoint's run has had {done}. To go on, "
-                "give the number of epochs in all"
+                f"trainer.max_epochs = {trainer.max_epochs}, but the checkpoint's run has finished {done}. To "
+                "continue, give the total number of epochs"
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -73,7 +73,7 @@ class Resumption(Callback):
             if _classes(now) != _classes(self.stored[kind]):
                 self.loaded[key] = []
                 names = [", ".join(_classes(each)) or "none" for each in (self.stored[kind], now)]
-                rank_zero_info(f"The checkpoint's {kind}: {names[0]}. Those of this run begin anew: {names[1]}")
+                rank_zero_info(f"The checkpoint's {kind}: {names[0]}. This run starts with new ones: {names[1]}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sets what has changed, now that all else is restored."""
