@@ -42,7 +42,7 @@ from odeflow.training.files import replacing
 from odeflow.training.schedule import WarmupCosine
 from odeflow.training.task import Task
 
-LINKS = ("num_classes", "channels", "dim", "shape")
+LINKS = ("num_classes", "num_outputs", "channels", "dim", "shape")
 """Sizes that data announce and tasks take."""
 
 
@@ -243,6 +243,7 @@ def prepared(command: str, request: Request) -> dict[str, Any]:
         print(f"checkpoint: {request.ckpt_path}", file=sys.stderr)  # noqa: T201
     _follow_moved(config.get("model"))
     _follow_moved(config.get("data"))
+    _size_dynamics(request, request.effective(config))
     explain.check(request.effective(config))
     if request.ckpt_path is not None:
         checkpoint.state(checkpoint.read(request.ckpt_path), request.ckpt_path)
@@ -291,6 +292,23 @@ def _follow_moved(node: Any) -> None:
         _follow_moved(inner)
     for inner in sequence(node) or ():
         _follow_moved(inner)
+
+
+def _size_dynamics(request: Request, config: dict[str, Any]) -> None:
+    """Lets dynamics whose `dim` nobody gave have that of the data, where these are what the task's flow carries."""
+    model, data = class_spec(config.get("model")), class_spec(config.get("data"))
+    options = mapping((model or {}).get("init_args")) or {}
+    dynamics = class_spec(options.get("dynamics"))
+    if model is None or data is None or dynamics is None or "dim" in (mapping(dynamics.get("init_args")) or {}):
+        return
+    with contextlib.suppress(PluginError):  # an unknown plugin is explained later
+        task, field = registry.class_of(explain.path_of(model)), registry.class_of(explain.path_of(dynamics))
+        if not issubclass(task, Task) or not task.carries_data or "dim" not in inspect.signature(field).parameters:
+            return
+        dim = getattr(registry.build(data), "dim", None)
+        if isinstance(dim, int) and options.get("shape") is None:
+            flow = mapping(options.get("flow")) or {}
+            request.choose("model.dynamics.dim", dim + int(flow.get("augment") or 0))
 
 
 def _drop_linked_sizes(config: dict[str, Any]) -> None:

@@ -85,6 +85,11 @@ class Request:
                 request.ckpt_path = value
         return request
 
+    def choose(self, name: str, value: object) -> None:
+        """Adds an option, as if it had been typed."""
+        self.words.append(f"--{name}={value}")
+        self.options.append((name, str(value)))
+
     def drop(self, name: str) -> None:
         """Forgets an option, and those inside it, that was typed."""
         inside = (f"{name}.", f"{name}=", f"{name}{recipes.APPENDS}")

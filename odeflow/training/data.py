@@ -16,8 +16,8 @@ class DataModule(Plugin, LightningDataModule, ABC):
     """Data for training, validation and test, whose sizes are known before they are read.
 
     A subclass announces its sizes as attributes set in `__init__`; the command line passes them on to the task:
-    `dim` (length of a vector, or of an image's values), `channels`, `shape` (of an image) and `num_classes`, as far as
-    they make sense.
+    `dim` (length of a vector, or of an image's values), `channels`, `shape` (of an image), `num_classes` and
+    `num_outputs` (length of a target), as far as they make sense.
 
     A subclass that standardises sets `standardises`, and in `setup` fits `units` if they are None; else it keeps to
     them: they are those of the model, fitted to what it was trained on. They go into every checkpoint.
@@ -58,7 +58,7 @@ class DataModule(Plugin, LightningDataModule, ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the units, where batches have others than the file."""
-        return {} if self.units is None or self.units.same else {"units": self.units.plain()}
+        return {} if self.units in (None, Units()) else {"units": self.units.plain()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with the units of a checkpoint."""

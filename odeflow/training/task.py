@@ -1,7 +1,7 @@
 """Task: the one base of LightningModules, which assembles dynamics, solver and gradient."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -29,12 +29,15 @@ class Task(Plugin, LightningModule, ABC):
     command line or from `configure_optimizers`; by default Adam with a step size of 1e-3.
 
     Attributes:
+        carries_data: Whether the state of its flow is a vector of the data, with the flow's augmented dimensions, so
+            that on the command line dynamics take their `dim` from the data where nobody gives it.
         units: How the numbers that it was trained on stand to those of the data's file; None as long as nobody knows.
             Whatever data a trained task meets are standardised by these. Losses, metrics and figures have the units of
             the batches; `odeflow sample` and `odeflow predict` write those of the file.
     """
 
     kind = "task"
+    carries_data: ClassVar[bool] = False
     units: Units | None = None
 
     @abstractmethod

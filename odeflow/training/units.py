@@ -1,8 +1,8 @@
 """Units: how the numbers of a batch stand to those of the data's file."""
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -21,6 +21,10 @@ class Units:
         scale: (d,) or (1,), what it divides by.
         origin: The time, in the file's units, that is 0 in a batch.
         unit: The time span, in the file's units, that is 1 in a batch.
+        features: (d,), the names of the features in the file; empty where they have none.
+        classes: The names of the classes in the file, by their number in batches; empty where they have none.
+        clock: What the file's times count, such as "days since 1970-01-01"; empty where they are mere numbers.
+        target: The units of the targets; None where batches have none, or they are the same.
 
     Example:
         >>> import torch
@@ -32,9 +36,13 @@ class Units:
     scale: tuple[float, ...] = (1.0,)
     origin: float = 0.0
     unit: float = 1.0
+    features: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    clock: str = ""
+    target: "Units | None" = None
 
     @classmethod
-    def of(cls, plain: Any) -> Self:
+    def of(cls, plain: Any) -> "Units":
         """The units that `plain` gave.
 
         Raises:
@@ -42,20 +50,29 @@ class Units:
         """
         try:
             shift, scale = (tuple(float(entry) for entry in plain[name]) for name in ("shift", "scale"))
-            return cls(shift, scale, float(plain["origin"]), float(plain["unit"]))
-        except (KeyError, TypeError, ValueError) as problem:
+            features, classes = (tuple(str(entry) for entry in plain.get(name, ())) for name in ("features", "classes"))
+            target = plain.get("target")
+            return cls(
+                *(shift, scale, float(plain["origin"]), float(plain["unit"]), features, classes),
+                clock=str(plain.get("clock", "")),
+                target=None if target is None else cls.of(target),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as problem:
             raise CheckpointError(
                 f"stored units must be lists shift and scale, and origin and unit; got {plain}"
             ) from problem
 
     def plain(self) -> dict[str, Any]:
-        """Lists and numbers, to be stored."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """Lists, numbers and text, to be stored."""
+        fields = asdict(replace(self, target=None))
+        stored = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+        return stored | {"target": None if self.target is None else self.target.plain()}
 
     @property
     def same(self) -> bool:
         """Whether batches hold the numbers of the file."""
-        return self == Units()
+        mapped = replace(self, features=(), classes=(), clock="", target=None)
+        return mapped == Units() and (self.target is None or self.target.same)
 
     def standardised(self, x: Tensor) -> Tensor:
         """Values as batches have them.

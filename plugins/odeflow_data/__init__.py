@@ -18,7 +18,7 @@ from odeflow_data.simulated import Simulated
 from odeflow_data.spheres import Spheres
 from odeflow_data.spiral import Spiral
 from odeflow_data.standard_normal import StandardNormal
-from odeflow_data.tabular_npy import TabularNPY
+from odeflow_data.table import Table
 from odeflow_data.toy_density import ToyDensity
 
 __all__ = [
@@ -40,6 +40,6 @@ __all__ = [
     "Spheres",
     "Spiral",
     "StandardNormal",
-    "TabularNPY",
+    "Table",
     "ToyDensity",
 ]

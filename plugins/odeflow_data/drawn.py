@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import odeflow as of
-from odeflow_data.table import Table
+from odeflow_data.rows import RowData
 
 
-class Drawn(Table, ABC):
+class Drawn(RowData, ABC):
     """Points that each epoch draws anew, settled by the seed apart from the global generator; val and test, once.
 
     Args:

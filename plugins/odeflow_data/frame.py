@@ -29,6 +29,8 @@ SECONDS = {
 }
 """Units of time in which dates and durations are counted, in seconds."""
 FORMATS = "CSV (.csv, .tsv, .txt, also gzipped), Parquet (.parquet) or NumPy (.npy, .npz)"
+EXAMPLES = Path(__file__).parent / "examples"
+"""Small files that come with odeflow, read as `example:NAME`; `SOURCES.md` beside them says where they are from."""
 INFERRED = 10_000
 """Number of rows by which the type of a column is found."""
 TEXT = (pl.String, pl.Categorical, pl.Enum)
@@ -91,14 +93,16 @@ class Frame:
         """The table in a file, a data frame of any library, or arrays.
 
         Args:
-            source: A path; a data frame of polars, pandas, or whatever exports an Arrow C stream; columns by
-                name; or an array (N, D), whose columns are x0, x1, ….
+            source: A path, or `example:NAME` of a file that comes with odeflow; a data frame of polars, pandas, or
+                whatever exports an Arrow C stream; columns by name; or an array (N, D), whose columns are x0, x1, ….
             key: Name of the array in a `.npz` file whose arrays are of different lengths.
 
         Raises:
             DataError: There is no such file, it cannot be read, or `source` is no table.
             SettingError: `key` names no array of the file.
         """
+        if isinstance(source, str) and source.startswith("example:"):
+            return _of_file(_example(source.removeprefix("example:")), key)
         if isinstance(source, (str, PurePath)):
             return _of_file(Path(source).expanduser(), key)
         if key is not None:
@@ -144,7 +148,7 @@ class Frame:
                     "name it as time if it is one"
                 )
         cells = [pl.col(name).cast(pl.String if isinstance(self._types[name], TEXT) else pl.Float64) for name in names]
-        table = self._collected(cells, names).cast(pl.Float64).to_numpy().reshape(-1, len(names))
+        table = self._collected(cells, names).cast(pl.Float64).to_numpy(writable=True).reshape(-1, len(names))
         wrong = np.argwhere(np.abs(table) > LARGEST)
         if len(wrong):
             row, column = wrong[0]
@@ -224,7 +228,9 @@ class Frame:
                 f"in training; the classes are {listed(names)}"
             )
         number = {each: code for code, each in enumerate(names)}
-        return Classes(column.cast(pl.String).replace_strict(number, return_dtype=pl.Int64).to_numpy(), names)
+        return Classes(
+            column.cast(pl.String).replace_strict(number, return_dtype=pl.Int64).to_numpy(writable=True), names
+        )
 
     def _collected(self, expressions: list[pl.Expr], names: Sequence[str]) -> pl.DataFrame:
         """The columns, in memory.
@@ -298,6 +304,14 @@ def _of_file(path: Path, key: str | None) -> Frame:
     raise of.DataError(f"{path} is of no known kind: its name ends with {kind or 'nothing'}. Wanted is {FORMATS}")
 
 
+def _example(name: str) -> Path:
+    """The file of an example."""
+    known = sorted(file.stem for file in EXAMPLES.glob("*.csv"))
+    if name not in known:
+        raise of.DataError(f"there is no example {name!r}; there are {', '.join(known)}")
+    return EXAMPLES / f"{name}.csv"
+
+
 class _TextFrame(Frame):
     """A frame whose cells can be read again as the text that they are."""
 
@@ -328,12 +342,13 @@ def _separator(header: str) -> str:
 
 
 def _loaded(path: Path) -> NDArray[Any]:
-    return np.load(path, allow_pickle=False)
+    with path.open("rb") as stream:
+        return np.load(stream, allow_pickle=False)
 
 
 def _chosen(path: Path, key: str | None) -> dict[str, NDArray[Any]]:
     """The arrays of a `.npz` file that are columns."""
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         names: list[str] = list(archive.files)
         if key is not None and key not in names:
             near = get_close_matches(key, names, n=1)
@@ -369,7 +384,7 @@ def _of_arrays(arrays: dict[Any, Any]) -> pl.DataFrame:
         array = np.asarray(values)
         if array.ndim not in (1, 2):
             raise of.DataError(f"the array {name} must have the shape (rows,) or (rows, columns); it has {array.shape}")
-        if array.dtype.kind not in "fiubUSOMm":
+        if array.dtype.kind not in "fiubUSOMm" or (array.ndim == 2 and array.dtype.kind in "US"):
             raise of.DataError(f"the array {name} must hold real numbers, text or dates; its dtype is {array.dtype}")
         if array.ndim == 1:
             columns[str(name)] = _column(array, values)

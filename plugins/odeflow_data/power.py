@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 import odeflow as of
 from odeflow_data.archive import LARGEST, load, reading
 from odeflow_data.download import fetch, keep, published_text
-from odeflow_data.table import Table, batches
+from odeflow_data.rows import RowData, batches
 
 URL = "https://archive.ics.uci.edu/static/public/235/individual+household+electric+power+consumption.zip"
 NAME = "household_power_consumption"
@@ -26,7 +26,7 @@ FIELDS = (2, 4, 6, 7, 8)
 """Active power, voltage and three sub-meterings among a line's nine fields; the time is field 1."""
 
 
-class Power(Table):
+class Power(RowData):
     """POWER: 2,049,280 minutes × 6 quantities, of which 1,659,917 train, 184,435 validate and 204,928 test.
 
     The quantities are the active power (kW), the voltage (V), three sub-meterings (Wh) and the time of day (minutes),
@@ -87,7 +87,7 @@ class Power(Table):
         self.train = train if self.limit is None else train[chosen[: self.limit]]
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        return batches(self.train, self.batch_size, shuffle=True)
+        return batches(self.train, batch_size=self.batch_size, shuffle=True)
 
 
 def shares(count: int) -> dict[str, int]:

@@ -28,7 +28,8 @@ class Density(of.Task):
     that of their values from above, and is logged in bits per dimension, too.
 
     Losses and log-densities are in the units of the batches: of standardised data, nats per standardised unit. What
-    `odeflow predict` and `odeflow sample` write is per unit of the file, which is Σ log σ less.
+    `odeflow predict` and `odeflow sample` write is per unit of the file, which is Σ log σ less; validation and test log
+    the loss in that unit, too, as `nll`.
 
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 4; Grathwohl et al. (2019), "FFJORD";
     levels: Theis, van den Oord & Bethge (2016), "A note on the evaluation of generative models", section 3.1.
@@ -53,6 +54,8 @@ class Density(of.Task):
     Raises:
         SettingError: An option is out of range, or the dynamics do not fit the data.
     """
+
+    carries_data = True
 
     def __init__(
         self,
@@ -146,6 +149,9 @@ class Density(of.Task):
             bits = (loss.detach() / math.prod(self.shape) + math.log(self.levels)) / math.log(2)
             options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(x), "sync_dist": True}
             self.log(f"{stage}/bits_per_dim", bits, prog_bar=True, **options)
+        if stage != "train" and self.units is not None and not self.units.same:
+            nll = loss.detach() + self.units.log_volume(math.prod(self.shape))
+            self.log(f"{stage}/nll", nll, on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
         return loss
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:

@@ -26,6 +26,9 @@ class Regression(of.Task):
     A flow is a homeomorphism of its state: it does not change the order of points on a line, nor bring a ball out of
     a shell. `augment` gives it the room (Dupont, Doucet & Teh 2019).
 
+    The loss is in the units of batches. Where targets are standardised, validation and test also log the mean absolute
+    error in the file's units: `mae`, or `mae_<target>` of each of several targets.
+
     Args:
         dynamics: The vector field; its width is d + augment.
         solver: Integrates.
@@ -37,6 +40,8 @@ class Regression(of.Task):
     Raises:
         SettingError: An option is out of range.
     """
+
+    carries_data = True
 
     def __init__(
         self,
@@ -91,11 +96,24 @@ class Regression(of.Task):
                 f"Regression(num_outputs={self.num_outputs}) wants targets of shape {tuple(prediction.shape)}; got "
                 f"{tuple(targets.shape)}: num_outputs is the number of values of one target, 1 where it is a number"
             )
+        if stage != "train" and self.units is not None and self.units.target is not None:
+            self._log_errors(prediction, targets, self.units.target, stage)
         return F.mse_loss(prediction, targets)
+
+    def _log_errors(self, prediction: Tensor, targets: Tensor, units: of.Units, stage: str) -> None:
+        """Logs the mean absolute error of each target in the file's unit, by its name where there are several."""
+        errors = (units.restored(prediction) - units.restored(targets)).abs().mean(dim=0)
+        names = units.features or [str(number) for number in range(self.num_outputs)]
+        for name, error in zip(names, errors, strict=True):
+            label = f"{stage}/mae" if self.num_outputs == 1 else f"{stage}/mae_{name}"
+            self.log(label, error.float(), batch_size=len(targets), sync_dist=True)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(B, num_outputs), the prediction."""
         return self(floating("Regression", "inputs", inputs(batch), self))
+
+    def restored(self, prediction: Tensor, units: of.Units) -> Tensor:
+        return (units.target or of.Units()).restored(prediction)
 
     def _checked(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Inputs and targets."""

@@ -44,6 +44,8 @@ class Trajectory(of.Task):
         SettingError: An option is out of range.
     """
 
+    carries_data = True
+
     def __init__(
         self,
         dynamics: of.Dynamics,

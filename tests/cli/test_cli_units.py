@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 
 import odeflow as of
-from odeflow_data import MNIST, IrregularSeries, LynxHare, TabularNPY
+from odeflow_data import MNIST, IrregularSeries, LynxHare, Table
 
 RUN = Path("runs/fit/version_0")
 DENSITY = "--model Density --model.dynamics PlanarCNF --model.dynamics.dim 2 --model.dynamics.units 4"
@@ -40,7 +40,7 @@ def folder(tmp_path_factory, done, brief) -> Path:
         np.save("other.npy", table(10, 50))
         np.savez("waves.npz", **waves())
         np.savez("others.npz", **waves(10, 50, 2))
-        done(f"fit {DENSITY} {SOLVER} --data TabularNPY --data.path x.npy {brief} {QUIET}")
+        done(f"fit {DENSITY} {SOLVER} --data Table --data.path x.npy {brief} {QUIET}")
         Path("runs/fit").rename("density")
         done(f"fit {SERIES} {SOLVER} --data IrregularSeries --data.path waves.npz {brief} {QUIET}")
         Path("runs/fit").rename("series")
@@ -62,27 +62,29 @@ def predictions() -> list[torch.Tensor]:
     return torch.load(max(Path("runs/predict").glob("*/predictions.pt"), key=lambda file: file.stat().st_mtime_ns))
 
 
-def other() -> TabularNPY:
+def other() -> Table:
     """The rows 10 x + 50 in the units of x."""
-    own, data = TabularNPY("x.npy"), TabularNPY("other.npy")
+    own, data = Table("x.npy"), Table("other.npy")
     own.setup("fit")
     data.adopt(own.units)
     data.setup("test")
     return data
 
 
-def loss(task: of.Task, data: TabularNPY) -> float:
+def loss(task: of.Task, data: Table) -> float:
     """The mean of −log p over the test rows, in nats."""
     with torch.no_grad():
-        return -float(task.log_prob(data.test).mean())
+        return -float(task.log_prob(data.test.x).mean())
 
 
 def test_other_units_are_those_of_the_training_rows(trained):
     """Standardised by the mean and deviation of x, 10 x + 50 has the mean and deviation that follow from them."""
-    own, data = TabularNPY("x.npy"), other()
+    own, data = Table("x.npy"), other()
     own.setup("fit")
     shift, scale = (torch.tensor(part, dtype=torch.float64) for part in (own.units.shift, own.units.scale))
-    torch.testing.assert_close(data.train.double(), own.train * 10.0 + (9 * shift + 50) / scale, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        data.train.x.double(), own.train.x * 10.0 + (9 * shift + 50) / scale, rtol=1e-5, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("source", ["--ckpt_path FILE", "-c recipe.yaml --weights net.safetensors", "plot"])
@@ -102,7 +104,7 @@ def test_a_tested_file_is_measured_by_what_was_trained_on(done, metrics, trained
         found = metrics(next(run.glob("**/metrics.csv")).parent)["test/loss"]
     task = of.load(file)
     assert found == pytest.approx(len(found) * [loss(task, other())], rel=1e-5)
-    own = TabularNPY("x.npy")
+    own = Table("x.npy")
     own.setup("fit")
     assert loss(task, own) < loss(task, other()) - 10
 
@@ -110,7 +112,7 @@ def test_a_tested_file_is_measured_by_what_was_trained_on(done, metrics, trained
 @pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec:FutureWarning", "ignore:.*:UserWarning:lightning.*")
 def test_a_loaded_model_keeps_its_units(trained):
     """In Python, too: a trainer that tests what `odeflow.load` gave standardises any file alike."""
-    task, data = of.load(checkpoint("density")), TabularNPY("other.npy")
+    task, data = of.load(checkpoint("density")), Table("other.npy")
     trainer = Trainer(logger=False, enable_progress_bar=False, accelerator="cpu")
     (results,) = trainer.test(task, data, verbose=False)
     assert results["test/loss"] == pytest.approx(loss(task, other()), rel=1e-5)
@@ -121,9 +123,10 @@ def test_predicted_densities_are_of_the_file(done, trained):
     """`predict` writes log p(x) per unit of the file: what standardised rows have, less Σ log σ."""
     done(f"predict --ckpt_path {checkpoint('density')} --data.path other.npy")
     written = torch.cat(predictions())
-    task = of.load(checkpoint("density"))
+    task, data = of.load(checkpoint("density")), other()
+    data.setup("predict")
     with torch.no_grad():
-        wanted = task.log_prob(other().test) - sum(map(math.log, task.units.scale))
+        wanted = task.log_prob(data.predicted.x) - sum(map(math.log, task.units.scale))
     torch.testing.assert_close(written, wanted)
 
 

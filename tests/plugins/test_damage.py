@@ -26,7 +26,7 @@ from odeflow_data import (
     Pendulum,
     PhysioNet2012,
     Power,
-    TabularNPY,
+    Table,
     mnist,
     physionet2012,
     power,
@@ -112,8 +112,8 @@ class Source:
 
 
 SOURCES = {
-    "npy": Source({"x.npy": npy(Y[:, 0])}, lambda folder: TabularNPY(str(folder / "x.npy"))),
-    "npz": Source({"x.npz": npz(x=Y[:, 0])}, lambda folder: TabularNPY(str(folder / "x.npz"))),
+    "npy": Source({"x.npy": npy(Y[:, 0])}, lambda folder: Table(str(folder / "x.npy"))),
+    "npz": Source({"x.npz": npz(x=Y[:, 0])}, lambda folder: Table(str(folder / "x.npz"))),
     "series": Source({"s.npz": npz(t=T, y=Y, mask=Y < 2, label=np.arange(30) % 3)}, lambda folder: IrregularSeries(str(folder / "s.npz"))),
     "hopper": Source({"hopper_first1500.npz": npz(data=RANDOM.normal(size=(20, 9, 14)))}, lambda folder: Hopper(str(folder), points=5)),
     "letters": Source({"character_trajectories.npz": npz(**LETTERS)}, lambda folder: CharacterTrajectories(str(folder))),

@@ -29,7 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "Spheres": {"batch_size": 16},
     "Spiral": {"observations": 50, "t1": 2.0, "noise": 0.1},
     "StandardNormal": {"samples": 40, "batch_size": 4, "val_size": 2, "test_size": 2},
-    "TabularNPY": {"path": "table.npy", "batch_size": 4},
+    "Table": {"path": "table.npy", "batch_size": 4},
     "ToyDensity": {"samples": 40, "batch_size": 4, "val_size": 2, "test_size": 2},
 }
 pytestmark = pytest.mark.filterwarnings(

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from odeflow import load
-from odeflow.cli import explain
 from odeflow.cli.main import main
+from odeflow.cli.run import prepared
 from odeflow.config import recipes
 from odeflow.config.request import Request
 from odeflow.plugin.registry import build
@@ -63,9 +63,7 @@ def fit(recipe: str, *options: str) -> Path:
 @pytest.mark.parametrize("name", OURS)
 def test_every_recipe_names_plugins_that_exist(name: str) -> None:
     """Each recipe has a head, names known plugins and options only, and keeps the best checkpoint."""
-    request = Request.of(["-c", name])
-    config = request.configuration("fit", checkpoint.specs)
-    explain.check(request.effective(config))
+    config = prepared("fit", Request.of(["-c", name]))
     assert recipes.headline(recipes.find(name))
     callbacks = config["trainer"]["callbacks"]
     (keeper,) = [each for each in callbacks if each["class_path"].endswith("ModelCheckpoint")]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.table import Table, batches
+from odeflow_data.rows import RowData, batches
 from odeflow_dynamics import MLP
 from odeflow_solvers import RK4
 from odeflow_tasks import Density
@@ -90,7 +90,7 @@ def test_what_cannot_be_fitted_is_refused(make: object, error: type[Exception], 
         make()
 
 
-class Peaks(Table):
+class Peaks(RowData):
     """`sample()`, as a data module."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class Peaks(Table):
         self.val = self.test = sample(100).float()
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        return batches(self.train, self.batch_size, shuffle=True)
+        return batches(self.train, batch_size=self.batch_size, shuffle=True)
 
 
 def _loader() -> DataLoader[Tensor]:

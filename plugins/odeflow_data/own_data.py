@@ -1,0 +1,87 @@
+"""OwnData: data that a user brings, as a file, a data frame or arrays."""
+
+from abc import ABC
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from lightning.pytorch.utilities import rank_zero_info
+
+import odeflow as of
+
+if TYPE_CHECKING:
+    from odeflow_data.frame import Frame
+
+SHOWN = 5
+"""Number of names that the line about the data lists."""
+
+
+class OwnData(of.DataModule, ABC):
+    """Data read by `Frame` from `path`, the first option of a subclass, which in Python may be a data frame or arrays.
+
+    What a file leaves open, such as which columns there are, is settled when it is first read, and kept with the
+    model: a later file is read alike.
+    """
+
+    standardises = True
+    path: Any
+    key: str | None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        given = kwargs.get("path", args[0] if args else "")
+        if isinstance(given, str):
+            return super().__new__(cls, *args, **kwargs)
+        from odeflow_data.frame import described
+
+        text = described(given)  # a checkpoint cannot hold a data frame, but what it was
+        if "path" in kwargs:
+            return super().__new__(cls, *args, **(kwargs | {"path": text}))
+        return super().__new__(cls, text, *args[1:], **kwargs)
+
+    def open(self, source: Any) -> "Frame":
+        """The columns of a file, or of another source."""
+        from odeflow_data.frame import Frame
+
+        return Frame.of(source, self.key)
+
+    def settle(self, **options: Any) -> None:
+        """Remembers options that the file decided, as if they had been given."""
+        self.remembered_spec["init_args"] |= options
+
+    def columns(
+        self, frame: "Frame", chosen: Sequence[str] | None, roles: Sequence[str | None], option: str
+    ) -> list[str]:
+        """The columns that were chosen; by default all that have no other role.
+
+        Args:
+            frame: The file.
+            chosen: Their names.
+            roles: The columns that have another role.
+            option: The option that chooses, for messages.
+
+        Raises:
+            DataError: There are none.
+        """
+        if chosen is not None:
+            frame.require(chosen, option)
+        found = [name for name in frame.names if name not in roles] if chosen is None else list(chosen)
+        if not found:
+            raise of.DataError(
+                f"{frame.origin}: no column is left for {option}; it has {', '.join(frame.names)}. Name some by "
+                f"--data.{option}"
+            )
+        return found
+
+    def say(self, text: str) -> None:
+        """Tells in one line what the data of a run are, in its first process."""
+        rank_zero_info(f"{type(self).__name__}: {text}")
+
+
+def several(names: str | Sequence[str] | None) -> list[str]:
+    """Names given as one, several or none."""
+    return [names] if isinstance(names, str) else list(names or ())
+
+
+def shortly(names: Sequence[str]) -> str:
+    """Names in a line, the first few of them."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

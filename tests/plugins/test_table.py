@@ -1,0 +1,306 @@
+"""Laws of tables: rows of anyone's file, split, standardised by what trained, and read alike ever after."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+
+import odeflow as of
+from odeflow.plugin import registry
+from odeflow_data import Table
+
+
+def numbers(count: int = 40) -> dict[str, Any]:
+    """Columns of all sizes, of which no row is there twice, a target that follows from them, and classes."""
+    random = np.random.default_rng(0)
+    x = random.normal(5, [0.01, 1, 1000], (count, 3))
+    target = 100 * x[:, 0] - x[:, 1]
+    kind = np.where(target > np.median(target), "high", "low")
+    return {"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "target": target, "kind": kind, "day": random.permutation(count)}
+
+
+def written(path: Path, columns: dict[str, Sequence[Any]]) -> str:
+    """A file as Python's own csv module writes it."""
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return str(path)
+
+
+def ready(path: Any, stage: str = "fit", **options: Any) -> Table:
+    data = Table(path, **options)
+    data.setup(stage)
+    return data
+
+
+def density(path: Any, **options: Any) -> Table:
+    return ready(path, columns=["a", "b", "c"], **options)
+
+
+def restored(data: Table) -> Tensor:
+    """All parts in the units of the file."""
+    return data.units.restored(torch.cat([data.train.x, data.val.x, data.test.x]))
+
+
+def values(count: int = 40) -> Tensor:
+    return torch.from_numpy(np.stack([numbers(count)[name] for name in "abc"], axis=1))
+
+
+# The parts
+
+
+@pytest.mark.parametrize(("val", "test", "sizes"), [(0.1, 0.1, [32, 4, 4]), (0.25, 0.5, [10, 10, 20])])
+def test_the_parts_are_shares_and_lose_no_row(val: float, test: float, sizes: list[int]) -> None:
+    """Training, validation and test have their shares, and are the file's rows together, each once, in some order."""
+    data = density(numbers(), val=val, test=test)
+    assert [len(part.x) for part in (data.train, data.val, data.test)] == sizes
+    found, whole = restored(data), values()
+    torch.testing.assert_close(found.sort(dim=0).values, whole.sort(dim=0).values, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(found, whole, rtol=1e-3)
+
+
+def test_one_seed_gives_one_split() -> None:
+    """The split depends on the seed alone: not on the global generator, the stage or the batches."""
+    tests = []
+    for global_seed, seed, batch_size in [(0, 0, 10), (1, 0, 3), (1, 1, 10)]:
+        torch.manual_seed(global_seed)
+        data = density(numbers(), stage="test" if global_seed else "fit", seed=seed, batch_size=batch_size)
+        tests.append(data.units.restored(data.test.x))
+    assert torch.equal(tests[0], tests[1])
+    assert not torch.equal(tests[0], tests[2])
+
+
+def test_the_last_rows_in_time_test() -> None:
+    """Split by a column of time, every training row is earlier than every validation row, these than every test row."""
+    columns = numbers()
+    data = density(columns, time="day")
+    days = [columns["day"][part.row] for part in (data.train, data.val, data.test)]
+    assert days[0].max() < days[1].min() <= days[1].max() < days[2].min()
+
+
+def test_a_column_says_what_a_row_is_for() -> None:
+    """Split by a column, each part has the rows that name it."""
+    parts = np.resize(["train", "train", "val", "test"], 40)
+    data = density(numbers() | {"set": parts}, part="set")
+    assert data.train.row.tolist() == np.flatnonzero(parts == "train").tolist()
+    assert data.test.row.tolist() == np.flatnonzero(parts == "test").tolist()
+    with pytest.raises(of.DataError, match=r"holds the class 'valid' in row 3.*the classes are train, val, test"):
+        density(numbers() | {"set": np.char.replace(parts, "val", "valid")}, part="set")
+
+
+def test_parts_can_be_files_of_their_own(tmp_path: Path) -> None:
+    """A file for the test leaves all but the validation share of the first file to training."""
+    columns = numbers()
+    later = {name: column[:7] for name, column in columns.items()}
+    data = density(columns, test=written(tmp_path / "test.csv", later))
+    assert [len(part.x) for part in (data.train, data.val, data.test)] == [36, 4, 7]
+    torch.testing.assert_close(data.units.restored(data.test.x), values()[:7], rtol=1e-5, atol=1e-5)
+
+
+def test_rows_with_empty_cells_are_left_out_on_request() -> None:
+    """No row with an empty cell trains or tests; without leave it is an error that names row and column."""
+    columns = numbers()
+    columns["b"][[3, 17]] = np.nan
+    data = density(columns, missing="drop", time="day")
+    rows = torch.cat([data.train.row, data.val.row, data.test.row])
+    assert sorted(rows.tolist()) == [row for row in range(40) if row not in (3, 17)]
+    assert restored(data).isfinite().all()
+    with pytest.raises(of.DataError, match=r"2 of 40 rows have empty cells, the first in row 4, column 'b'"):
+        density(columns)
+
+
+# Units
+
+
+def test_training_rows_are_standardised() -> None:
+    """Values and targets have mean 0 and deviation 1 in training; other parts are measured by the same."""
+    data = ready(numbers(1000), target="target", ignore=["kind", "day"])
+    for part in (data.train.x, data.train.y):
+        torch.testing.assert_close(part.mean(dim=0), torch.zeros(part.shape[1]), rtol=0, atol=1e-6)
+        torch.testing.assert_close(part.std(dim=0, correction=0), torch.ones(part.shape[1]))
+    assert data.test.x.mean(dim=0).abs().min() > 1e-4
+    assert data.units.features == ("a", "b", "c")
+    assert data.units.target is not None
+    assert data.units.target.features == ("target",)
+
+
+def test_standardisation_can_be_left_out() -> None:
+    """Without it the rows are the file's, and columns may be constant."""
+    data = density(numbers() | {"b": np.full(40, 7.0)}, standardise=False)
+    assert data.units.same
+    assert torch.equal(restored(data)[:, 1], torch.full((40,), 7.0))
+
+
+def test_units_survive_json() -> None:
+    """Names, classes and the units of targets are stored with the rest."""
+    for options in ({"target": ["target", "b"]}, {"label": "kind"}):
+        units = ready(numbers(), ignore=["day", "kind" if "target" in options else "target"], **options).units
+        assert of.Units.of(json.loads(json.dumps(units.plain()))) == units
+
+
+def test_other_columns_of_a_later_file_do_not_matter() -> None:
+    """With the units of a model the columns that it knows are read, in its order, from wherever they are."""
+    data = density(numbers())
+    columns = numbers()
+    again = Table({"extra": columns["kind"], "c": columns["c"], "b": columns["b"], "a": columns["a"]})
+    again.adopt(data.units)
+    again.setup("predict")
+    torch.testing.assert_close(data.units.restored(again.predicted.x), values(), rtol=1e-5, atol=1e-5)
+    lacking = Table({"b": columns["b"]})
+    lacking.adopt(data.units)
+    with pytest.raises(of.DataError, match="no column 'a', which columns names"):
+        lacking.setup("predict")
+
+
+# Roles and batches
+
+
+def test_batches_follow_the_roles() -> None:
+    """X alone, with targets (B, k), or with classes (B,); training's are shuffled, and none loses a row."""
+    alone = density(numbers(), batch_size=10)
+    first, second = list(alone.train_dataloader()), list(alone.train_dataloader())
+    assert [(batch.shape, batch.dtype) for batch in first[-2:]] == [((10, 3), torch.float32), ((2, 3), torch.float32)]
+    assert not torch.equal(first[0], second[0])
+    assert torch.equal(torch.cat(first).sort(dim=0).values, alone.train.x.sort(dim=0).values)
+    (both,) = ready(numbers(), target=["target", "b"], ignore=["kind", "day"]).train_dataloader()
+    assert [part.shape for part in both] == [(32, 2), (32, 2)]
+    (labelled,) = ready(numbers(), label="kind", ignore=["target", "day"]).train_dataloader()
+    assert labelled[1].dtype == torch.int64
+    assert set(labelled[1].tolist()) == {0, 1}
+
+
+def test_rows_keep_what_belongs_to_them() -> None:
+    """Values, targets and classes of a row stay together through split and shuffling."""
+    data = ready(numbers(), target="target", ignore=["kind", "day"])
+    (batch,) = data.train_dataloader()
+    x, y = data.units.restored(batch[0]), data.units.target.restored(batch[1])
+    torch.testing.assert_close(y[:, 0], 100 * x[:, 0] - x[:, 1], rtol=1e-4, atol=1e-4)
+    labelled = ready(numbers(), label="kind", ignore=["target", "day"])
+    x, labels = next(iter(labelled.train_dataloader()))
+    x = labelled.units.restored(x)
+    assert torch.equal((100 * x[:, 0] - x[:, 1] < np.median(numbers()["target"])).long(), labels)
+
+
+def test_sizes_are_known_from_the_file() -> None:
+    """What the command line passes on: columns, targets and classes."""
+    data = Table(numbers(), target="target", ignore=["kind", "day"])
+    assert (data.dim, data.num_outputs) == (3, 1)
+    assert not hasattr(data, "num_classes")
+    assert Table(numbers(), label="kind", ignore=["day"]).num_classes == 2
+
+
+def test_a_whole_file_is_predicted_in_its_order() -> None:
+    """Prediction takes every row once, without targets or labels, even of a file of one row."""
+    data = density(numbers())
+    for count in (40, 1):
+        later = Table({name: numbers()[name][:count] for name in "abc"}, columns=["a", "b", "c"], target="target")
+        later.adopt(data.units)
+        later.setup("predict")
+        found = torch.cat(list(later.predict_dataloader()))
+        torch.testing.assert_close(data.units.restored(found), values()[:count], rtol=1e-5, atol=1e-5)
+
+
+def test_a_later_file_is_read_like_the_first(tmp_path: Path) -> None:
+    """Rebuilt by its spec with another path, a table has the columns and classes of the first, whatever is in the file."""
+    spec = Table(numbers(), label="kind", ignore=["target", "day"]).spec
+    assert spec["init_args"]["path"] == "a dict"
+    other = {name: numbers()[name][::-1] for name in ("extra", "c", "b", "a") if name in numbers()}
+    path = written(tmp_path / "new.csv", other | {"extra": ["?"] * 40, "kind": ["low"] * 40})
+    registry.discover()
+    again = registry.build(json.loads(json.dumps(spec | {"init_args": spec["init_args"] | {"path": path}})))
+    assert (again.features, again.num_classes) == (["a", "b", "c"], 2)
+    again.setup("fit")
+    assert set(again.train.label.tolist()) == {1}
+
+
+def test_a_run_is_told_what_its_data_are(caplog: pytest.LogCaptureFixture) -> None:
+    """One line: origin, sizes, split and seed, columns, roles and units."""
+    with caplog.at_level("INFO"):
+        ready(numbers(), target="target", ignore=["kind", "day"], seed=3)
+    (line,) = (record.message for record in caplog.records if record.message.startswith("Table"))
+    assert line == (
+        "Table: a dict: 32 rows train, 4 rows validate, 4 rows test, split at random by seed 3; 3 columns: a, b, c; "
+        "target: target; standardised"
+    )
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"columns": ["aa"]}, "no column 'aa', which columns names. Did you mean 'a'?"),
+        ({"target": "targets", "columns": ["a"]}, "no column 'targets', which target names. Did you mean 'target'?"),
+        ({"label": "kinds", "columns": ["a"]}, "no column 'kinds', which label names. Did you mean 'kind'?"),
+        ({"time": "days", "columns": ["a"]}, "no column 'days', which time names. Did you mean 'day'?"),
+        ({"part": "parts", "columns": ["a"]}, "no column 'parts', which part names"),
+        ({}, "column 'kind' must hold numbers; row 1 holds 'low'. Leave the column out by ignore"),
+        ({"ignore": [*"abc", "target", "kind", "day"]}, "no column is left for columns; it has a, b"),
+        ({"columns": ["a"], "target": "b", "label": "kind"}, "got both, b and kind"),
+        ({"columns": ["a"], "time": "day", "part": "kind"}, "split by time or by part; got both, day and kind"),
+        ({"columns": ["a"], "missing": "mean"}, "missing must be 'refuse' or 'drop'; got 'mean'"),
+        ({"columns": ["a"], "val": 0.5, "test": 0.5}, "val and test must be positive and leave a share to train on"),
+        ({"columns": ["a"], "val": 0.0}, "val and test must be positive"),
+        ({"columns": ["a"], "label": "c"}, "must hold classes, as text or whole numbers; row 1 holds"),
+        ({"columns": ["a"], "batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_a_wrong_option_is_named(options: dict[str, Any], told: str) -> None:
+    """Messages name the option or column, and what to do."""
+    columns = numbers()
+    columns["kind"] = np.array(["low", *columns["kind"][1:]])
+    with pytest.raises(of.OdeflowError) as problem:
+        ready(columns, **options)
+    assert told in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"a": np.arange(4)}, "too few rows: 4 train, 0 val, 0 test"),
+        ({"a": [1.0]}, "too few rows: 1 train, 0 val, 0 test"),
+        (
+            {"a": np.arange(40), "b": np.ones(40)},
+            "constant in the 32 training rows is column 'b'. Leave it out by --data.ignore",
+        ),
+        ({"a": np.full(40, math.inf)}, "column 'a' holds inf in row 1"),
+    ],
+)
+def test_a_table_that_cannot_be_learned_is_refused(columns: dict[str, Any], told: str) -> None:
+    """Too few rows, constant columns and infinite numbers are errors that name them."""
+    with pytest.raises(of.DataError) as problem:
+        ready(columns)
+    assert told in str(problem.value)
+
+
+def test_one_class_is_no_classification() -> None:
+    """A column that holds one class only is an error that names it."""
+    with pytest.raises(of.DataError, match="column 'k' holds one class only, u"):
+        Table({"a": [1, 2], "k": ["u", "u"]}, label="k")
+
+
+def test_a_class_that_did_not_train_is_refused() -> None:
+    """In a later file a class that the model does not know is an error with the row."""
+    data = ready(numbers(), label="kind", ignore=["target", "day"])
+    later = Table(numbers() | {"kind": ["low"] * 39 + ["middle"]}, label="kind", ignore=["target", "day"])
+    later.adopt(data.units)
+    with pytest.raises(of.DataError, match="the class 'middle' in row 40, which was not there in training"):
+        later.setup("test")
+
+
+def test_a_million_rows_are_split_in_seconds(tmp_path: Path) -> None:
+    """The whole of a large CSV is read, split and standardised; parts are tensors, not lists of rows."""
+    random = np.random.default_rng(0)
+    pl.DataFrame(random.random((200_000, 5))).write_csv(tmp_path / "large.csv")
+    data = ready(str(tmp_path / "large.csv"))
+    assert data.train.x.shape == (160_000, 5)
