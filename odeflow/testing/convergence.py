@@ -95,17 +95,21 @@ def order(subject: Subject) -> None:
 
 
 def time_reversal(subject: Subject) -> None:
-    """Forward, then back in time from where that led, returns to the start, the closer the smaller the steps."""
+    """Forward, then back in time from where that led, passes the states at inner times and returns to the start.
+
+    The closer, the smaller the steps.
+    """
     problem = subject.problem
+    t = torch.linspace(problem.t1, problem.t0, 4, dtype=torch.float64)
+    truth = torch.stack([problem.solution(time) for time in t.tolist()])
     errors: list[tuple[int, float]] = []
     for steps in (subject.coarse, 2 * subject.coarse, 4 * subject.coarse):
         end = subject.solve(steps).y[-1]
-        t = torch.tensor((problem.t1, problem.t0), dtype=torch.float64)
         with torch.no_grad():
-            back = solve(problem.field, end, t, solver=subject.stepped(problem.span / steps)).y[-1]
-        errors.append((steps, largest(back - problem.solution(problem.t0))))
+            back = solve(problem.field, end, t, solver=subject.stepped(problem.span / steps)).y
+        errors.append((steps, largest(back[1:] - truth[1:])))
     require(
-        max(error for _, error in errors) < REVERSIBLE or _slope(errors) > subject.order / 2,
+        max(error for _, error in errors) < REVERSIBLE or _slope(errors) > _dense_order(subject) / 2,
         f"{subject.name}: time reversal",
         wanted=f"a return to the start up to an error that falls as h^{subject.order}",
         got=f"h^{_slope(errors):.2f} ({_listed(errors)})",
@@ -113,14 +117,20 @@ def time_reversal(subject: Subject) -> None:
     )
 
 
+def _dense_order(subject: Subject) -> int:
+    """The power of the step size with which errors at times inside the steps should fall."""
+    if subject.dense_order is not None:
+        return subject.dense_order
+    solver = subject.stepped(subject.problem.span)
+    runge_kutta = isinstance(solver, ExplicitRungeKutta | DiagonallyImplicit)
+    interpolant = solver.tableau.interpolation_order if runge_kutta else 3
+    return min(subject.order, interpolant + 1)
+
+
 def dense_output(subject: Subject) -> None:
     """At times inside the steps the error falls as fast as at their ends, or as fast as the interpolant allows."""
     errors = _errors_inside(subject)
-    expected, solver = subject.dense_order, subject.stepped(subject.problem.span)
-    if expected is None:
-        runge_kutta = isinstance(solver, ExplicitRungeKutta | DiagonallyImplicit)
-        interpolant = solver.tableau.interpolation_order if runge_kutta else 3
-        expected = min(subject.order, interpolant + 1)
+    expected = _dense_order(subject)
     require(
         _slope(errors) > expected - SLACK,
         f"{subject.name}: dense output",

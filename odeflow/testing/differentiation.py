@@ -7,7 +7,7 @@ from odeflow.engine.gradients import Adjoint, Backprop, Checkpointed, Gradient
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.solve import solve
 from odeflow.errors import StateError
-from odeflow.testing.conformance import relative, require
+from odeflow.testing.conformance import largest, relative, require
 from odeflow.testing.problem import Problem
 from odeflow.testing.subject import Subject
 
@@ -25,6 +25,20 @@ def _gradients(subject: Subject, steps: int, gradient: Gradient) -> list[Tensor]
     solver = subject.stepped(problem.span / steps)
     solution = solve(problem.field, y0, t, solver=solver, gradient=gradient)
     return list(torch.autograd.grad(_loss(problem, solution), [y0, *params]))
+
+
+def values_under_autograd(subject: Subject) -> None:
+    """The solution that autograd records is the one without it, up to rounding."""
+    t = torch.linspace(subject.problem.t0, subject.problem.t1, 4, dtype=torch.float64)
+    recorded = subject.solve(subject.coarse, t=t, gradient=Backprop()).y
+    difference = largest(recorded - subject.solve(subject.coarse, t=t).y)
+    require(
+        difference < 1e-9,
+        f"{subject.name}: values under autograd",
+        wanted="the same solution with Backprop as under torch.no_grad()",
+        got=f"a difference of {difference:.1e}",
+        look="whatever the solver computes in another way where autograd is on",
+    )
 
 
 def backprop_against_finite_differences(subject: Subject) -> None:

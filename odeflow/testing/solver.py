@@ -14,6 +14,7 @@ from odeflow.testing.differentiation import (
     adjoint_against_backprop,
     backprop_against_finite_differences,
     checkpointed_against_backprop,
+    values_under_autograd,
 )
 from odeflow.testing.problem import SPIRAL, Problem
 from odeflow.testing.subject import ROUNDING, Subject, stepping
@@ -210,6 +211,7 @@ LAWS = (
     batch_independence,
     output_times,
     dense_output,
+    values_under_autograd,
     backprop_against_finite_differences,
     checkpointed_against_backprop,
     adjoint_against_backprop,

@@ -56,10 +56,26 @@ def test_solvers(check: Check) -> None:
     check()
 
 
+TIGHT = {
+    "RK4": RK4(num_steps=60),
+    "Dopri5": Dopri5(1e-9, 1e-9),
+    "TorchDiffEq": look_up("solver", "TorchDiffEq")("dopri5", 1e-9, 1e-9),
+}
+
+
+@pytest.mark.parametrize("solver", TIGHT)
 @pytest.mark.parametrize("name", [name for name in plugins("gradient") if name != "Backprop"])
-def test_gradients(name: str) -> None:
-    """Every registered gradient keeps the laws of gradients."""
-    check_gradient(look_up("gradient", name)(), tolerance=1e-5)
+def test_gradients(name: str, solver: str) -> None:
+    """Every registered gradient keeps the laws of gradients, or refuses a solver that hides its steps.
+
+    The gradient of the discrete solution itself agrees with Backprop's to rounding.
+    """
+    gradient = look_up("gradient", name)()
+    if solver == "TorchDiffEq" and name in ("InterpolatedAdjoint", "Reversible"):
+        with pytest.raises(of.GradientError, match=rf"{name} does not support .*solvers.* \(got TorchDiffEq\); use"):
+            check_gradient(gradient, solver=TIGHT[solver])
+    else:
+        check_gradient(gradient, solver=TIGHT[solver], tolerance=1e-12 if name == "Checkpointed" else 1e-6)
 
 
 @pytest.mark.parametrize(

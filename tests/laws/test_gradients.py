@@ -1,4 +1,4 @@
-"""Laws of every registered gradient: finite differences, agreement with plain autograd, across states and times."""
+"""Laws of gradients beside those of odeflow.testing: finite differences, memory, statistics, options."""
 
 import itertools
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
+from equations import loss_of
 from odeflow.engine.gradients.checkpointed import _reverse
 from odeflow.engine.gradients.reversible import _PairStages
 from odeflow.engine.loop.integrate import run
@@ -17,11 +18,6 @@ from odeflow.plugin.registry import look_up, plugins
 
 D = torch.float64
 GRADIENTS = [name for name in plugins("gradient") if name != "Backprop"]
-EXACT = {"Checkpointed"}
-"""Gradients of the discrete solution itself, which agree with Backprop to rounding."""
-
-NEEDS_STEPS = {"InterpolatedAdjoint", "Reversible"}
-"""Gradients that refuse a solver that does not show its steps."""
 
 
 def rk4(num_steps: int = 60) -> of.Solver:
@@ -50,16 +46,6 @@ def problem(field: nn.Module, kind: str, backwards: bool, count: int) -> tuple[l
     return [leaf.requires_grad_() for leaf in leaves], t.clone().requires_grad_()
 
 
-def loss_of(solution: of.Solution) -> Tensor:
-    """A loss that looks at every row, each with another weight."""
-    leaves = solution.y if isinstance(solution.y, tuple) else (solution.y,)
-    total = torch.zeros((), dtype=D)
-    for leaf in leaves:
-        weights = torch.linspace(-1, 2, leaf.numel(), dtype=D).view(leaf.shape)
-        total = total + (weights * torch.sin(leaf)).sum()
-    return total
-
-
 def gradients(
     field: nn.Module, leaves: list[Tensor], t: Tensor, solver: of.Solver, gradient: of.Gradient
 ) -> list[Tensor | None]:
@@ -74,60 +60,30 @@ def relative(value: Tensor, truth: Tensor) -> float:
     return float((value - truth).norm() / truth.norm())
 
 
-@pytest.mark.parametrize(("kind", "backwards"), list(itertools.product(["tensor", "tuple"], [False, True])))
+@pytest.mark.parametrize(("kind", "backwards"), [("tensor", False), ("tuple", True)])
 @pytest.mark.parametrize("make", SOLVERS.values(), ids=list(SOLVERS))
-class TestEveryGradient:
-    def test_backprop_agrees_with_finite_differences(
-        self, make: Callable[..., of.Solver], kind: str, backwards: bool, request: pytest.FixtureRequest
-    ) -> None:
-        """∂L/∂y₀, ∂L/∂t and ∂L/∂θ by Backprop are central differences to 1e-6.
+def test_backprop_agrees_with_finite_differences(
+    make: Callable[..., of.Solver], kind: str, backwards: bool, request: pytest.FixtureRequest
+) -> None:
+    """∂L/∂y₀, ∂L/∂t and ∂L/∂θ by Backprop are central differences to 1e-6.
 
-        At fixed steps that holds however coarse they are, the first and the last time included; at times between
-        them the interpolant has its own slope, so that a tight tolerance is needed.
-        """
-        field = request.getfixturevalue("pendulum" if kind == "tensor" else "coupled")
-        count = 2 if make is rk4 else 4
-        leaves, t = problem(field, kind, backwards, count)
-        solver = rk4(12) if make is rk4 else make(1e-11)
-        found = gradients(field, leaves, t, solver, of.Backprop())
-        wanted = [param for param in field.parameters() if param.requires_grad]
-        weight = next(number for number, param in enumerate(wanted) if param.dim() == 2)
-        for number, places in {0: [0, 11], len(leaves): range(count), len(leaves) + 1 + weight: [0, 7]}.items():
-            variable = [*leaves, t, *wanted][number]
-            differences = [central_difference(field, leaves, t, solver, variable, place) for place in places]
-            gradient = found[number]
-            assert gradient is not None
-            error = gradient.flatten()[list(places)] - torch.tensor(differences)
-            assert float(error.abs().max()) < 1e-6 * float(gradient.abs().max())
-
-    @pytest.mark.parametrize("count", [2, 4])
-    @pytest.mark.parametrize("name", GRADIENTS)
-    def test_agrees_with_backprop(
-        self,
-        make: Callable[..., of.Solver],
-        kind: str,
-        backwards: bool,
-        count: int,
-        name: str,
-        request: pytest.FixtureRequest,
-    ) -> None:
-        """Exact gradients equal Backprop's to 1e-12, continuous ones at tight tolerance to 1e-6; unused get none."""
-        field = request.getfixturevalue("pendulum" if kind == "tensor" else "coupled")
-        leaves, t = problem(field, kind, backwards, count)
-        if make is torchdiffeq and name in NEEDS_STEPS:
-            with pytest.raises(
-                of.GradientError, match=rf"{name} does not support .*solvers.* \(got TorchDiffEq\); use"
-            ):
-                gradients(field, leaves, t, make(), look_up("gradient", name)())
-            return
-        solver = make() if name not in EXACT or make is not dopri5 else dopri5(1e-7)
-        truth = gradients(field, leaves, t, solver, of.Backprop())
-        found = gradients(field, leaves, t, solver, look_up("gradient", name)())
-        for value, true in zip(found, truth, strict=True):
-            assert (value is None) == (true is None)
-            if true is not None:
-                assert value.shape == true.shape
-                assert relative(value, true) < (1e-12 if name in EXACT else 1e-6)
+    At fixed steps that holds however coarse they are, the first and the last time included; at times between
+    them the interpolant has its own slope, so that a tight tolerance is needed.
+    """
+    field = request.getfixturevalue("pendulum" if kind == "tensor" else "coupled")
+    count = 2 if make is rk4 else 4
+    leaves, t = problem(field, kind, backwards, count)
+    solver = rk4(12) if make is rk4 else make(1e-11)
+    found = gradients(field, leaves, t, solver, of.Backprop())
+    wanted = [param for param in field.parameters() if param.requires_grad]
+    weight = next(number for number, param in enumerate(wanted) if param.dim() == 2)
+    for number, places in {0: [0, 11], len(leaves): range(count), len(leaves) + 1 + weight: [0, 7]}.items():
+        variable = [*leaves, t, *wanted][number]
+        differences = [central_difference(field, leaves, t, solver, variable, place) for place in places]
+        gradient = found[number]
+        assert gradient is not None
+        error = gradient.flatten()[list(places)] - torch.tensor(differences)
+        assert float(error.abs().max()) < 1e-6 * float(gradient.abs().max())
 
 
 def central_difference(
