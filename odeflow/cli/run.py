@@ -96,7 +96,7 @@ class Command(LightningCLI):
     def __init__(
         self, words: list[str], run: bool = True, pretrained: Path | None = None, lost: Sequence[str] = ()
     ) -> None:
-        self.pretrained, self.lost = pretrained, lost
+        self.command, self.pretrained, self.lost = words[0] if run else None, pretrained, lost
         writers = [Figures(), Predictions()] if run else []
         super().__init__(
             Task,
@@ -112,6 +112,10 @@ class Command(LightningCLI):
             load_from_checkpoint_support=False,
             run=run,
         )
+
+    def subcommands(self) -> dict[str, set[str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The command alone: making the parsers of all four takes as long as a short run."""
+        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name == self.command}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """As LightningCLI; a run can be interrupted and resumed, and checkpoints are written whole or not at all.
