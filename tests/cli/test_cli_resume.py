@@ -20,8 +20,13 @@ BRIEF = (
     "--trainer.enable_progress_bar false --trainer.enable_model_summary false --plugins ending.py"
 )
 DIGITS = f"-c digits/ode_net --model.dynamics.channels 4 {BRIEF}"
-SPIRAL = f"-c spiral --data.observations 50 --data.t1 2.0 --data.noise 0.1 {BRIEF} --trainer.val_check_interval 2"
-LATENT = f"-c latent/periodic --data.series 200 --data.batch_size 8 {BRIEF} --trainer.check_val_every_n_epoch 1"
+COARSE = "--model.solver RK4 --model.solver.num_steps 2"
+SPIRAL = (
+    f"-c spiral {COARSE} --data.observations 50 --data.t1 2.0 --data.noise 0.1 {BRIEF} --trainer.val_check_interval 2"
+)
+LATENT = (
+    f"-c latent/periodic {COARSE} --data.series 200 --data.batch_size 8 {BRIEF} --trainer.check_val_every_n_epoch 1"
+)
 PLATEAU = (
     f"{DIGITS} --lr_scheduler ReduceLROnPlateau --lr_scheduler.monitor val/loss --lr_scheduler.patience 0 "
     "--lr_scheduler.threshold 10 --lr_scheduler.threshold_mode abs"

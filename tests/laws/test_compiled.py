@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 import odeflow as of
 from odeflow.engine.step.compiled import CompiledStages
+from odeflow.plugin.registry import plugins
 from odeflow_dynamics import MLP, ConvNet
-from odeflow_solvers import RK4, Dopri5, Kvaerno5
+from odeflow_solvers import RK4, Dopri5, Euler, HeunEuler, Kvaerno5
 
 pytestmark = pytest.mark.filterwarnings(  # torch's own, while it compiles
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:The .grad attribute of a Tensor"
 )
+GRADIENTS = plugins("gradient")
 SOLVERS = {
     "RK4": partial(RK4, num_steps=3),
     "Dopri5": partial(Dopri5, rtol=1e-5, atol=1e-6),
@@ -52,8 +54,14 @@ def same(compiled: list[Tensor], plain: list[Tensor]) -> bool:
     return all(torch.allclose(one, other, rtol=1e-10, atol=1e-10) for one, other in zip(compiled, plain, strict=True))
 
 
-@pytest.mark.parametrize("gradient", [of.Backprop(), of.Checkpointed(), of.Adjoint(), of.InterpolatedAdjoint()])
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize(
+    ("name", "gradient"),
+    [
+        *(("RK4", gradient) for gradient in (of.Backprop(), of.Checkpointed(), of.Adjoint(), of.InterpolatedAdjoint())),
+        ("Dopri5", of.Backprop()),
+        ("Dopri5", of.Checkpointed()),
+    ],
+)
 def test_values_and_gradients_are_those_of_plain_steps(calls: list[str], name: str, gradient: of.Gradient) -> None:
     """With `compile=True` states and gradients agree with those without, at inner times too, to rounding."""
     torch.manual_seed(0)
@@ -69,8 +77,8 @@ def test_the_real_compiler() -> None:
     torch.manual_seed(0)
     field, y0 = MLP(2, hidden=(8,)).double(), torch.randn(4, 2, dtype=torch.float64)
     t = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    plain = solved(Dopri5(), of.Checkpointed(), field, y0, t)
-    assert same(solved(Dopri5(compile=True), of.Checkpointed(), field, y0, t), plain)
+    plain = solved(HeunEuler(), of.Checkpointed(), field, y0, t)  # of all that estimate an error the soonest compiled
+    assert same(solved(HeunEuler(compile=True), of.Checkpointed(), field, y0, t), plain)
 
 
 def test_statistics_are_those_of_plain_steps(calls: list[str]) -> None:
@@ -106,12 +114,12 @@ def test_a_step_is_compiled_once(calls: list[str]) -> None:
 
 def test_many_fields_are_compiled_side_by_side(calls: list[str]) -> None:
     """The compiler's limit of recompilations does not count fields together, and old fields make room."""
-    solver, y0 = RK4(num_steps=1, compile=True), torch.randn(2, 3)
-    for _ in range(12):
+    solver, y0 = Euler(num_steps=1, compile=True), torch.randn(2, 3)
+    for _ in range(10):
         field = MLP(3, hidden=(4,))
         with torch.no_grad():
-            assert torch.allclose(of.Flow(field, solver)(y0), of.Flow(field, RK4(num_steps=1))(y0), atol=1e-6)
-    assert len(calls) == 12
+            assert torch.allclose(of.Flow(field, solver)(y0), of.Flow(field, Euler(num_steps=1))(y0), atol=1e-6)
+    assert len(calls) == 10
     assert len(solver.compiled_steps.kept) == 8
 
 
@@ -216,13 +224,12 @@ def test_the_last_slope_of_a_method_without_fsal(calls: list[str]) -> None:
     assert stages.evaluations == 5
 
 
-EXACT = [of.Backprop(), of.Checkpointed(), of.Adjoint()]
 AROUND = [
-    *((RK4(num_steps=4), gradient) for gradient in (*EXACT, of.InterpolatedAdjoint(), of.Reversible())),
-    *((Dopri5(1e-4, 1e-4), gradient) for gradient in EXACT),
+    *((RK4(num_steps=2), GRADIENTS[name]()) for name in GRADIENTS),
+    (Dopri5(1e-4, 1e-4), of.Checkpointed()),
     (Dopri5(1e-4, 1e-4, per_sample=True), of.Checkpointed()),
     (Kvaerno5(1e-3, 1e-3), of.Checkpointed()),
-    (RK4(num_steps=4, compile=True), of.Checkpointed()),
+    (Euler(num_steps=2, compile=True), of.Checkpointed()),
 ]
 
 

@@ -255,7 +255,7 @@ def test_memory_between_the_passes(pendulum: nn.Module) -> None:
 
 
 def test_peak_memory_of_both_passes(pendulum: nn.Module) -> None:
-    """Sixteen times the steps raise the peak of tensor memory by less than 5 % for Adjoint and Reversible."""
+    """Eight times the steps raise the peak of tensor memory by less than 5 % for Adjoint and Reversible."""
     y0 = torch.randn(4096, 3, dtype=D, requires_grad=True)
 
     def peak(gradient: of.Gradient, num_steps: int) -> int:
@@ -268,8 +268,8 @@ def test_peak_memory_of_both_passes(pendulum: nn.Module) -> None:
 
     state = y0.numel() * y0.element_size()
     for gradient in (of.Adjoint(), of.Reversible(), of.Checkpointed(max_bytes=2 * state)):
-        assert peak(gradient, 64) < 1.05 * peak(gradient, 4)
-    assert peak(of.Checkpointed(), 64) - peak(of.Checkpointed(), 4) == pytest.approx(60 * state, rel=0.05)
+        assert peak(gradient, 32) < 1.05 * peak(gradient, 4)
+    assert peak(of.Checkpointed(), 32) - peak(of.Checkpointed(), 4) == pytest.approx(28 * state, rel=0.05)
     assert peak(of.Checkpointed(per_stage=True), 4) < 0.8 * peak(of.Checkpointed(), 4)
 
 

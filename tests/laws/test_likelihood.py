@@ -1,4 +1,4 @@
-"""Laws of the likelihood over the registry: every dynamics, trace and gradient go together."""
+"""Laws of the likelihood over the registry: every two of a dynamics, a trace and a gradient go together."""
 
 from collections.abc import Callable
 from functools import cache
@@ -77,10 +77,14 @@ def likelihood(name: str, way: str, gradient: str) -> tuple[Tensor, Tensor]:
     return log_prob.detach(), torch.cat([each.flatten() for each in found])
 
 
-@pytest.mark.parametrize("gradient", GRADIENTS)
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", OURS)
-def test_every_combination_has_the_same_likelihood(name: str, way: str, gradient: str) -> None:
+def pairs() -> list[tuple[str, str, str]]:
+    """Combinations in which every two of a dynamics, a trace and a gradient meet."""
+    names, ways = enumerate(OURS), list(WAYS)
+    return [(name, ways[(row + column) % 3], each) for row, name in names for column, each in enumerate(GRADIENTS)]
+
+
+@pytest.mark.parametrize(("name", "way", "gradient"), pairs())
+def test_every_pair_has_the_same_likelihood(name: str, way: str, gradient: str) -> None:
     """Log p and its gradient are those of plain autograd, up to what discretising differently changes."""
     log_prob, slopes = likelihood(name, way, gradient)
     expected, expected_slopes = likelihood(name, way, "Backprop")
