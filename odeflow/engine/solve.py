@@ -21,11 +21,11 @@ from odeflow.engine.equation.field import (
 from odeflow.engine.equation.state import PackedField, Packing, S, State, check_dtype
 from odeflow.engine.gradients import Checkpointed, Gradient
 from odeflow.engine.loop.control import SMALLEST_STEP
-from odeflow.engine.output.event import Crossings, Event, Watch
-from odeflow.engine.output.interpolant import JointInterpolant, JointMesh, Mesh
-from odeflow.engine.output.per_sample_event import OwnWatch
-from odeflow.engine.output.per_sample_interpolant import OwnMesh
+from odeflow.engine.output.event import Event
+from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution, SolveError
+from odeflow.engine.output.termination import at_events
+from odeflow.engine.output.watch import Watch
 from odeflow.engine.solver import Solver
 from odeflow.engine.tape import Observer
 from odeflow.errors import GradientError, SettingError, StateError
@@ -93,19 +93,19 @@ def solve(
     check_dtype(start)
     _check_resolution(times, start.dtype, solver)
     packed = SameNoise(mixed(packed, start))
-    watch = OwnWatch(events, view) if solver.per_sample else Watch(events, view)
     if (dense or events) and not solver.shows_steps:
         raise SettingError(
             f"{type(solver).__name__} is a black box: no dense output or events. Give the times that you need in t, or "
             "use a solver of odeflow"
         )
-    mesh = _mesh(dense, watch) if dense or events else None
+    watch = Watch(events, view, solver.per_sample) if events else None
+    mesh = Mesh(dense, watch) if dense or events else None
     try:
         with full_precision(start):
             solution = _solve(packed, start, times, field, solver, gradient, params, mesh)
             _check_finite(solution)
-            if events:
-                solution = watch.ended(solution) if isinstance(watch, OwnWatch) else _at_events(solution, watch, times)
+            if watch is not None:
+                solution = at_events(solution, watch)
         return (solution if dense else replace(solution, interpolant=None)).unpacked(view)
     except SolveError as error:
         if error.partial is not None:
@@ -117,13 +117,6 @@ def solve(
 
 def _identity(state: Tensor) -> State:
     return state
-
-
-def _mesh(dense: bool, watch: Watch | OwnWatch) -> Mesh:
-    """What notes the steps, for dense output or events or both."""
-    if isinstance(watch, OwnWatch):
-        return OwnMesh(dense, watch if watch.events else None)
-    return JointMesh(dense, watch if watch.events else None)
 
 
 def _name_the_cause(error: SolveError, packing: Packing | None, params: Iterable[Tensor]) -> None:
@@ -164,46 +157,6 @@ def _check_finite(solution: Solution) -> None:
     )
     error.partial = Solution(solution.t[:first], y[:first], solution.stats)
     raise error
-
-
-def _at_events(solution: Solution, watch: Watch, t: Tensor) -> Solution:
-    """The solution with what was found at its events, up to the first terminal one.
-
-    Raises:
-        SolveError: A terminal event that is required was not met.
-    """
-    dense = solution.interpolant
-    assert isinstance(dense, JointInterpolant)
-    sign = math.copysign(1.0, dense.end - dense.mesh.times[0])
-    located = zip(watch.locate(dense.detach()), watch.crossings, strict=True)
-    found = sorted(located, key=lambda pair: sign * pair[0])
-    final = next((number for number, (_, each) in enumerate(found) if watch.events[each.event].terminal), None)
-    if final is None and any(each.terminal and each.required for each in watch.events):
-        error = SolveError(
-            f"no terminal event was met between t = {float(t[0]):g} and {float(t[-1]):g}. Give a later last time, look "
-            "at the event's values along the partial solution, or set required=False to take what there is"
-        )
-        error.partial = replace(solution, interpolant=None)
-        raise error
-    found = found if final is None else found[: final + 1]
-    crossings: list[Crossings] = []
-    for number in range(len(watch.events)):
-        own = [(time, each) for time, each in found if each.event == number]
-        seen, located = [each for _, each in own], [time for time, _ in own]
-        times = watch.times(seen, located, dense)
-        y = dense.at(times, [each.step for each in seen])
-        samples = [each.sample for each in seen if each.sample is not None]
-        crossings.append(Crossings(times, y, torch.tensor(samples, device=y.device) if samples else None))
-    if final is not None:
-        last = crossings[found[final][1].event]
-        kept = int((sign * (last.t[-1].detach() - solution.t.detach()) > 0).sum())
-        solution = replace(
-            solution,
-            t=torch.cat((solution.t[:kept], last.t[-1:].to(solution.t.device))),
-            y=torch.cat((solution.y[:kept], last.y[-1:])),
-            interpolant=dense.until(found[final][0]),
-        )
-    return replace(solution, events=tuple(each.unpacked(watch.unpack) for each in crossings))
 
 
 def _solve(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from odeflow.engine.equation.state import Field, accumulate
-from odeflow.engine.output.interpolant import Mesh
+from odeflow.engine.output.mesh import Mesh
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Observer:
     """What a caller wants of a solve besides its solution, each part on its own.
 
     Attributes:
-        mesh: Notes the steps, and which of them become rows of the solution: for dense output and events.
+        mesh: Asks for steps, whose polynomials become rows of the solution, for dense output and events.
         tape: Takes the segments that the solve consists of, for gradients that run them again.
         quadrature: Takes integrals of the field's side results.
         jump: Replaces the state at each of the times t[1:], so that a step must end there.

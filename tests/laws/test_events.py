@@ -8,7 +8,7 @@ from torch import Tensor
 
 import odeflow as of
 from equations import G, drag, fall, height, rotation
-from odeflow.engine.output.event import roots
+from odeflow.engine.output.root import roots
 from odeflow.plugin.registry import look_up, plugins
 from odeflow_solvers import RK4, Dopri5, TorchDiffEq
 
@@ -77,6 +77,10 @@ def test_one_value_a_sample() -> None:
     assert found.sample.tolist() == [0, 1]
     assert found.t.tolist() == pytest.approx([math.pi / 2, math.pi], abs=1e-7)
     assert torch.allclose(found.y, torch.tensor([[0.0, -1.0]] * 2, dtype=D), atol=1e-7)
+    event = of.Event(lambda t, y: y[..., 0] - 2, terminal=False)
+    (found,) = of.solve(rotation, y0, [0.0, 4.0], solver=TIGHT, params=(), event=event).events
+    assert found.sample is not None
+    assert (found.sample.tolist(), found.t.tolist(), found.y.shape) == ([], [], (0, 2))
     pair = (y0[:, :1], y0[:, 1:])
     event = of.Event(lambda t, y: y[0][:, 0], terminal=False, direction=-1)
     (found,) = of.solve(lambda t, y: (y[1], -y[0]), pair, [0.0, 4.0], solver=TIGHT, params=(), event=event).events

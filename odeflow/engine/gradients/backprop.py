@@ -4,7 +4,7 @@ from torch import Tensor
 
 from odeflow.engine.equation.state import Field
 from odeflow.engine.gradients.base import Gradient
-from odeflow.engine.output.interpolant import Mesh
+from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.solver import Solver
 from odeflow.engine.tape import Observer

@@ -13,7 +13,7 @@ from odeflow.engine.equation.state import Field
 from odeflow.engine.gradients.times import follow, move_rows, moved, on_fixed_clock
 from odeflow.engine.loop.stepper import AdaptiveStepper
 from odeflow.engine.methods.runge_kutta import ExplicitRungeKutta
-from odeflow.engine.output.interpolant import Mesh
+from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.solver import Solver
 from odeflow.errors import GradientError, PluginError
@@ -88,7 +88,7 @@ class Gradient(Plugin, ABC):
             y0: (*state), the state at t[0].
             t: (T,), the times, or (B, T) where each sample has its own; without gradient.
             params: The other tensors to differentiate with respect to.
-            mesh: Notes the steps, for dense output and events: goes into the solver's `Observer`.
+            mesh: Asks for steps, for dense output and events: goes into the solver's `Observer`.
 
         Returns:
             Solution with all rows that the solver gave. Its statistics are completed when the backward pass runs.

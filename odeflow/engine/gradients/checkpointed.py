@@ -13,7 +13,7 @@ from odeflow.engine.equation.field import Counted, full_precision
 from odeflow.engine.equation.state import Field, accumulate
 from odeflow.engine.gradients.backward import with_backward
 from odeflow.engine.gradients.base import Gradient
-from odeflow.engine.output.interpolant import Mesh
+from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.solver import Solver
 from odeflow.engine.tape import Observer, Segment, Tape

@@ -9,7 +9,7 @@ from odeflow.engine.equation.state import Field
 from odeflow.engine.gradients.adjoint import AdjointEquation
 from odeflow.engine.gradients.backward import with_backward
 from odeflow.engine.gradients.base import Gradient
-from odeflow.engine.output.interpolant import Mesh
+from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.solver import Solver
 from odeflow.engine.tape import Observer, Quadrature, Segment, Tape

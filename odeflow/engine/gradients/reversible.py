@@ -12,7 +12,7 @@ from odeflow.engine.gradients.backward import with_backward
 from odeflow.engine.gradients.base import Gradient
 from odeflow.engine.loop.integrate import run
 from odeflow.engine.methods.runge_kutta import ExplicitRungeKutta
-from odeflow.engine.output.interpolant import Mesh
+from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.solver import Solver
 from odeflow.engine.step.stages import ExplicitStages, TracedStages, stages_of

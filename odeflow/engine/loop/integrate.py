@@ -9,7 +9,6 @@ from torch import Tensor
 from odeflow.engine.equation.state import Field
 from odeflow.engine.loop.control import StepControl
 from odeflow.engine.loop.recorder import Outputs
-from odeflow.engine.output.interpolant import JointMesh
 from odeflow.engine.output.solution import Solution, SolveError, Stats
 from odeflow.engine.step.stages import Stages
 from odeflow.engine.tape import UNOBSERVED, Observer, Segment
@@ -29,9 +28,8 @@ def run(
     observer's quadrature.
     """
     stats = Stats()
-    mesh, tape, jump = observer.mesh, observer.tape, observer.jump
-    assert mesh is None or isinstance(mesh, JointMesh)
-    outputs = Outputs(t, y0, mesh)
+    tape, jump = observer.tape, observer.jump
+    outputs = Outputs(t, y0, observer.mesh)
     times = outputs.times
     breaks = {time for time in jump_ts if min(times) <= time <= max(times)}
     jumps = {time: number for number, time in enumerate(times) if number} if jump else {}

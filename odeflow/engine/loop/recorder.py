@@ -7,7 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from odeflow.engine.output.interpolant import JointMesh
+from odeflow.engine.equation.clock import DTYPE
+from odeflow.engine.output.mesh import Mesh, Steps, nodes
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.step.stages import Stages
 
@@ -19,7 +20,7 @@ class Rows:
     """Which rows of the solution a step gave.
 
     Attributes:
-        places: The places θ inside the step, those of the mesh included, whose states are rows.
+        places: The points θ inside the step, those of the mesh included, whose states are rows.
         inside: The rows of these.
         end: The row of the step's end, if it is one.
     """
@@ -35,43 +36,51 @@ class Outputs:
     Args:
         t: (T,), the requested times.
         y0: (*state), the state at the first.
-        mesh: Wants rows of its own.
+        mesh: Asks for rows of its own.
+
+    Attributes:
+        stopped: Whether the solve ends before its last time.
     """
 
-    def __init__(self, t: Tensor, y0: Tensor, mesh: JointMesh | None) -> None:
+    def __init__(self, t: Tensor, y0: Tensor, mesh: Mesh | None) -> None:
         self.t, self.mesh = t, mesh
         self.times: list[float] = t.tolist()
         self.blocks = [y0[None]]
         self.size = 1
-        self.asked = [0] if mesh is None else mesh.asked
-        self.asked[:] = [0]
+        self.asked = [0]
+        self.kept: list[tuple[float, float, int]] = []  # for the mesh: where a step starts and ends, and its first row
+        self.degree, self.stopped = 1, False
         largest = max(abs(self.times[0]), abs(self.times[-1]))
         gaps = (abs(second - first) for first, second in pairwise(self.times))
         self.tolerance = min(SAME_TIME * math.ulp(largest), 0.25 * min(gaps))
 
-    @property
-    def stopped(self) -> bool:
-        """Whether the solve ends before its last time."""
-        return self.mesh is not None and self.mesh.stopped
-
     def start(self, stages: Stages) -> None:
         """The solve starts."""
         if self.mesh is not None:
-            self.mesh.start(self.times[0], self.blocks[0][0], stages.degree)
+            self.degree = stages.degree
+            if self.mesh.watch is not None:
+                self.mesh.watch.start(torch.tensor(self.times[0], dtype=DTYPE), self.blocks[0][0])
 
     def step(self, stages: Stages, t: float, t1: float, y1: Tensor) -> Rows:
         """Takes the rows of the step from t to (t1, y1)."""
         places, inside, end = self._inside(t, t1), slice(0, 0), None
         asked = len(places)
-        if self.mesh is not None:
-            places += self.mesh.places(t1, y1)
-            if len(places) > asked:
-                self.mesh.blocks[len(self.mesh.times) - 2] = self.size + asked
+        if self.mesh is not None and self._keeps(self.mesh, t1, y1):
+            places += nodes(self.degree)
+            self.kept.append((t, t1, self.size + asked))
         if places:
             inside = self._add(stages.dense(places), asked)
         if len(self.asked) < len(self.times) and abs(t1 - self.times[len(self.asked)]) <= self.tolerance:
             end = self._add(y1[None], 1).start
         return Rows(places, inside, end)
+
+    def _keeps(self, mesh: Mesh, t1: float, y1: Tensor) -> bool:
+        """Whether the mesh keeps the step to (t1, y1), with which the solve may end."""
+        if mesh.watch is None:
+            return True
+        seen = mesh.watch.sees(torch.tensor(t1, dtype=DTYPE), y1, len(self.kept))
+        self.stopped = any(event.terminal for event, _ in seen)
+        return mesh.dense or bool(seen)
 
     def _inside(self, t: float, t1: float) -> tuple[float, ...]:
         """The points θ between 0 and 1 of the requested times inside the step."""
@@ -92,7 +101,25 @@ class Outputs:
 
     def solution(self, stats: Stats) -> Solution:
         """All rows."""
+        if self.mesh is not None:
+            self.mesh.steps = self._steps()
         return Solution(self.t, torch.cat(self.blocks), stats)
+
+    def _steps(self) -> Steps:
+        """The kept steps, all of one clock."""
+        clock = torch.tensor([each[:2] for each in self.kept], dtype=DTYPE).view(-1, 2)
+        rows = torch.tensor([each[2] for each in self.kept], dtype=torch.long)[:, None] + torch.arange(self.degree + 1)
+        last = self.kept[-1][1] if self.stopped else self.times[-1]
+        return Steps(
+            asked=self.asked,
+            rows=rows,
+            starts=clock[:, :1],
+            ends=clock[:, 1:],
+            count=torch.tensor([len(self.kept)]),
+            first=torch.tensor(self.times[:1], dtype=DTYPE),
+            last=torch.tensor([last], dtype=DTYPE),
+            per_sample=False,
+        )
 
     def partial(self, t: float, y: Tensor, stats: Stats) -> Solution:
         """What is known when the solve failed after it had reached (t, y)."""

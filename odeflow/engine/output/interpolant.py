@@ -1,62 +1,37 @@
 """Dense output: the solution at any time between its first and its last."""
 
-import copy
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, Protocol, Self
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from odeflow.engine.equation.field import full_precision, uncompiled
 from odeflow.engine.equation.state import State
+from odeflow.engine.output.mesh import Steps, by_clock, powers_to_values
 from odeflow.errors import SettingError
 
 View = Callable[[Any], State]
-"""(m, *state) ↦ what people shall see of it, with the same leading dimension."""
+"""(m, *state) ↦ its public view, with the same leading dimension."""
 
 
-@lru_cache(maxsize=32)
-def nodes(degree: int) -> tuple[float, ...]:
-    """The places θ of a step, 0 and 1 among them, whose values determine a polynomial of this degree: Chebyshev's."""
-    if degree == 1:
-        return 0.0, 1.0
-    return tuple((1 - math.cos(math.pi * number / degree)) / 2 for number in range(degree + 1))
-
-
-@lru_cache(maxsize=32)
-def powers_to_values(degree: int) -> Tensor:
-    """(degree + 1, degree + 1): takes 1, θ, θ², … to the weights of the values at the nodes."""
-    with torch.inference_mode(False):
-        places = torch.tensor(nodes(degree), dtype=torch.float64)
-        return torch.linalg.inv(places[:, None] ** torch.arange(degree + 1))
-
-
-class Observer(Protocol):
-    """Sees the steps of a solve as they are accepted."""
-
-    stopped: bool
-    """Whether the solve ends with the last step."""
-
-    def start(self, t: float, y: Tensor) -> None:
-        """The solve starts at (t, y)."""
-
-    def sees(self, number: int, t: float, y: Tensor) -> bool:
-        """Step `number` ended at (t, y); whether its interpolant shall be kept."""
-        ...
-
-
-class Interpolant(ABC):
+@dataclass(frozen=True, eq=False)
+class Interpolant:
     """A solution at any time, by the polynomial of the step in which it lies.
 
-    Args:
-        views: What people shall see of states, one applied after the other.
+    Attributes:
+        steps: The steps, of C clocks.
+        values: (R, *state), all rows of the solution.
+        end: (C,), the last times.
+        views: Public views, one applied after the other.
     """
 
-    def __init__(self, views: tuple[View, ...] = ()) -> None:
-        self.views = views
+    steps: Steps
+    values: Tensor
+    end: Tensor
+    views: tuple[View, ...] = ()
 
     @uncompiled
     def __call__(self, t: Tensor | float) -> State:
@@ -81,141 +56,77 @@ class Interpolant(ABC):
             return state
         return state[0] if isinstance(state, Tensor) else tuple(leaf[0] for leaf in state)
 
-    @abstractmethod
     def states(self, t: Tensor) -> Tensor:
-        """(m, *state), the states at the times t, (m,), as solvers know them.
+        """(m, *state), the packed states at the times t, (m,), or (B, m) where each sample has its own clock.
 
         Raises:
             SettingError: A time lies outside, or t has another shape.
         """
-
-    def unpacked(self, view: View) -> Self:
-        """The same, of which people see this."""
-        other = copy.copy(self)
-        other.views = (*self.views, view)
-        return other
-
-
-class Mesh(ABC):
-    """What a solve notes of its steps. The polynomials of those that are kept are rows of the solution, at `nodes`.
-
-    So every gradient that carries rows carries the dense output.
-
-    Attributes:
-        asked: The rows at the times that were asked for.
-    """
-
-    asked: list[int]
-
-    @abstractmethod
-    def interpolant(self, rows: Tensor, move: Callable[[Tensor], Tensor]) -> Interpolant:
-        """The solution at any time in the steps that were kept.
-
-        Args:
-            rows: (R, *state), all rows of the solution.
-            move: Lets times follow whatever they depend on.
-        """
-
-
-class JointMesh(Mesh):
-    """What a solve notes of steps that all samples take together.
-
-    Args:
-        dense: Whether all steps are kept.
-        observer: Sees the steps; may keep some, and end the solve.
-
-    Attributes:
-        times: The first time and the end of every step.
-        blocks: Number of each kept step, and the first of its rows.
-        degree: Degree of the polynomials.
-    """
-
-    def __init__(self, dense: bool, observer: Observer | None = None) -> None:
-        self.dense, self.observer = dense, observer
-        self.times: list[float] = []
-        self.asked: list[int] = []
-        self.blocks: dict[int, int] = {}
-        self.degree = 1
-
-    def start(self, t: float, y: Tensor, degree: int) -> None:
-        """The solve starts at (t, y)."""
-        self.times, self.degree = [t], degree
-        if self.observer is not None:
-            self.observer.start(t, y)
-
-    def places(self, t1: float, y1: Tensor) -> tuple[float, ...]:
-        """The places θ of a step to (t1, y1) that must become rows."""
-        self.times.append(t1)
-        kept = self.observer is not None and self.observer.sees(len(self.times) - 2, t1, y1)
-        return nodes(self.degree) if kept or self.dense else ()
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the solve ends with the last step."""
-        return self.observer is not None and self.observer.stopped
-
-    def interpolant(self, rows: Tensor, move: Callable[[Tensor], Tensor]) -> "JointInterpolant":
-        return JointInterpolant(self, move(torch.tensor(self.times, dtype=torch.float64)), rows)
-
-
-class JointInterpolant(Interpolant):
-    """A solution at any time, where all samples took the same steps.
-
-    Args:
-        mesh: The steps.
-        times: (N + 1,), the first time and the end of every step.
-        rows: (R, *state), the solution's rows, among them those of the kept steps.
-        views: What people shall see of states, one applied after the other.
-        end: The last time; by default the end of the last step.
-    """
-
-    def __init__(
-        self, mesh: JointMesh, times: Tensor, rows: Tensor, views: tuple[View, ...] = (), end: float | None = None
-    ) -> None:
-        super().__init__(views)
-        self.mesh, self.times, self.rows = mesh, times, rows
-        self.end = mesh.times[-1] if end is None else end
-
-    def states(self, t: Tensor) -> Tensor:
-        if t.dim() != 1:
-            raise SettingError(f"t must be one time, (), or several, (m,); its shape is {tuple(t.shape)}")
-        with full_precision(self.rows):
-            return self.at(t, self.steps(t.detach()))
-
-    def steps(self, t: Tensor) -> list[int]:
-        """The numbers of the steps in which the times t, (m,), lie."""
-        start, sign = self.mesh.times[0], math.copysign(1.0, self.end - self.mesh.times[0])
-        slack = 4 * torch.finfo(t.dtype).eps * max(abs(start), abs(self.end))
-        outside = ~((sign * (t - start) >= -slack) & (sign * (self.end - t) >= -slack))
-        if bool(outside.any()):
+        clocks, per_sample = self.steps.clocks, self.steps.per_sample
+        if t.dim() != 1 and not (per_sample and t.dim() == 2 and len(t) == clocks):
+            allowed = "several, (m,)" + (f", or such of each sample, ({clocks}, m)" if per_sample else "")
             raise SettingError(
-                f"t = {float(t[outside][0]):g} lies outside of the solution, which goes from {start:g} to "
-                f"{self.end:g}. Solve over a longer interval"
+                f"t must be one time, (),{'' if per_sample else ' or'} {allowed}; its shape is {tuple(t.shape)}"
             )
-        inner = torch.tensor(self.mesh.times[1:-1], dtype=torch.float64) * sign
-        return torch.searchsorted(inner, t.double().cpu() * sign).tolist()
+        own = t.to(self.steps.starts).expand(clocks, -1)
+        with full_precision(self.values):
+            return self.at(own.t(), self.numbers(own.detach(), torch.finfo(t.dtype).eps))
 
-    def at(self, t: Tensor, steps: list[int]) -> Tensor:
-        """(m, *state), the states at the times t, (m,), by the polynomials of these steps: one product for each."""
-        degree, found = self.mesh.degree, torch.tensor(steps, dtype=torch.long)
-        matrix, exponents = powers_to_values(degree), torch.arange(degree + 1)
-        t, blocks, order = t.to("cpu", self.times.dtype), list[Tensor](), list[Tensor]()
-        for step in sorted(set(steps)):
-            (chosen,) = torch.nonzero(found == step, as_tuple=True)
-            place = (t[chosen] - self.times[step]) / (self.times[step + 1] - self.times[step])
-            first = self.mesh.blocks[step]
-            values = self.rows[first : first + degree + 1]
-            weights = (place[:, None] ** exponents @ matrix).to(values)
-            blocks.append((weights @ values.reshape(degree + 1, -1)).view(len(chosen), *values.shape[1:]))
-            order.append(chosen)
-        if not blocks:
-            return self.rows[:0]
-        return torch.cat(blocks)[torch.cat(order).argsort().to(self.rows.device)]
+    def numbers(self, t: Tensor, eps: float) -> Tensor:
+        """(m, C), the numbers of the steps in which each clock's times t, (C, m), lie, up to roundings of size eps.
 
-    def detach(self) -> "JointInterpolant":
+        Raises:
+            SettingError: A time lies outside.
+        """
+        steps, first, end, sign = self.steps, self.steps.first[:, None], self.end[:, None], self.steps.sign[:, None]
+        slack = 4 * eps * torch.maximum(first.abs(), end.abs())
+        outside = ~((sign * (t - first) >= -slack) & (sign * (end - t) >= -slack))
+        if bool(outside.any()):
+            clock = int(outside.any(1).nonzero()[0])
+            raise SettingError(
+                f"t = {float(t[clock][outside[clock]][0]):g} lies outside of the solution"
+                f"{f' of sample {clock}' if steps.per_sample else ''}, which goes from {float(first[clock]):g} to "
+                f"{float(end[clock]):g}. Solve over a longer interval"
+            )
+        beyond = torch.arange(len(steps.ends), device=t.device) >= steps.count[:, None] - 1
+        ends = (sign * steps.ends.detach().t()).masked_fill(beyond, torch.inf)  # the last step has no end
+        return torch.searchsorted(ends.contiguous(), (sign * t).contiguous()).t()
+
+    def at(self, t: Tensor, numbers: Tensor) -> Tensor:
+        """(m, *state), the packed states at the times t, (m, C), by the polynomials of these steps, (m, C)."""
+        steps, clock = self.steps, torch.arange(t.shape[1], device=t.device)
+        start, end = steps.starts[numbers, clock], steps.ends[numbers, clock]
+        powers = torch.linalg.vander((t - start) / (end - start), N=steps.degree + 1)
+        weights = (powers @ powers_to_values(steps.degree).to(t.device)).to(self.values)
+        combine = self._by_step if len(clock) == 1 and len(t) > 1 else self._by_clock
+        return combine(weights, numbers).view(len(t), *self.values.shape[1:])
+
+    def _by_clock(self, weights: Tensor, numbers: Tensor) -> Tensor:
+        """(m, C, n), rows with these weights, (m, C, d + 1), of these steps, (m, C): one product, of copies."""
+        clocks = weights.shape[1]
+        places = self.steps.rows[numbers] * clocks + torch.arange(clocks, device=numbers.device)[:, None]
+        values = by_clock(self.values, clocks).flatten(0, 1)[places.to(weights.device)]
+        return weights[..., None, :] @ values
+
+    def _by_step(self, weights: Tensor, numbers: Tensor) -> Tensor:
+        """(m, n), the same of one clock: a product for each step, which copies no rows, however many times it has."""
+        (number, order), device = numbers.squeeze(1).sort(stable=True), weights.device
+        used, counts = number.unique_consecutive(return_counts=True)
+        edges = [0, *(edge for row, *_, last in self.steps.rows[used].tolist() for edge in (row, last + 1))]
+        sizes = [end - start for start, end in pairwise([*edges, len(self.values)])]
+        blocks = by_clock(self.values, 1).squeeze(1).split(sizes)[1::2]
+        parts = weights.squeeze(1)[order.to(device)].split(counts.tolist())
+        products = torch.cat([part @ block for part, block in zip(parts, blocks, strict=True)])
+        return products[order.argsort().to(device)]
+
+    def unpacked(self, view: View) -> "Interpolant":
+        """The same in this public view."""
+        return replace(self, views=(*self.views, view))
+
+    def detach(self) -> "Interpolant":
         """The same values without a gradient."""
-        return JointInterpolant(self.mesh, self.times.detach(), self.rows.detach(), self.views, self.end)
+        return replace(self, steps=self.steps.moved(Tensor.detach), values=self.values.detach())
 
-    def until(self, end: float) -> "JointInterpolant":
-        """The same up to an earlier time."""
-        return JointInterpolant(self.mesh, self.times, self.rows, self.views, end)
+    def until(self, end: Tensor) -> "Interpolant":
+        """The same up to earlier times, (C,)."""
+        return replace(self, end=end)

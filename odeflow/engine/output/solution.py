@@ -8,7 +8,8 @@ from torch import Tensor
 
 from odeflow.engine.equation.state import S
 from odeflow.engine.output.event import Crossings
-from odeflow.engine.output.interpolant import Interpolant, Mesh, View
+from odeflow.engine.output.interpolant import Interpolant, View
+from odeflow.engine.output.mesh import Mesh
 from odeflow.errors import OdeflowError, SettingError
 
 
@@ -99,8 +100,10 @@ class Solution(Generic[S]):
         """
         if mesh is None:
             return self
-        t, interpolant = self.t[..., : len(mesh.asked)], mesh.interpolant(self.y, move)
-        return replace(self, t=t, y=self.y[mesh.asked], interpolant=interpolant)
+        steps = mesh.steps
+        assert steps is not None
+        interpolant = Interpolant(steps.moved(move), self.y, steps.last)
+        return replace(self, t=self.t[..., : len(steps.asked)], y=self.y[steps.asked], interpolant=interpolant)
 
     def unpacked(self, view: View) -> "Solution[Any]":
         """The same in its public view.

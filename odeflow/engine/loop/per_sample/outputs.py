@@ -7,8 +7,9 @@ from torch import Tensor
 
 from odeflow.engine.equation.clock import DTYPE, column
 from odeflow.engine.loop.per_sample.clocks import Samples
+from odeflow.engine.loop.per_sample.kept import KeptSteps
 from odeflow.engine.loop.recorder import SAME_TIME
-from odeflow.engine.output.per_sample_interpolant import OwnMesh
+from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.step.stages import TracedStages, ValueStages
 from odeflow.engine.step.tableau import Tableau
 
@@ -17,7 +18,7 @@ SlopeStages = ValueStages | TracedStages
 
 @dataclass(frozen=True)
 class Passed:
-    """The rows that the samples come to in one step: output times that they pass, and places that the mesh wants.
+    """The rows that the samples come to in one step: output times that they pass, and those that the mesh asks for.
 
     Attributes:
         sample: (m,), which sample, for rows inside its step.
@@ -61,10 +62,12 @@ class Outputs:
     Args:
         t: (T,) or (B, T), the times.
         y0: (B, *state), row 0.
-        mesh: Wants rows of its own, which come behind.
+        mesh: Asks for rows of its own, which come behind.
     """
 
-    def __init__(self, t: Tensor, y0: Tensor, mesh: OwnMesh | None) -> None:
+    kept: KeptSteps | None = None
+
+    def __init__(self, t: Tensor, y0: Tensor, mesh: Mesh | None) -> None:
         times = t.to(y0.device, DTYPE)
         gaps = times.diff().abs().amin(-1)
         largest = times[..., [0, -1]].abs().amax(-1)
@@ -74,6 +77,16 @@ class Outputs:
         self.shape, self.mesh = y0.shape, mesh
         self.values = [y0]
         self.places = [torch.arange(len(y0), device=y0.device)]
+
+    def start(self, samples: Samples, degree: int) -> None:
+        """The solve starts.
+
+        Args:
+            samples: All samples.
+            degree: Of the dense output's polynomials.
+        """
+        if self.mesh is not None:
+            self.kept = KeptSteps(self.mesh, samples, self.times.shape[-1], degree)
 
     def count(self, samples: Samples, end: Tensor) -> tuple[Tensor, Tensor]:
         """For steps that end there: the first row (b,) not inside each step, and the first not passed by it."""
@@ -88,14 +101,14 @@ class Outputs:
         return inside.squeeze(1), torch.searchsorted(times, end + tolerance, right=True).squeeze(1)
 
     def passed(self, samples: Samples, h: Tensor, inside: Tensor, beyond: Tensor, kept: Tensor | None) -> Passed:
-        """The rows from each sample's next one to those of `count`, and those that the mesh wants.
+        """The rows from each sample's next one to those of `count`, and those of kept steps.
 
         Args:
             samples: At the beginning of the step.
             h: (b,), sizes of the step.
             inside: (b,), the first row not inside, not below `samples.row`.
             beyond: (b,), the first row not passed.
-            kept: (b,), whose steps are kept by the mesh.
+            kept: (b,), whose steps are kept.
         """
         number = inside - samples.row
         sample = torch.repeat_interleave(number)
@@ -103,10 +116,9 @@ class Outputs:
         row = torch.arange(len(sample), device=sample.device) + (samples.row - first)[sample]
         times = self.times[row] if self.times.dim() == 1 else self.times[samples.ids[sample], row]
         theta = (times * self.sign - samples.t[sample]) / h[sample]
-        if self.mesh is not None and kept is not None:
-            whose, places, behind = self.mesh.keep(samples, h, kept)
-            sample, theta = torch.cat((sample, whose)), torch.cat((theta, places))
-            row = torch.cat((row, behind + self.times.shape[-1]))
+        if self.kept is not None and kept is not None:
+            inner = sample, theta, row
+            sample, theta, row = map(torch.cat, zip(inner, self.kept.keep(samples, h, kept), strict=True))
         ending = (beyond > inside).nonzero().squeeze(1)
         return Passed(sample, theta, row, ending, inside[ending])
 
@@ -120,7 +132,9 @@ class Outputs:
 
     def solution(self) -> Tensor:
         """(R, B, *state); rows that a sample did not come to hold its first state."""
-        count = self.times.shape[-1] + (0 if self.mesh is None else self.mesh.size)
+        if self.mesh is not None and self.kept is not None:
+            self.mesh.steps = self.kept.steps()
+        count = self.times.shape[-1] + (0 if self.kept is None else self.kept.size)
         places = torch.cat(self.places)
         order = self.places[0].repeat(count).scatter_(0, places, torch.arange(len(places), device=places.device))
         return torch.cat(self.values)[order].view(count, *self.shape)

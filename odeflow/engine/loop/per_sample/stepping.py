@@ -14,7 +14,6 @@ from odeflow.engine.loop.control import ErrorControl
 from odeflow.engine.loop.per_sample.clocks import Breaks, OwnClocks, Samples, Window
 from odeflow.engine.loop.per_sample.control import OwnControl
 from odeflow.engine.loop.per_sample.outputs import Outputs, Passed
-from odeflow.engine.output.per_sample_interpolant import OwnMesh
 from odeflow.engine.output.solution import Solution, SolveError, Stats
 from odeflow.engine.step.stages import TracedStages, ValueStages
 from odeflow.engine.step.tableau import Tableau
@@ -90,7 +89,7 @@ class PerSample:
         field: dy/dt = field(t, y).
         y0: (B, *state).
         t: (T,) or (B, T).
-        observer: Its mesh notes the steps, its tape takes the segments.
+        observer: Its mesh asks for steps, its tape takes the segments.
         jump_ts: Times at which the field jumps.
 
     Raises:
@@ -110,12 +109,10 @@ class PerSample:
     ) -> None:
         if y0.dim() == 0 or not len(y0):
             raise StateError(f"per_sample=True needs a batch of states, (B, …) with B > 0; got shape {tuple(y0.shape)}")
-        mesh = observer.mesh
-        assert mesh is None or isinstance(mesh, OwnMesh)
-        self.tableau, self.t, self.tape, self.mesh, self.batch = tableau, t, observer.tape, mesh, y0.shape
+        self.tableau, self.t, self.tape, self.batch = tableau, t, observer.tape, y0.shape
         self.traced = torch.is_grad_enabled()
         self.clocks, self.control = OwnClocks(field), OwnControl(control, tableau.order)
-        self.outputs = Outputs(t, y0, mesh)
+        self.outputs = Outputs(t, y0, observer.mesh)
         self.breaks = Breaks(jump_ts, self.outputs.sign, y0) if jump_ts else None
         self.separable: bool | None = None  # whether the field gives samples alone the slopes that it gives the batch
         with torch.no_grad():
@@ -134,8 +131,7 @@ class PerSample:
         samples = Samples(ids, start, stop, stop - start, y, torch.ones_like(ids), start.new_empty(0, len(y)), None)
         window = None if self.breaks is None else self.breaks.ahead(start)[1]
         samples = self.control.start(self.clocks, samples, window)
-        if self.mesh is not None:
-            self.mesh.start(samples, self.t.shape[-1], len(self.tableau.interpolation[0]))
+        self.outputs.start(samples, len(self.tableau.interpolation[0]))
         return samples
 
     def solve(self) -> Solution:
@@ -195,8 +191,8 @@ class PerSample:
             t = end.where(accepted, samples.t)
             after = replace(samples, t=t, y=y1, h=verdict.h, row=beyond, past=verdict.past)
             kept, passing = None, beyond > samples.row
-            if self.mesh is not None:
-                kept, stopped = self.mesh.note(after, accepted & moving)
+            if self.outputs.kept is not None:
+                kept, stopped = self.outputs.kept.see(after, accepted & moving)
                 passing = passing | kept
                 after.stop = after.stop if stopped is None else t.where(stopped, after.stop)
             counts = after.moving, self.control.too_small(after), ~accepted, passing
