@@ -18,7 +18,7 @@ from torch import Tensor
 import odeflow as of
 from odeflow_dynamics import MLP
 from odeflow_solvers import RK4, Dopri5, Euler
-from odeflow_tasks import LatentODE
+from odeflow_tasks import LatentODE, ODERNNEncoder, RNNEncoder
 
 HEADER = ("model", "regular, ms", "irregular, ms", "ratio")
 
@@ -40,10 +40,8 @@ def batches(batch: int, observations: int) -> list[of.Series]:
 
 def model(latent: int, encoder: str, solver: of.Solver) -> LatentODE:
     """A latent ODE with fields of one hidden layer of 50 units."""
-    ode_rnn = {"encoder_dynamics": MLP(25, [50], time="none"), "encoder_solver": Euler(num_steps=1)}
-    return LatentODE(
-        MLP(latent, [50], time="none"), solver, dim=2, encoder=encoder, **(ode_rnn if encoder == "ode_rnn" else {})
-    )
+    reader = RNNEncoder() if encoder == "rnn" else ODERNNEncoder(MLP(25, [50], time="none"), Euler(num_steps=1))
+    return LatentODE(MLP(latent, [50], time="none"), solver, dim=2, encoder=reader)
 
 
 def seconds(task: LatentODE, batch: of.Series, steps: int) -> float:

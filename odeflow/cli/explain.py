@@ -236,7 +236,7 @@ def _find(place: str, path: str, kind: str) -> type[Plugin]:
 
 def _plugin_options(cls: type) -> Iterator[tuple[str, str, bool]]:
     """The options of a plugin that take plugins: (name, kind of plugin, whether in a list)."""
-    contracts = {registry.contract(kind): kind for kind in registry.CONTRACTS}
+    contracts = {registry.contract(kind): kind for kind in registry.kinds()}
     for option, annotation in typing.get_type_hints(cls.__init__).items():
         parts = list(_parts(annotation))
         several = any(typing.get_origin(part) in (list, Sequence) for part in parts)

@@ -35,7 +35,7 @@ def plugins(words: list[str]) -> int:
 
 def _list(kind: str | None) -> None:
     table = Table("kind", "plugin", "what it is", box=None, pad_edge=False)
-    for each in [kind] if kind else registry.CONTRACTS:
+    for each in [kind] if kind else registry.kinds():
         for name, cls in registry.plugins(each).items():
             table.add_row(each, name, _summary(cls))
     console = Console()
@@ -45,16 +45,17 @@ def _list(kind: str | None) -> None:
 
 
 def _show(name: str) -> None:
-    named = {cls: kind for kind in registry.CONTRACTS for each, cls in registry.plugins(kind).items() if each == name}
+    named = {cls: kind for kind in registry.kinds() for each, cls in registry.plugins(kind).items() if each == name}
     if not named:
-        for reason in (registry.unfit(kind, name) for kind in reversed(registry.CONTRACTS)):
+        for reason in (registry.unfit(kind, name) for kind in reversed(registry.kinds())):
             if reason is not None:
                 raise PluginError(f"no plugin named {name!r}: {reason}")
-        every = [each for kind in registry.CONTRACTS for each in registry.plugins(kind)]
+        every = [each for kind in registry.kinds() for each in registry.plugins(kind)]
         raise PluginError(registry.unknown("plugin", name, every))
     console = Console()
     for cls, kind in named.items():
-        console.print(f"[bold]{name}[/bold], a {kind} plugin: {import_path(cls)}\n", highlight=False)
+        article = "an" if kind[0] in "aeiou" else "a"
+        console.print(f"[bold]{name}[/bold], {article} {kind} plugin: {import_path(cls)}\n", highlight=False)
         console.print(inspect.cleandoc(cls.__doc__ or ""), highlight=False, markup=False)
         options = Table("option", "type", "default", box=None, pad_edge=False)
         _add_rows(options, cls)

@@ -32,7 +32,7 @@ CONTRACTS = {
     "task": "odeflow.training.task:Task",
     "data": "odeflow.training.data:DataModule",
 }
-"""Each kind's contract, imported when it is asked for."""
+"""The contract of each of odeflow's own kinds, imported when it is asked for."""
 
 UNBUILDABLE = (
     ArithmeticError,
@@ -57,10 +57,24 @@ def contract(kind: str) -> type[Plugin]:
     Raises:
         PluginError: There is no such kind.
     """
-    if kind not in CONTRACTS:
-        raise PluginError(unknown("kind of plugin", kind, CONTRACTS))
-    module, name = CONTRACTS[kind].split(":")
-    return getattr(importlib.import_module(module), name)
+    if kind in CONTRACTS:
+        module, name = CONTRACTS[kind].split(":")
+        return getattr(importlib.import_module(module), name)
+    others = _other_contracts()
+    if kind not in others:
+        raise PluginError(unknown("kind of plugin", kind, kinds()))
+    return others[kind]
+
+
+def kinds() -> list[str]:
+    """The kinds of plugins: odeflow's own, and those of which an imported package defines the contract."""
+    return [*CONTRACTS, *_other_contracts()]
+
+
+def _other_contracts() -> dict[str, type[Plugin]]:
+    """The contracts of packages by kind: the classes that say a kind of their own."""
+    own = {cls.kind: cls for cls in subclasses(Plugin) if "kind" in vars(cls)}
+    return {kind: own[kind] for kind in sorted(own) if kind not in CONTRACTS}
 
 
 def discover(extra: Iterable[str] = ()) -> None:
@@ -80,7 +94,7 @@ def discover(extra: Iterable[str] = ()) -> None:
     named = [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
     for name in (*named, *extra):
         load_named(name)
-    for kind in CONTRACTS:
+    for kind in kinds():
         plugins(kind)
 
 
@@ -315,7 +329,7 @@ def _built(value: Any) -> Any:
 
 def class_of(path: str) -> type[Plugin]:
     """The registered class of an import path; one that has moved since is found by its name, if that is unique."""
-    known = [cls for kind in CONTRACTS for cls in plugins(kind).values()]
+    known = [cls for kind in kinds() for cls in plugins(kind).values()]
     for cls in known:
         if import_path(cls) == path:
             return cls

@@ -1,8 +1,12 @@
-"""The tasks that come with odeflow, one file each."""
+"""The tasks that come with odeflow and the components they are made of, one file each."""
 
 from odeflow_tasks.classification import Classification
 from odeflow_tasks.density import Density
-from odeflow_tasks.latent_ode import LatentODE
+from odeflow_tasks.encoder import Encoder, ODERNNEncoder, RNNEncoder
+from odeflow_tasks.head import Head, Perceptron
+from odeflow_tasks.latent_ode import Bound, LatentODE
+from odeflow_tasks.likelihood import Gaussian, Likelihood
+from odeflow_tasks.masking import Masking
 from odeflow_tasks.ode_rnn import ODERNN
 from odeflow_tasks.regression import Regression
 from odeflow_tasks.rnn import RNN
@@ -20,4 +24,13 @@ __all__ = [
     "Shooting",
     "Trajectory",
     "Variational",
+    "Encoder",
+    "ODERNNEncoder",
+    "RNNEncoder",
+    "Head",
+    "Perceptron",
+    "Likelihood",
+    "Gaussian",
+    "Bound",
+    "Masking",
 ]

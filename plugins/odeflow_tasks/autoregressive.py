@@ -27,7 +27,7 @@ class Autoregressive(SeriesTask, ABC):
         """−log p of the targets and the weighted term of the class; logs the errors in evaluation."""
         batch = self.checked(batch)
         if stage == "train":
-            batch = self.shown(batch)
+            batch = self.masking(batch)
         prediction, last = self.unroll(batch)
         if stage != "train":
             self.note_errors(prediction, batch, stage)

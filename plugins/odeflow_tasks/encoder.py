@@ -1,5 +1,6 @@
 """Encoders: from what is seen of a series to one vector, read backwards in time."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,7 +40,26 @@ class Observations:
         return cls(torch.cat([t, end], dim=1), torch.cat([inputs, nothing], dim=1), lengths)
 
 
-class RNNEncoder(nn.Module):
+class Encoder(of.Plugin, nn.Module, ABC):
+    """What is seen of a series, as one vector. Its task knows the sizes, and calls `build` once, before anything else.
+
+    Attributes:
+        width: Length of the vector.
+    """
+
+    kind = "encoder"
+    width: int
+
+    @abstractmethod
+    def build(self, dim: int) -> None:
+        """Makes the layers, for observations of this length."""
+
+    @abstractmethod
+    def forward(self, batch: of.Series, t0: float) -> Tensor:
+        """(B, width), what is seen of each series, as of t0."""
+
+
+class RNNEncoder(Encoder):
     """A GRU or LSTM over the observations, backwards in time; each comes with the time since the one before.
 
     All rows are reversed at once, without what is not seen. A last step without an observation reaches t0.
@@ -47,21 +67,24 @@ class RNNEncoder(nn.Module):
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 5.
 
     Args:
-        dim: Length d of an observation.
         width: Length of the hidden state.
         cell: "gru" or "lstm".
 
     Raises:
-        SettingError: There is no such cell.
+        SettingError: The width is not positive, or there is no such cell.
     """
 
-    def __init__(self, dim: int, width: int, cell: Literal["gru", "lstm"] = "gru") -> None:
+    rnn: nn.RNNBase
+
+    def __init__(self, width: int = 25, cell: Literal["gru", "lstm"] = "gru") -> None:
         super().__init__()
-        kinds = {"gru": nn.GRU, "lstm": nn.LSTM}
-        if cell not in kinds:
-            raise of.SettingError(f"cell must be 'gru' or 'lstm'; got {cell!r}")
-        self.width = width
-        self.rnn = kinds[cell](2 * dim + 1, width, batch_first=True)
+        of.check_least(self, 1, width=width)
+        if cell not in ("gru", "lstm"):
+            raise of.SettingError(f"RNNEncoder: cell must be 'gru' or 'lstm'; got {cell!r}")
+        self.width, self.cell = width, cell
+
+    def build(self, dim: int) -> None:
+        self.rnn = (nn.GRU if self.cell == "gru" else nn.LSTM)(2 * dim + 1, self.width, batch_first=True)
 
     def forward(self, batch: of.Series, t0: float) -> Tensor:
         """(B, width), the hidden state at t0."""
@@ -72,22 +95,25 @@ class RNNEncoder(nn.Module):
         return states[torch.arange(len(states), device=states.device), seen.lengths]
 
 
-class ODERNNEncoder(nn.Module):
+class ODERNNEncoder(Encoder):
     """A GRU over the observations, backwards in time, whose hidden state follows an equation between them and to t0.
 
     Source: Rubanova et al. (2019), "Latent ODEs for Irregularly-Sampled Time Series", algorithm 1.
 
     Args:
-        dim: Length d of an observation.
-        dynamics: The field of the hidden state; its width is that of the state.
+        dynamics: The field of the hidden state, which should not depend on time; its width is that of the state.
         solver: Integrates it from each observation to the next.
     """
 
-    def __init__(self, dim: int, dynamics: of.Dynamics, solver: of.Solver) -> None:
+    cell: nn.GRUCell
+
+    def __init__(self, dynamics: of.Dynamics, solver: of.Solver) -> None:
         super().__init__()
         self.width = dynamics.width
         self.between = Between(dynamics, solver)
-        self.cell = nn.GRUCell(2 * dim, dynamics.width)
+
+    def build(self, dim: int) -> None:
+        self.cell = nn.GRUCell(2 * dim, self.width)
 
     def forward(self, batch: of.Series, t0: float) -> Tensor:
         """(B, width), the hidden state at t0."""

@@ -1,9 +1,8 @@
 """LatentODE: a generative model of time series whose latent state follows an equation."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +12,42 @@ from torch.distributions import Normal
 
 import odeflow as of
 from odeflow_tasks import series_figures
-from odeflow_tasks.encoder import ODERNNEncoder, RNNEncoder
+from odeflow_tasks.encoder import Encoder, RNNEncoder
+from odeflow_tasks.head import Head
 from odeflow_tasks.latent_path import STENCIL, at_own_times
+from odeflow_tasks.likelihood import Likelihood
+from odeflow_tasks.masking import Masking
 from odeflow_tasks.series_task import SeriesTask
 
 SAMPLES_T = 100
 """Number of times of a sampled series."""
+
+
+@dataclass(frozen=True)
+class Bound(of.OptionGroup):
+    """Options of the evidence lower bound that a `LatentODE` maximises.
+
+    Attributes:
+        samples: Number of samples of z(t₀) in the bound.
+        kl_anneal: Rate r at which the KL divergence comes in: in training its factor is 1 − rᵏ in step k. 0: at once.
+        intensity_weight: Factor of the log-likelihood of when targets are observed: of each feature by a Poisson
+            process with rate λ(z(t)), from t₀ to the series' last time; there is a λ if it is positive.
+
+    Raises:
+        SettingError: An option is out of range.
+    """
+
+    samples: int = 1
+    kl_anneal: float = 0.0
+    intensity_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.samples >= 1:
+            raise of.SettingError(f"samples must be at least 1; got {self.samples}")
+        if not 0 <= self.kl_anneal < 1:
+            raise of.SettingError(f"kl_anneal must lie in [0, 1), as 0.99; got {self.kl_anneal}")
+        if not self.intensity_weight >= 0:
+            raise of.SettingError(f"intensity_weight must not be negative; got {self.intensity_weight}")
 
 
 class LatentODE(SeriesTask):
@@ -42,27 +71,14 @@ class LatentODE(SeriesTask):
         flow: Options of the latent flow: t0 is the time of the latent state that q and the prior are of, t1 the last
             time of samples and pictures; other times are those of the data.
         dim: Length d of an observation; the command line takes it from the data.
-        encoder: "rnn": a GRU or LSTM that is told the gaps between observations; "ode_rnn": a GRU whose state follows
-            an equation in the gaps.
-        encoder_width: Length of the RNN's hidden state.
-        cell: "gru" or "lstm", of the RNN.
-        encoder_dynamics: The ODE-RNN's field, which should not depend on time; its width is that of the hidden state.
-        encoder_solver: Integrates that; by default the same solver.
-        hidden: Widths of the hidden layers of decoder and classifier; linear maps where there are none.
-        noise_std: Standard deviation σ of an observation around its prediction.
-        learn_noise: Whether it is learned, from that value, for each feature.
-        balance: Whether each feature of a series has as much weight in the likelihood, however often it is a target.
-        hide: Share of the times at which training hides what is seen, drawn anew for each batch, while targets stay.
-        posterior_samples: Number of samples of z(t₀) in the bound.
-        kl_anneal: Rate r at which the KL divergence comes in: in training its factor is 1 − rᵏ in step k. 0: at once.
-        intensity_weight: Factor of the log-likelihood of when targets are observed: of each feature by a Poisson
-            process with rate λ(z(t)), from t₀ to the series' last time; there is a λ if it is positive.
+        encoder: Reads what is seen of a series; `RNNEncoder()` by default.
+        decoder: Maps the latent state to the mean of an observation; `Perceptron()` by default.
+        likelihood: How observations are distributed around it; `Gaussian()` by default.
+        classifier: Maps z(t₀) to the logits of the classes; without it series are not classified.
+        class_weight: Factor of the classes' cross-entropy in the loss.
         num_classes: Number of classes of the series; the command line takes it from the data.
-        class_weight: Factor of the classes' cross-entropy in the loss; there is a classifier, of z(t₀), if positive.
-        window: Share of a series' time that training shows the encoder at least. The rest is hidden at its beginning
-            and its end, up to half of it at each, drawn anew for each batch, while targets stay; times are counted
-            from where the window begins, as if the series did. So paths are learned before and after what is seen,
-            which extrapolation builds on. For autonomous fields. 1: all is shown.
+        masking: What training hides from the encoder.
+        bound: Options of the ELBO.
         most_times: Largest number of times that are solved for. A batch with more different times is solved at about so
             many equidistant ones, and read between them by polynomials of degree five.
 
@@ -77,52 +93,30 @@ class LatentODE(SeriesTask):
         gradient: of.Gradient | None = None,
         flow: of.FlowOptions = of.FlowOptions(),
         dim: int | None = None,
-        encoder: Literal["rnn", "ode_rnn"] = "rnn",
-        encoder_width: int = 25,
-        cell: Literal["gru", "lstm"] = "gru",
-        encoder_dynamics: of.Dynamics | None = None,
-        encoder_solver: of.Solver | None = None,
-        hidden: Sequence[int] = (20,),
-        noise_std: float = 0.1,
-        learn_noise: bool = False,
-        balance: bool = False,
-        hide: float = 0.0,
-        posterior_samples: int = 1,
-        kl_anneal: float = 0.0,
-        intensity_weight: float = 0.0,
+        encoder: Encoder | None = None,
+        decoder: Head | None = None,
+        likelihood: Likelihood | None = None,
+        classifier: Head | None = None,
+        class_weight: float = 1.0,
         num_classes: int | None = None,
-        class_weight: float = 0.0,
-        window: float = 1.0,
+        masking: Masking = Masking(),
+        bound: Bound = Bound(),
         most_times: int = 250,
     ) -> None:
         whole = "the latent state is all that the dynamics carry; widen them"
         flow.refuse("LatentODE", steer="the times are those of the data", augment=whole, lift=whole)
         latent = dynamics.width
-        super().__init__(latent, latent, dim, hidden, noise_std, learn_noise, balance, hide, num_classes, class_weight)
-        of.check_least(self, 1, posterior_samples=posterior_samples, encoder_width=encoder_width)
-        if not 0 <= kl_anneal < 1:
-            raise of.SettingError(f"LatentODE: kl_anneal must lie in [0, 1), as 0.99; got {kl_anneal}")
-        if not intensity_weight >= 0:
-            raise of.SettingError(f"LatentODE: intensity_weight must not be negative; got {intensity_weight}")
-        if not 0 < window <= 1:
-            raise of.SettingError(f"LatentODE: window must lie in (0, 1]; got {window}")
+        super().__init__(latent, dim, decoder, likelihood, classifier, class_weight, num_classes, masking)
         if most_times < STENCIL:
             raise of.SettingError(f"LatentODE: most_times must be at least {STENCIL}; got {most_times}")
-        if encoder == "rnn":
-            self.encoder = RNNEncoder(self.dim, encoder_width, cell)
-        elif encoder != "ode_rnn":
-            raise of.SettingError(f"LatentODE: encoder must be 'rnn' or 'ode_rnn'; got {encoder!r}")
-        elif encoder_dynamics is None:
-            raise of.SettingError("LatentODE: the encoder 'ode_rnn' needs encoder_dynamics, the field of its state")
-        else:
-            self.encoder = ODERNNEncoder(self.dim, encoder_dynamics, encoder_solver or solver)
+        self.encoder = encoder or RNNEncoder()
+        self.encoder.build(self.dim)
         self.posterior_head = nn.Linear(self.encoder.width, 2 * latent)
-        self.intensity = nn.Linear(latent, self.dim) if intensity_weight else None
+        self.intensity = nn.Linear(latent, self.dim) if bound.intensity_weight else None
         field = dynamics if self.intensity is None else _Counting(dynamics, self.intensity)
-        counts = self.dim if intensity_weight else 0
+        counts = self.dim if bound.intensity_weight else 0
         self.flow = of.Flow(field, solver, gradient, replace(flow, augment=counts))
-        self.latent, self.intensity_weight, self.most_times = latent, intensity_weight, most_times
-        self.posterior_samples, self.kl_anneal, self.window = posterior_samples, kl_anneal, window
+        self.latent, self.bound, self.most_times = latent, bound, most_times
 
     # Inference
 
@@ -137,32 +131,22 @@ class LatentODE(SeriesTask):
 
         Args:
             batch: The series.
-            samples: Number of posterior samples; by default `posterior_samples`.
+            samples: Number of posterior samples; by default as many as in training.
         """
-        return self._bound(self.checked(batch), self.posterior(batch), samples or self.posterior_samples, 1.0)[0]
+        return self._bound(self.checked(batch), self.posterior(batch), samples or self.bound.samples, 1.0)[0]
 
     def loss(self, batch: of.Series, stage: str) -> Tensor:
         """−ELBO and the weighted terms of intensity and class; logs the KL divergence, and in evaluation the errors."""
         batch, training = self.checked(batch), stage == "train"
         if training:
-            batch = self.windowed(self.shown(batch))
+            batch = self.masking(batch)
         q = self.posterior(batch)
-        factor = 1 - self.kl_anneal ** (self.global_step + 1) if training else 1.0
-        bound, z0 = self._bound(batch, q, self.posterior_samples, factor)
+        factor = 1 - self.bound.kl_anneal ** (self.global_step + 1) if training else 1.0
+        bound, z0 = self._bound(batch, q, self.bound.samples, factor)
         self.log(f"{stage}/kl", _divergence(q).mean(), batch_size=len(batch.t), on_step=False, on_epoch=True)
         if not training:
             self.note_errors(self.decode(self.path(q.mean, batch.t)), batch, stage)
         return -bound.mean() + self.class_loss(z0, batch, stage)
-
-    def windowed(self, batch: of.Series) -> of.Series:
-        """The batch as `window` shows it: nothing is seen outside a part of each series, from which its times count."""
-        if self.window == 1:
-            return batch
-        first, last = batch.t[:, :1], batch.t[:, -1:]
-        margins = 0.5 * (1 - self.window) * (last - first) * torch.rand_like(batch.t[:, :2])
-        lead, trail = margins.split(1, dim=1)
-        inside = (batch.t >= first + lead) & (batch.t <= last - trail)
-        return batch._replace(t=batch.t - lead, seen=batch.seen & inside[..., None])
 
     def _bound(self, batch: of.Series, q: Normal, samples: int, factor: float) -> tuple[Tensor, Tensor]:
         """(B,), the bound with the KL divergence times a factor, and (samples, B, latent), the z(t₀) it is made of."""
@@ -170,7 +154,7 @@ class LatentODE(SeriesTask):
         states = self._states(z0, batch.t)
         log_p = self.log_likelihood(self.decode(states[..., : self.latent]), batch)
         if self.intensity is not None:
-            log_p = log_p + self.intensity_weight * self._log_intensity(self.intensity, states, batch)
+            log_p = log_p + self.bound.intensity_weight * self._log_intensity(self.intensity, states, batch)
         if samples == 1:
             return log_p[0] - factor * _divergence(q), z0
         log_ratio = (Normal(0.0, 1.0).log_prob(z0) - q.log_prob(z0)).sum(-1)
@@ -243,7 +227,7 @@ class LatentODE(SeriesTask):
         Returns:
             (count, T, d).
         """
-        z0 = torch.randn(count, self.latent, dtype=self.log_noise.dtype, device=self.device)
+        z0 = torch.randn(count, self.latent, dtype=next(self.parameters()).dtype, device=self.device)
         return self.decode(self.path(z0, t))
 
     def sample(self, count: int) -> dict[str, Tensor]:

@@ -1,13 +1,14 @@
 """ODERNN: the autoregressive baseline whose hidden state follows an equation between observations."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 import odeflow as of
 from odeflow_tasks.autoregressive import Autoregressive
 from odeflow_tasks.encoder import Between
+from odeflow_tasks.head import Head
+from odeflow_tasks.likelihood import Likelihood
+from odeflow_tasks.masking import Masking
 
 
 class ODERNN(Autoregressive):
@@ -19,13 +20,12 @@ class ODERNN(Autoregressive):
         dynamics: The field f, which should not depend on time; its width is that of the hidden state.
         solver: Integrates it from each time to the next.
         dim: Length d of an observation; the command line takes it from the data.
-        hidden: Widths of the hidden layers of decoder and classifier; linear maps where there are none.
-        noise_std: Standard deviation of an observation around its prediction.
-        learn_noise: Whether it is learned, from that value, for each feature.
-        balance: Whether each feature of a series has as much weight in the likelihood, however often it is a target.
-        hide: Share of the times at which training hides what is seen, drawn anew for each batch, while targets stay.
+        decoder: Maps the state to the prediction; `Perceptron()` by default.
+        likelihood: How observations are distributed around their predictions; `Gaussian()` by default.
+        classifier: Maps the last state to the logits of the classes; without it series are not classified.
+        class_weight: Factor of the classes' cross-entropy in the loss.
         num_classes: Number of classes of the series; the command line takes it from the data.
-        class_weight: Factor of the classes' cross-entropy in the loss; there is a classifier if it is positive.
+        masking: What training hides.
 
     Raises:
         SettingError: An option is out of range, or missing.
@@ -36,16 +36,15 @@ class ODERNN(Autoregressive):
         dynamics: of.Dynamics,
         solver: of.Solver,
         dim: int | None = None,
-        hidden: Sequence[int] = (20,),
-        noise_std: float = 0.1,
-        learn_noise: bool = False,
-        balance: bool = False,
-        hide: float = 0.0,
+        decoder: Head | None = None,
+        likelihood: Likelihood | None = None,
+        classifier: Head | None = None,
+        class_weight: float = 1.0,
         num_classes: int | None = None,
-        class_weight: float = 0.0,
+        masking: Masking = Masking(),
     ) -> None:
         width = dynamics.width
-        super().__init__(width, width, dim, hidden, noise_std, learn_noise, balance, hide, num_classes, class_weight)
+        super().__init__(width, dim, decoder, likelihood, classifier, class_weight, num_classes, masking)
         self.between = Between(dynamics, solver)
         self.cell = nn.GRUCell(2 * self.dim, width)
 

@@ -1,6 +1,5 @@
 """RNN: the discrete baseline for irregular time series."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -8,6 +7,9 @@ from torch import Tensor, nn
 
 import odeflow as of
 from odeflow_tasks.autoregressive import Autoregressive
+from odeflow_tasks.head import Head
+from odeflow_tasks.likelihood import Likelihood
+from odeflow_tasks.masking import Masking
 
 
 class RNN(Autoregressive):
@@ -23,13 +25,12 @@ class RNN(Autoregressive):
         dim: Length d of an observation; the command line takes it from the data.
         width: Length of the hidden state.
         cell: "gru" or "lstm".
-        hidden: Widths of the hidden layers of decoder and classifier; linear maps where there are none.
-        noise_std: Standard deviation of an observation around its prediction.
-        learn_noise: Whether it is learned, from that value, for each feature.
-        balance: Whether each feature of a series has as much weight in the likelihood, however often it is a target.
-        hide: Share of the times at which training hides what is seen, drawn anew for each batch, while targets stay.
+        decoder: Maps the state to the prediction; `Perceptron()` by default.
+        likelihood: How observations are distributed around their predictions; `Gaussian()` by default.
+        classifier: Maps the last state to the logits of the classes; without it series are not classified.
+        class_weight: Factor of the classes' cross-entropy in the loss.
         num_classes: Number of classes of the series; the command line takes it from the data.
-        class_weight: Factor of the classes' cross-entropy in the loss; there is a classifier if it is positive.
+        masking: What training hides.
 
     Raises:
         SettingError: An option is out of range, or missing.
@@ -40,15 +41,14 @@ class RNN(Autoregressive):
         dim: int | None = None,
         width: int = 25,
         cell: Literal["gru", "lstm"] = "gru",
-        hidden: Sequence[int] = (20,),
-        noise_std: float = 0.1,
-        learn_noise: bool = False,
-        balance: bool = False,
-        hide: float = 0.0,
+        decoder: Head | None = None,
+        likelihood: Likelihood | None = None,
+        classifier: Head | None = None,
+        class_weight: float = 1.0,
         num_classes: int | None = None,
-        class_weight: float = 0.0,
+        masking: Masking = Masking(),
     ) -> None:
-        super().__init__(width, width, dim, hidden, noise_std, learn_noise, balance, hide, num_classes, class_weight)
+        super().__init__(width, dim, decoder, likelihood, classifier, class_weight, num_classes, masking)
         if cell not in ("gru", "lstm"):
             raise of.SettingError(f"RNN: cell must be 'gru' or 'lstm'; got {cell!r}")
         self.width = width

@@ -1,8 +1,6 @@
 """SeriesTask: what all models of irregular time series share: decoder, likelihood, classifier and metrics."""
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,9 +11,11 @@ from torchmetrics import MeanMetric, MeanSquaredError, Metric
 from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 
 import odeflow as of
-from odeflow_dynamics.perceptron import perceptron
 from odeflow_tasks import series_figures
 from odeflow_tasks.batch import floating, labels, require_finite
+from odeflow_tasks.head import Head, Perceptron
+from odeflow_tasks.likelihood import Gaussian, Likelihood
+from odeflow_tasks.masking import Masking
 
 KINDS = ("", "interpolation_", "extrapolation_")
 """Of which targets errors are told: of all, and of those that are not seen, inside and outside the observed time."""
@@ -24,7 +24,7 @@ KINDS = ("", "interpolation_", "extrapolation_")
 class SeriesTask(of.Task, ABC):
     """Predicts series from what is seen of them, and their class. Subclasses say how, by `loss` and `predict`.
 
-    A value y at a target is distributed normally around its prediction. The metrics of validation and test, whose
+    The metrics of validation and test, whose
     names follow "val/" and "test/", are in the units of the batches, standardised where the data are:
 
     - `mse`, `rmse`: over all targets;
@@ -35,17 +35,14 @@ class SeriesTask(of.Task, ABC):
     - `auroc` for two classes, `accuracy` for more.
 
     Args:
-        width: Length of the vectors that are decoded.
-        class_width: Length of those that are classified.
+        width: Length of the vectors that are decoded and classified.
         dim: Length d of an observation.
-        hidden: Widths of the hidden layers of decoder and classifier; linear maps where there are none.
-        noise_std: Standard deviation of an observation around its prediction.
-        learn_noise: Whether it is learned, from that value, for each feature.
-        balance: Whether the targets of a series weigh in the likelihood so that each of its features has as much as
-            another, however often it is to be predicted; together they weigh as many as they are.
-        hide: Share of the times at which training hides what is seen, drawn anew for each batch, while targets stay.
+        decoder: Maps them to predictions; `Perceptron()` by default.
+        likelihood: How observations are distributed around their predictions; `Gaussian()` by default.
+        classifier: Maps them to the logits of the classes; without it series are not classified.
+        class_weight: Factor of the classes' cross-entropy in the loss.
         num_classes: Number of classes of the series.
-        class_weight: Factor of the classes' cross-entropy in the loss; there is a classifier if it is positive.
+        masking: What training hides.
 
     Raises:
         SettingError: An option is out of range, or missing.
@@ -54,71 +51,46 @@ class SeriesTask(of.Task, ABC):
     def __init__(
         self,
         width: int,
-        class_width: int,
         dim: int | None,
-        hidden: Sequence[int],
-        noise_std: float,
-        learn_noise: bool,
-        balance: bool,
-        hide: float,
-        num_classes: int | None,
+        decoder: Head | None,
+        likelihood: Likelihood | None,
+        classifier: Head | None,
         class_weight: float,
+        num_classes: int | None,
+        masking: Masking,
     ) -> None:
         super().__init__()
-        of.check_least(self, 1, width=width, dim=dim, hidden=hidden, num_classes=num_classes)
+        of.check_least(self, 1, width=width, dim=dim, num_classes=num_classes)
         name = type(self).__name__
-        if not noise_std > 0:
-            raise of.SettingError(f"{name}: noise_std must be positive; got {noise_std}")
-        if not 0 <= hide < 1:
-            raise of.SettingError(f"{name}: hide must lie in [0, 1); got {hide}")
         if not class_weight >= 0:
             raise of.SettingError(f"{name}: class_weight must not be negative; got {class_weight}")
-        if class_weight and (num_classes is None or num_classes < 2):
+        if classifier is not None and (num_classes is None or num_classes < 2):
             raise of.SettingError(f"{name}: a classifier needs num_classes, at least 2; got {num_classes}")
+        self.dim, self.masking, self.class_weight = _known_dim(self, dim), masking, class_weight
         self.num_classes = num_classes or 0
-        self.dim, self.balance, self.hide, self.class_weight = _known_dim(self, dim), balance, hide, class_weight
-        self.decoder = perceptron(width, hidden, self.dim, nn.SiLU)
-        self.log_noise = nn.Parameter(torch.full((self.dim,), math.log(noise_std)), requires_grad=learn_noise)
-        self.classifier = perceptron(class_width, hidden, self.num_classes, nn.SiLU) if class_weight else None
+        self.likelihood, self.decoder, self.classifier = likelihood or Gaussian(), decoder or Perceptron(), classifier
+        self.likelihood.build(self.dim)
+        self.decoder.build(width, self.dim)
+        if classifier is not None:
+            classifier.build(width, self.num_classes)
         self.metrics = nn.ModuleDict(
-            {f"{stage}_": _metrics(num_classes if class_weight else None) for stage in ("val", "test")}
+            {f"{stage}_": _metrics(num_classes if classifier else None) for stage in ("val", "test")}
         )
 
     @abstractmethod
     def predict(self, batch: of.Series) -> Tensor:
         """(B, T, d), the predictions at the batch's times."""
 
-    def shown(self, batch: of.Series) -> of.Series:
-        """The batch as training shows it: without what `hide` hides."""
-        if not self.hide:
-            return batch
-        return batch._replace(seen=batch.seen & (torch.rand_like(batch.t)[..., None] >= self.hide))
-
     def log_likelihood(self, prediction: Tensor, batch: of.Series) -> Tensor:
-        """The log-density of the targets in nats.
-
-        Args:
-            prediction: (…, B, T, d).
-            batch: The series.
-
-        Returns:
-            (…, B), summed over the targets of each series; balanced, if that is wanted.
-        """
+        """(…, B), the log-density of the targets in nats, given predictions (…, B, T, d)."""
         require_finite(type(self).__name__, "targets", batch.y.where(batch.target, 0.0))
-        error = (batch.y - prediction).where(batch.target, 0.0) * torch.exp(-self.log_noise)
-        log_p = -0.5 * error.square() - self.log_noise - 0.5 * math.log(2 * math.pi)
-        each = log_p.where(batch.target, 0.0).sum(-2)
-        if not self.balance:
-            return each.sum(-1)
-        counts = batch.target.sum(1)
-        share = counts.sum(1, keepdim=True) / (counts > 0).sum(1, keepdim=True).clamp(min=1)
-        return (each * share / counts.clamp(min=1)).sum(-1)
+        return self.likelihood(prediction, batch)
 
     def class_loss(self, features: Tensor, batch: of.Series, stage: str) -> Tensor | float:
         """The weighted cross-entropy of the series' classes, whose metric it updates; 0 without a classifier.
 
         Args:
-            features: (…, B, class_width); the mean over leading dimensions is taken.
+            features: (…, B, width); the mean over leading dimensions is taken.
             batch: The series.
             stage: "train", "val" or "test".
         """
@@ -204,7 +176,7 @@ class SeriesTask(of.Task, ABC):
                 f"{name}: the times of each series must rise, padded at the end by the last; they do not"
             )
         if self.classifier is not None and batch.label is None:
-            raise of.DataError(f"{name}: class_weight={self.class_weight} needs series with labels; these have none")
+            raise of.DataError(f"{name}: the classifier needs series with labels; these have none")
         label = batch.label
         if self.classifier is not None:
             label = labels(name, label, len(t), self.num_classes)
@@ -212,7 +184,7 @@ class SeriesTask(of.Task, ABC):
 
     def _times(self, t: Tensor) -> Tensor:
         """The times in the model's dtype, which must tell them apart."""
-        name, dtype = type(self).__name__, self.log_noise.dtype
+        name, dtype = type(self).__name__, next(self.parameters()).dtype
         require_finite(name, "times", t, "Pad the end of a shorter series by its last time")
         if t.dtype == dtype:
             return t

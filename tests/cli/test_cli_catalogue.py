@@ -61,20 +61,20 @@ def test_every_recipe_is_understood(done, name):
 def test_every_plugin_is_listed(done):
     """`plugins list` names the plugins of all kinds with what they are; `plugins list KIND` those of one."""
     out = done("plugins list").out
-    for kind in registry.CONTRACTS:
+    for kind in registry.kinds():
         part = done(f"plugins list {kind}").out
         for name, cls in registry.plugins(kind).items():
             rows = [row.split() for row in out.splitlines()]
             assert [kind, name] in [row[:2] for row in rows]
             assert cls.__doc__.strip().splitlines()[0][:40] in part
-        others = set(registry.CONTRACTS) - {kind}
+        others = set(registry.kinds()) - {kind}
         assert not others & {row.split()[0] for row in part.splitlines() if row.split()}
 
 
-@pytest.mark.parametrize("name", [name for kind in registry.CONTRACTS for name in registry.plugins(kind)])
+@pytest.mark.parametrize("name", [name for kind in registry.kinds() for name in registry.plugins(kind)])
 def test_every_plugin_is_shown_with_its_options(done, name):
     """`plugins show NAME` tells the meaning, the import path and each option with its default."""
-    (cls,) = {registry.plugins(kind)[name] for kind in registry.CONTRACTS if name in registry.plugins(kind)}
+    (cls,) = {registry.plugins(kind)[name] for kind in registry.kinds() if name in registry.plugins(kind)}
     out = done(f"plugins show {name}").out
     assert f" {cls.__module__.partition('.')[0]}.{name}\n" in out
     assert cls.__doc__.strip().splitlines()[0] in out

@@ -88,6 +88,18 @@ ADJOINT = "-c spiral --model.gradient Adjoint --model.gradient.solver"
         ("fit -c digits/mlp --model.flow.steer 0.1", "does not support flow.steer: without dynamics there is no flow"),
         ("fit -c density/two_moons --model.flow.augment 1", "Density does not support flow.augment: a density needs"),
         ("fit -c anode/crossing --model.flow.steer 2", "steer must lie between 0 and the flow's duration 1; got 2"),
+        (
+            "fit -c latent/spirals --model.encoder RNNEncodr",
+            "model.encoder: no encoder named 'RNNEncodr'. Did you mean RNNEncoder?  available: ODERNNEncoder, RNNEncoder",
+        ),
+        (
+            "fit -c latent/spirals --model.likelihood.noise 1",
+            "model.likelihood: Gaussian has no option 'noise'. Did you mean noise_std?  options: noise_std, learn, balance",
+        ),
+        ("fit -c latent/spirals --model.decoder.hidden [0]", "Perceptron: hidden must be at least 1; got [0]"),
+        ("fit -c latent/spirals --model.bound.samples 0", "samples must be at least 1; got 0"),
+        ("fit -c latent/spirals --model.hide 0.1", "LatentODE has no option 'hide'. Did you mean masking.hide?"),
+        ("fit -c latent/spirals --model.encoder ODERNNEncoder", "model.encoder: ODERNNEncoder needs dynamics, solver"),
         ("fit -c spiral --model.dynamics.hiden 1", "model.dynamics: MLP has no option 'hiden'. Did you mean hidden?"),
         ("fit -c digits/ode_net --model.dynamics MLP", "model.dynamics: MLP needs dim: give --model.dynamics.dim"),
         (

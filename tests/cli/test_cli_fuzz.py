@@ -30,7 +30,7 @@ from odeflow.plugin import registry
 SECONDS, BYTES = 60, 6 << 30
 """How long a case may take, and how much memory more than the process has."""
 LINES = 6
-NAMES = sorted(name for kind in registry.CONTRACTS for name in registry.plugins(kind))
+NAMES = sorted(name for kind in registry.kinds() for name in registry.plugins(kind))
 NASTY: list[Any] = [
     *(None, True, -1, 0, 1, 7, 10**9, 10**12, 10**30, -(10**30)),
     *(1e308, -1e308, 1e-320, math.nan, math.inf, -math.inf, 0.5, -0.5),

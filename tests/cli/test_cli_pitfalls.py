@@ -77,7 +77,7 @@ def test_options_beside_a_class_are_explained(refused):
     )
 
 
-@pytest.mark.parametrize("kind", registry.CONTRACTS)
+@pytest.mark.parametrize("kind", registry.kinds())
 def test_a_contract_is_no_choice(command, kind):
     """Each contract, and each class between it and the plugins, is abstract and so never offered; none is a Protocol."""
     contract = registry.contract(kind)
@@ -215,12 +215,12 @@ def test_interpolation_is_no_part_of_a_recipe(refused):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [(kind, name) for kind in registry.CONTRACTS for name in registry.plugins(kind)]
+    ("kind", "name"), [(kind, name) for kind in registry.kinds() for name in registry.plugins(kind)]
 )
 def test_plugins_take_plain_data_or_plugins(kind, name):
     """No option of a plugin takes a Callable or a class, which YAML could fill with any import path."""
     cls = registry.look_up(kind, name)
-    contracts = {registry.contract(each) for each in registry.CONTRACTS}
+    contracts = {registry.contract(each) for each in registry.kinds()}
     hints = typing.get_type_hints(cls.__init__)
     own = inspect.signature(cls.__init__).parameters if cls.__init__ is not object.__init__ else {}
     for option in list(own)[1:]:

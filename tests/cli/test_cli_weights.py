@@ -102,7 +102,7 @@ def test_foreign_safetensors_do_not_say_their_model():
 
 def test_shared_weights_are_exported(done, brief):
     """A task whose parts share weights is exported and built again, though safetensors hold no tensor twice."""
-    small = "--data.series 80 --data.batch_size 8 --model.intensity_weight 1"
+    small = "--data.series 80 --data.batch_size 8 --model.bound.intensity_weight 1"
     done(f"fit -c latent/periodic {small} {brief}")
     checkpoint = "runs/latent/periodic/version_0/checkpoints/last.ckpt"
     done(f"export --ckpt_path {checkpoint} --output net.safetensors")

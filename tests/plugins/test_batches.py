@@ -11,7 +11,17 @@ from torch import Tensor
 import odeflow as of
 from odeflow_dynamics import MLP, Linear
 from odeflow_solvers import RK4, Dopri5
-from odeflow_tasks import ODERNN, RNN, Classification, Density, LatentODE, Regression, Trajectory, Variational
+from odeflow_tasks import (
+    ODERNN,
+    RNN,
+    Classification,
+    Density,
+    LatentODE,
+    Perceptron,
+    Regression,
+    Trajectory,
+    Variational,
+)
 
 D = torch.float64
 
@@ -173,14 +183,14 @@ def series(**parts: Any) -> of.Series:
 
 
 def latent() -> LatentODE:
-    return LatentODE(MLP(3, [4]), RK4(2), dim=1, num_classes=2, class_weight=1.0)
+    return LatentODE(MLP(3, [4]), RK4(2), dim=1, num_classes=2, classifier=Perceptron())
 
 
 def ode_rnn() -> ODERNN:
-    return ODERNN(MLP(3, [4], time="none"), RK4(2), dim=1, num_classes=2, class_weight=1.0)
+    return ODERNN(MLP(3, [4], time="none"), RK4(2), dim=1, num_classes=2, classifier=Perceptron())
 
 
-MODELS = {"latent": latent, "ode_rnn": ode_rnn, "rnn": lambda: RNN(dim=1, num_classes=2, class_weight=1.0)}
+MODELS = {"latent": latent, "ode_rnn": ode_rnn, "rnn": lambda: RNN(dim=1, num_classes=2, classifier=Perceptron())}
 
 
 def loss(make: Callable[[], Any], batch: of.Series) -> Tensor:

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 import odeflow as of
 from odeflow_dynamics import MLP, Linear
 from odeflow_solvers import RK4, Dopri5, Euler
-from odeflow_tasks import ODERNN, RNN, LatentODE
-from odeflow_tasks.encoder import Between, ODERNNEncoder, RNNEncoder
+from odeflow_tasks import ODERNN, RNN, Bound, Gaussian, LatentODE, Masking, ODERNNEncoder, Perceptron, RNNEncoder
+from odeflow_tasks.encoder import Between
 from odeflow_tasks.latent_path import at_own_times
 from odeflow_tasks.series_task import SeriesTask
 
@@ -48,8 +48,7 @@ def latent_rnn(**options: object) -> LatentODE:
 
 
 def latent_ode_rnn(**options: object) -> LatentODE:
-    inner = {"encoder_dynamics": MLP(6, [8], time="none"), "encoder_solver": Euler(num_steps=1)}
-    return latent_rnn(encoder="ode_rnn", **inner, **options)
+    return latent_rnn(encoder=ODERNNEncoder(MLP(6, [8], time="none"), Euler(num_steps=1)), **options)
 
 
 def rnn(**options: object) -> RNN:
@@ -61,7 +60,15 @@ def ode_rnn(**options: object) -> ODERNN:
 
 
 MODELS: list[Callable[..., SeriesTask]] = [latent_rnn, latent_ode_rnn, rnn, ode_rnn]
-CLASSES = {"num_classes": 2, "class_weight": 0.5}
+
+
+def classes(count: int = 2) -> dict[str, object]:
+    """Options of a task that classifies."""
+    return {"num_classes": count, "classifier": Perceptron(), "class_weight": 0.5}
+
+
+LINEAR = ()
+"""No hidden layers."""
 
 
 def losses(task: SeriesTask, batch: of.Series) -> Tensor:
@@ -83,9 +90,11 @@ class LinearGaussian:
             torch.tensor(v).double() for v in ((-0.5, 0.3), (1.2, 0.7), (0.4, -1), 0.5)
         )
         solver = Dopri5(1e-9, 1e-9)
-        self.task = LatentODE(Linear(2), solver, dim=2, hidden=(), noise_std=0.5, **options).double()
+        self.task = LatentODE(
+            Linear(2), solver, dim=2, decoder=Perceptron(LINEAR), likelihood=Gaussian(0.5), **options
+        ).double()
         with torch.no_grad():
-            field, decoder = self.task.flow.dynamics.layer, self.task.decoder[0]
+            field, decoder = self.task.flow.dynamics.layer, self.task.decoder.layers[0]
             field.weight.copy_(self.a.diag())
             field.bias.zero_()
             decoder.weight.copy_(self.c.diag())
@@ -156,7 +165,7 @@ def test_more_samples_tighten_the_bound() -> None:
 
 def test_the_divergence_comes_in_by_its_rate() -> None:
     """In step k of training the KL divergence counts 1 − rᵏ, in evaluation it counts whole."""
-    model = LinearGaussian(kl_anneal=0.9)
+    model = LinearGaussian(bound=Bound(kl_anneal=0.9))
     model.believe(model.mean, model.std)
     logged = quiet(model.task)
     found = {}
@@ -169,13 +178,13 @@ def test_the_divergence_comes_in_by_its_rate() -> None:
 def test_the_likelihood_of_times_is_a_poisson_process() -> None:
     """Of a constant rate λ: N log λ − λ (last time − t₀), for each feature."""
     batch = series()
-    task = latent_rnn(intensity_weight=2.0, flow=of.FlowOptions(t0=0.0))
+    task = latent_rnn(bound=Bound(intensity_weight=2.0), flow=of.FlowOptions(t0=0.0))
     with torch.no_grad():
         task.intensity.weight.zero_()
         task.intensity.bias.copy_(torch.tensor([0.5, -0.2]))
     found = []
     for weight in (2.0, 0.0):
-        task.intensity_weight = weight
+        task.bound = Bound(intensity_weight=weight)
         torch.manual_seed(0)
         found.append(task.elbo(batch))
     rate = nn.functional.softplus(task.intensity.bias)
@@ -188,7 +197,9 @@ def test_balanced_features_weigh_alike() -> None:
     batch = series(dim=3)
     batch = batch._replace(target=batch.target & torch.tensor([True, True, False]))
     prediction = torch.randn_like(batch.y)
-    balanced, plain = (rnn(dim=3, balance=on).log_likelihood(prediction, batch) for on in (True, False))
+    balanced, plain = (
+        rnn(dim=3, likelihood=Gaussian(balance=on)).log_likelihood(prediction, batch) for on in (True, False)
+    )
     for row in range(5):
         log_p = Normal(prediction[row], 0.1).log_prob(batch.y[row])
         features = [log_p[:, number][batch.target[row, :, number]] for number in range(2)]
@@ -201,7 +212,7 @@ def test_the_class_has_its_cross_entropy() -> None:
     """The classifier adds its weighted cross-entropy to the loss, and its AUROC or accuracy to the metrics."""
     batch = series(8)
     for count, metric in ((2, "auroc"), (3, "accuracy")):
-        task = rnn(num_classes=count, class_weight=0.5)
+        task = rnn(**classes(count))
         logged = quiet(task)
         both = task.loss(batch, "val")
         logits = task.classifier(task.unroll(batch)[1])
@@ -234,7 +245,7 @@ def test_values_that_are_not_seen_do_not_matter(model: Callable[..., SeriesTask]
 def test_padding_and_order_of_series_do_not_matter(model: Callable[..., SeriesTask]) -> None:
     """More padding changes nothing; a permuted batch has permuted predictions, and the same loss."""
     torch.manual_seed(0)
-    batch, task = series(), model(**CLASSES)
+    batch, task = series(), model(**classes())
     padded = of.Series(
         torch.cat([batch.t, batch.t[:, -1:].expand(-1, 3)], dim=1),
         torch.cat([batch.y, torch.randn(len(batch.y), 3, 2)], dim=1),
@@ -272,7 +283,7 @@ def test_baselines_do_not_see_what_comes_later(model: Callable[..., SeriesTask],
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_times_without_an_observation_are_looked_at_only(cell: str) -> None:
     """What is not seen changes no later prediction of an RNN: without it the others are the same, as is the class."""
-    batch, task = series(), rnn(cell=cell, **CLASSES)
+    batch, task = series(), rnn(cell=cell, **classes())
     batch = batch._replace(seen=batch.seen & (torch.arange(12) % 3 > 0)[:, None])
     kept = torch.arange(12) % 3 > 0
     fewer = of.Series(batch.t[:, kept], *(part[:, kept] for part in batch[1:4]), batch.label)
@@ -296,7 +307,8 @@ def test_times_without_an_observation_are_looked_at_only(cell: str) -> None:
 def test_the_rnn_encoder_reads_backwards_in_time() -> None:
     """It is the GRU over a row's observations in reverse, with the gaps, and an empty step at t₀."""
     torch.manual_seed(0)
-    batch, encoder = series(), RNNEncoder(2, 7)
+    batch, encoder = series(), RNNEncoder(7)
+    encoder.build(2)
     found = encoder(batch, -0.5)
     for row in range(5):
         steps = batch.seen[row].any(-1).nonzero()[:, 0].flip(0)
@@ -314,7 +326,8 @@ def test_an_ode_rnn_with_a_zero_field_is_a_gru() -> None:
     batch, still = series(), Linear(6)
     for param in still.parameters():
         param.detach().zero_()
-    encoder, task = ODERNNEncoder(2, still, RK4(num_steps=1)), ODERNN(still, RK4(num_steps=1), dim=2)
+    encoder, task = ODERNNEncoder(still, RK4(num_steps=1)), ODERNN(still, RK4(num_steps=1), dim=2)
+    encoder.build(2)
     found, predictions = encoder(batch, 0.0), task.predict(batch)
     for row in range(5):
         steps = batch.seen[row].any(-1).nonzero()[:, 0]
@@ -391,11 +404,11 @@ def test_a_path_is_undone_backwards() -> None:
 
 def test_samples_of_the_prior_are_paths_of_normal_states() -> None:
     """At t₀ they are decoded standard normal states; `sample` gives series from t₀ to t₁."""
-    task = LatentODE(Linear(2), Dopri5(), dim=2, hidden=(), flow=of.FlowOptions(t0=1.0, t1=3.0))
+    task = LatentODE(Linear(2), Dopri5(), dim=2, decoder=Perceptron(LINEAR), flow=of.FlowOptions(t0=1.0, t1=3.0))
     drawn = task.sample(4000)
     assert {name: tuple(values.shape) for name, values in drawn.items()} == {"x": (4000, 100, 2), "t": (4000, 100)}
     assert drawn["t"][0, [0, -1]].tolist() == [1.0, 3.0]
-    weight, bias = task.decoder[0].weight, task.decoder[0].bias
+    weight, bias = task.decoder.layers[0].weight, task.decoder.layers[0].bias
     assert torch.allclose(drawn["x"][:, 0].mean(0), bias, atol=0.06)
     assert torch.allclose(drawn["x"][:, 0].T.cov(), weight @ weight.T, atol=0.06)
     assert task.sample_at(torch.tensor([-1.0, 0.5, 7.0]), 6).shape == (6, 3, 2)
@@ -417,12 +430,12 @@ def test_posterior_samples_surround_the_mean() -> None:
 @pytest.mark.parametrize(
     "task",
     [
-        latent_rnn(cell="lstm", learn_noise=True, **CLASSES),
-        latent_ode_rnn(posterior_samples=3, intensity_weight=1.0),
+        latent_rnn(encoder=RNNEncoder(cell="lstm"), likelihood=Gaussian(learn=True), **classes()),
+        latent_ode_rnn(bound=Bound(samples=3, intensity_weight=1.0)),
         latent_rnn(most_times=20),
-        rnn(learn_noise=True, **CLASSES),
+        rnn(likelihood=Gaussian(learn=True), **classes()),
         rnn(cell="lstm"),
-        ode_rnn(**CLASSES),
+        ode_rnn(**classes()),
     ],
 )
 def test_every_parameter_learns(task: SeriesTask) -> None:
@@ -437,7 +450,7 @@ def test_every_parameter_learns(task: SeriesTask) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_a_checkpoint_predicts_the_same(model: Callable[..., SeriesTask], tmp_path: Path) -> None:
     """A task that was trained, saved and loaded by `odeflow.load` makes the predictions that it made before."""
-    batch, task = series(), model(**CLASSES)
+    batch, task = series(), model(**classes())
     before = task.predict(batch)
     loader = DataLoader([batch], batch_size=None)
     switched_off = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
@@ -452,8 +465,8 @@ def test_a_checkpoint_predicts_the_same(model: Callable[..., SeriesTask], tmp_pa
 
 def test_training_shows_a_window() -> None:
     """With `window` training sees a part of each series at least so long, wants all, and counts from its beginning."""
-    batch, task = series(200), latent_rnn(window=0.4)
-    moved = task.windowed(batch)
+    batch = series(200)
+    moved = Masking(window=0.4)(batch)
     length = batch.t[:, -1] - batch.t[:, 0]
     lead = batch.t[:, 0] - moved.t[:, 0]
     torch.testing.assert_close(moved.t, batch.t - lead[:, None])
@@ -471,12 +484,12 @@ def test_training_shows_a_window() -> None:
 
 def test_the_loss_is_that_of_the_window() -> None:
     """The training loss is −ELBO of the windowed series; evaluation sees everything."""
-    batch, task = series(), latent_rnn(window=0.5)
+    batch, task = series(), latent_rnn(masking=Masking(window=0.5))
     quiet(task)
     torch.manual_seed(1)
     loss = task.loss(batch, "train")
     torch.manual_seed(1)
-    torch.testing.assert_close(loss, -task.elbo(task.windowed(batch)).mean())
+    torch.testing.assert_close(loss, -task.elbo(task.masking(batch)).mean())
     torch.manual_seed(1)
     loss = task.loss(batch, "val")
     torch.manual_seed(1)
@@ -486,8 +499,8 @@ def test_the_loss_is_that_of_the_window() -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_training_hides_observations(model: Callable[..., SeriesTask]) -> None:
     """With `hide` training loses that share of the times of what is seen, and no target; evaluation loses nothing."""
-    batch, task, plain = series(40), model(hide=0.25), model()
-    shown = task.shown(batch)
+    batch, task, plain = series(40), model(masking=Masking(hide=0.25)), model()
+    shown = task.masking(batch)
     assert torch.equal(shown.target, batch.target)
     assert bool((shown.seen <= batch.seen).all())
     present, left = batch.seen.any(-1), shown.seen.any(-1)
@@ -570,25 +583,23 @@ def test_extrapolations_are_drawn_on_both_sides() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: latent_rnn(encoder="cnn"), "encoder must be 'rnn' or 'ode_rnn'; got 'cnn'"),
-        (lambda: latent_rnn(encoder="ode_rnn"), "the encoder 'ode_rnn' needs encoder_dynamics"),
-        (lambda: latent_rnn(cell="elman"), "cell must be 'gru' or 'lstm'; got 'elman'"),
+        (lambda: RNNEncoder(cell="elman"), "cell must be 'gru' or 'lstm'; got 'elman'"),
         (lambda: rnn(cell="elman"), "cell must be 'gru' or 'lstm'; got 'elman'"),
-        (lambda: rnn(hide=1.0), r"hide must lie in \[0, 1\); got 1.0"),
-        (lambda: latent_rnn(posterior_samples=0), "posterior_samples must be at least 1; got 0"),
-        (lambda: latent_rnn(kl_anneal=1.0), r"kl_anneal must lie in \[0, 1\), as 0.99; got 1.0"),
-        (lambda: latent_rnn(intensity_weight=-1.0), "intensity_weight must not be negative; got -1.0"),
-        (lambda: latent_rnn(hide=-0.1), r"hide must lie in \[0, 1\); got -0.1"),
-        (lambda: latent_rnn(window=0.0), r"window must lie in \(0, 1\]; got 0.0"),
+        (lambda: Masking(hide=1.0), r"hide must lie in \[0, 1\); got 1.0"),
+        (lambda: Bound(samples=0), "samples must be at least 1; got 0"),
+        (lambda: Bound(kl_anneal=1.0), r"kl_anneal must lie in \[0, 1\), as 0.99; got 1.0"),
+        (lambda: Bound(intensity_weight=-1.0), "intensity_weight must not be negative; got -1.0"),
+        (lambda: Masking(hide=-0.1), r"hide must lie in \[0, 1\); got -0.1"),
+        (lambda: Masking(window=0.0), r"window must lie in \(0, 1\]; got 0.0"),
         (lambda: latent_rnn(most_times=5), "most_times must be at least 6; got 5"),
         (lambda: latent_rnn(dim=None), "LatentODE needs dim, the number of values of an observation"),
-        (lambda: rnn(noise_std=0.0), "noise_std must be positive; got 0.0"),
+        (lambda: Gaussian(noise_std=0.0), "noise_std must be positive; got 0.0"),
         (lambda: ode_rnn(class_weight=-1.0), "class_weight must not be negative; got -1.0"),
-        (lambda: ode_rnn(class_weight=1.0), "a classifier needs num_classes, at least 2; got None"),
+        (lambda: ode_rnn(classifier=Perceptron()), "a classifier needs num_classes, at least 2; got None"),
         (lambda: latent_rnn(flow=of.FlowOptions(t1=0.0)), "t0 and t1 must differ"),
     ],
 )
-def test_senseless_settings_are_refused(make: Callable[[], SeriesTask], message: str) -> None:
+def test_senseless_settings_are_refused(make: Callable[[], object], message: str) -> None:
     """An option out of its range is refused with the value that came."""
     with pytest.raises(of.SettingError, match=message):
         make()
@@ -604,13 +615,13 @@ def test_senseless_settings_are_refused(make: Callable[[], SeriesTask], message:
         (lambda batch: batch._replace(seen=batch.seen.float()), r"seen must be a bool mask .*; got torch.float32"),
         (lambda batch: batch._replace(target=batch.target[:, :3]), r"target must be a bool mask .* \(5, 3, 2\)"),
         (lambda batch: batch._replace(t=batch.t.flip(1)), "the times of each series must rise"),
-        (lambda batch: batch._replace(label=None), "class_weight=0.5 needs series with labels; these have none"),
+        (lambda batch: batch._replace(label=None), "the classifier needs series with labels; these have none"),
     ],
 )
 def test_wrong_batches_are_refused(
     model: Callable[..., SeriesTask], change: Callable[[of.Series], object], message: str
 ) -> None:
     """A batch that is no series of the right size is refused with what is wrong about it."""
-    task = model(**CLASSES)
+    task = model(**classes())
     with pytest.raises(of.DataError, match=message):
         task.loss(change(series()), "train")
