@@ -14,6 +14,7 @@ from odeflow_data.pendulum import Pendulum
 from odeflow_data.periodic_series import PeriodicSeries
 from odeflow_data.physionet2012 import PhysioNet2012
 from odeflow_data.power import Power
+from odeflow_data.series_table import SeriesTable
 from odeflow_data.simulated import Simulated
 from odeflow_data.spheres import Spheres
 from odeflow_data.spiral import Spiral
@@ -36,6 +37,7 @@ __all__ = [
     "PeriodicSeries",
     "PhysioNet2012",
     "Power",
+    "SeriesTable",
     "Simulated",
     "Spheres",
     "Spiral",

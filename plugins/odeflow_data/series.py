@@ -77,6 +77,17 @@ class SeriesData(of.DataModule, ABC):
         if self.mode == "interpolation":
             self.val, self.test = (interpolation(part, self.observed, generator) for part in (self.val, self.test))
 
+    def shown(self, whole: of.Series, generator: torch.Generator) -> of.Series:
+        """The series with what `mode` and `observed` let a model see of them, and is to predict.
+
+        Args:
+            whole: The series, their `seen` telling what was observed.
+            generator: Of the choice, to interpolate.
+        """
+        if self.mode == "extrapolation":
+            return extrapolation(whole, self.observed)
+        return interpolation(whole, self.observed, generator)
+
     def train_dataloader(self) -> DataLoader[of.Series]:
         redrawn = self.observed if self.mode == "interpolation" else 1.0
         return batches(self.train, self.batch_size, redrawn, shuffle=True)

@@ -113,3 +113,22 @@ def test_wrong_files_are_refused_in_a_line(refused: Any) -> None:
     assert "no column 'W', which target names" in refused("fit -c own/regression --data.path first.csv --data.target W")
     assert "row 1 holds" in refused("fit -c own/density --data.path first.csv --data.ignore []")
     assert "there is no example 'irises'; there are" in refused("fit -c own/density --data.path example:irises")
+
+
+def test_series_follow_the_units(done: Any) -> None:
+    """Predicted values map by a·x + b, of every series of a second file."""
+    random = np.random.default_rng(0)
+    number, t = np.repeat(np.arange(20), 8), np.tile(np.arange(8.0), 20)
+    y = np.sin(t + random.uniform(0, 6, 20)[number])
+    found = []
+    for scale, shift in ((1, 0), (10, 50)):
+        written("first.csv", {"id": number.tolist(), "t": t.tolist(), "y": (scale * y + shift).tolist()})
+        written(
+            "second.csv", {"id": number[:40].tolist(), "t": t[:40].tolist(), "y": (scale * y[40:80] + shift).tolist()}
+        )
+        done(f"fit -c own/series --data.path first.csv --data.series id --data.time t {SHORT}")
+        run = max(Path("runs/own/series").iterdir(), key=lambda folder: int(folder.name.removeprefix("version_")))
+        done(f"predict --ckpt_path {run}/checkpoints/last.ckpt --data.path second.csv {QUIET}")
+        found.append(predicted("predict"))
+    assert found[0].shape == (5, 8, 1)
+    torch.testing.assert_close(found[1], 10 * found[0] + 50, rtol=1e-5, atol=1e-4)

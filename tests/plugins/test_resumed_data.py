@@ -27,6 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "PeriodicSeries": {"series": 40, "batch_size": 4},
     "Simulated": {"dynamics": {"class_path": "LotkaVolterra"}, "initial": [[1.0, 1.0]], "t1": 1.0, "observations": 5},
     "Spheres": {"batch_size": 16},
+    "SeriesTable": {"path": "rows.npz", "series": "id", "time": "t", "batch_size": 4},
     "Spiral": {"observations": 50, "t1": 2.0, "noise": 0.1},
     "StandardNormal": {"samples": 40, "batch_size": 4, "val_size": 2, "test_size": 2},
     "Table": {"path": "table.npy", "batch_size": 4},
@@ -122,6 +123,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     np.save("table.npy", random.standard_normal((60, 3)))
+    np.savez("rows.npz", id=np.repeat(np.arange(40), 3), t=np.tile(np.arange(3.0), 40), y=random.standard_normal(120))
     np.savez("series.npz", t=np.arange(5.0), y=random.standard_normal((40, 5, 1)))
 
 

@@ -1,0 +1,176 @@
+"""Laws of tables of series: rows in any order become series with times of their own, gaps and all."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import odeflow as of
+from odeflow_data import SeriesTable
+
+COUNT = 20
+
+
+def rows(scale: float = 1.0, shift: float = 0.0) -> dict[str, Any]:
+    """Twenty series of 3 to 7 observations of two values, some of them empty, in no order."""
+    random = np.random.default_rng(0)
+    lengths = random.integers(3, 8, COUNT)
+    number = np.repeat(np.arange(COUNT), lengths)
+    t = np.concatenate([np.sort(random.choice(50, length, replace=False)) for length in lengths]) + 100.0
+    y = random.normal([5, 1000], [1, 30], (len(t), 2))
+    y[::7, 1] = np.nan
+    y[1::9, 0] = np.nan
+    order = random.permutation(len(t))
+    columns = {
+        "id": number,
+        "t": t,
+        "a": y[:, 0] * scale + shift,
+        "b": y[:, 1],
+        "kind": np.where(number % 2, "odd", "even"),
+    }
+    return {name: column[order] for name, column in columns.items()}
+
+
+def ready(table: dict[str, Any], stage: str = "fit", units: of.Units | None = None, **options: Any) -> SeriesTable:
+    data = SeriesTable(table, **({"series": "id", "time": "t", "columns": ["a", "b"]} | options))
+    if units is not None:
+        data.adopt(units)
+    data.setup(stage)
+    return data
+
+
+def everything(data: SeriesTable) -> set[tuple[float, float, float]]:
+    """All that was observed, in the file's units, as (time, dimension, value)."""
+    found = set()
+    for part in (data.train, data.val, data.test):
+        values, times = data.units.restored(part.y), data.units.restored_time(part.t)
+        for series, step, dimension in part.seen.nonzero().tolist():
+            found.add(
+                (round(float(times[series, step]), 3), dimension, round(float(values[series, step, dimension]), 2))
+            )
+    return found
+
+
+def test_every_observation_is_in_one_series() -> None:
+    """In the file's units all that was observed is there, at its time, and nothing else; times rise in each series."""
+    columns = rows()
+    data = ready(columns)
+    table = np.stack([columns["a"], columns["b"]], axis=1)
+    wanted = {
+        (float(columns["t"][row]), dimension, round(float(table[row, dimension]), 2))
+        for row, dimension in np.argwhere(~np.isnan(table)).tolist()
+    }
+    assert everything(data) == wanted
+    assert [len(part.t) for part in (data.train, data.val, data.test)] == [14, 2, 4]
+    for part in (data.train, data.val, data.test):
+        assert (part.t.diff(dim=1) >= 0).all()
+        assert 0 <= part.t.min() <= part.t.max() <= 1
+        assert (part.y[~part.seen] == 0).all()
+
+
+def test_training_series_are_standardised() -> None:
+    """What was observed of the training series has mean 0 and deviation 1 in each dimension."""
+    data = ready(rows())
+    for dimension in range(2):
+        seen = data.train.y[..., dimension][data.train.seen[..., dimension]]
+        torch.testing.assert_close(seen.mean(), torch.tensor(0.0), rtol=0, atol=1e-5)
+        torch.testing.assert_close(seen.std(correction=0), torch.tensor(1.0), rtol=1e-5, atol=0)
+
+
+def test_batches_do_not_depend_on_the_units() -> None:
+    """An affine change of a column's unit leaves the batches, and is in the units."""
+    plain, changed = ready(rows()), ready(rows(10, -700))
+    torch.testing.assert_close(changed.train.y, plain.train.y, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(changed.units.shift[0], 10 * plain.units.shift[0] - 700)
+    np.testing.assert_allclose(changed.units.scale[0], 10 * plain.units.scale[0])
+
+
+def test_a_whole_file_is_predicted_by_what_trained() -> None:
+    """Prediction takes all series in the order of their ids, in the units and by the clock of the model, without labels."""
+    data = ready(rows(), label="kind")
+    later = rows()
+    later["t"] = later["t"] + 50
+    del later["kind"]
+    found = ready(
+        later, "predict", data.units, label="kind", classes=["even", "odd"], mode="extrapolation", observed=0.5
+    )
+    (batch,) = found.predict_dataloader()
+    assert len(batch.t) == COUNT
+    assert float(data.units.restored_time(batch.t).min()) == pytest.approx(later["t"].min(), rel=1e-6)
+    assert not (batch.seen & batch.target).any()
+    first = later["id"] == 0
+    assert float(data.units.restored_time(batch.t[0]).max()) == pytest.approx(later["t"][first].max(), rel=1e-6)
+
+
+def test_dates_are_times() -> None:
+    """A column of dates is counted in the unit that is asked for, and the units say what it counts."""
+    columns = rows()
+    columns["t"] = (columns["t"] * 86_400).astype("datetime64[s]")
+    data = ready(columns, time_unit="hours")
+    assert data.units.clock == "hours since 1970-01-01"
+    assert data.units.unit == pytest.approx(24 * (rows()["t"].max() - rows()["t"].min()))
+
+
+def test_each_series_has_its_class() -> None:
+    """Classes are numbered by name, one a series; a series with two is an error that names it."""
+    data = ready(rows(), label="kind")
+    assert (data.num_classes, data.units.classes) == (2, ("even", "odd"))
+    assert data.train.label is not None
+    assert set(data.train.label.tolist()) == {0, 1}
+    columns = rows()
+    columns["kind"][np.flatnonzero(columns["id"] == 3)[0]] = "even"
+    with pytest.raises(of.DataError, match="the series 3 has several classes in column 'kind'"):
+        ready(columns, label="kind")
+
+
+def test_duplicates_are_averaged_on_request() -> None:
+    """Two rows of a series and time are refused with their numbers, or averaged, empty cells apart."""
+    columns = {"id": [1, 1, 1, 2, 3], "t": [1, 0, 1, 1, 1], "a": [2.0, 5.0, 4.0, 1.0, 7.0], "b": [np.nan, 1, 3, 2, 9]}
+    options = {"val": 0.3, "test": 0.3, "standardise": False, "scale_time": False}
+    with pytest.raises(
+        of.DataError, match=r"the series 1 has 1 rows of a time .* first in rows 1 and 3\. .*duplicates mean"
+    ):
+        ready(columns, **options)
+    data = ready(columns, duplicates="mean", **options)
+    data.setup("predict")
+    assert data.predicted.y[0].tolist() == [[5, 1], [3, 3]]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "told"),
+    [
+        ({}, {"series": "ids"}, "no column 'ids', which series names. Did you mean 'id'?"),
+        ({}, {"time": "time"}, "no column 'time', which time names"),
+        ({}, {"columns": ["c"]}, "no column 'c', which columns names"),
+        ({}, {"columns": None}, "column 'kind' must hold numbers; row 1 holds"),
+        ({}, {"duplicates": "first"}, "duplicates must be 'refuse' or 'mean'; got 'first'"),
+        ({"t": np.ones(COUNT * 9)}, {"duplicates": "mean"}, "all times in column 't' are 1"),
+        ({"a": np.ones(COUNT * 9)}, {}, "column 'a' holds 1 different values in the training series"),
+        ({"id": np.zeros(COUNT * 9)}, {"duplicates": "mean"}, "of 1 series, 1 would train, 0 validate and 0 test"),
+        (
+            {"a": np.full(COUNT * 9, np.nan), "b": np.full(COUNT * 9, np.nan)},
+            {},
+            "nothing was observed of the series 0, 1",
+        ),
+    ],
+)
+def test_wrong_series_are_named(change: dict[str, np.ndarray], options: dict[str, Any], told: str) -> None:
+    """Messages name columns, series and rows."""
+    columns = rows()
+    columns |= {name: column[: len(columns["t"])] for name, column in change.items()}
+    with pytest.raises(of.OdeflowError) as problem:
+        ready(columns, **options)
+    assert told in str(problem.value)
+
+
+def test_a_run_is_told_what_its_series_are(caplog: pytest.LogCaptureFixture) -> None:
+    """One line: origin, numbers of series, split, lengths, columns, gaps, times and units."""
+    with caplog.at_level("INFO"):
+        ready(rows())
+    (line,) = (record.message for record in caplog.records if record.message.startswith("SeriesTable"))
+    assert line.startswith(
+        "SeriesTable: a dict: 14 series train, 2 series validate, 4 series test, split at random by seed 0"
+    )
+    assert "2 columns: a, b" in line
+    assert "% of the cells empty; time t in the file's numbers" in line
