@@ -1,7 +1,6 @@
 """odeflow: a plugin-based modelling framework for neural differential equations on PyTorch Lightning.
 
-The public names are listed in `__init__.pyi`. Each is imported at its first use, so that
-`import odeflow` costs nothing.
+The public names are listed in `__init__.pyi`. Each is imported on first use, so that `import odeflow` is fast.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""The public names of odeflow, each with its home."""
+"""The public names of odeflow and their modules."""
 
 from .analysis.diagnosis import Diagnosis as Diagnosis
 from .analysis.diagnosis import diagnose as diagnose

@@ -1,12 +1,12 @@
-"""Every error that odeflow raises on purpose. Messages say what was wanted, what came, and what to do."""
+"""The exceptions of odeflow. Messages say what was expected, what was given, and what to do."""
 
 
 class OdeflowError(Exception):
-    """Root of odeflow's errors: catch it to catch them all."""
+    """Base of all odeflow errors."""
 
 
 class PluginError(OdeflowError, LookupError):
-    """A plugin is unknown, ambiguous, badly specified, or could not be imported."""
+    """A plugin is unknown, ambiguous or badly specified, or its import failed."""
 
 
 class RecipeError(OdeflowError, LookupError):
@@ -14,28 +14,28 @@ class RecipeError(OdeflowError, LookupError):
 
 
 class CheckpointError(OdeflowError, ValueError):
-    """A checkpoint lacks what is needed to rebuild its model."""
+    """A checkpoint is missing, damaged, or lacks what is needed to rebuild its model."""
 
 
 class DataError(OdeflowError, ValueError):
-    """Data are missing, damaged or of the wrong form."""
+    """Data are missing, damaged or malformed."""
 
 
 class TableauError(OdeflowError, ValueError):
-    """The coefficients of a Runge–Kutta method contradict themselves or the order they claim."""
+    """The coefficients of a Runge–Kutta method are inconsistent, or do not have the declared order."""
 
 
 class StateError(OdeflowError, ValueError):
-    """A state, or what a field made of it, has the wrong shape, dtype or structure."""
+    """A state, or the vector field's output, has the wrong shape, dtype or structure."""
 
 
 class SettingError(OdeflowError, ValueError):
-    """An option has a value that makes no sense."""
+    """Invalid argument."""
 
 
 class GradientError(OdeflowError, RuntimeError):
-    """A gradient was asked for that the chosen method cannot give."""
+    """The gradient method does not support the requested gradient."""
 
 
 class ConformanceError(OdeflowError, AssertionError):
-    """A plugin breaks a law that all plugins of its kind keep."""
+    """A plugin violates a law that holds for all plugins of its kind."""

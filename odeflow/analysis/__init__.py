@@ -1,1 +1,1 @@
-"""What a flow costs and needs, and pictures of it."""
+"""Cost and accuracy of flows, and figures of them."""

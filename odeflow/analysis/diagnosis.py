@@ -1,4 +1,4 @@
-"""Diagnosis: what solving a flow costs, how hard its equation is, and what to set."""
+"""Diagnosis: the cost of solving a flow, the difficulty of its equation, and recommended settings."""
 
 import copy
 import math
@@ -28,12 +28,12 @@ POWER_ITERATIONS = 30
 
 @dataclass(frozen=True)
 class GradientReport:
-    """A gradient against that of Backprop, in float64.
+    """Comparison of a gradient with that of Backprop, in float64.
 
     Attributes:
-        error: ‖∇ − ∇*‖ / ‖∇*‖ over the initial state and all parameters; None where it cannot be had.
-        nfe_backward: Evaluations in its backward pass.
-        refusal: Why it cannot be had.
+        error: ‖∇ − ∇*‖ / ‖∇*‖ over the initial state and all parameters; None if the gradient is unavailable.
+        nfe_backward: Evaluations in the backward pass.
+        refusal: Why the gradient is unavailable.
     """
 
     error: float | None
@@ -43,27 +43,27 @@ class GradientReport:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` found. Its `str` is a report with advice.
+    """The result of `diagnose`. Its `str` is a report with advice.
 
     Attributes:
         solver: The solver's class.
-        implicit: Whether it solves equations in each step, so that stability does not bound the steps.
+        implicit: Whether the solver is implicit, so that stability does not bound the step size.
         dtype: The state's dtype.
         span: (first time, last time).
         nfe: Evaluations of the field in the forward pass.
-        accepted: Accepted steps; 0 where the solver hides its steps.
+        accepted: Accepted steps; 0 for a black-box solver.
         rejected: Rejected steps.
         largest_step: The largest accepted step.
-        spectral_radius: The largest |λ| of ∂f/∂y that was found on the way, per unit of time.
-        stiffness: h|λ|: that of `Stats`, or the largest step times `spectral_radius` where the solver's stages do not
-            tell; None where it hides its steps.
-        reconstruction: ‖y₀ − ŷ₀‖ / ‖y₀‖, where ŷ₀ comes from solving back from the end; inf if that fails.
-        error: ‖y − y*‖ / ‖y*‖ at the end, against a far tighter solve in float64 by a solver of another class.
-        wanted: The error that is asked for.
-        errors: The same error at each tolerance that was tried, loosest first: {rtol: (error, evaluations)}; (inf, 0)
-            where the solve failed.
-        enough: The loosest tolerance whose error, and that of all tighter ones, is below `wanted`; None: none was.
-        gradients: By the name of its class, how each gradient compares with Backprop.
+        spectral_radius: The largest |λ| of ∂f/∂y found along the solution, per unit of time.
+        stiffness: h|λ|: that of `Stats`, or the largest step times `spectral_radius` if the solver does not estimate
+            it; None for a black-box solver.
+        reconstruction: ‖y₀ − ŷ₀‖ / ‖y₀‖, the round-trip error: ŷ₀ comes from backward integration; inf if that fails.
+        error: ‖y − y*‖ / ‖y*‖ at the last time, against a much tighter solve in float64 by a solver of another class.
+        wanted: The requested error.
+        errors: The same error at each tolerance tried, loosest first: {rtol: (error, evaluations)}; (inf, 0) if the
+            solve failed.
+        enough: The loosest tolerance at which, and below which, the error is less than `wanted`; None if there is none.
+        gradients: The comparison of each gradient with Backprop, by class name.
     """
 
     solver: str
@@ -161,23 +161,23 @@ class Diagnosis:
 
 
 def diagnose(flow: Flow, y0: State, *, wanted: float = 1e-3, seed: int = 0) -> Diagnosis:
-    """Measures what solving a flow costs, how hard its equation is, and which settings would do.
+    """Measures the cost of solving a flow and the difficulty of its equation, and recommends settings.
 
-    The flow is left as it is: what is measured in float64 is measured on a copy, on the CPU. Random
-    numbers of the field, such as dropout's, are switched off.
+    The flow is not changed: float64 measurements use a copy on the CPU. Random layers of the field, such as dropout,
+    are in evaluation mode.
 
     Args:
-        flow: The flow; it is called as in evaluation.
-        y0: (B, …), some inputs, of the kind that it will get.
-        wanted: Relative error at the end that is good enough.
-        seed: Of the loss and the vectors that are drawn.
+        flow: The flow; it is called in evaluation mode.
+        y0: (B, …), typical inputs.
+        wanted: Sufficient relative error at the last time.
+        seed: Seed of the random loss and vectors.
 
     Returns:
         Diagnosis: `print` it.
 
     Raises:
         SettingError: `wanted` is not positive.
-        SolveError: The flow cannot be solved as it is, or its dynamics do not work in float64.
+        SolveError: The flow cannot be solved, or its dynamics do not work in float64.
     """
     if not wanted > 0:
         raise SettingError(f"wanted must be positive, a relative error; got {wanted}")
@@ -187,15 +187,15 @@ def diagnose(flow: Flow, y0: State, *, wanted: float = 1e-3, seed: int = 0) -> D
 
 
 class _Patient:
-    """A flow's equation, as it is and in float64.
+    """The equation of a flow, in its own dtype and in float64.
 
     Args:
         flow: The flow.
-        y0: Its input.
+        y0: The input of the flow.
     """
 
     def __init__(self, flow: Flow, y0: State) -> None:
-        shared: dict[int, object] = {id(part): part for part in (flow.solver, flow.gradient)}  # not to be copied
+        shared: dict[int, object] = {id(part): part for part in (flow.solver, flow.gradient)}  # not copied
         self.solver, self.span = flow.solver, (flow.options.t0, flow.options.t1)
         self.flow = copy.deepcopy(flow, shared).eval()
         self.exact = copy.deepcopy(self.flow, shared).cpu().double()
@@ -241,7 +241,7 @@ class _Patient:
         return solve(field, y0, t, solver=solver, params=())
 
     def _reconstruction(self, end: State) -> float:
-        """How far from its input the flow comes back to; inf where it cannot be solved back."""
+        """The relative round-trip error; inf if backward integration fails."""
         try:
             back = self._solve(self.flow.dynamics, end, self.solver, backwards=True)
         except SolveError:
@@ -249,16 +249,16 @@ class _Patient:
         return _relative(_end(back), self.y0)
 
     def _at(self, rtol: float) -> AdaptiveStepper:
-        """The flow's solver at another tolerance, atol in proportion; built again, for what follows from them."""
+        """The flow's solver at another tolerance, atol in proportion. It is rebuilt: other options may depend on it."""
         own = self.solver
         assert isinstance(own, AdaptiveStepper)
         tolerances: dict[str, Any] = {"rtol": rtol, "atol": rtol * (own.atol / own.rtol if own.rtol else 1.0)}
         return type(own)(**{**own.remembered_spec["init_args"], **tolerances})
 
     def _references(self) -> Iterator[Solver]:
-        """Solvers of other classes than the flow's, at far tighter tolerances: for easy equations, then for stiff ones.
+        """Solvers of other classes than the flow's, at much tighter tolerances: a nonstiff one, then a stiff one.
 
-        So the error of the flow's solver is seen even where its own error estimate is wrong.
+        They reveal the error of the flow's solver even if its error estimate is wrong.
         """
         discover()
         size = math.sqrt(sum(float(leaf.square().sum()) for leaf in leaves(self.start)))
@@ -270,10 +270,10 @@ class _Patient:
             yield look_up("solver", name)(rtol=rtol, atol=rtol * scale / 10, jump_ts=self.solver.jump_ts, **own)  # pyright: ignore[reportReturnType]
 
     def _truth(self) -> tuple[State, Solver]:
-        """The state at the end in float64, and which of the references found it.
+        """The state at the last time in float64, and the reference solver that computed it.
 
         Raises:
-            SolveError: None could.
+            SolveError: All reference solvers failed.
         """
         problem: OdeflowError | None = None
         for reference in self._references():
@@ -283,14 +283,14 @@ class _Patient:
                 problem = problem or refusal
             except OdeflowError:
                 raise
-            except (RuntimeError, TypeError) as raised:  # the dynamics may have settled on float32
+            except (RuntimeError, TypeError) as raised:  # the dynamics may require float32
                 reason = str(raised).partition(chr(10))[0]
                 raise SolveError(f"the dynamics failed in float64: {reason}") from raised
         assert problem is not None
         raise problem
 
     def _errors(self, truth: State) -> dict[float, tuple[float, int]]:
-        """By tolerance: the error in the flow's own dtype, and the evaluations."""
+        """(error in the flow's own dtype, evaluations) by tolerance."""
         found: dict[float, tuple[float, int]] = {}
         if not isinstance(self.solver, AdaptiveStepper):
             return found
@@ -305,7 +305,7 @@ class _Patient:
         return found
 
     def _spectral_radius(self, reference: Solver) -> float:
-        """The largest |λ| of ∂f/∂y at the start, halfway and at the end, by power iteration of its products."""
+        """The largest |λ| of ∂f/∂y at the start, halfway and at the end, by power iteration."""
         t0, t1 = self.span
         with torch.no_grad():
             y = solve(self.exact.dynamics, self.start, (t0, (t0 + t1) / 2, t1), solver=reference, params=()).y
@@ -330,11 +330,11 @@ class _Patient:
             vector = tuple(leaf / size for leaf in vector)
             _, vector = torch.autograd.functional.jvp(slopes, row, vector)  # pyright: ignore[reportAssignmentType]
             growth.append(math.sqrt(sum(float(leaf.square().sum()) for leaf in vector)))
-        late = growth[POWER_ITERATIONS // 2 :]  # a pair of complex eigenvalues makes single growths oscillate
+        late = growth[POWER_ITERATIONS // 2 :]  # the growth factors oscillate for a pair of complex eigenvalues
         return math.exp(sum(math.log(max(each, 1e-300)) for each in late) / len(late))
 
     def _gradients(self, reference: Solver) -> dict[str, GradientReport]:
-        """Each gradient against Backprop, through the reference where autograd does not see the flow's solver."""
+        """Each gradient against Backprop, computed with the reference solver if the flow's solver is a black box."""
         try:
             truth, _ = self._gradient(Backprop(), self.solver)
         except GradientError:
@@ -351,7 +351,7 @@ class _Patient:
         return found
 
     def _gradient(self, gradient: Gradient, solver: Solver) -> tuple[Tensor, int]:
-        """(∂L/∂y₀ and ∂L/∂θ in a row, evaluations backwards) of a random linear loss of the state at the end."""
+        """(∂L/∂y₀ and ∂L/∂θ concatenated, backward NFE) for a random linear loss of the final state."""
         starts = [leaf.detach().clone().requires_grad_() for leaf in leaves(self.start)]
         field = self.exact.dynamics
         params = [param for param in field.parameters() if param.requires_grad]
@@ -367,7 +367,7 @@ class _Patient:
 
 
 def _stiffness(stats: Stats, radius: float) -> float | None:
-    """As the steps tell; they are too few, of equal size, or of a method that cannot: the bound by the radius."""
+    """The solver's own estimate; without one (few steps, fixed step size, unsuitable method) the bound by `radius`."""
     if stats.stiffness is None and stats.accepted:
         return stats.largest_step * radius
     return stats.stiffness

@@ -1,4 +1,4 @@
-"""What a trained flow costs and does: its error and evaluations by tolerance, its states and densities over time."""
+"""Measurements of a trained flow: error and evaluations by tolerance, states and densities over time."""
 
 import copy
 import math
@@ -22,13 +22,13 @@ from odeflow.errors import OdeflowError, StateError
 
 @dataclass(frozen=True)
 class Effort:
-    """What solves take at one tolerance, summed over them; nan where they could not be solved.
+    """Error and cost at one tolerance, summed over several solves; nan if a solve failed.
 
     Attributes:
         tolerance: rtol and atol of the solver.
         error: ‖y − y*‖ / ‖y*‖ over all times, samples and dimensions, in float64, against a much tighter solve y*.
         nfe_forward: Evaluations of the field in the forward pass.
-        seconds: Duration of the forward pass, the median of several.
+        seconds: Median duration of the forward pass.
         nfe_adjoint: Evaluations in the backward pass of `Adjoint`.
         nfe_checkpointed: Evaluations in the backward pass of `Checkpointed`.
     """
@@ -48,8 +48,8 @@ class Activations:
     Attributes:
         t: (T,), the times.
         y: (T, B, d), the state's features, or its channels at one pixel.
-        pixel: Which pixel: the central one; () for vectors.
-        state: (T, B, n), the whole state, all its pixels in a row.
+        pixel: The index of the pixel, the central one; () for vectors.
+        state: (T, B, n), the whole state, flattened.
     """
 
     t: Tensor
@@ -63,8 +63,8 @@ class Components:
     """Principal components of states.
 
     Attributes:
-        scores: (…, count), the coordinates along the components, the largest variance first.
-        shares: (count,), each component's part of the whole variance; 0 where there is none.
+        scores: (…, count), the coordinates along the components, in order of decreasing variance.
+        shares: (count,), the fraction of the total variance of each component; 0 if the states do not vary.
     """
 
     scores: Tensor
@@ -72,7 +72,7 @@ class Components:
 
     @property
     def names(self) -> list[str]:
-        """What an axis is called that shows a component: "component 1 (97.3 %)"."""
+        """The axis label of each component, such as "component 1 (97.3 %)"."""
         return [f"component {number} ({100 * share:.3g} %)" for number, share in enumerate(self.shares.tolist(), 1)]
 
 
@@ -81,11 +81,11 @@ class Moment:
     """A density of the plane on its way from the base to the data.
 
     Attributes:
-        progress: The part of the way, from 0 to 1.
+        progress: The position between base (0) and data (1).
         x: (B, 2), samples.
-        entropy: −E[log p(x)] in nats, estimated by the samples.
-        reach: Half the side of the square that is shown, about the origin.
-        p: (n, n), the density in the middle of each cell of the square, row by row from below.
+        entropy: −E[log p(x)] in nats, estimated from the samples.
+        reach: Half the side of the plotted square around the origin.
+        p: (n, n), the density at the centre of each cell of the square, rows from bottom to top.
     """
 
     progress: float
@@ -96,7 +96,7 @@ class Moment:
 
     @property
     def mass(self) -> float:
-        """The probability of the square."""
+        """The probability mass of the square."""
         return (self.p.sum() * (2 * self.reach / len(self.p)) ** 2).item()
 
 
@@ -107,25 +107,25 @@ def efforts(
     reference: Solver,
     repeats: int = 5,
 ) -> list[Effort]:
-    """What the solves take at each tolerance: Figure 3 of Chen et al. (2018).
+    """Error and cost of solves at each tolerance: Figure 3 of Chen et al. (2018).
 
-    The error is that of the solver: both it and the reference run in float64, on the CPU. Evaluations and time are
-    those of the flow as it is.
+    The error is that of the solver: it and the reference solver run in float64, on the CPU. Evaluations and time are
+    measured in the flow's own dtype and on its device.
 
     Args:
-        solves: What is solved, from `record`.
+        solves: The solves, from `record`.
         solver: Tolerance ↦ solver.
-        tolerances: Of which each is measured.
-        reference: Solves much tighter than all of them.
-        repeats: Number of forward passes of which the median duration is taken.
+        tolerances: The tolerances to measure.
+        reference: A solver much tighter than all of them.
+        repeats: Number of timed forward passes; the median duration is reported.
 
     Returns:
-        One for each tolerance, in order.
+        One result per tolerance, in order.
 
     Raises:
         StateError: The dynamics do not work in float64.
     """
-    _or_nan(lambda: _forward(solves, solver(max(tolerances)))[1])  # nothing is to be done for the first time in time
+    _or_nan(lambda: _forward(solves, solver(max(tolerances)))[1])  # warm-up before timing
     exact = [_in_float64(solve) for solve in solves]
     try:
         truth = _states(exact, reference)
@@ -154,7 +154,7 @@ def _effort(
 
 
 def _or_nan(number: Callable[[], float]) -> float:
-    """A number, nan where the solve that it is measured in cannot go on."""
+    """The number, or nan if its solve fails."""
     try:
         return number()
     except SolveError:
@@ -177,20 +177,20 @@ def _clock(device: torch.device) -> float:
 
 
 def _states(solves: Sequence[Solve], solver: Solver) -> Tensor:
-    """All states of the solves in a row, those at the first times left out."""
+    """All states of the solves, flattened and concatenated, without the initial states."""
     try:
         with torch.no_grad():
             states = [leaf[1:].flatten() for solve in solves for leaf in leaves(solve.again(solver).y)]
     except OdeflowError:
         raise
-    except (RuntimeError, TypeError) as problem:  # a dynamics may have settled on float32
+    except (RuntimeError, TypeError) as problem:  # the dynamics may require float32
         reason = str(problem).partition("\n")[0]
         raise StateError(f"the error is measured in float64, where the dynamics failed: {reason}") from problem
     return torch.cat(states)
 
 
 def _in_float64(solve: Solve) -> Solve:
-    shared = {id(part): part for part in (solve.flow.solver, solve.flow.gradient)}  # not to be copied
+    shared = {id(part): part for part in (solve.flow.solver, solve.flow.gradient)}  # not copied
     flow = copy.deepcopy(solve.flow, shared).cpu().double()
     context = None if solve.context is None else solve.context.cpu().double()
     y0 = mapped(lambda leaf: leaf.cpu().double(), solve.y0)
@@ -208,16 +208,16 @@ def _nfe_backward(solve: Solve, solver: Solver, gradient: Gradient) -> int:
 
 
 def activations(solve: Solve) -> Activations:
-    """The state of a solve at equidistant times, by the flow's own solver.
+    """The state of a solve at equidistant times, computed by the flow's own solver.
 
-    Of a tuple state the first tensor is shown. Of images one pixel is shown, not their mean, which does not move where
-    the dynamics end with a norm.
+    For a tuple state this is the first tensor. For images it is one pixel rather than the mean, which is constant if
+    the dynamics end with a normalisation.
 
     Args:
-        solve: From `record`.
+        solve: A solve from `record`.
 
     Returns:
-        Activations of as many times as the solve takes evaluations, but at least 101 and at most 1001.
+        Activations at as many times as the solve takes evaluations, but at least 101 and at most 1001.
     """
     with torch.no_grad():
         points = min(max(solve.again().stats.nfe_forward, 101), 1001)
@@ -233,16 +233,16 @@ def components(y: Tensor, count: int = 2) -> Components:
 
     Args:
         y: (…, n).
-        count: Number of components; those beyond the number of values or of states are 0.
+        count: Number of components; those beyond the number of features or of states are 0.
 
     Returns:
-        Components, with the same signs each time.
+        Components with deterministic signs.
     """
-    from sklearn.decomposition import PCA  # here, since only pictures need it
+    from sklearn.decomposition import PCA  # imported here: only figures need it
 
     rows = y.detach().flatten(0, -2).cpu().double().numpy()
     model = PCA(min(count, *rows.shape), random_state=0)
-    with np.errstate(invalid="ignore"):  # states that do not vary have no shares
+    with np.errstate(invalid="ignore"):  # zero variance
         scores = torch.from_numpy(model.fit_transform(rows)).unflatten(0, y.shape[:-1])
     shares = torch.from_numpy(np.nan_to_num(model.explained_variance_ratio_))
     missing = (0, count - len(shares))
@@ -250,20 +250,20 @@ def components(y: Tensor, count: int = 2) -> Components:
 
 
 def liveliest(y: Tensor, count: int) -> list[int]:
-    """The numbers of the `count` features of (T, B, d) that move most over time, in ascending order."""
+    """The indices of the `count` features of y (T, B, d) that vary most over time, in ascending order."""
     moved = y.std(0).mean(0)
     return sorted(moved.topk(min(count, len(moved))).indices.tolist())
 
 
 @torch.no_grad()
 def evolution(cnf: CNF, frames: int, samples: int, cells: int = 80) -> list[Moment]:
-    """A density of the plane at equidistant moments between base and data, above the same samples carried along.
+    """The density in the plane at equidistant moments from base to data, with the same samples at each.
 
     Args:
         cnf: The flow.
-        frames: Number of moments; the last is the data's.
+        frames: Number of moments; the last one is at the data.
         samples: Number of samples.
-        cells: Along a side of the grid.
+        cells: Number of grid cells along a side.
     """
     z = cnf.base.sample(torch.Size([samples]))
     ways = [index / max(frames - 1, 1) for index in range(frames - 1)] + [1.0]

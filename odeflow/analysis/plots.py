@@ -1,4 +1,4 @@
-"""Draws what `odeflow.analysis.measure` found."""
+"""Figures of the results of `odeflow.analysis.measure`."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,15 +15,15 @@ from torch import Tensor
 from odeflow.analysis.measure import Activations, Components, Effort, Moment
 
 MOST_CLASSES = 10
-"""With more than these, labels are told apart by a colour bar instead of a legend."""
+"""Maximum number of classes in a legend; with more, a colour bar is drawn."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch of training took, on average over its steps.
+    """Solver statistics of a training epoch, averaged over its steps.
 
     Attributes:
-        epoch: Its number, from 0.
+        epoch: Index of the epoch, from 0.
         nfe_forward: Evaluations of the field in a forward pass.
         nfe_backward: Evaluations of the field in a backward pass.
     """
@@ -35,15 +35,15 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Tested:
-    """A test under one solver.
+    """The test metric under one solver.
 
     Attributes:
-        solver: Its name.
-        setting: Its options.
-        trained: Whether it is the checkpoint's own.
-        nfe: Evaluations of the field in a forward pass, on average over the batches.
-        metric: What was tested, such as "test/loss".
-        value: The result; nan where the solver failed.
+        solver: Name of the solver.
+        setting: Options of the solver.
+        trained: Whether it is the checkpoint's own solver.
+        nfe: Evaluations of the field in a forward pass, averaged over the batches.
+        metric: Name of the metric, such as "test/loss".
+        value: Value of the metric; nan if the solver failed.
     """
 
     solver: str
@@ -58,8 +58,8 @@ def statistics(efforts: Sequence[Effort], epochs: Sequence[Epoch], solver: str) 
     """Figure 3 of Chen et al. (2018): error, time and backward NFE against forward NFE, and NFE over training.
 
     Args:
-        efforts: One for each tolerance; those without a forward pass are left out.
-        epochs: Of the training; where there are none, a note stands in their place.
+        efforts: One per tolerance; those whose forward pass failed are omitted.
+        epochs: The training epochs; if there are none, the panel shows a note.
         solver: Name of the solver, for the title.
     """
     efforts = [effort for effort in efforts if math.isfinite(effort.nfe_forward)]
@@ -130,13 +130,13 @@ def _legend_of_tolerances(figure: Figure, efforts: Sequence[Effort], solver: str
 def activations(
     shown: Activations, pieces: Components | None, channels: Sequence[int], labels: Tensor | None
 ) -> Figure:
-    """The state over time: chosen channels, each sample a line, and the first two principal components.
+    """The state over time: selected channels, one line per sample, and the first two principal components.
 
     Args:
         shown: The states of all samples.
-        pieces: Two components; None where the state has but one dimension.
-        channels: The numbers of the channels that get a panel.
-        labels: (B,), the samples' classes, where they have some.
+        pieces: Two components; None for one-dimensional states.
+        channels: Indices of the channels, one panel each.
+        labels: (B,), the classes of the samples, if any.
     """
     columns = math.ceil(math.sqrt(len(channels)))
     rows = math.ceil(len(channels) / columns)
@@ -197,7 +197,7 @@ def _legend_of_samples(axes: Any, colours: Sequence[Any], labels: Tensor | None)
 
 
 def precision(tests: Sequence[Tested]) -> Figure:
-    """The test's result under each solver against its evaluations; the checkpoint's own solver is a star."""
+    """The test metric against NFE for each solver. A star marks the checkpoint's own solver."""
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     axes = figure.subplots()
     finite = [each for each in tests if math.isfinite(each.value)]
@@ -228,10 +228,10 @@ def precision(tests: Sequence[Tested]) -> Figure:
 
 
 def evolution(start: Moment) -> tuple[Figure, Callable[[Moment], None]]:
-    """A density and its samples side by side, and what brings them to another moment.
+    """A figure of a density beside its samples, and a function that updates it to another moment.
 
     Args:
-        start: The moment that is shown at first.
+        start: The initial moment.
     """
     figure = Figure(figsize=(9, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -251,15 +251,15 @@ def evolution(start: Moment) -> tuple[Figure, Callable[[Moment], None]]:
 
     show(start)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # which would take most of the time, for every frame again
+    figure.set_layout_engine("none")  # the layout engine would take most of the time of each frame
     return figure, show
 
 
 def images(named: Mapping[str, Tensor]) -> Figure:
-    """Panels of images in rows, dark where they are 0.
+    """Panels of images, arranged in grids; 0 is dark.
 
     Args:
-        named: By title, (B, C, H, W) between 0 and 1: grey, or in red, green and blue where C is 3.
+        named: Images by title, (B, C, H, W) in [0, 1]; RGB if C is 3, otherwise grey.
     """
     figure = Figure(figsize=(4.2 * len(named), 4.5), layout="constrained")
     panels = figure.subplots(1, len(named), squeeze=False)[0]
@@ -271,7 +271,7 @@ def images(named: Mapping[str, Tensor]) -> Figure:
 
 
 def _mosaic(x: Tensor) -> Tensor:
-    """(height, width) or (height, width, 3), as square as it can be."""
+    """The images in a nearly square grid: (height, width) or (height, width, 3)."""
     columns = math.ceil(math.sqrt(len(x)))
     x = x if x.shape[1] in (1, 3) else x.mean(1, keepdim=True)
     missing = x.new_zeros(-len(x) % columns, *x.shape[1:])
@@ -280,7 +280,7 @@ def _mosaic(x: Tensor) -> Tensor:
 
 
 def _scale_by_logarithm(axes: Any, name: str) -> None:
-    """A logarithmic axis, "x" or "y", whose ticks are 1, 2, 5, 10, … in place of powers of ten."""
+    """Makes the axis "x" or "y" logarithmic, with ticks at 1, 2, 5, 10, …."""
     axes.set(**{f"{name}scale": "log"})
     axis = {"x": axes.xaxis, "y": axes.yaxis}[name]
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -289,13 +289,13 @@ def _scale_by_logarithm(axes: Any, name: str) -> None:
 
 
 def _spread(values: Sequence[float]) -> float:
-    """The largest finite value by the smallest; 1 where none or one is not positive: no logarithmic axis then."""
+    """Ratio of the largest to the smallest finite value; 1, hence no logarithmic axis, if one is not positive."""
     finite = [value for value in values if math.isfinite(value)]
     return max(finite) / min(finite) if finite and min(finite) > 0 else 1
 
 
 def _power(value: float) -> str:
-    """Powers of ten as such."""
+    """A number as text, powers of ten as 10ⁿ."""
     exponent = math.log10(value)
     return f"$10^{{{round(exponent)}}}$" if abs(exponent - round(exponent)) < 1e-9 else f"{value:.3g}"
 

@@ -1,4 +1,4 @@
-"""Recording which solves a module asks of its flows, to do them again in other ways."""
+"""Records the solves of a module's flows, to repeat them with other solvers, gradients or times."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,15 +19,15 @@ from odeflow.flow.flow import Flow
 
 @dataclass(frozen=True)
 class Solve:
-    """A solve that a module asked of one of its flows, to be done again in other ways.
+    """A recorded solve of a flow, which can be repeated with another solver, gradient or times.
 
     Attributes:
-        flow: The flow that was asked.
-        y0: (B, …) or a tuple of such tensors: its input.
-        t: (T,) or (B, T), the times that were asked for.
+        flow: The flow.
+        y0: (B, …) or a tuple of such tensors: the input.
+        t: (T,) or (B, T), the requested times.
         cotangent: ∂L/∂y, (T, B, …) for each tensor of the result.
-        divergence: How the log-determinants were asked for, if they were.
-        context: (B, c, …), what the field saw beside the state, if anything.
+        divergence: The divergence of the log-determinants, if requested.
+        context: (B, c, …), the context of the field, if any.
     """
 
     flow: Flow
@@ -38,7 +38,7 @@ class Solve:
     context: Tensor | None = None
 
     def leading(self, count: int) -> "Solve":
-        """The same for the first `count` samples; the loss is then their mean."""
+        """The same solve for the first `count` samples; the loss is rescaled to their mean."""
         total = len(leaves(self.y0)[0])
         if count >= total:
             return self
@@ -50,12 +50,12 @@ class Solve:
     def again(
         self, solver: Solver | None = None, gradient: Gradient | None = None, t: Tensor | None = None
     ) -> Solution[Any]:
-        """The solution by another solver or gradient, or at other times, with the same random numbers each time.
+        """Repeats the solve, with the same random numbers each time.
 
         Args:
-            solver: By default the flow's own.
-            gradient: By default the flow's own.
-            t: (T,), by default the times that were asked for.
+            solver: The solver; by default the flow's own.
+            gradient: The gradient; by default the flow's own.
+            t: (T,), the times; by default the recorded ones.
 
         Returns:
             Solution, as of `Flow.trajectory`.
@@ -76,7 +76,7 @@ def flows(module: nn.Module) -> list[Flow]:
     """The flows in a module.
 
     Raises:
-        SettingError: There is none.
+        SettingError: The module has no flow.
     """
     found = [each for each in module.modules() if isinstance(each, Flow)]
     if not found:
@@ -85,14 +85,14 @@ def flows(module: nn.Module) -> list[Flow]:
 
 
 def record(module: nn.Module, loss: Callable[[], Tensor]) -> list[Solve]:
-    """The solves that a module's flows are asked for while its loss is computed.
+    """Records the solves of a module's flows during the computation of a loss.
 
     Args:
-        module: Holds the flows.
+        module: The module with the flows.
         loss: Computes a loss, (), with the module.
 
     Returns:
-        One for each call of a flow, in order, with ∂L/∂y.
+        One solve per call of a flow, in order, with ∂L/∂y.
 
     Raises:
         SettingError: The module has no flow, or the loss uses none.
@@ -100,7 +100,7 @@ def record(module: nn.Module, loss: Callable[[], Tensor]) -> list[Solve]:
     asked = flows(module)
     seen: list[tuple[Solve, State]] = []
     for flow in asked:
-        vars(flow)["trajectory"] = partial(_noted, flow, seen)  # before the method, which forward calls too
+        vars(flow)["trajectory"] = partial(_noted, flow, seen)  # shadows the method, which forward calls too
     try:
         with torch.enable_grad():
             value = loss()
@@ -126,7 +126,7 @@ def _noted(
 ) -> Solution[Any]:
     solution = Flow.trajectory(flow, y0, t, divergence=divergence, context=context, dense=dense)
     for leaf in leaves(solution.y):
-        if not leaf.requires_grad:  # nothing before it learns; the loss still depends on it
+        if not leaf.requires_grad:  # no parameters upstream, but the loss depends on it
             leaf.requires_grad_()
     context = None if context is None else context.detach()
     solve = Solve(flow, mapped(torch.Tensor.detach, y0), solution.t.detach(), divergence=divergence, context=context)
@@ -140,5 +140,5 @@ def leaves(state: State) -> tuple[Tensor, ...]:
 
 
 def mapped(change: Callable[[Tensor], Tensor], state: State) -> State:
-    """The state with each of its tensors changed."""
+    """Applies a function to each tensor of a state."""
     return tuple(change(leaf) for leaf in state) if isinstance(state, tuple) else change(state)

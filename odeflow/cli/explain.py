@@ -1,4 +1,4 @@
-"""Says what is wrong with a configuration in a line, before the parser says it in sixty."""
+"""Checks a configuration before parsing, and reports mistakes in one line instead of the parser's sixty."""
 
 import inspect
 import re
@@ -28,25 +28,25 @@ INSIDE = ("init_args", "dict_kwargs")
 STRUCTURE = {"class_path", *INSIDE}
 CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 FOREIGN = ("torch.optim.", "lightning.pytorch.", schedule.__name__)
-"""Where the classes are that come with odeflow without being plugins."""
+"""Modules of the classes that are available without being plugins."""
 RESTORING = ("checkpoint_connector.py", "migration/utils.py")
-"""Where Lightning reads checkpoints."""
+"""Lightning's files that read checkpoints."""
 LARGEST_SEED = 2**32 - 1
 LARGEST_INTEGER = 2**63 - 1
 LARGEST_NUMBER = torch.finfo(torch.float32).max
 FORMAL = "Does not validate|Expected a path|Expected a dot import path"
-"""How the parser's reasons begin that say nothing where it has others."""
+"""Beginnings of the parser's reasons that are uninformative if it gives others."""
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Checks the plugins that a configuration names, and their options' names, all the way down.
+    """Checks the plugins in a configuration and the names of their options, recursively.
 
     Args:
         config: Nested, with `model` and `data` as class specs or names.
 
     Raises:
-        PluginError: A plugin or an option does not exist; the message names the place, the nearest, and all.
-        SettingError: A number is none that can be computed with.
+        PluginError: A plugin or an option is unknown. The message gives its location, the closest match and all names.
+        SettingError: A number is out of the range of float32 or int64, or the seed or learning rate is invalid.
     """
     for key, value in config.items():
         _check_numbers(key, value)
@@ -73,7 +73,7 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def _check_numbers(place: str, value: Any) -> None:
-    """Refuses numbers that no float32 or 64-bit integer holds, wherever they stand."""
+    """Rejects numbers outside the range of float32 or of 64-bit integers, at any depth."""
     for key, item in (mapping(value) or {}).items():
         _check_numbers(place if key in STRUCTURE else f"{place}.{key}", item)
     for item in sequence(value) or ():
@@ -85,10 +85,10 @@ def _check_numbers(place: str, value: Any) -> None:
 
 
 def _spec(place: str, node: Any, what: str, choices: Iterable[str]) -> dict[str, Any]:
-    """A class spec in full, with its class path and options checked for their form.
+    """The complete class spec of a node. The form of its class path and options is checked.
 
     Raises:
-        PluginError: It is none.
+        PluginError: The node is not a class spec.
     """
     spec: dict[str, Any] | None = {"class_path": node} if isinstance(node, str) else mapping(node)
     if spec is None:
@@ -120,7 +120,7 @@ def _check_plugin(place: str, node: Any, kind: str) -> None:
     cls, options = _find(place, spec["class_path"], kind), spec["init_args"]
     registry.check_options(cls, options, place)
     _check_stray(place, cls, spec["dict_kwargs"])
-    if "." in place:  # a task gets what it lacks from the data
+    if "." in place:  # the data supply the missing options of a task
         _check_complete(cls, options, place)
     for option, group in groups(cls).items():
         if option in options:
@@ -129,7 +129,7 @@ def _check_plugin(place: str, node: Any, kind: str) -> None:
 
 
 def _check_group(place: str, node: Any, group: type[OptionGroup]) -> None:
-    """Checks options that are one argument of a plugin."""
+    """Checks an option group of a plugin."""
     options = mapping(node)
     if options is None:
         raise PluginError(f"{place}: expected options of its own, {', '.join(vars(group()))}; got {shown(node)}")
@@ -138,7 +138,7 @@ def _check_group(place: str, node: Any, group: type[OptionGroup]) -> None:
 
 
 def _check_nested(place: str, cls: type, options: Mapping[str, Any]) -> None:
-    """Checks the plugins that are options of a plugin or of a group."""
+    """Checks the plugins nested in the options of a plugin or of a group."""
     for option, nested, several in _plugin_options(cls):
         given = options.get(option)
         inner = sequence(given) if several else None
@@ -149,10 +149,10 @@ def _check_nested(place: str, cls: type, options: Mapping[str, Any]) -> None:
 
 
 def _check_stray(place: str, cls: type, options: Mapping[str, Any]) -> None:
-    """Checks that what the parser would pass on unseen has a constructor that takes it.
+    """Checks that the constructor accepts `dict_kwargs`, which the parser does not check.
 
     Raises:
-        PluginError: It has none, and the parser would drop it without a word.
+        PluginError: The constructor does not accept them; the parser would silently drop them.
     """
     taken = inspect.signature(cls).parameters.values()
     if options and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
@@ -160,21 +160,21 @@ def _check_stray(place: str, cls: type, options: Mapping[str, Any]) -> None:
 
 
 def _check_complete(cls: type[Plugin], options: Mapping[str, Any], place: str) -> None:
-    """Checks that the options without a default are given.
+    """Checks that all required options are given.
 
     Raises:
-        PluginError: One is not.
+        PluginError: A required option is missing.
     """
     own = list(inspect.signature(cls.__init__).parameters.values())[1:]
     needed = [option.name for option in own if option.default is option.empty and option.kind not in VARIADIC]
     lacking = [option for option in needed if option not in options]
     if lacking:
-        flag = re.sub(r"\[\d+\]$", "", place)  # without a number the parser means the last of a list
+        flag = re.sub(r"\[\d+\]$", "", place)  # without an index the parser refers to the last item
         raise PluginError(f"{place}: {cls.__name__} needs {', '.join(lacking)}: give --{flag}.{lacking[0]}")
 
 
 def _check_class(place: str, node: Any, contract: type, what: str) -> None:
-    """Checks a class that is no plugin of ours, such as an optimizer; one with a path elsewhere is the parser's."""
+    """Checks a class that is not a plugin, such as an optimizer. Paths into other packages are left to the parser."""
     known = {cls.__name__: cls for cls in registry.subclasses(contract) if not cls.__name__.startswith("_")}
     spec = _spec(place, node, what, sorted(known))
     path: str = spec["class_path"]
@@ -183,13 +183,13 @@ def _check_class(place: str, node: Any, contract: type, what: str) -> None:
     name = path.rpartition(".")[2]
     if name not in known:
         raise PluginError(f"{place}: {registry.unknown(what, name, sorted(known))}")
-    given = contract in (Optimizer, LRScheduler)  # their first argument is not for the user to give
+    given = contract in (Optimizer, LRScheduler)  # the first argument is not an option
     registry.check_options(known[name], spec["init_args"], place, skip=1 + given)
     _check_stray(place, known[name], spec["dict_kwargs"])
 
 
 def lightning_class(path: str, contract: type) -> type | None:
-    """The class that a class path means to the parser, among those that are imported."""
+    """The imported class that the parser finds by a class path; None if there is none."""
     for cls in registry.subclasses(contract):
         if path in (cls.__name__, import_path(cls)) or ("." in path and recipes.same_class(cls.__name__, path)):
             return cls
@@ -197,15 +197,15 @@ def lightning_class(path: str, contract: type) -> type | None:
 
 
 def path_of(node: Any) -> str:
-    """The class path of a class spec, or of a name alone."""
+    """The class path of a class spec or of a bare name."""
     return str((class_spec(node) or {"class_path": node})["class_path"])
 
 
 def check_help(options: Iterable[tuple[str, str | None]]) -> None:
-    """Checks that what `--model.help NAME` and its like ask about is there to be told.
+    """Checks that the subject of `--model.help NAME` and similar options exists.
 
     Raises:
-        PluginError: It is not; the message says where to look.
+        PluginError: The plugin is unknown, or its enclosing option is missing. The message says where to look.
     """
     given = list(options)
     chosen = {option.removesuffix(".class_path") for option, name in given if name}
@@ -227,7 +227,7 @@ def _find(place: str, path: str, kind: str) -> type[Plugin]:
         if path in (name, import_path(cls)):
             return cls
     name = path.rpartition(".")[2]
-    if "." in path and name in known:  # re-exported, or moved since
+    if "." in path and name in known:  # re-exported or moved
         return known[name]
     if "." in path and registry.unfit(kind, name) is None:
         raise PluginError(f"{place}: {registry.missing(path)}")
@@ -244,14 +244,14 @@ def _plugin_options(cls: type) -> Iterator[tuple[str, str, bool]]:
 
 
 def _parts(annotation: Any) -> Iterator[Any]:
-    """A type and what it is made of: `list[Solver] | None` holds `Solver`."""
+    """A type and its arguments, recursively: `list[Solver] | None` contains `Solver`."""
     yield annotation
     for part in typing.get_args(annotation):
         yield from _parts(part)
 
 
 def unbuilt(problem: BaseException) -> str:
-    """Why an object could not be built, in a few lines, without what the parser says around it."""
+    """Why an object could not be built, in a few lines, without the parser's surrounding text."""
     cause = problem
     while cause.__cause__ is not None and not isinstance(cause, OdeflowError):
         cause = cause.__cause__
@@ -269,7 +269,7 @@ def restoring(problem: BaseException) -> bool:
 
 
 def failed(problem: BaseException) -> str | None:
-    """What ended a run, where that is something that the user set; None where it may be a fault in the code."""
+    """Why a run failed, if a user setting is the cause; None if it may be a bug."""
     if isinstance(problem, MisconfigurationException) or _raised_in(problem, "lightning"):
         return (
             str(problem) if isinstance(problem, (MisconfigurationException, RuntimeError)) else registry.told(problem)
@@ -282,16 +282,16 @@ def failed(problem: BaseException) -> str | None:
 
 
 def _raised_in(problem: BaseException, *parts: str) -> bool:
-    """Whether an error was raised in a package, or in the folder of one."""
+    """Whether an error was raised in a package or in a folder of one."""
     place = Path(traceback.extract_tb(problem.__traceback__)[-1].filename).parts
     return any(place[start : start + len(parts)] == parts for start in range(len(place)))
 
 
 def shortened(message: str, known: Sequence[str]) -> str:
-    """The parser's own message in a few lines; one that is not understood is passed on as it is.
+    """The parser's message in a few lines. A message of unknown form is returned unchanged.
 
     Args:
-        message: What the parser says.
+        message: The parser's message.
         known: The option names of the command, such as `trainer.max_epochs`.
     """
     message = re.sub(r"<class '([\w.]+)'>", r"\1", message)

@@ -1,4 +1,4 @@
-"""`odeflow export`: the weights of a checkpoint, alone, to share."""
+"""`odeflow export`: extracts the weights of a checkpoint for sharing."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ def export(words: list[str]) -> int:
     """Runs the command.
 
     Raises:
-        OdeflowError: The words cannot be understood.
-        CheckpointError: There is no such checkpoint, or it does not say how its model is built.
-        SettingError: The output is not named as safetensors are.
+        OdeflowError: The options are invalid.
+        CheckpointError: The checkpoint does not exist, or does not contain its model's spec.
+        SettingError: The output file does not end with .safetensors.
     """
     description = "Writes a checkpoint's weights, with how their model is built, as safetensors."
     parser = Options("export", description)

@@ -1,4 +1,4 @@
-"""The entry point: sends each command to its module, and turns errors into a line and an exit status."""
+"""The entry point: dispatches each command to its module, and turns errors into a message and an exit status."""
 
 import sys
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after `odeflow`; by default those of this process.
 
     Returns:
-        The exit status: 0, or 2 if an error of odeflow's ended the command.
+        The exit status: 0, or 2 after an OdeflowError.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:

@@ -1,4 +1,4 @@
-"""Options of the commands that Lightning does not run."""
+"""Options of the commands that do not use LightningCLI."""
 
 import argparse
 from collections.abc import Iterable
@@ -10,19 +10,19 @@ from odeflow.plugin import registry
 
 
 class Options(argparse.ArgumentParser):
-    """A parser of options alone, whose mistakes are errors of odeflow's.
+    """A parser of options without positional arguments, which raises OdeflowError.
 
     Args:
         command: The command's name.
-        description: What it does, for its help.
-        epilog: What stands below the options in its help.
+        description: The text above the options in the help.
+        epilog: The text below the options in the help.
     """
 
     def __init__(self, command: str, description: str, epilog: str | None = None) -> None:
         super().__init__(f"odeflow {command}", description=description, epilog=epilog, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Raises what the command line prints.
+        """Raises the parser's message as an odeflow error.
 
         Raises:
             OdeflowError: Always.
@@ -30,14 +30,14 @@ class Options(argparse.ArgumentParser):
         raise OdeflowError(message)
 
     def read(self, words: list[str], known: Iterable[str]) -> argparse.Namespace:
-        """The options in the words after the command.
+        """Parses the words after the command.
 
         Args:
-            words: Those words.
-            known: The options' names, for the message about one that is none.
+            words: The words.
+            known: The option names, for the message about an unknown one.
 
         Raises:
-            OdeflowError: A word is no option, an option is unknown, or its value makes no sense.
+            OdeflowError: A word is not an option, an option is unknown, or its value is invalid.
         """
         options, stray = self.parse_known_args(words)
         if stray and not stray[0].startswith("-"):
@@ -48,14 +48,14 @@ class Options(argparse.ArgumentParser):
 
 
 def count(text: str) -> int:
-    """Reads a positive number."""
+    """Parses a positive integer."""
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
     return int(text)
 
 
 def run_of(ckpt_path: Path) -> Path | None:
-    """The folder of the run whose checkpoint it is, if it lies where a run left it."""
+    """The folder of the run that wrote the checkpoint; None if the file is not in a run's folder."""
     for folder in (ckpt_path.parent, ckpt_path.absolute().parent):
         if folder.name == "checkpoints":
             return folder.parent

@@ -1,4 +1,4 @@
-"""What `odeflow plot` draws: each kind is measured while a Lightning Trainer tests the checkpoint's task."""
+"""The figures of `odeflow plot`. Each is measured while a Lightning Trainer tests the checkpoint's task."""
 
 import csv
 import inspect
@@ -31,20 +31,20 @@ from odeflow.plugin.spec import sequence
 from odeflow.training.task import Task
 
 REFERENCE, TIGHTER = "Dopri5", 100
-"""The solver that counts as exact, and by how much its tolerance is below the smallest that is measured."""
+"""The reference solver, and the factor by which its tolerance is below the smallest one measured."""
 VARIED = ("num_steps", "rtol", "atol")
 CHANNELS = 4
-"""Number of channels that are shown where none are named."""
+"""Default number of channels shown."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, and the numbers in it.
+    """A figure and its data.
 
     Attributes:
-        figure: To be saved.
-        rows: At least one, all with the same keys.
-        frames: Each brings the figure to its next moment, if it moves.
+        figure: The figure to save.
+        rows: The plotted numbers as records with the same keys, at least one.
+        frames: Callables that advance the figure to its next frame; empty unless it is an animation.
     """
 
     figure: Figure
@@ -53,13 +53,13 @@ class Picture:
 
 
 def statistics(command: Command, run: Path | None, solver: str, tolerances: Sequence[float], samples: int) -> Picture:
-    """Figure 3 of Chen et al. (2018), of the first test batch.
+    """Figure 3 of Chen et al. (2018) for the first test batch.
 
     Args:
         command: Holds task, data and trainer.
-        run: The folder of the run that left the checkpoint, for its metrics.
+        run: The folder of the run that wrote the checkpoint, for its metrics.
         solver: Name of an adaptive solver.
-        tolerances: Its rtol and atol.
+        tolerances: Values of its rtol and atol.
         samples: Number of samples.
     """
     if not _takes(solver, "rtol", "atol"):
@@ -80,11 +80,11 @@ def statistics(command: Command, run: Path | None, solver: str, tolerances: Sequ
 
 
 def activations(command: Command, channels: Sequence[int] | None, samples: int) -> Picture:
-    """The state of the first flow over time, of the first test batch.
+    """The state of the first flow over time for the first test batch.
 
     Args:
         command: Holds task, data and trainer.
-        channels: Their numbers; by default those that move most.
+        channels: Indices of the channels; by default those that vary most.
         samples: Number of samples.
     """
 
@@ -113,13 +113,13 @@ def activations(command: Command, channels: Sequence[int] | None, samples: int) 
 def precision(
     command: Command, solvers: Sequence[str], num_steps: Sequence[int], tolerances: Sequence[float]
 ) -> Picture:
-    """The test of one checkpoint under several solvers, its own first.
+    """The test metric of one checkpoint under several solvers, its own first.
 
     Args:
         command: Holds task, data and trainer.
-        solvers: Their names.
-        num_steps: For those that take it.
-        tolerances: For those that take rtol and atol.
+        solvers: Names of the solvers.
+        num_steps: Numbers of steps, for solvers with a fixed step size.
+        tolerances: Values of rtol and atol, for adaptive solvers.
     """
     settings: list[tuple[str, dict[str, Any]]] = []
     for name in solvers:
@@ -142,15 +142,15 @@ def precision(
 
 
 def animation(command: Command, frames: int, samples: int) -> Picture:
-    """A density of the plane on its way from the base, above samples that are carried along.
+    """The density of a CNF in the plane on its way from the base to the data, above samples moving with it.
 
     Args:
         command: Holds the task.
-        frames: Number of moments.
+        frames: Number of frames.
         samples: Number of samples.
 
     Raises:
-        SettingError: The task has no `CNF`, or one of other data.
+        SettingError: The task has no `CNF`, or its data are not two-dimensional.
     """
     cnf = next((module for module in command.model.eval().modules() if isinstance(module, CNF)), None)
     if cnf is None or tuple(cnf.shape) != (2,):
@@ -166,7 +166,7 @@ def animation(command: Command, frames: int, samples: int) -> Picture:
 
 
 def _tested(command: Command, solver: str, options: dict[str, Any], trained: bool = False) -> Tested:
-    """One test; where the solver cannot go on, or another than the trained one does not fit, there is no result."""
+    """Tests with one solver. The value is nan if the solver fails or does not support the task."""
     defaults = inspect.signature(registry.look_up("solver", solver).__init__).parameters
     said = {name: value for name, value in options.items() if name in VARIED or value != defaults[name].default}
     setting = ", ".join(f"{name}={value}" for name, value in said.items() if value is not None)
@@ -182,7 +182,7 @@ def _tested(command: Command, solver: str, options: dict[str, Any], trained: boo
 
 
 class _FirstBatch(Callback):
-    """Gives the first test batch, on its device, to a function, and keeps the result."""
+    """Calls a function on the first test batch, on its device, and stores the result."""
 
     def __init__(self, use: Callable[[Task, Any], Any]) -> None:
         self.use, self.result = use, None
@@ -195,10 +195,10 @@ class _FirstBatch(Callback):
 
 
 def _of_first_batch(command: Command, use: Callable[[Task, Any], Any]) -> Any:
-    """What a function makes of the first test batch.
+    """The value of a function at the first test batch.
 
     Raises:
-        DataError: There is no batch.
+        DataError: The test data have no batch.
     """
     callback = _FirstBatch(use)
     command.trainer.callbacks.append(callback)  # pyright: ignore[reportAttributeAccessIssue]
@@ -209,7 +209,7 @@ def _of_first_batch(command: Command, use: Callable[[Task, Any], Any]) -> Any:
 
 
 def _labels(batch: Any, count: int) -> Tensor | None:
-    """The classes of the first samples, if the batch is a pair of inputs and whole numbers."""
+    """The classes of the first `count` samples, if the batch is a pair of inputs and integer labels."""
     parts = sequence(batch)
     labels = parts[1] if parts is not None and len(parts) == 2 else None
     if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point() or len(labels) < count:
@@ -229,7 +229,7 @@ def _made(solver: str, **options: Any) -> Solver:
 
 
 def _epochs(run: Path | None) -> list[Epoch]:
-    """What each epoch of a run took, from the metrics.csv in its folder; empty if there is none."""
+    """The mean NFE of each epoch of a run, from the metrics.csv in its folder; empty if there is none."""
     file = (run or Path()) / "metrics.csv"
     if run is None or not file.is_file():
         return []

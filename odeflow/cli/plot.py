@@ -1,4 +1,4 @@
-"""`odeflow plot KIND`: draws what the flow of a checkpoint costs and does."""
+"""`odeflow plot KIND`: plots the cost and the behaviour of a checkpoint's flow."""
 
 import argparse
 import csv
@@ -29,13 +29,13 @@ KINDS = {
     "animation": "a density of the plane on its way from the base to the data",
 }
 MOVING = {".gif": "pillow", ".mp4": "ffmpeg"}
-"""What animations may be, and what writes them."""
+"""File endings of animations and their Matplotlib writers."""
 FRAMES_A_SECOND = 20
 PASSED = ("model", "data", "trainer", "seed_everything")
-"""Options that are not the picture's: they change what the checkpoint says."""
+"""Options that override the checkpoint's configuration rather than configure the figure."""
 TRAINER = {
     "devices": 1,
-    "inference_mode": False,  # in which there would be no backward passes to measure
+    "inference_mode": False,  # for backward passes
     "logger": False,
     "enable_checkpointing": False,
     "enable_progress_bar": False,
@@ -47,7 +47,7 @@ def plot(words: list[str]) -> int:
     """Runs the command.
 
     Raises:
-        OdeflowError: The request cannot be understood, or what it asks for cannot be measured.
+        OdeflowError: The request is invalid, or the requested quantity cannot be measured.
     """
     kind = words[0] if words else ""
     if kind in ("-h", "--help"):
@@ -94,7 +94,7 @@ def _write(output: Path, drawn: picture.Picture) -> None:
 
 
 def _animate(output: Path, drawn: picture.Picture) -> None:
-    """Writes the frames; the last one stays for a second."""
+    """Writes the frames. The last one is held for a second."""
     writer = animation.writers[MOVING[output.suffix]](fps=FRAMES_A_SECOND)
     with writer.saving(drawn.figure, str(output), dpi=100):
         for show in [*drawn.frames, *FRAMES_A_SECOND * [drawn.frames[-1]]]:
@@ -103,7 +103,7 @@ def _animate(output: Path, drawn: picture.Picture) -> None:
 
 
 def _output(kind: str, given: str | None, run: Path | None) -> Path:
-    """Where to draw to: by default `figures/` in the run's folder, or here if there is none."""
+    """The output file: by default in `figures/` of the run's folder, or of the working directory if there is no run."""
     moving = kind == "animation"
     output = (run or Path()) / "figures" / f"{kind}.{'gif' if moving else 'png'}" if given is None else Path(given)
     known = [*MOVING] if moving else sorted(f".{ending}" for ending in Figure().canvas.get_supported_filetypes())
@@ -122,7 +122,7 @@ def _output(kind: str, given: str | None, run: Path | None) -> Path:
 
 
 def _listed(item: Callable[[str], Any], what: str, fits: Callable[[Any], bool]) -> Callable[[str], list[Any]]:
-    """Reads a list of values that fit."""
+    """A parser of comma-separated lists whose items all satisfy `fits`."""
 
     def read(text: str) -> list[Any]:
         try:
@@ -165,7 +165,7 @@ OPTIONS: dict[str, dict[str, tuple[Callable[[str], Any], str | None, str]]] = {
 
 
 def _options(kind: str, request: Request) -> argparse.Namespace:
-    """The picture's own options; those that change what the checkpoint says stay in the request."""
+    """The options of the figure. Options that override the checkpoint's configuration remain in the request."""
     passed = [option for option in request.options if option[0].partition(".")[0] in PASSED]
     epilog = "Options such as --data.root PATH and --trainer.accelerator cpu are understood as by odeflow test."
     parser = Options(f"plot {kind}", f"Draws {KINDS[kind]}.", epilog)
@@ -183,7 +183,7 @@ def _options(kind: str, request: Request) -> argparse.Namespace:
 
 
 def _subject(request: Request, batches: int | None) -> Command:
-    """The trained task, its data, and a trainer to test it.
+    """The trained task, its data, and a trainer for testing.
 
     Raises:
         OdeflowError: There are no weights, no data or no flow.
@@ -201,7 +201,7 @@ def _subject(request: Request, batches: int | None) -> Command:
     command = Command(["--config", json.dumps(config), *request.words], run=False, pretrained=pretrained)
     if command.trainer.world_size > 1:
         raise SettingError(f"odeflow plot measures in one process; the trainer has {command.trainer.world_size}")
-    if batches is not None:  # the parser might take a number of batches for a part of them
+    if batches is not None:  # the parser might read a number of batches as a fraction
         command.trainer.limit_test_batches = batches
     if request.ckpt_path is not None:
         checkpoint.restore(command.model, request.ckpt_path)

@@ -67,10 +67,10 @@ def _show(name: str) -> None:
 
 
 def _add_rows(table: Table, cls: type, prefix: str = "") -> None:
-    """Adds the options of a class, those of a group each by itself."""
+    """Adds a row for each option of a class, and for each field of its option groups."""
     inside = groups(cls)
     for option in list(inspect.signature(cls.__init__).parameters.values())[1:]:
-        if option.kind in (option.VAR_POSITIONAL, option.VAR_KEYWORD):  # there is no constructor of its own
+        if option.kind in (option.VAR_POSITIONAL, option.VAR_KEYWORD):  # the class has no constructor
             continue
         if option.name in inside:
             _add_rows(table, inside[option.name], f"{option.name}.")

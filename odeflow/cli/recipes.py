@@ -1,4 +1,4 @@
-"""`odeflow recipes list | show | copy`. Imports no torch, so that it answers at once."""
+"""`odeflow recipes list | show | copy`. Does not import torch, so that it starts fast."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +15,7 @@ def recipes(words: list[str]) -> int:
     """Runs the command.
 
     Raises:
-        RecipeError: A recipe is unknown, or the file to copy to exists.
+        RecipeError: A recipe is unknown, or the target file exists.
     """
     parser = argparse.ArgumentParser("odeflow recipes", description="The experiments that come with odeflow.")
     actions = parser.add_subparsers(dest="action", required=True)

@@ -1,4 +1,4 @@
-"""`odeflow fit | validate | test | predict`, on LightningCLI: recipes, plugins by name, and checkpoints as recipes."""
+"""`odeflow fit | validate | test | predict`: LightningCLI with recipes, plugins by name, and specs in checkpoints."""
 
 import contextlib
 import inspect
@@ -43,24 +43,24 @@ from odeflow.training.schedule import WarmupCosine
 from odeflow.training.task import Task
 
 LINKS = ("num_classes", "num_outputs", "channels", "dim", "shape")
-"""Sizes that data announce and tasks take."""
+"""Sizes that are linked from the data to the task."""
 
 
 CHATTER = (
-    ".*does not have many workers.*",  # the data sets that need workers can ask for them
-    ".*configure_optimizers` will be overridden.*",  # that is what the recipe's optimizer is for
-    ".*callbacks used to create the checkpoint need to be provided.*",  # not to evaluate it
-    ".*isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own affair
-    r"\s*(``instantiate_classes`` was deprecated|By default only one JsonargparseDeprecationWarning)",  # so is this
-    ".*The dirpath has changed from.*",  # a run that is resumed has a folder, and a best checkpoint, of its own
+    ".*does not have many workers.*",  # data sets that need workers have an option
+    ".*configure_optimizers` will be overridden.*",  # intended: the recipe sets the optimizer
+    ".*callbacks used to create the checkpoint need to be provided.*",  # not for evaluation
+    ".*isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # internal to Lightning
+    r"\s*(``instantiate_classes`` was deprecated|By default only one JsonargparseDeprecationWarning)",  # likewise
+    ".*The dirpath has changed from.*",  # a resumed run has its own folder and best checkpoint
     ".*dataloader is not resumable.*",  # Randomness resumes it
-    ".*Couldn't infer the batch indices.*",  # data that make their own batches have none
+    ".*Couldn't infer the batch indices.*",  # not defined for data that make their own batches
 )
-"""Warnings that tell the user of a recipe nothing."""
+"""Warnings that are irrelevant to users of recipes."""
 
 
 class Parser(LightningArgumentParser):
-    """Answers a mistake with a few lines and exit status 2."""
+    """Reports errors in a few lines, with exit status 2."""
 
     def error(self, message: str, *args: Any, **kwargs: Any) -> NoReturn:
         known = [action.dest for action in self._actions]
@@ -69,7 +69,7 @@ class Parser(LightningArgumentParser):
 
 
 class RunConfig(SaveConfigCallback):
-    """Keeps the configuration of a run beside its checkpoints, and once in W&B, nested."""
+    """Saves the configuration of a run beside its checkpoints, and once in W&B, nested."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs, save_to_log_dir=False)
@@ -84,13 +84,13 @@ class RunConfig(SaveConfigCallback):
 
 
 class Command(LightningCLI):
-    """LightningCLI whose model is a Task and whose data are a DataModule, both chosen by name.
+    """LightningCLI for a Task and a DataModule, both chosen by name.
 
     Args:
-        words: The command and its options, or the options alone if it is not to run.
-        run: Whether the command is run; else `model`, `datamodule` and a `trainer` that writes no files are built.
-        pretrained: A file of weights that the model begins with.
-        lost: The checkpoints of a recipe that other callbacks replaced, of which the user is told.
+        words: The command and its options; without `run`, the options only.
+        run: Whether to run the command. Otherwise `model`, `datamodule` and a `trainer` that writes no files are built.
+        pretrained: A file with the model's initial weights.
+        lost: The recipe's checkpoint callbacks that were replaced; the user is notified.
     """
 
     def __init__(
@@ -114,16 +114,16 @@ class Command(LightningCLI):
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The command alone: making the parsers of all four takes as long as a short run."""
+        """The given command only: building the parsers of all four takes as long as a short run."""
         return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name == self.command}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """As LightningCLI; a run can be interrupted and resumed, and checkpoints are written whole or not at all.
+        """As LightningCLI, with callbacks to interrupt and resume a run, and with atomic checkpoint writes.
 
-        Without `enable_checkpointing` a recipe's callbacks for checkpoints are left out.
+        If `enable_checkpointing` is False, the recipe's checkpoint callbacks are dropped.
 
         Raises:
-            SettingError: A callback is asked for that cannot work on a task.
+            SettingError: The callbacks include LearningRateFinder, which does not support tasks.
         """
         options = self._get(self.config_init, "trainer")
         several: Any = options.callbacks or []
@@ -143,13 +143,13 @@ class Command(LightningCLI):
         trainer.callbacks.append(Interruption())  # pyright: ignore
         for each in trainer.checkpoint_callbacks:
             if isinstance(each, ModelCheckpoint):
-                each.save_last = None  # LastCheckpoint writes the same file, and more often
-        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # unless the user chose another one
+                each.save_last = None  # LastCheckpoint writes the same file more often
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not if the user chose another one
             trainer.strategy.checkpoint_io = checkpoint.Checkpoints()
         return trainer
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Sizes go from the data to the model."""
+        """Links the sizes from the data to the model."""
         for size in LINKS:
             parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
 
@@ -157,7 +157,7 @@ class Command(LightningCLI):
     def configure_optimizers(
         lightning_module: LightningModule, optimizer: Optimizer, lr_scheduler: LRSchedulerTypeUnion | None = None
     ) -> Any:
-        """As LightningCLI, but a schedule over the steps of the run is told how many there are."""
+        """As LightningCLI, but sets the number of steps of a `WarmupCosine` schedule."""
         if not isinstance(lr_scheduler, WarmupCosine):
             return LightningCLI.configure_optimizers(lightning_module, optimizer, lr_scheduler)
         if lr_scheduler.total_steps is None:
@@ -168,12 +168,12 @@ class Command(LightningCLI):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler, "interval": "step"}}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """As LightningCLI, which would warn that words are given; they are, since plugins are taken out of them."""
+        """As LightningCLI, without its warning about explicit arguments: `--plugins` is removed from them first."""
         self.config = parser.parse_args(args)
 
     @rank_zero_only
     def before_instantiate_classes(self) -> None:
-        """Tells what a run will not keep, now that its options are known to be right."""
+        """Notifies the user of dropped checkpoint callbacks, once the options are known to be valid."""
         if self.lost:
             print(  # noqa: T201
                 f"note: trainer.callbacks replaces the recipe's, so {', '.join(self.lost)} is dropped. "
@@ -182,10 +182,10 @@ class Command(LightningCLI):
             )
 
     def instantiate_classes(self) -> None:
-        """As LightningCLI; what a plugin's constructor refuses is passed on without the parser's sixty lines.
+        """As LightningCLI, but reports a constructor's error without the parser's surrounding text.
 
         Raises:
-            OdeflowError: A plugin could not be made of its options.
+            OdeflowError: The constructor of a plugin raised an error.
         """
         try:
             super().instantiate_classes()
@@ -197,14 +197,14 @@ class Command(LightningCLI):
 
 
 def run(command: str, words: list[str]) -> None:
-    """Runs a command of Lightning's.
+    """Runs a Lightning command.
 
     Args:
         command: fit, validate, test or predict.
-        words: What follows it.
+        words: The arguments after the command.
 
     Raises:
-        OdeflowError: The request cannot be understood, or the run failed in a way that odeflow foresaw.
+        OdeflowError: The request is invalid, or the run failed for a known reason.
     """
     end_with_parent()
     request = Request.of(words)
@@ -232,14 +232,14 @@ def run(command: str, words: list[str]) -> None:
 
 
 def prepared(command: str, request: Request) -> dict[str, Any]:
-    """What a request comes to before its typed options, checked together with them and ready for the parser.
+    """The configuration of a request for the parser: without the command-line options, but checked with them.
 
     Args:
         command: The command's name.
-        request: What follows it.
+        request: The arguments after the command.
 
     Raises:
-        OdeflowError: The request cannot be understood.
+        OdeflowError: The request is invalid.
     """
     asked = request.ckpt_path
     config = request.configuration(command, checkpoint.specs)
@@ -258,15 +258,15 @@ def prepared(command: str, request: Request) -> dict[str, Any]:
 
 
 def _name_loggers(config: dict[str, Any], request: Request, label: str) -> None:
-    """By default runs/<recipe>/version_N with a CSV of the metrics; other loggers are named likewise."""
+    """Sets the default logger, CSVLogger in runs/<recipe>/version_N. Other loggers get the same names."""
     trainer = config["trainer"]
-    trainer["default_root_dir"] = trainer.get("default_root_dir") or f"runs/{label}"  # where nothing is logged
+    trainer["default_root_dir"] = trainer.get("default_root_dir") or f"runs/{label}"  # for runs without a logger
     unsaid = trainer.get("logger") is None or trainer["logger"] is True
     present = "CSVLogger" if unsaid else trainer["logger"]
     wanted = request.effective({"trainer": {**trainer, "logger": present}})["trainer"].get("logger")
     several = sequence(wanted)
     if several is not None:
-        request.drop("trainer.logger")  # the parser would replace the whole list by what is typed
+        request.drop("trainer.logger")  # the parser would replace the whole list
         trainer["logger"] = [_named(each, label) for each in several]
     elif isinstance(wanted, str) or class_spec(wanted):
         same = recipes.same_class(explain.path_of(present), explain.path_of(wanted))
@@ -274,23 +274,23 @@ def _name_loggers(config: dict[str, Any], request: Request, label: str) -> None:
 
 
 def _named(logger: Any, label: str) -> dict[str, Any]:
-    """A logger whose files are in runs/<label>, if it can be told so."""
+    """A logger that writes to runs/<label>, if it has options for that."""
     spec = class_spec(logger) or {"class_path": logger}
     cls = explain.lightning_class(spec["class_path"], Logger)
     known = {} if cls is None else inspect.signature(cls).parameters
     options = {"save_dir": "runs", "name": label, "project": "odeflow"}
     options = {name: value for name, value in options.items() if name in known} | (spec.get("init_args") or {})
-    if cls is WandbLogger:  # which puts its files elsewhere if the folder is not there
+    if cls is WandbLogger:  # it writes elsewhere if the folder does not exist
         Path(options["save_dir"]).mkdir(parents=True, exist_ok=True)
     return {**spec, "init_args": options}
 
 
 def _follow_moved(node: Any) -> None:
-    """Gives each plugin whose file or package was renamed since it was stored the class path that it has now."""
+    """Updates the stored class paths of plugins that have moved since."""
     spec = class_spec(node)
     path = explain.path_of(spec)
     if spec is not None and "." in path:
-        with contextlib.suppress(PluginError):  # one that is missing is explained later, if it is still wanted
+        with contextlib.suppress(PluginError):  # a missing plugin is reported later, if it is still needed
             spec["class_path"] = import_path(registry.class_of(path))
     for inner in (mapping(node) or {}).values():
         _follow_moved(inner)
@@ -299,7 +299,7 @@ def _follow_moved(node: Any) -> None:
 
 
 def _size_dynamics(request: Request, config: dict[str, Any]) -> None:
-    """Lets dynamics whose `dim` nobody gave have that of the data, where these are what the task's flow carries."""
+    """Sets the `dim` of the dynamics, if not given, from the data, for tasks whose flow carries the data."""
     model, data = class_spec(config.get("model")), class_spec(config.get("data"))
     options = mapping((model or {}).get("init_args")) or {}
     dynamics = class_spec(options.get("dynamics"))
@@ -316,7 +316,7 @@ def _size_dynamics(request: Request, config: dict[str, Any]) -> None:
 
 
 def _drop_linked_sizes(config: dict[str, Any]) -> None:
-    """What the data announce is not to be said twice; a checkpoint's spec does."""
+    """Removes the sizes linked from the data, which a checkpoint's model spec contains too."""
     model = mapping(config.get("model"))
     if model is not None and "data" in config:
         for size in LINKS:

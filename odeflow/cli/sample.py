@@ -1,4 +1,4 @@
-"""`odeflow sample`: draws new samples from what a checkpoint learned, in the units of the data's file."""
+"""`odeflow sample`: draws samples from the model of a checkpoint, in the units of the data file."""
 
 import argparse
 from collections import defaultdict
@@ -19,21 +19,21 @@ from odeflow.training.task import Task
 from odeflow.training.units import Units
 
 AT_ONCE = 10_000
-"""Number of samples that are drawn together, to bound the memory."""
+"""Batch size of sampling, which bounds the memory."""
 MOST_IMAGES = 100
-"""In a picture."""
+"""Maximum number of images in a figure."""
 
 
 def sample(words: list[str]) -> int:
     """Runs the command.
 
     Raises:
-        OdeflowError: The words cannot be understood, or the checkpoint's task draws no samples.
-        CheckpointError: There is no such checkpoint, or it does not say how its model is built.
-        SettingError: The output is not named as NumPy's archives are.
+        OdeflowError: The options are invalid, or the checkpoint's task does not implement sampling.
+        CheckpointError: The checkpoint does not exist, or does not contain its model's spec.
+        SettingError: The output file does not end with .npz.
     """
     given = _options(words)
-    folder = run_of(Path(given.ckpt_path)) or Path()  # here, if no run left the checkpoint there
+    folder = run_of(Path(given.ckpt_path)) or Path()  # the working directory if the checkpoint is not in a run's folder
     output = folder / "samples.npz" if given.output is None else Path(given.output)
     if output.suffix != ".npz":
         raise SettingError(f"--output must end with .npz; got {given.output}")
@@ -86,7 +86,7 @@ def _drawn(task: Task, count: int) -> dict[str, np.ndarray]:
 
 
 def _restored(drawn: dict[str, Tensor], units: Units) -> dict[str, Tensor]:
-    """The samples, their times and log-densities in the units of the data's file."""
+    """The samples, their times and log-densities in the units of the data file."""
     restored = dict(drawn)
     if "x" in drawn:
         restored["x"] = units.restored(drawn["x"])
@@ -98,7 +98,7 @@ def _restored(drawn: dict[str, Tensor], units: Units) -> dict[str, Tensor]:
 
 
 def _picture(drawn: dict[str, np.ndarray]) -> Figure | None:
-    """Images, or points of the plane; None of other samples."""
+    """A figure of images or of points in the plane; None for other samples."""
     x = drawn.get("x")
     if x is not None and x.ndim == 4:
         return draw.images({"samples": torch.from_numpy(x[:MOST_IMAGES])})
@@ -106,7 +106,7 @@ def _picture(drawn: dict[str, np.ndarray]) -> Figure | None:
 
 
 def _scatter(x: np.ndarray, log_prob: np.ndarray | None) -> Figure:
-    """Samples (N, 2) in the plane, coloured by their log-density where it is known."""
+    """A scatter plot of samples (N, 2), coloured by their log-density if known."""
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     size = min(max(60 / len(x) ** 0.5, 0.5), 10)

@@ -1,1 +1,1 @@
-"""Configuration: recipes, how they merge, and what a command line asks for."""
+"""Configuration: recipes, their merging, and the parsed command line."""

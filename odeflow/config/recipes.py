@@ -1,4 +1,4 @@
-"""Recipes: one YAML file an experiment, found by name, and what happens when several are merged."""
+"""Recipes: YAML files, one per experiment, found by name and merged."""
 
 import contextlib
 import re
@@ -17,18 +17,18 @@ from odeflow.plugin.spec import mapping, sequence, shown
 
 PACKAGE = Path(__file__).parents[1]
 TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map"))
-"""What a recipe is made of: no dates, sets or binary data."""
+"""The YAML types allowed in a recipe: no dates, sets or binary data."""
 DEEPEST, MOST = 50, 100_000
-"""How deep the values of a recipe may nest, and how many there may be, those behind an alias counted each time."""
+"""Maximum nesting depth and number of values in a recipe. Values behind an alias count each time."""
 APPENDS = "+"
-"""At the end of a key: its list is appended to the one below."""
+"""Suffix of a key whose list is appended to the list below instead of replacing it."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML of plain data in bounds, without duplicate keys.
+    """Loads YAML of plain data, limited in depth and size, and rejects duplicate keys.
 
-    Numbers may be written 1e-3, as in YAML 1.2; PyYAML alone takes that for a string. It also lets the second of two
-    equal keys win.
+    Numbers may be written 1e-3, as in YAML 1.2. Plain PyYAML reads that as a string, and keeps the last of two
+    equal keys.
     """
 
     yaml_constructors = {  # noqa: RUF012
@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
     }
 
     def get_single_node(self) -> Any:
-        """The document, checked before anything is made of it."""
+        """The document's root node, checked before construction."""
         node = super().get_single_node()
         for count, _ in enumerate(_nodes(node)):
             if count > MOST:
@@ -54,10 +54,10 @@ _Loader.add_implicit_resolver(
 
 
 def _nodes(node: Any, depth: int = 0) -> Iterator[yaml.Node]:
-    """A node and all nodes in it, one behind an alias each time that it is met.
+    """A node and all its descendants. A node behind an alias is yielded at each occurrence.
 
     Raises:
-        ConstructorError: They nest too deeply, or a mapping has two equal keys or one that is no word or number.
+        ConstructorError: The nodes nest too deeply, or a mapping has duplicate keys or a key that is not a scalar.
     """
     if depth > DEEPEST:
         raise ConstructorError(None, None, f"nested deeper than {DEEPEST} levels", node.start_mark)
@@ -83,10 +83,10 @@ def _check_keys(keys: Iterable[yaml.Node]) -> None:
 
 
 def parse(text: str) -> Any:
-    """The plain data that YAML says.
+    """Parses YAML into plain data.
 
     Raises:
-        YAMLError: It is no YAML, or more than plain data.
+        YAMLError: `text` is not valid YAML, or contains more than plain data.
     """
     try:
         return yaml.load(text, _Loader)
@@ -97,18 +97,18 @@ def parse(text: str) -> Any:
 
 
 def _roots() -> Iterator[tuple[str, Path]]:
-    """(prefix of the names, folder): odeflow's own recipes, then those of plugin packages."""
+    """(name prefix, folder): odeflow's own recipes, then those of plugin packages."""
     shipped = PACKAGE / "recipes"
     yield "", shipped if shipped.is_dir() else PACKAGE.parent / "recipes"
     for entry in entry_points(group=GROUP):
-        package = find_spec(entry.module.partition(".")[0])  # finds it without importing it
+        package = find_spec(entry.module.partition(".")[0])  # does not import the package
         for folder in (package.submodule_search_locations or ()) if package else ():
             if (Path(folder) / "recipes").is_dir():
                 yield f"{entry.name}/", Path(folder) / "recipes"
 
 
 def available() -> dict[str, Path]:
-    """All recipes by name, sorted: "spiral", "mnist/ode_net", …; those of a package begin with its entry's name.
+    """All recipes by name, sorted: "spiral", "mnist/ode_net", …; recipes of a package are prefixed by its entry point.
 
     Raises:
         RecipeError: Two recipes share a name.
@@ -139,7 +139,7 @@ def find(name: str) -> Path:
 
 
 def weights(name: str) -> Path:
-    """Where a recipe's trained weights are, if it has any: `weights/<its name>.safetensors` beside it.
+    """The path of a recipe's trained weights, `weights/<name>.safetensors` beside it. The file may not exist.
 
     Raises:
         RecipeError: There is no such recipe or file.
@@ -152,7 +152,7 @@ def read(name: str) -> dict[str, Any]:
     """A recipe's contents.
 
     Raises:
-        RecipeError: There is no such recipe, or it is not YAML with keys at the top.
+        RecipeError: There is no such recipe, or it is not a YAML mapping.
     """
     file = find(name)
     try:
@@ -170,10 +170,10 @@ def read(name: str) -> dict[str, Any]:
 
 
 def text(file: Path) -> str:
-    """A recipe as it is written.
+    """The text of a recipe.
 
     Raises:
-        RecipeError: The file cannot be read, or is no text.
+        RecipeError: The file cannot be read, or is not text.
     """
     try:
         return file.read_text(encoding="utf-8")
@@ -182,19 +182,19 @@ def text(file: Path) -> str:
 
 
 def headline(file: Path) -> str:
-    """The first comment line of a recipe: what it is."""
+    """The first comment line of a recipe: its description."""
     first = text(file).partition("\n")[0]
     return first.lstrip("# ") if first.startswith("#") else ""
 
 
 def merge(base: Any, over: Any) -> Any:
-    """`over` laid onto `base`, mapping by mapping; lists and values replace, but that of a key such as `callbacks+`.
+    """Merges `over` into `base` recursively. Mappings are merged; lists and scalars replace.
 
-    That one is appended to the list below, or begins it. Where `over` names another class, nothing of the old class's
-    options survives: two classes' options of one name need not mean the same.
+    The list of a key such as `callbacks+` is appended to the list below, or creates it. If `over` names another class,
+    all options of the old class are dropped: options of the same name may have different meanings.
 
     Raises:
-        RecipeError: Something is appended to what is no list.
+        RecipeError: A key ending in `+` appends to a value that is not a list.
     """
     above, items = mapping(over), sequence(over)
     if items is not None:
@@ -215,15 +215,15 @@ def merge(base: Any, over: Any) -> Any:
 
 
 def appended(name: str, present: Any, more: Any) -> list[Any]:
-    """A list with `more` at its end: the items of a list, or else one item.
+    """A list with `more` appended: all items of a list, or a single item.
 
     Args:
         name: The key, for the message.
-        present: The list, None where there is none yet, or a class that stands for a list of one.
-        more: What is appended.
+        present: The existing list; None if there is none; a class spec counts as a list of one.
+        more: The items to append.
 
     Raises:
-        RecipeError: It is no list.
+        RecipeError: `present` is not a list.
     """
     items = sequence(present)
     if items is None and present is not None and not isinstance(present, str) and mapping(present) is None:
@@ -234,7 +234,7 @@ def appended(name: str, present: Any, more: Any) -> list[Any]:
 
 
 def same_class(one: Any, other: Any) -> bool:
-    """Whether two class paths, of which one may be a bare name, mean the same class."""
+    """Whether two class paths name the same class. Either may be a bare name."""
     if not (isinstance(one, str) and isinstance(other, str)):
         return one == other
     if "." in one and "." in other:

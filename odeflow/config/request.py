@@ -1,4 +1,4 @@
-"""What the user asks for, as one configuration: recipes merged, a checkpoint beneath them, the typed options on top."""
+"""The command line as one configuration: the checkpoint's specs, then recipes, then options, each over the last."""
 
 import copy
 import re
@@ -19,9 +19,9 @@ CLASS_NAME = re.compile(r"(?!(?:true|false|null|none)$)[A-Za-z_][\w.]*$", re.IGN
 KEYWORDS = {
     "last": "*/checkpoints/last*.ckpt",
     "best": "*/checkpoints/best*.ckpt",
-    "hpc": "hpc_ckpt_*.ckpt",  # which Lightning writes where a SLURM job is requeued
+    "hpc": "hpc_ckpt_*.ckpt",  # written by Lightning when a SLURM job is requeued
 }
-"""Checkpoints that need not be named by their file, and where they are in the folder of a recipe's runs."""
+"""Keywords for `--ckpt_path`, with their glob patterns in the folder of a recipe's runs."""
 INSIDE = ("init_args", "dict_kwargs")
 SECTIONS = ("model", "data", "trainer", "optimizer", "lr_scheduler")
 SETTINGS = ("seed_everything", "ckpt_path", "weights_only", "verbose", "return_predictions", "print_config")
@@ -29,16 +29,16 @@ SETTINGS = ("seed_everything", "ckpt_path", "weights_only", "verbose", "return_p
 
 @dataclass
 class Request:
-    """The words of a command, sorted.
+    """The arguments of a command, grouped.
 
     Attributes:
         configs: Recipe names and files after `-c`, in order.
         plugins: Plugin files, folders and modules after `--plugins`.
-        ckpt_path: The checkpoint, if one was named.
-        weights: The file of weights after `--weights`; "" where the recipe's own are wanted; None without the option.
-        options: All other options, as (dotted name, value, or None where no value was given).
-        words: The words for the parser: those of the other options, one each, and whatever is none.
-        help: Whether help is asked for.
+        ckpt_path: The checkpoint; None if not given.
+        weights: The file after `--weights`; "" for the recipe's own weights; None without the option.
+        options: All other options, as (dotted name, value). The value is None if not given.
+        words: The arguments for the parser: the other options, one word each, and words that are not options.
+        help: Whether help is requested.
     """
 
     configs: list[str] = field(default_factory=list[str])
@@ -51,7 +51,7 @@ class Request:
 
     @classmethod
     def of(cls, words: list[str]) -> "Request":
-        """Sorts the words after a command.
+        """Groups the words after a command.
 
         Raises:
             OdeflowError: An option that needs a value has none.
@@ -91,24 +91,24 @@ class Request:
         self.options.append((name, str(value)))
 
     def drop(self, name: str) -> None:
-        """Forgets an option, and those inside it, that was typed."""
+        """Removes an option and the options nested in it."""
         inside = (f"{name}.", f"{name}=", f"{name}{recipes.APPENDS}")
         self.options = [option for option in self.options if not f"{option[0]}=".startswith(inside)]
         self.words = [word for word in self.words if not f"{word}=".startswith(tuple(f"--{each}" for each in inside))]
 
     @property
     def label(self) -> str | None:
-        """What the run is called: the first recipe's name, or its file's stem."""
+        """The name of the run: the first recipe's name, or its file's stem."""
         if not self.configs:
             return None
         first = self.configs[0]
         return first if first in recipes.available() else Path(first).stem
 
     def pretrained(self) -> Path | None:
-        """The file of weights that was asked for.
+        """The file of weights to start from; None without `--weights`.
 
         Raises:
-            CheckpointError: The recipe has none, or a checkpoint was named too.
+            CheckpointError: The recipe has no weights, or a checkpoint is given too.
         """
         if self.weights is None:
             return None
@@ -124,17 +124,17 @@ class Request:
         return own
 
     def configuration(self, command: str, stored: Any) -> dict[str, Any]:
-        """Everything but the typed options, merged: the checkpoint's specs, then the recipes.
+        """The merged configuration without the command-line options: the checkpoint's specs, then the recipes.
 
-        Where a typed option names another class than the merged configuration, the old class's options are dropped.
+        If a command-line option names another class than the merged configuration, the old class's options are dropped.
 
         Args:
             command: fit, validate, test or predict.
-            stored: Gives the specs in a checkpoint, by its path.
+            stored: Checkpoint path ↦ specs.
 
         Raises:
-            RecipeError: A recipe is unknown, a key in it means nothing, or nothing says what to run.
-            CheckpointError: The checkpoint does not exist, or neither it nor a recipe says what model it holds.
+            RecipeError: A recipe or a key in it is unknown, or no model is given.
+            CheckpointError: The checkpoint does not exist, or neither it nor a recipe specifies the model.
         """
         layers = [recipes.read(name) for name in self.configs]
         for name, layer in zip(self.configs, layers, strict=True):
@@ -162,7 +162,7 @@ class Request:
         return config
 
     def _beneath(self, command: str, layers: list[dict[str, Any]], stored: Any) -> dict[str, Any]:
-        """What the checkpoint says, on which the recipes lie; to resume a run, all that the run was."""
+        """The configuration below the recipes: the checkpoint's specs, or to resume a run, its whole configuration."""
         path = self.ckpt_path
         if path is None:
             return {}
@@ -179,10 +179,10 @@ class Request:
             return {}
 
     def _with_found(self, word: str, layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The recipes, the newest run's checkpoint in the place of the word for it, as in what was typed.
+        """The recipes with the checkpoint keyword replaced by the newest run's checkpoint, as also in the options.
 
         Raises:
-            CheckpointError: There is none, or no recipe says whose runs are meant.
+            CheckpointError: No run has such a checkpoint, or no recipe says in which runs to look.
         """
         if self.label is None:
             raise CheckpointError(f"--ckpt_path {word}: of which runs? Give their recipe by -c NAME, or name the file")
@@ -206,7 +206,7 @@ class Request:
         return [{**layer, "ckpt_path": path} if layer.get("ckpt_path") == word else layer for layer in layers]
 
     def effective(self, config: dict[str, Any]) -> dict[str, Any]:
-        """The configuration with the typed options in it, their values read as YAML."""
+        """The configuration with the command-line options applied; their values are parsed as YAML."""
         config = copy.deepcopy(config)
         for option, text in self.options:
             name = option.removesuffix(recipes.APPENDS)
@@ -216,20 +216,20 @@ class Request:
         return config
 
     def lost(self, config: dict[str, Any]) -> list[str]:
-        """The checkpoints that a recipe asks for among its callbacks, if another list of callbacks took their place."""
+        """The recipe's checkpoint callbacks if another list of callbacks replaced all of them, else an empty list."""
         if _checkpoints(self.effective(config)):
             return []
         return [name for each in self.configs for name in _checkpoints(recipes.merge({}, recipes.read(each)))]
 
 
 def _age(checkpoint: Path) -> tuple[int, float]:
-    """What is larger for a newer checkpoint: the number of its run's version, and when it was written."""
+    """Sort key that grows with newer checkpoints: the version number of the run, then the modification time."""
     number = re.fullmatch(r"version_(\d+)", checkpoint.parent.parent.name)
     return int(number[1]) if number else -1, checkpoint.stat().st_mtime
 
 
 def _checkpoints(config: dict[str, Any]) -> list[str]:
-    """The class paths of the checkpoints among the callbacks of a configuration."""
+    """The class paths of the checkpoint callbacks in a configuration."""
     callbacks = (mapping(config.get("trainer")) or {}).get("callbacks")
     nodes = [callbacks] if sequence(callbacks) is None else sequence(callbacks) or []
     paths = [str((class_spec(node) or {"class_path": node})["class_path"]) for node in nodes]
@@ -237,23 +237,23 @@ def _checkpoints(config: dict[str, Any]) -> list[str]:
 
 
 def _value(option: str, text: str | None) -> Any:
-    """What is typed after an option.
+    """The parsed value of an option.
 
     Raises:
-        RecipeError: It is YAML, but no plain data in bounds, or has duplicate keys.
+        RecipeError: The value is YAML that is not plain data, is too large, or has duplicate keys.
     """
     try:
         return None if text is None else recipes.parse(text)
     except ConstructorError as problem:
         raise RecipeError(f"--{option}: {problem.problem}") from problem
-    except yaml.YAMLError:  # a string then, or the parser's to refuse
+    except yaml.YAMLError:  # a plain string, or left to the parser to reject
         return text
 
 
 def _locate(config: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
-    """(the mapping, its key) that an option's dotted name means, by way of `init_args` where a class is on the way.
+    """(mapping, key) of an option's dotted name, passing through `init_args` of the classes on the path.
 
-    In a list the last class is meant. What is missing on the way is made.
+    In a list, the name refers to the last class. Missing mappings are created.
     """
     parts = [part for part in name.split(".") if part not in INSIDE]
     container = config
@@ -271,7 +271,7 @@ def _locate(config: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
 
 
 def _change_class(config: dict[str, Any], name: str, value: str | None) -> None:
-    """Drops a class's options where the user types another class, and a list, with those in it, for another list."""
+    """Drops a class's options if an option names another class, and a list if an option replaces it."""
     container, key = _locate(copy.deepcopy(config), name.removesuffix(".class_path"))
     if sequence(container.get(key)) is not None and sequence(_value(name, value)) is not None:
         container, key = _locate(config, name)

@@ -1,4 +1,4 @@
-"""Bijection: an invertible map with a known determinant, to be put between or around the flows of a density."""
+"""Bijection: an invertible map with a known determinant, used between or around the flows of a density."""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from odeflow.errors import SettingError, StateError
 
 MARGIN = 1e-4
-"""By how much the slope of a planar layer is kept from zero."""
+"""Lower bound of the slope of a planar layer."""
 
 
 class Bijection(nn.Module, ABC):
-    """x = g(z), from the side of the base to the side of the data. Subclasses call `super().__init__()` first."""
+    """x = g(z), from the base to the data. Subclasses call `super().__init__()` first."""
 
     @abstractmethod
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,20 +28,19 @@ class Bijection(nn.Module, ABC):
 class MovingBatchNorm(Bijection):
     """z = (x − m)/√(v + ε) · e^s + b, with running mean m and variance v of x, and learned s and b.
 
-    Other than batch normalisation it uses the running values in training too, so that samples do not depend on their
-    batch mates beyond what went into m and v before. They are brought up to date by each training batch that passes
-    towards the base.
+    Unlike batch normalisation it uses the running statistics in training too, so that samples do not depend on the
+    rest of their batch. Each training batch that passes towards the base updates the statistics.
 
     Source: Dinh et al. (2017), "Density Estimation Using Real NVP", section 3.7, with moving averages as in the release
     of Grathwohl et al. (2019), "FFJORD".
 
     Args:
         dim: Number of features, along dimension 1.
-        decay: The part of m and v that each training batch replaces.
-        eps: ε, which keeps the variance from zero.
+        decay: Weight of each training batch in the moving averages m and v.
+        eps: ε, added to the variance.
 
     Raises:
-        SettingError: `decay` does not lie between 0 and 1.
+        SettingError: `decay` is not between 0 and 1.
     """
 
     mean: Tensor
@@ -69,7 +68,7 @@ class MovingBatchNorm(Bijection):
         return (x - mean) * log_factor.exp() + shift, _log_det(log_factor, x)
 
     def _laid_along(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(b, m, s − log √(v + ε)): each (features, 1, …), to be broadcast with x."""
+        """(b, m, s − log √(v + ε)), each (features, 1, …), broadcastable with x."""
         log_factor = self.log_scale - (self.var + self.eps).log() / 2
         shape = (-1,) + (1,) * (x.dim() - 2)
         return self.shift.view(shape), self.mean.view(shape), log_factor.view(shape)
@@ -84,12 +83,12 @@ class MovingBatchNorm(Bijection):
 
 
 def _log_det(log_factor: Tensor, x: Tensor) -> Tensor:
-    """(B,), of the scaling of each feature of x by e^log_factor."""
+    """(B,), the log-determinant of scaling each feature of x by e^log_factor."""
     return (math.prod(x.shape[2:]) * log_factor.sum()).expand(len(x))
 
 
 class Logit(Bijection):
-    """x = (sigmoid(z) − α)/(1 − 2α): data between 0 and 1, whose edges lie at a finite place for z.
+    """x = (sigmoid(z) − α)/(1 − 2α): data in [0, 1], whose edges correspond to finite z.
 
     Source: Dinh et al. (2017), "Density Estimation Using Real NVP", section 4.1.
 
@@ -111,7 +110,7 @@ class Logit(Bijection):
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         squeezed = self.alpha + (1 - 2 * self.alpha) * x
-        if bool(((squeezed <= 0) | (squeezed >= 1)).any()):  # samples may lie α beyond the data's edges
+        if bool(((squeezed <= 0) | (squeezed >= 1)).any()):  # samples may exceed the data's range by α
             raise StateError(f"Logit needs data in [0, 1]; got {x.min():g} to {x.max():g}")
         z = torch.logit(squeezed)
         return z, self._log_det(z)
@@ -122,11 +121,11 @@ class Logit(Bijection):
 
 
 class Planar(Bijection):
-    """x = z + û tanh(wᵀz + b): a layer of the planar normalizing flow, which bends space along one direction.
+    """x = z + û tanh(wᵀz + b): a layer of the planar normalizing flow, which deforms space along one direction.
 
-    û = u + (softplus(wᵀu) − 1 + μ − wᵀu) w/‖w‖² keeps wᵀû above −1 by a margin μ = 1e-4, so that the map can be
-    inverted, and log |det ∂x/∂z| = log (1 + wᵀû (1 − tanh²(wᵀz + b))). The inverse has no formula: s = wᵀz + b solves
-    the increasing equation s + wᵀû tanh s = wᵀx + b, by bisection and a Newton step that carries the gradient.
+    û = u + (softplus(wᵀu) − 1 + μ − wᵀu) w/‖w‖² keeps wᵀû > −1 + μ with μ = 1e-4, so that the map is invertible, and
+    log |det ∂x/∂z| = log (1 + wᵀû (1 − tanh²(wᵀz + b))). The inverse has no closed form: s = wᵀz + b is the root of
+    the increasing function s + wᵀû tanh s − wᵀx − b, found by bisection and a Newton step that carries the gradient.
 
     Source: Rezende & Mohamed (2015), "Variational Inference with Normalizing Flows", eqs. 10–12 and appendix A.1.
 
@@ -161,10 +160,10 @@ def _planar_log_det(s: Tensor, slope: Tensor) -> Tensor:
 
 
 def _increasing_root(value: Tensor, slope: Tensor) -> Tensor:
-    """(B,), the s with s + c tanh s = a, given a (B,) and c > −1 ()."""
+    """(B,), the root s of s + c tanh s = a, for a (B,) and c > −1 ()."""
     with torch.no_grad():
         below, above = value - slope.abs(), value + slope.abs()
-        for _ in range(torch.finfo(value.dtype).bits):  # after which they are neighbours among the floats
+        for _ in range(torch.finfo(value.dtype).bits):  # the bounds are then adjacent floats
             middle = (below + above) / 2
             low = middle + slope * middle.tanh() < value
             below, above = torch.where(low, middle, below), torch.where(low, above, middle)

@@ -1,4 +1,4 @@
-"""CNF: a density that continuous flows make of a simple one."""
+"""CNF: a continuous normalizing flow."""
 
 import math
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ class CNF(nn.Module):
 
         log p(x) = log p_base(z) + log |det ∂z/∂x|,    log |det ∂z/∂x| = −∫ tr ∂f/∂y dt  from t₀ to t₁
 
-    Each flow carries its input from its t₀, on the side of the base, to its t₁. `cnf()` is the distribution, to be used
-    like those of `torch.distributions`; `cnf(context)` is one for each row of the context.
+    Each flow maps its input from t₀, on the side of the base, to t₁. `cnf()` is a distribution in the sense of
+    `torch.distributions`; `cnf(context)` is a batch of distributions, one per row of the context.
 
         cnf = CNF([Flow(MLP(2), Dopri5())], shape=(2,))
         loss = -cnf().log_prob(x).mean()
@@ -30,13 +30,13 @@ class CNF(nn.Module):
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 4; Grathwohl et al. (2019), "FFJORD".
 
     Args:
-        transforms: Flows and bijections from the side of the base to that of the data.
-        shape: The shape of one x.
-        base: The density of z, with events of this shape; a standard normal one by default.
-        divergence: How the flows' divergence is computed; `Exact()` by default.
+        transforms: Flows and bijections, from the base to the data.
+        shape: The event shape: the shape of one x.
+        base: The distribution of z, with the same event shape; standard normal by default.
+        divergence: The divergence of the flows; `Exact()` by default.
 
     Raises:
-        SettingError: There is no transform, or the base's events have another shape.
+        SettingError: There is no transform, or the base has another event shape.
     """
 
     zero: Tensor
@@ -61,11 +61,11 @@ class CNF(nn.Module):
             )
         self.transforms, self.shape, self.divergence = nn.ModuleList(transforms), Size(shape), divergence or Exact()
         self.given_base = base
-        self.register_buffer("zero", torch.zeros(self.shape), persistent=False)  # knows device and dtype
+        self.register_buffer("zero", torch.zeros(self.shape), persistent=False)  # holds device and dtype
 
     @property
     def base(self) -> Distribution:
-        """The density of z."""
+        """The distribution of z."""
         if self.given_base is not None:
             return self.given_base
         return Independent(Normal(self.zero, torch.ones_like(self.zero), validate_args=False), len(self.shape))
@@ -74,10 +74,10 @@ class CNF(nn.Module):
         """The distribution of x.
 
         Args:
-            context: (…, c), what the fields see beside the state: they are called with [y, context].
+            context: (…, c), concatenated with the state: the fields are called with [y, context].
 
         Returns:
-            A distribution with events of the data's shape, and the batch shape (…).
+            A distribution with the event shape of the data and the batch shape (…).
         """
         return FlowDistribution(self, context)
 
@@ -95,7 +95,7 @@ class CNF(nn.Module):
         return x, total
 
     def from_base(self, z: Tensor, context: Tensor | None = None, with_log_det: bool = True) -> tuple[Tensor, Tensor]:
-        """(x, log |det ∂x/∂z|) of the shapes (B, *shape) and (B,); zeros for the latter where it is not wanted."""
+        """(x, log |det ∂x/∂z|) of the shapes (B, *shape) and (B,); the latter is zero without `with_log_det`."""
         total = z.new_zeros(len(z))
         divergence = self.divergence if with_log_det else None
         for transform in self.transforms:
@@ -107,16 +107,16 @@ class CNF(nn.Module):
         return z, total
 
     def leading(self, progress: float) -> "CNF":
-        """The flow that stops on its way from base to data; its parts are those of this one.
+        """The flow truncated at a position between base and data. It shares the parts of this one.
 
-        Each `Flow` is an equal part of the way; a bijection acts when the way comes to it. Where there are bijections
-        alone, it is they that are equal parts.
+        All `Flow` parts have the same length; bijections have none and act when reached. If there are only bijections,
+        they have the same length.
 
         Args:
-            progress: The part of the way, from 0 to 1.
+            progress: The position, from 0 (base) to 1 (data).
 
         Raises:
-            SettingError: The progress does not lie between 0 and 1.
+            SettingError: `progress` is not between 0 and 1.
         """
         if not 0 <= progress <= 1:
             raise SettingError(f"progress must lie between 0 and 1; got {progress}")
@@ -140,7 +140,7 @@ class CNF(nn.Module):
 
     @torch.no_grad()
     def inconsistency(self, x: Tensor, context: Tensor | None = None) -> float:
-        """How far x is from where it comes back to from the base: the root mean square, in the data's unit."""
+        """The round-trip error of x through the base: the root mean square, in the units of x."""
         z, _ = self.to_base(x, context)
         again, _ = self.from_base(z, context, with_log_det=False)
         return (again - x).square().mean().sqrt().item()
@@ -157,7 +157,7 @@ def _carried(
 
 
 class FlowDistribution(Distribution):
-    """What a `CNF` makes of its base, in the interface of `torch.distributions`.
+    """The distribution of a `CNF`, with the interface of `torch.distributions`.
 
     Args:
         cnf: The flow.
@@ -173,22 +173,22 @@ class FlowDistribution(Distribution):
 
     @property
     def arg_constraints(self) -> dict[str, constraints.Constraint]:
-        """None: what the arguments must be is checked where they are used."""
+        """No constraints: arguments are checked where they are used."""
         return {}
 
     @property
     def support(self) -> constraints.Constraint:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """All real numbers, unless a bijection ends elsewhere."""
+        """All real vectors, unless a bijection has another codomain."""
         return constraints.independent(constraints.real, len(self.event_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(…), log p(x) in nats.
 
         Args:
-            value: (…, *event_shape); what is before the event is broadcast with the batch shape.
+            value: (…, *event_shape); the leading dimensions are broadcast with the batch shape.
 
         Raises:
-            StateError: The shape does not end with that of an event.
+            StateError: The shape of `value` does not end with the event shape.
         """
         events = len(self.event_shape)
         if value.shape[value.dim() - events :] != self.event_shape:
@@ -199,13 +199,13 @@ class FlowDistribution(Distribution):
         return (self.cnf.base.log_prob(z) + log_det).view(lead)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """(*sample_shape, *batch_shape, *event_shape), with a gradient to the flow's parameters."""
+        """(*sample_shape, *batch_shape, *event_shape), differentiable with respect to the flow's parameters."""
         lead = Size(sample_shape) + self.batch_shape
         z = self.cnf.base.sample(Size([math.prod(lead)]))
         return self.cnf.from_base(z, self._contexts(lead), with_log_det=False)[0].view(lead + self.event_shape)
 
     def rsample_and_log_prob(self, sample_shape: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
-        """Samples as of `rsample`, and their log p(x), for the price of the samples."""
+        """Samples as of `rsample` and their log p(x), in a single solve."""
         lead = Size(sample_shape) + self.batch_shape
         z = self.cnf.base.sample(Size([math.prod(lead)]))
         x, log_det = self.cnf.from_base(z, self._contexts(lead))
@@ -220,14 +220,14 @@ class FlowDistribution(Distribution):
         """The same distribution over a larger batch.
 
         Raises:
-            SettingError: There is no context, and so no batch.
+            SettingError: The distribution has no context, and hence no batch shape to expand.
         """
         if self.context is None:
             raise SettingError("a CNF without context is a single distribution; draw more samples instead")
         return FlowDistribution(self.cnf, self.context.expand(Size(batch_shape) + self.context.shape[-1:]))
 
     def _contexts(self, lead: Size) -> Tensor | None:
-        """(B, c), a context for each event."""
+        """(B, c), the context of each event."""
         if self.context is None:
             return None
         return self.context.expand(lead + self.context.shape[-1:]).reshape(-1, self.context.shape[-1])

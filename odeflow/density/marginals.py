@@ -1,4 +1,4 @@
-"""Marginals: each feature made standard normal by itself, so that a flow has only their dependence to learn."""
+"""Marginals: makes each feature standard normal, so that a flow learns only their dependence."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from odeflow.errors import DataError, SettingError
 class Marginals(Bijection):
     """x_j = g_j(z_j) for each feature j, with g_j piecewise linear through the data's quantiles.
 
-    After `fit` the knots are (Φ⁻¹((k + ½)/K), quantile (k + ½)/K of feature j), k = 0 … K − 1, and g_j goes on straight
-    beyond them: invertible on all real numbers, its inverse makes each feature of the data nearly standard normal. A
-    histogram of K bins of equal mass stands for the sharp edges and peaks of each feature, on which an ODE solver would
-    spend its steps. Before `fit` the map is the identity.
+    After `fit` the knots are (Φ⁻¹((k + ½)/K), quantile (k + ½)/K of feature j), k = 0 … K − 1, and g_j is extrapolated
+    linearly beyond them. It is invertible on all real numbers; its inverse makes each feature of the data nearly
+    standard normal. The map, a histogram of K bins of equal mass, takes over the sharp edges and peaks of each feature,
+    which would cost an ODE solver many steps. Before `fit` it is the identity.
 
     Source: the first half of an iteration of Chen & Gopinath (2000), "Gaussianization", NIPS 13.
 
@@ -39,13 +39,13 @@ class Marginals(Bijection):
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
-        """Takes the knots from data.
+        """Fits the knots to data.
 
         Args:
             x: (N, dim).
 
         Raises:
-            DataError: There are fewer rows than knots, or a feature has one value so often that it has no density.
+            DataError: There are fewer rows than knots, or a value is so frequent that its feature has no density.
         """
         dim, knots = self.at_data.shape
         if x.dim() != 2 or x.shape[1] != dim or len(x) < knots:
@@ -69,17 +69,17 @@ class Marginals(Bijection):
 
 
 def _levels(knots: int) -> Tensor:
-    """(K,), the probabilities below the knots."""
+    """(K,), the probability levels of the knots."""
     return (torch.arange(knots, dtype=torch.float64) + 0.5) / knots
 
 
 def _interpolated(x: Tensor, knots: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, d): each feature's values, linear between its knots and beyond; and (B,), the log-determinant.
+    """(B, d), piecewise linear interpolation of each feature, with linear extrapolation; and (B,), the log-determinant.
 
     Args:
         x: (B, d).
-        knots: (d, K), where the values are known, increasing.
-        values: (d, K), increasing.
+        knots: (d, K), the abscissae, increasing.
+        values: (d, K), the ordinates, increasing.
     """
     columns = x.t().contiguous()
     left = (torch.searchsorted(knots, columns) - 1).clamp(0, knots.shape[1] - 2)

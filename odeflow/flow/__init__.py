@@ -1,1 +1,1 @@
-"""Flow, the layer, and what it is made of."""
+"""Flow, the layer, and its parts."""

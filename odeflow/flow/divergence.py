@@ -1,4 +1,4 @@
-"""The divergence of a field, tr ∂f/∂y, by which densities change along it: exact, or estimated without bias."""
+"""The divergence of a vector field, tr ∂f/∂y, which governs densities: exact, or an unbiased estimate."""
 
 from abc import ABC, abstractmethod
 from typing import Literal
@@ -14,17 +14,17 @@ from odeflow.plugin.plugin import Plugin
 
 
 class Divergence(Plugin, ABC):
-    """How tr ∂f/∂y is computed for each sample.
+    """A method to compute tr ∂f/∂y for each sample.
 
-    Source: Chen et al. (2018), "Neural Ordinary Differential Equations", theorem 1: along a solution the logarithm of
-    the density changes at the rate −tr ∂f/∂y.
+    Source: Chen et al. (2018), "Neural Ordinary Differential Equations", theorem 1: along a solution the log-density
+    changes at the rate −tr ∂f/∂y.
     """
 
     kind = "divergence"
 
     @abstractmethod
     def along(self, y0: Tensor) -> Rate:
-        """The divergence as a rate along one solve; random numbers are drawn here, and fixed in the solve.
+        """The divergence as a rate along one solve. Random numbers are drawn here and fixed during the solve.
 
         Args:
             y0: (B, *state), a state of the solve.
@@ -35,9 +35,9 @@ class Divergence(Plugin, ABC):
 
 
 class Exact(Divergence):
-    """The trace itself: in closed form where the dynamics has one, else by a product with each unit vector.
+    """The exact trace: in closed form if the dynamics has one, otherwise by a product with each unit vector.
 
-    The products cost as many backward passes as the state has entries.
+    The products cost one backward pass per entry of the state.
     """
 
     def along(self, y0: Tensor) -> Rate:
@@ -48,7 +48,7 @@ def _exact(field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
     closed = field.divergence(t, y) if isinstance(field, Dynamics) else None
     if closed is not None:
         return closed
-    if not slope.requires_grad:  # the field does not look at the state
+    if not slope.requires_grad:  # the field does not depend on the state
         return slope.new_zeros(len(slope))
     size = y.shape[1:].numel()
     units = torch.eye(size, dtype=slope.dtype, device=slope.device).view(size, 1, *y.shape[1:]).expand(size, *y.shape)
@@ -58,7 +58,7 @@ def _exact(field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
 class Hutchinson(Divergence):
     """The mean of εᵀ (∂f/∂y) ε over random ε with E[εεᵀ] = 1.
 
-    Signs ("rademacher") have the smallest variance, 2 (‖S‖²_F − Σ Sᵢᵢ²) / K with S the symmetric part of ∂f/∂y;
+    Random signs ("rademacher") have the smallest variance, 2 (‖S‖²_F − Σ Sᵢᵢ²) / K with S the symmetric part of ∂f/∂y;
     for normal ε it is 2 ‖S‖²_F / K.
 
     Source: Hutchinson (1990), Comm. Stat. Simul. 19, 433–450; Grathwohl et al. (2019), "FFJORD".
@@ -68,7 +68,7 @@ class Hutchinson(Divergence):
         probes: Number K of random vectors.
 
     Raises:
-        SettingError: There is no such noise, or the number of probes is not positive.
+        SettingError: `noise` is unknown, or `probes` is not positive.
     """
 
     def __init__(self, noise: Literal["rademacher", "gaussian"] = "rademacher", probes: int = 1) -> None:
@@ -90,19 +90,19 @@ class Hutchinson(Divergence):
 
 
 class HutchPlusPlus(Divergence):
-    """Hutchinson's estimate of what a projection onto K directions leaves, and the projected part exactly.
+    """The exact trace on a K-dimensional subspace, and Hutchinson's estimate on its complement.
 
-    With Q an orthonormal basis of the image of K random vectors, tr J = tr QᵀJQ + tr PJP with P = 1 − QQᵀ. The error
-    falls as 1/K rather than 1/√K where few directions hold most of the trace, and vanishes for K ≥ n. There are 3K
-    products at each evaluation.
+    With Q an orthonormal basis of the image of K random vectors, tr J = tr QᵀJQ + tr PJP with P = 1 − QQᵀ. If few
+    directions dominate the trace, the error falls as 1/K rather than 1/√K; it vanishes for K ≥ n. Each evaluation
+    costs 3K products.
 
     Source: Meyer et al. (2021), "Hutch++: Optimal Stochastic Trace Estimation", algorithm 1.
 
     Args:
-        probes: Number K of directions, and of random vectors for the rest.
+        probes: Number K of directions, and of random vectors on the complement.
 
     Raises:
-        SettingError: The number of probes is not positive.
+        SettingError: `probes` is not positive.
     """
 
     def __init__(self, probes: int = 1) -> None:
@@ -117,7 +117,7 @@ class HutchPlusPlus(Divergence):
             if not slope.requires_grad:
                 return slope.new_zeros(len(slope))
             image = _products(slope, y, sketch).detach().flatten(2).permute(1, 2, 0)  # (B, n, K)
-            basis = torch.linalg.qr(image)[0]  # unbiased whatever it is, so that no gradient need pass through it
+            basis = torch.linalg.qr(image)[0]  # unbiased for any basis: no gradient through it
             columns = basis.permute(2, 0, 1).view(count, *y.shape)
             rest = probes.flatten(2).permute(1, 2, 0)
             rest = (rest - basis @ (basis.mT @ rest)).permute(2, 0, 1).view(probes.shape)
@@ -128,9 +128,9 @@ class HutchPlusPlus(Divergence):
 
 
 def _products(slope: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
-    """(K, B, *state): vᵀ ∂f/∂y for each of the vectors (K, B, *state), one after the other.
+    """(K, B, *state): vᵀ ∂f/∂y for each of the vectors (K, B, *state), computed sequentially.
 
-    In one batch they took no less time, and PyTorch's batched derivatives do not know every layer.
+    Batching them was not faster, and PyTorch's batched derivatives do not support every layer.
     """
     options = {"create_graph": True, "materialize_grads": True}
     return torch.stack([torch.autograd.grad(slope, y, vector, **options)[0] for vector in vectors])

@@ -1,4 +1,4 @@
-"""Dynamics: the right-hand side of the equation, a neural network of time and state."""
+"""Dynamics: the right-hand side of the differential equation."""
 
 from abc import ABC, abstractmethod
 
@@ -8,10 +8,10 @@ from odeflow.plugin.plugin import Plugin
 
 
 class Dynamics(Plugin, nn.Module, ABC):
-    """dy/dt = f(t, y), as a module. Subclasses call `super().__init__()` first, as of every module.
+    """The vector field f of dy/dt = f(t, y), as a module. Subclasses call `super().__init__()` first.
 
     Attributes:
-        width: Size of the state along its features or channels; tasks fit the layers before and after to it.
+        width: Size of the state along its features or channels; tasks size the layers before and after accordingly.
     """
 
     kind = "dynamics"
@@ -19,10 +19,10 @@ class Dynamics(Plugin, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """The slope at (t, y).
+        """The vector field at (t, y).
 
         Args:
-            t: (), the time, or (B,) where each sample has its own.
+            t: (), the time, or (B,), per-sample times.
             y: (B, *state).
 
         Returns:
@@ -30,11 +30,11 @@ class Dynamics(Plugin, nn.Module, ABC):
         """
 
     def divergence(self, t: Tensor, y: Tensor) -> Tensor | None:
-        """(B,), tr ∂f/∂y for each sample in closed form; None, as by default, where there is none."""
+        """(B,), tr ∂f/∂y for each sample in closed form; None if there is none (the default)."""
         return None
 
     def enter(self, y0: Tensor) -> Tensor:
-        """What a flow solves for, from its input; called once a solve, before it. By default the input itself.
+        """The initial state of the solve from the flow's input, called once before each solve. By default the identity.
 
         Args:
             y0: (B, width, …).
@@ -45,7 +45,7 @@ class Dynamics(Plugin, nn.Module, ABC):
         return y0
 
     def leave(self, y: Tensor) -> Tensor:
-        """What a flow returns, from what it solved for. By default that itself.
+        """The flow's output from a state of the solve. By default the identity.
 
         Args:
             y: (B, *state).
@@ -57,10 +57,10 @@ class Dynamics(Plugin, nn.Module, ABC):
 
 
 class Modifier(Dynamics):
-    """A vector field made from another one. Subclasses implement `forward`, by calling `self.dynamics`.
+    """A vector field built on another one. Subclasses implement `forward` by calling `self.dynamics`.
 
     Args:
-        dynamics: The field that is modified.
+        dynamics: The field to modify.
     """
 
     def __init__(self, dynamics: Dynamics) -> None:
@@ -68,9 +68,9 @@ class Modifier(Dynamics):
         self.dynamics, self.width = dynamics, dynamics.width
 
     def enter(self, y0: Tensor) -> Tensor:
-        """As of the field that is modified."""
+        """As of the modified field."""
         return self.dynamics.enter(y0)
 
     def leave(self, y: Tensor) -> Tensor:
-        """As of the field that is modified."""
+        """As of the modified field."""
         return self.dynamics.leave(y)

@@ -1,4 +1,4 @@
-"""Flow: a layer that carries a state along a vector field."""
+"""Flow: a layer that integrates a vector field."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,21 +23,21 @@ from odeflow.plugin.plugin import check_kind
 
 
 class Flow(nn.Module):
-    """A layer that carries a state along a vector field: y(t₀) ↦ y(t₁).
+    """A layer that integrates a vector field: y(t₀) ↦ y(t₁).
 
     Args:
-        dynamics: The vector field, a module taking (t, y).
-        solver: Integrates.
-        gradient: How to differentiate; `Checkpointed()` by default.
-        options: Times, augmentation, penalties and the like.
+        dynamics: The vector field, a module called with (t, y).
+        solver: The numerical method.
+        gradient: The method of differentiation; `Checkpointed()` by default.
+        options: Times, augmentation, penalties and others.
 
     Raises:
-        SettingError: An argument is of another kind, the times are equal, or `steer` or a learned lift does not fit.
+        SettingError: An argument has the wrong type, the times are equal, or `steer` or a learned lift is unsupported.
 
     Attributes:
-        stats: What the last solve took; None before the first.
-        penalties: The regularisers' penalties of the last solve by name, weighted and averaged over the batch, to be
-            added to the loss; a `Task` does that. Empty outside training.
+        stats: Statistics of the last solve; None before the first.
+        penalties: The regularisers' penalties of the last solve by name, weighted and averaged over the batch. A `Task`
+            adds them to the loss. Empty outside training.
     """
 
     stats: Stats | None
@@ -77,12 +77,12 @@ class Flow(nn.Module):
         y = self.trajectory(y0, self.span()).y
         return cast(S, y[-1] if isinstance(y, Tensor) else tuple(leaf[-1] for leaf in y))
 
-    if TYPE_CHECKING:  # nn.Module's own call tells nothing of types
+    if TYPE_CHECKING:  # nn.Module's __call__ is untyped
 
         def __call__(self, y0: S) -> S: ...
 
     def span(self) -> tuple[float, float]:
-        """(t0, t1), with a new t1 at each call in training with `steer`."""
+        """(t0, t1). In training with `steer`, each call draws a new t1."""
         t0, t1, steer = self.options.t0, self.options.t1, self.options.steer
         return t0, t1 + steer * (2 * torch.rand(()).item() - 1) if self.training and steer else t1
 
@@ -126,22 +126,22 @@ class Flow(nn.Module):
         context: Tensor | None = None,
         dense: bool = False,
     ) -> Solution[Any]:
-        """The states at all the times t, of which the first is that of y0.
+        """The states at the times t. The first time is that of y0.
 
         Args:
             y0: (B, d, …), or a tuple of such tensors.
-            t: (T,), strictly monotone, or (B, T) as `solve` takes them.
-            divergence: Makes the result a pair, of which the second is log |det ∂y(t)/∂y(t[0])|, (T, B).
-            context: (B, c, …), what the field shall see beside the state: it is called with [y, context] along
-                dimension 1, and the first d entries of its slope are used.
-            dense: Whether the solution can be called, `solution(t)`, for the states at any time between.
+            t: (T,), strictly monotone, or (B, T) as in `solve`.
+            divergence: If given, the result is a pair whose second entry is log |det ∂y(t)/∂y(t[0])|, (T, B).
+            context: (B, c, …), concatenated with the state: the field is called with [y, context] along dimension 1,
+                and the first d entries of its output are used.
+            dense: Whether to compute dense output: `solution(t)` is then the state at any time in between.
 
         Returns:
-            Solution with y of shape (T, B, d + augment, …), the first of the pair with a divergence.
+            Solution with y of shape (T, B, d + augment, …); the first entry of the pair if a divergence is given.
 
         Raises:
-            StateError: The state is a tuple where that cannot be, or has other dimensions than its input where its
-                density is wanted.
+            StateError: The state is a tuple where tuples are not supported, or a density is requested and the state
+                does not have the shape of the input.
         """
         if torch.is_inference_mode_enabled():
             with outside_inference():
@@ -182,7 +182,7 @@ class Flow(nn.Module):
     def _solve(
         self, field: Any, state: S, t: Tensor | Sequence[float], params: list[Tensor], dense: bool
     ) -> Solution[S]:
-        """A solve by the flow's own solver and gradient, whose statistics are kept."""
+        """Solves with the flow's solver and gradient, and stores the statistics."""
         solver, last = self.solver, self.stats
         if self.options.warm_start and isinstance(solver, AdaptiveStepper) and last is not None and last.suggested_step:
             solver = solver.starting_with(last.suggested_step)
@@ -202,13 +202,13 @@ class Flow(nn.Module):
         return y
 
     def augmented(self, y0: S) -> S:
-        """The state with what `augment` and `lift` append to it, (B, d + augment, …).
+        """The augmented state, (B, d + augment, …), according to `augment` and `lift`.
 
         Args:
             y0: (B, d, …).
 
         Raises:
-            StateError: The state has another form.
+            StateError: The state does not have this form.
         """
         augment = self.options.augment
         if not augment:
@@ -222,7 +222,7 @@ class Flow(nn.Module):
         return cast(S, torch.cat([y0, more], dim=1))
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies, which have no penalties: those are of the last solve's graph."""
+        """The state for copies, without penalties: those belong to the graph of the last solve."""
         return {**self.__dict__, "penalties": {}}
 
     def extra_repr(self) -> str:
@@ -232,7 +232,7 @@ class Flow(nn.Module):
 
 @dataclass(frozen=True)
 class _InContext:
-    """A field that sees a context beside the state.
+    """A field whose input is the state concatenated with a context.
 
     Attributes:
         field: The field on [y, context].
@@ -247,7 +247,7 @@ class _InContext:
 
 
 def _lift(dynamics: nn.Module, augment: int) -> nn.Linear:
-    """The learned map from a state to the dimensions that are appended to it."""
+    """The learned linear map from a state to its appended dimensions."""
     if not isinstance(dynamics, Dynamics):
         raise SettingError(f"a learned lift needs a Dynamics, for its width; got {type(dynamics).__name__}")
     if not 0 < augment < dynamics.width:

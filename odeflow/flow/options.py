@@ -1,4 +1,4 @@
-"""FlowOptions: what a flow does besides solving its equation."""
+"""FlowOptions: times, augmentation, penalties and other options of a flow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,21 +11,20 @@ from odeflow.plugin.plugin import OptionGroup, check_kind
 
 @dataclass(frozen=True)
 class FlowOptions(OptionGroup):
-    """The options of a `Flow`, which every task with a flow takes as `flow`.
+    """The options of a `Flow`. Every task with a flow takes them as `flow`.
 
     Attributes:
         t0: First time.
-        t1: Last time; may lie before t0.
-        augment: Number of dimensions appended to the state along dimension 1 (features or channels) before it is solved
-            (Dupont et al. 2019). The dynamics and the results have the augmented size.
-        lift: What is appended: "zero"; or "learned", a linear map of the state along dimension 1 (Massaroli et al.
-            2020), which needs a `Dynamics` for its width.
+        t1: Last time; may be before t0.
+        augment: Number of dimensions appended to the initial state along dimension 1 (features or channels; Dupont et
+            al. 2019). The dynamics and the results have the augmented size.
+        lift: The appended values: "zero", or "learned", a linear map of the state along dimension 1 (Massaroli et al.
+            2020), which requires a `Dynamics` for its width.
         regularizers: Penalties integrated along with the state, added to the training loss.
-        steer: In training the last time is drawn from (t1 − steer, t1 + steer), which makes the dynamics easier to
-            solve (Ghosh et al. 2020, "STEER").
-        warm_start: Begin each solve with the step that suited the beginning of the last one, instead of two
-            evaluations that look for it. For adaptive solvers; results then depend, within the tolerance, on what was
-            solved before.
+        steer: In training the last time is drawn uniformly from (t1 − steer, t1 + steer), which makes the learned
+            dynamics easier to solve (Ghosh et al. 2020, "STEER").
+        warm_start: Start each solve with the initial step size suggested by the previous solve, which saves two
+            evaluations. For adaptive solvers; results then depend, within the tolerance, on previous solves.
 
     Raises:
         SettingError: An option is out of range.
@@ -54,24 +53,24 @@ class FlowOptions(OptionGroup):
             raise SettingError(f"lift must be 'zero' or 'learned'; got {self.lift!r}")
 
     def input_width(self, width: int) -> int:
-        """The width of what a flow takes, for dynamics of this width.
+        """The width of a flow's input for dynamics of this width.
 
         Raises:
-            SettingError: Nothing is left.
+            SettingError: The input width is not positive: `augment` is not less than `width`.
         """
         if self.augment >= width:
             raise SettingError(f"flow.augment={self.augment} leaves nothing of the dynamics' width {width}")
         return width - self.augment
 
     def refuse(self, owner: str, **reasons: str) -> None:
-        """Refuses the options that a task does not support.
+        """Rejects options that a task does not support.
 
         Args:
-            owner: The task, for the message.
-            **reasons: Why, for each of these options.
+            owner: Name of the task, for the message.
+            **reasons: The reason for each unsupported option.
 
         Raises:
-            SettingError: One of them is not at its default.
+            SettingError: An unsupported option differs from its default.
         """
         for name, reason in reasons.items():
             value, default = getattr(self, name), getattr(FlowOptions(), name)
@@ -79,9 +78,9 @@ class FlowOptions(OptionGroup):
                 raise SettingError(f"{owner} does not support flow.{name}: {reason}; leave it at {default!r}")
 
     def refuse_all(self, owner: str, reason: str) -> None:
-        """Refuses every option, where there is no flow.
+        """Rejects every option, for models without a flow.
 
         Raises:
-            SettingError: One is not at its default.
+            SettingError: An option differs from its default.
         """
         self.refuse(owner, **dict.fromkeys(vars(self), reason))

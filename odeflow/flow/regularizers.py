@@ -1,4 +1,4 @@
-"""Regularisers: what makes a learned field easy to solve, integrated along its trajectories."""
+"""Regularisers: penalties that make learned dynamics easy to solve, integrated along trajectories."""
 
 import re
 from abc import ABC, abstractmethod
@@ -12,13 +12,13 @@ from odeflow.errors import SettingError
 from odeflow.plugin.plugin import Plugin
 
 Rate = Callable[[Field, Tensor, Tensor, Tensor], Tensor]
-"""(field, t, y, f(t, y) with its graph) ↦ (B,), to be integrated along a solution."""
+"""(field, t, y, f(t, y) with its graph) ↦ (B,): a rate integrated along a solution."""
 
 
 class Regularizer(Plugin, ABC):
     """A penalty w ∫ r(t, y) dt along each trajectory, averaged over the batch.
 
-    All rates r are means over the entries of the state, so that a weight means the same for states of any size.
+    All rates r are means over the entries of the state, so that weights are comparable across state sizes.
 
     Args:
         weight: The factor w of the penalty in the loss.
@@ -36,17 +36,17 @@ class Regularizer(Plugin, ABC):
 
     @property
     def name(self) -> str:
-        """What its penalty is logged as: `JacobianNorm` as jacobian_norm."""
+        """The name under which the penalty is logged: jacobian_norm for `JacobianNorm`."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
 
     @abstractmethod
     def rate(self, field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
-        """What is integrated.
+        """The rate r(t, y).
 
         Args:
             field: The vector field.
             t: (), the time.
-            y: (B, *state), which autograd watches.
+            y: (B, *state), with `requires_grad`.
             slope: (B, *state), f(t, y), with its graph.
 
         Returns:
@@ -55,7 +55,7 @@ class Regularizer(Plugin, ABC):
 
 
 class Kinetic(Regularizer):
-    """The kinetic energy r = ‖f(t, y)‖² / n: particles shall move slowly and straight on.
+    """The kinetic energy r = ‖f(t, y)‖² / n, which favours slow, straight trajectories.
 
     Source: Finlay et al. (2020), "How to Train Your Neural ODE", eq. 7.
 
@@ -77,7 +77,7 @@ class JacobianNorm(Regularizer):
     """
 
     def rate(self, field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
-        if not slope.requires_grad:  # the field does not look at the state
+        if not slope.requires_grad:  # the field does not depend on the state
             return slope.new_zeros(len(slope))
         noise = torch.randn_like(slope)
         (product,) = torch.autograd.grad(slope, y, noise, create_graph=True, materialize_grads=True)
@@ -87,18 +87,18 @@ class JacobianNorm(Regularizer):
 class Taylor(Regularizer):
     """R_K, the squared total derivative r = ‖dᴷy/dtᴷ‖² / n of order K along the solution.
 
-    A solver of order K − 1 or higher takes large steps where it is small. Computed by nested forward-mode products. Of
-    fields with `LayerNorm` or `BatchNorm` PyTorch (2.13) computes them wrongly, without a word: the gradient for K = 2,
-    the value from K = 3 on (https://github.com/pytorch/pytorch/issues/198017). `GroupNorm` is right.
+    Solvers of order K − 1 or higher take large steps where it is small. Computed by nested forward-mode products. For
+    fields with `LayerNorm` or `BatchNorm` PyTorch (2.13) silently computes wrong results: the gradient for K = 2, the
+    value for K ≥ 3 (https://github.com/pytorch/pytorch/issues/198017). `GroupNorm` is correct.
 
     Source: Kelly et al. (2020), "Learning Differential Equations that are Easy to Solve", eq. 6.
 
     Args:
         weight: The factor of the penalty in the loss.
-        order: The derivative's order K, at least 1; order 1 is the kinetic energy.
+        order: Order K of the derivative, at least 1. Order 1 is the kinetic energy.
 
     Raises:
-        SettingError: The weight is negative, or the order not positive.
+        SettingError: The weight is negative, or the order is not positive.
     """
 
     def __init__(self, weight: float, order: int = 2) -> None:
@@ -109,7 +109,7 @@ class Taylor(Regularizer):
 
     @property
     def name(self) -> str:
-        """What its penalty is logged as."""
+        """The name under which the penalty is logged."""
         return f"taylor_{self.order}"
 
     def rate(self, field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class Taylor(Regularizer):
 
 
 def _total_derivative(field: Field, order: int) -> Field:
-    """(t, y) ↦ dᴷy/dtᴷ along the solution: the first is f, each next one ∂ₜ + f·∇ of the last."""
+    """(t, y) ↦ dᴷy/dtᴷ along the solution: the first is f, and each further one is (∂ₜ + f·∇) of the previous."""
     if order == 1:
         return field
     lower = _total_derivative(field, order - 1)

@@ -1,1 +1,1 @@
-"""Plugins: how they remember what they were built with, and how they are found."""
+"""Plugins: objects that store their constructor arguments, and the registry that finds them."""

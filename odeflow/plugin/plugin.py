@@ -1,4 +1,4 @@
-"""Plugin: an object that remembers, as plain data, how it was built."""
+"""Plugin: an object that stores its constructor arguments as plain data."""
 
 import inspect
 import math
@@ -17,16 +17,16 @@ PLAIN = (str, int, float, bool, type(None))
 
 
 class _Unstorable:
-    """Stands in a remembered spec for a value that plain data cannot express."""
+    """Placeholder in a spec for a value that plain data cannot express."""
 
     def __init__(self, value: object) -> None:
         self.text = repr(value)[:80]
 
 
 def import_path(cls: type) -> str:
-    """The name by which a class is imported, `package.Class`: of the outermost package that exports it.
+    """The import path of a class, `package.Class`, through the outermost package that exports it.
 
-    So a stored name outlives a move between files. Where no package exports the class, it is `module.Class`.
+    A stored path therefore survives a move between files. If no package exports the class, it is `module.Class`.
     """
     parts = cls.__module__.split(".")
     homes = (".".join(parts[:length]) for length in range(1, len(parts)))
@@ -36,21 +36,21 @@ def import_path(cls: type) -> str:
 
 @dataclass(frozen=True)
 class OptionGroup:
-    """Options that belong together: a subclass is a frozen dataclass that documents them once, for all who take it.
+    """Related options. A subclass is a frozen dataclass that documents them once for all plugins that take it.
 
-    A plugin takes a group as one argument, of which an instance is the default. It is stored as a mapping, and on the
+    A plugin takes a group as one argument whose default is an instance. The group is stored as a mapping. On the
     command line each of its fields is an option: `--model.flow.t1 2`.
     """
 
 
 def groups(cls: type) -> dict[str, type[OptionGroup]]:
-    """The arguments of a class's constructor that are groups of options, by name."""
+    """The constructor arguments of a class that are option groups, by name."""
     defaults = {name: option.default for name, option in _options(cls).items()}
     return {name: type(default) for name, default in defaults.items() if isinstance(default, OptionGroup)}
 
 
 def _plain(value: object) -> Any:
-    """`value` as plain data; a plugin becomes its spec, anything else a marker that `spec` refuses."""
+    """`value` as plain data. A plugin becomes its spec; any other object becomes a marker that `spec` rejects."""
     if isinstance(value, Plugin):
         return value.remembered_spec
     if isinstance(value, PLAIN):
@@ -79,7 +79,7 @@ def _require_plain(value: object, owner: str, path: str) -> None:
 
 
 def _require_finite(value: object, owner: str, path: str) -> None:
-    """Refuses inf and nan, of which no option makes sense; what is unbounded or unknown is None."""
+    """Rejects inf and nan: no option accepts them. Unbounded or unknown values are None."""
     if isinstance(value, float) and not math.isfinite(value):
         raise SettingError(f"{owner}: {path} must be a finite number; got {value}")
     entries = mapping(value) or dict(enumerate(sequence(value) or ()))
@@ -88,10 +88,10 @@ def _require_finite(value: object, owner: str, path: str) -> None:
 
 
 def _arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What `cls(*args, **kwargs)` gives to each parameter by name, defaults included.
+    """The value of each parameter in `cls(*args, **kwargs)` by name, defaults included.
 
     Raises:
-        SettingError: It has no option of that name.
+        SettingError: `kwargs` has a name that is not an option of the class.
     """
     problem = unknown_option(cls, kwargs)
     if problem is not None:
@@ -99,7 +99,7 @@ def _arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict
     signature = inspect.signature(cls.__init__)
     try:
         bound = signature.bind_partial(None, *args, **kwargs)
-    except TypeError:  # the call is wrong, and __init__ is about to say so better
+    except TypeError:  # the call is invalid; __init__ raises the clearer error
         return {}
     bound.apply_defaults()
     arguments: dict[str, Any] = {}
@@ -113,7 +113,7 @@ def _arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict
 
 
 def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
-    """All that subclass a class, at any distance."""
+    """All direct and indirect subclasses of a class."""
     for subclass in cls.__subclasses__():
         yield subclass
         yield from subclasses(subclass)
@@ -126,15 +126,16 @@ def _options(cls: type) -> dict[str, inspect.Parameter]:
 
 
 def unknown_option(cls: type, options: Iterable[str], skip: int = 1) -> str | None:
-    """What is wrong with options of which a class has not all; None if it has them.
+    """The error message for options that a class does not have; None if it has all of them.
 
     Args:
         cls: The class.
-        options: Their names.
-        skip: Number of its constructor's parameters that are no options, the first of which is `self`.
+        options: Names of the options.
+        skip: Number of leading constructor parameters that are not options, `self` included.
 
     Returns:
-        The first that it does not have, the nearest and all that it has, and which plugins of its kind have that one.
+        A message that names the first unknown option, the closest match, all known options, and the plugins of this
+        kind that have the option.
     """
     known = dict(list(_options(cls).items())[skip - 1 :])
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
@@ -157,24 +158,24 @@ def unknown_option(cls: type, options: Iterable[str], skip: int = 1) -> str | No
 
 
 class _Required:
-    """A class attribute that concrete subclasses must set; ABCMeta reads the flag, as it does of abstract methods."""
+    """A class attribute that concrete subclasses must set. ABCMeta reads the flag, as for abstract methods."""
 
     __isabstractmethod__ = True
 
 
 def required() -> Any:
-    """Stands for a class attribute that concrete subclasses must set."""
+    """Declares a class attribute that concrete subclasses must set."""
     return _Required()
 
 
 class Plugin:
-    """Base of everything that the registry offers: solvers, dynamics, gradients, tasks and data.
+    """Base of all registered classes: solvers, dynamics, gradients, tasks and data.
 
-    A plugin keeps the arguments that it was built with as plain data, with plugins inside them nested, so that it
-    can be stored in a checkpoint or a configuration and built again. Nothing has to be done for this in a subclass.
+    A plugin stores its constructor arguments as plain data, nested plugins included. It can therefore be saved in a
+    checkpoint or a configuration and rebuilt. Subclasses need no code for this.
 
     Raises:
-        SettingError: A number among the arguments is inf or nan.
+        SettingError: A numeric argument is inf or nan.
     """
 
     kind: ClassVar[str]
@@ -189,25 +190,25 @@ class Plugin:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """`{"class_path": "package.Class", "init_args": {…}}`, nested, of str, numbers, bool, list and dict.
+        """`{"class_path": "package.Class", "init_args": {…}}`, nested; plain data only (str, number, bool, list, dict).
 
         Raises:
-            PluginError: An argument was neither plain data nor a plugin.
+            PluginError: An argument is neither plain data nor a plugin.
         """
         _require_plain(self.remembered_spec["init_args"], type(self).__name__, "")
         return self.remembered_spec
 
 
 def check_least(owner: Plugin, least: float, **options: float | Sequence[float] | None) -> None:
-    """Refuses options that are too small.
+    """Rejects options below a minimum.
 
     Args:
-        owner: Whose options they are, for the message.
-        least: The smallest value that makes sense.
-        **options: By name; of a list each entry counts, and None is no value.
+        owner: The plugin that has the options, for the message.
+        least: The smallest valid value.
+        **options: The values by name. Every entry of a list is checked; None is skipped.
 
     Raises:
-        SettingError: One is below, or nan.
+        SettingError: A value is below `least`, or nan.
     """
     for name, value in options.items():
         entries = [value] if isinstance(value, (int, float)) else list(value or ())
@@ -217,10 +218,10 @@ def check_least(owner: Plugin, least: float, **options: float | Sequence[float] 
 
 
 def check_kind(name: str, value: object, kind: type, example: str) -> None:
-    """Refuses what is of another kind, such as a class in place of its instance.
+    """Rejects values of the wrong type, such as a class instead of an instance.
 
     Raises:
-        SettingError: It is.
+        SettingError: `value` is not an instance of `kind`.
     """
     if not isinstance(value, kind):
         came = f"the class {value.__name__} (missing parentheses?)" if isinstance(value, type) else repr(value)

@@ -1,4 +1,4 @@
-"""The registry: which plugins there are. A view of the contracts' subclasses, so that it cannot disagree with them."""
+"""The registry of plugins: a view of the subclasses of each contract, so that the two cannot disagree."""
 
 import contextlib
 import hashlib
@@ -32,7 +32,7 @@ CONTRACTS = {
     "task": "odeflow.training.task:Task",
     "data": "odeflow.training.data:DataModule",
 }
-"""The contract of each of odeflow's own kinds, imported when it is asked for."""
+"""The contract of each of odeflow's own kinds, imported on first use."""
 
 UNBUILDABLE = (
     ArithmeticError,
@@ -45,17 +45,17 @@ UNBUILDABLE = (
     TypeError,
     ValueError,
 )
-"""What constructors raise where an option makes no sense to them."""
+"""Exceptions that constructors raise on invalid options."""
 
 _failures: dict[str, str] = {}
 _loaded: set[EntryPoint] = set()
 
 
 def contract(kind: str) -> type[Plugin]:
-    """The abstract class that plugins of a kind subclass.
+    """The abstract base class of the plugins of a kind.
 
     Raises:
-        PluginError: There is no such kind.
+        PluginError: `kind` is unknown.
     """
     if kind in CONTRACTS:
         module, name = CONTRACTS[kind].split(":")
@@ -67,21 +67,21 @@ def contract(kind: str) -> type[Plugin]:
 
 
 def kinds() -> list[str]:
-    """The kinds of plugins: odeflow's own, and those of which an imported package defines the contract."""
+    """The kinds of plugins: odeflow's own, and those whose contract is defined by an imported package."""
     return [*CONTRACTS, *_other_contracts()]
 
 
 def _other_contracts() -> dict[str, type[Plugin]]:
-    """The contracts of packages by kind: the classes that say a kind of their own."""
+    """The contracts defined by other packages, by kind: the classes that set `kind` themselves."""
     own = {cls.kind: cls for cls in subclasses(Plugin) if "kind" in vars(cls)}
     return {kind: own[kind] for kind in sorted(own) if kind not in CONTRACTS}
 
 
 def discover(extra: Iterable[str] = ()) -> None:
-    """Imports the installed plugin packages, what $ODEFLOW_PLUGINS names, and `extra`.
+    """Imports the installed plugin packages, the plugins named in $ODEFLOW_PLUGINS, and `extra`.
 
-    A package that fails to import is noted in `failures` and takes nothing else down; what the user named, by
-    `extra` or in the environment, must import.
+    An installed package that fails to import is recorded in `failures` and does not affect the others. Plugins named
+    by the user, in `extra` or in the environment, must import.
 
     Args:
         extra: Files, folders of files, or modules.
@@ -99,12 +99,12 @@ def discover(extra: Iterable[str] = ()) -> None:
 
 
 def find(kind: str, name: str) -> type[Plugin]:
-    """The plugin class of this name among those installed, of which no more are imported than it takes.
+    """The installed plugin class of this name. Packages are imported only until it is found.
 
     Packages whose entry point is named after the kind, such as odeflow's own `solvers`, come first.
 
     Raises:
-        PluginError: There is none.
+        PluginError: No installed plugin of this kind has this name.
     """
     if name not in plugins(kind):
         for entry in sorted(_packages(), key=lambda entry: not entry.name.startswith(kind)):
@@ -116,18 +116,18 @@ def find(kind: str, name: str) -> type[Plugin]:
 
 @cache
 def _packages() -> tuple[EntryPoint, ...]:
-    """The installed plugin packages by name."""
+    """The installed plugin packages, sorted by name."""
     return tuple(sorted(entry_points(group=GROUP), key=lambda entry: entry.name))
 
 
 def _load(entry: EntryPoint) -> None:
-    """Imports a plugin package, once, and notes it if that fails."""
+    """Imports a plugin package once, and records a failure."""
     if entry in _loaded:
         return
     _loaded.add(entry)
     try:
         entry.load()
-    except Exception as problem:  # whatever a foreign package raises must not stop the others
+    except Exception as problem:  # an error in a third-party package must not stop the others
         _failures[f"{entry.name} ({entry.value})"] = f"{type(problem).__name__}: {problem}"
 
 
@@ -140,7 +140,7 @@ def load_named(name: str) -> list[ModuleType]:
     """Imports plugins from a file, from every `.py` file of a folder, or from a module.
 
     Raises:
-        PluginError: There is nothing of that name, or it fails to import.
+        PluginError: No file, folder or module has this name, or it fails to import.
     """
     path = Path(name).expanduser()
     try:
@@ -162,14 +162,14 @@ def load_named(name: str) -> list[ModuleType]:
 
 
 def _import_file(path: Path) -> ModuleType:
-    """Imports a loose file as a module of its stem's name, once."""
+    """Imports a single file once, as a module named after its stem."""
     source = path.resolve()
     name = source.stem
     present = sys.modules.get(name)
     if present is not None and getattr(present, "__file__", None) == str(source):
         return present
     found = None if present is not None else importlib.util.find_spec(name)
-    if present is not None or (found is not None and found.origin != str(source)):  # the name is somebody else's
+    if present is not None or (found is not None and found.origin != str(source)):  # the name is taken
         name = f"{name}_{hashlib.sha256(str(source).encode()).hexdigest()[:8]}"
     specification = importlib.util.spec_from_file_location(name, source)
     assert specification is not None
@@ -188,7 +188,7 @@ def plugins(kind: str) -> dict[str, type[Plugin]]:
     """The concrete plugins of a kind by name, sorted.
 
     Raises:
-        PluginError: There is no such kind, or two of its plugins share a name.
+        PluginError: `kind` is unknown, or two of its plugins share a name.
     """
     found: dict[str, type[Plugin]] = {}
     for cls in _concrete_subclasses(contract(kind)):
@@ -197,7 +197,7 @@ def plugins(kind: str) -> dict[str, type[Plugin]]:
             raise PluginError(
                 f"two {kind} plugins are called {name}: {import_path(present)} and {import_path(cls)}. Rename one"
             )
-        found[name] = cls  # a class defined again, as in a notebook, replaces the old one
+        found[name] = cls  # a redefined class, as in a notebook, replaces the old one
     return dict(sorted(found.items()))
 
 
@@ -209,7 +209,7 @@ def _concrete_subclasses(cls: type[Plugin]) -> Iterator[type[Plugin]]:
 
 
 def _is_base(cls: type) -> bool:
-    """Whether a class is for others to subclass: it lacks a method, or says so by the base ABC."""
+    """Whether a class is a base class: it has abstract methods, or ABC among its direct bases."""
     return inspect.isabstract(cls) or ABC in cls.__bases__
 
 
@@ -217,7 +217,7 @@ def look_up(kind: str, name: str) -> type[Plugin]:
     """The plugin class of this name.
 
     Raises:
-        PluginError: There is none; the message names the nearest and lists what there is.
+        PluginError: No plugin of this kind has this name. The message names the closest match and lists all plugins.
     """
     known = plugins(kind)
     if name not in known:
@@ -226,14 +226,14 @@ def look_up(kind: str, name: str) -> type[Plugin]:
 
 
 def absent(kind: str, name: str) -> str:
-    """The message for a name of which there is no plugin of a kind: what its class lacks, or the nearest, and all."""
+    """The message for an unknown plugin name: what its class lacks, or the closest match and all known names."""
     return (
         f"no {kind} named {name!r}: {reason}" if (reason := unfit(kind, name)) else unknown(kind, name, plugins(kind))
     )
 
 
 def unfit(kind: str, name: str) -> str | None:
-    """Why a class of this name is no plugin of a kind, if there is a class that looks like one."""
+    """Why a class of this name is not a plugin of a kind; None if there is no such class."""
     wanted = contract(kind)
     for cls in subclasses(wanted):
         if cls.__name__ != name:
@@ -251,7 +251,7 @@ def unfit(kind: str, name: str) -> str | None:
 
 
 def _lacking(cls: type[Any]) -> str:
-    """The methods and attributes that an abstract class does not define, with the nearest of those that it does."""
+    """The abstract methods and attributes that a class lacks, each with the closest name that it defines."""
     parts: list[str] = []
     for name in sorted(cls.__abstractmethods__):
         near = get_close_matches(name, vars(cls), n=1)
@@ -260,15 +260,15 @@ def _lacking(cls: type[Any]) -> str:
 
 
 def build(spec: dict[str, Any]) -> Any:
-    """The plugin that a spec describes, with the plugins inside it.
+    """Builds the plugin described by a spec, nested plugins included.
 
-    Only registered plugins are built: a spec cannot make anything else run.
+    Only registered plugins are built: a spec cannot run any other code.
 
     Args:
-        spec: `{"class_path": …, "init_args": {…}}`, as `Plugin.spec` gives it.
+        spec: `{"class_path": …, "init_args": {…}}`, as returned by `Plugin.spec`.
 
     Raises:
-        PluginError: It is no spec, or a plugin in it is not registered, or cannot be built of its options.
+        PluginError: `spec` is malformed, a plugin in it is not registered, or its options are invalid.
     """
     found = class_spec(spec)
     options = mapping(spec.get("init_args", {})) if found else None
@@ -284,7 +284,7 @@ def build(spec: dict[str, Any]) -> Any:
 
 
 def _grouped(cls: type, name: str, group: type[OptionGroup], options: Any) -> OptionGroup:
-    """A group of options from the mapping that it is stored as."""
+    """Builds an option group from its stored mapping."""
     entries = mapping(options)
     if entries is None:
         raise PluginError(f"{cls.__name__}: {name} must be options of {group.__name__}; got {shown(options)}")
@@ -294,10 +294,10 @@ def _grouped(cls: type, name: str, group: type[OptionGroup], options: Any) -> Op
 
 @contextlib.contextmanager
 def building(name: str) -> Generator[None]:
-    """Turns whatever a constructor raises about its options into an error of ours, which names the class.
+    """Converts an exception raised by a constructor into a PluginError that names the class.
 
     Raises:
-        PluginError: The object cannot be built.
+        PluginError: The constructor raised an exception.
     """
     try:
         yield
@@ -308,7 +308,7 @@ def building(name: str) -> Generator[None]:
 
 
 def told(problem: BaseException) -> str:
-    """What an error of others says: its first line, and where it was raised unless its words are meant for users."""
+    """The first line of a third-party error, with the place where it was raised unless the text is meant for users."""
     text = str(problem).strip().partition("\n")[0][:300]
     if isinstance(problem, (ValueError, ImportError)) and text:
         return text
@@ -328,7 +328,7 @@ def _built(value: Any) -> Any:
 
 
 def class_of(path: str) -> type[Plugin]:
-    """The registered class of an import path; one that has moved since is found by its name, if that is unique."""
+    """The registered class of an import path. A class that has moved is found by its name if that is unique."""
     known = [cls for kind in kinds() for cls in plugins(kind).values()]
     for cls in known:
         if import_path(cls) == path:
@@ -340,7 +340,7 @@ def class_of(path: str) -> type[Plugin]:
 
 
 def missing(path: str) -> str:
-    """The message for a class path, as a checkpoint keeps it, of which there is no plugin: what to do."""
+    """The message for a stored class path that matches no plugin, with what to do."""
     module, _, name = path.rpartition(".")
     return (
         f"the plugin {name} (of {module}) is not registered. Install its package, or load its file with "
@@ -349,7 +349,7 @@ def missing(path: str) -> str:
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that is not known: the nearest one, and all there are."""
+    """The message for an unknown name: the closest match and all known names."""
     names = list(known)
     lowered = {candidate.lower(): candidate for candidate in names}
     near = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
@@ -362,12 +362,12 @@ def check_options(cls: type, options: Iterable[str], place: str = "", skip: int 
 
     Args:
         cls: The class.
-        options: The names, as a configuration or a checkpoint has them.
-        place: Where they stand, for the message.
-        skip: Number of its constructor's parameters that are no options, the first of which is `self`.
+        options: Option names from a configuration or a checkpoint.
+        place: Their location in the configuration, for the message.
+        skip: Number of leading constructor parameters that are not options, `self` included.
 
     Raises:
-        PluginError: It has none of a name; the message names the nearest and lists what there is.
+        PluginError: The class has no option of a given name. The message names the closest match and lists all options.
     """
     problem = unknown_option(cls, options, skip)
     if problem is not None:

@@ -1,4 +1,4 @@
-"""Plain data: what YAML, JSON and checkpoints can hold."""
+"""Plain data: the values that YAML, JSON and checkpoints can hold."""
 
 from typing import Any, cast
 
@@ -14,13 +14,13 @@ def sequence(value: object) -> list[Any] | None:
 
 
 def class_spec(value: object) -> dict[str, Any] | None:
-    """The value if it names a class, as `{"class_path": …, "init_args": …}`, else None."""
+    """The value if it is a class spec, `{"class_path": …, "init_args": …}`, else None."""
     found = mapping(value)
     return found if found is not None and "class_path" in found else None
 
 
 def is_plain(value: object, levels: int = 50) -> bool:
-    """Whether a value is plain data all the way down, in no more than so many levels."""
+    """Whether a value is plain data throughout, nested at most `levels` deep."""
     items, entries = sequence(value), mapping(value)
     if items is None and entries is None:
         return value is None or isinstance(value, (str, int, float))
@@ -29,6 +29,6 @@ def is_plain(value: object, levels: int = 50) -> bool:
 
 
 def shown(value: object, longest: int = 80) -> str:
-    """A value as a message shows it: no longer than a line."""
+    """A value as text for a message, truncated to `longest` characters."""
     text = repr(value)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -1,1 +1,1 @@
-"""Tasks, data, checkpoints and callbacks: everything that needs Lightning."""
+"""Tasks, data, checkpoints and callbacks: everything that depends on Lightning."""

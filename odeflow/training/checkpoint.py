@@ -1,4 +1,4 @@
-"""Checkpoints that rebuild their model: what is written into them, and `load`."""
+"""Checkpoints that contain their model's spec, and `load`, which rebuilds the model."""
 
 import zipfile
 import zlib
@@ -17,21 +17,21 @@ from odeflow.training import weights
 from odeflow.training.files import replacing, unwritten
 from odeflow.training.task import KEY, Task, stored_units
 
-UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile)  # what a damaged zip raises
+UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile)  # raised for a damaged zip
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's contents, read without running code from it.
+    """The contents of a checkpoint, read without executing code from it.
 
     Raises:
-        CheckpointError: There is no such file, it is no checkpoint, or it is damaged.
+        CheckpointError: The file does not exist, is not a checkpoint, or is damaged.
     """
     if not Path(path).is_file():
         raise CheckpointError(f"there is no checkpoint {path}")
     _check_sums(path)
     try:
         contents = mapping(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as problem:  # torch raises as many kinds as there are ways to be damaged
+    except Exception as problem:  # torch raises many types for damaged files
         reason = str(problem).strip().partition("\n")[0].partition(" In PyTorch 2.6")[0]
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {type(problem).__name__}: {reason}") from problem
     if contents is None:
@@ -40,10 +40,10 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def _check_sums(path: str | Path) -> None:
-    """Compares the checkpoint's parts with their checksums, which torch writes but does not read.
+    """Verifies the checksums of a checkpoint's parts, which torch writes but does not read.
 
     Raises:
-        CheckpointError: One differs.
+        CheckpointError: A checksum does not match.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -55,28 +55,28 @@ def _check_sums(path: str | Path) -> None:
 
 
 class Checkpoints(TorchCheckpointIO):
-    """How the command line's trainer writes checkpoints, whole or not at all, and reads them, with their checksums."""
+    """Checkpoint IO of the command line's trainer: writes are atomic, and reads verify checksums."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Writes a checkpoint; what was there before is there until the new one is on the disk.
+        """Writes a checkpoint. An existing file is replaced only once the new one is on disk.
 
         Raises:
-            OdeflowError: It cannot be written.
+            OdeflowError: The file cannot be written.
         """
-        if "://" in str(path):  # no file of this machine's
+        if "://" in str(path):  # a remote file
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         try:
             with replacing(path) as part:
                 torch.save(checkpoint, part)
-        except RuntimeError as problem:  # what torch makes of a full disk
+        except RuntimeError as problem:  # raised by torch on a full disk
             raise unwritten(path, problem) from problem
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The contents of a checkpoint.
 
         Raises:
-            CheckpointError: It is damaged.
+            CheckpointError: The checkpoint is damaged.
         """
         if "://" not in str(path):
             _check_sums(path)
@@ -87,7 +87,7 @@ def specs(path: str | Path) -> dict[str, Any]:
     """The specs stored in a checkpoint: "model", and "data" if it was trained on a data plugin.
 
     Raises:
-        CheckpointError: It holds none.
+        CheckpointError: The checkpoint contains no valid specs.
     """
     stored = mapping(read(path).get(KEY))
     if stored is None or stored.get("model") is None:
@@ -106,11 +106,11 @@ def state(contents: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
     """The weights in a checkpoint.
 
     Args:
-        contents: What the checkpoint holds.
-        path: The checkpoint, for messages.
+        contents: The contents of the checkpoint.
+        path: Path of the checkpoint, for messages.
 
     Raises:
-        CheckpointError: It holds none.
+        CheckpointError: The checkpoint contains no weights.
     """
     found = mapping(contents.get("state_dict"))
     if found is None or not all(isinstance(value, Tensor) for value in found.values()):
@@ -119,18 +119,18 @@ def state(contents: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
 
 
 def load(path: str | Path, plugins: Iterable[str] = ()) -> Task:
-    """The task of a checkpoint or of a file of weights, rebuilt with them, in evaluation mode and on the CPU.
+    """Rebuilds a task from a checkpoint or from exported weights, in evaluation mode and on the CPU.
 
     Args:
-        path: A checkpoint written while an odeflow `Task` was trained, or what `odeflow export` made of one.
+        path: A checkpoint of an odeflow `Task`, or a file written by `odeflow export`.
         plugins: Files, folders or modules of plugins that are not installed.
 
     Returns:
-        The task, as it was trained.
+        The trained task.
 
     Raises:
-        CheckpointError: The file is no such checkpoint, or its weights do not fit the model that it describes.
-        PluginError: A plugin that it needs is not registered.
+        CheckpointError: The file is not such a checkpoint, or its weights do not match its model's spec.
+        PluginError: A required plugin is not registered.
     """
     registry.discover(plugins)
     alone = Path(path).suffix == weights.SUFFIX
@@ -145,10 +145,10 @@ def load(path: str | Path, plugins: Iterable[str] = ()) -> Task:
 
 
 def restore(task: Task, path: str | Path) -> Task:
-    """The task with the weights of a checkpoint, and the units that they were trained in, in evaluation mode.
+    """Loads the weights and units of a checkpoint into a task, and returns it in evaluation mode.
 
     Raises:
-        CheckpointError: The file is no checkpoint, or its weights do not fit the task.
+        CheckpointError: The file is not a checkpoint, or its weights do not match the task.
     """
     contents = read(path)
     weights.fill(task, state(contents, path), path)

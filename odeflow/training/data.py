@@ -1,4 +1,4 @@
-"""DataModule: the base of data plugins."""
+"""DataModule: the base class of data plugins."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
@@ -13,18 +13,17 @@ from odeflow.training.units import Units
 
 
 class DataModule(Plugin, LightningDataModule, ABC):
-    """Data for training, validation and test, whose sizes are known before they are read.
+    """Data for training, validation and testing. Their sizes are known before they are read.
 
-    A subclass announces its sizes as attributes set in `__init__`; the command line passes them on to the task:
-    `dim` (length of a vector, or of an image's values), `channels`, `shape` (of an image), `num_classes` and
-    `num_outputs` (length of a target), as far as they make sense.
+    A subclass sets its sizes as attributes in `__init__`, where applicable: `dim` (length of a vector, or number of
+    values of an image), `channels`, `shape` (of an image), `num_classes` and `num_outputs` (length of a target). The
+    command line passes them to the task.
 
-    A subclass that standardises sets `standardises`, and in `setup` fits `units` if they are None; else it keeps to
-    them: they are those of the model, fitted to what it was trained on. They go into every checkpoint.
+    A subclass that standardises sets `standardises`. If `units` is None, its `setup` fits it; otherwise `setup` uses
+    the given units, which were fitted to the model's training data. Every checkpoint contains them.
 
     Attributes:
-        units: How the numbers of batches stand to those of the file; None as long as nobody knows, or where they are
-            the same.
+        units: The map from the numbers of batches to those of the file; None if it is unknown or the identity.
     """
 
     kind = "data"
@@ -33,17 +32,17 @@ class DataModule(Plugin, LightningDataModule, ABC):
 
     @abstractmethod
     def train_dataloader(self) -> DataLoader[object]:
-        """Batches to train on."""
+        """Training batches."""
 
     @abstractmethod
     def val_dataloader(self) -> DataLoader[object]:
-        """Batches to validate on."""
+        """Validation batches."""
 
     def adopt(self, units: Units) -> None:
-        """Gives batches the units of a model, in place of those fitted to this file.
+        """Standardises batches by a model's units instead of those fitted to this file.
 
         Raises:
-            DataError: The data do not standardise, but the model's did.
+            DataError: The model was trained on standardised data, and this class does not standardise.
         """
         if units == (self.units or Units()):
             return
@@ -53,28 +52,28 @@ class DataModule(Plugin, LightningDataModule, ABC):
                 "data of the kind that it was trained on"
             )
         self.units = units
-        if self.trainer is not None and self.trainer.state.fn is not None:  # `setup` was called with other units
+        if self.trainer is not None and self.trainer.state.fn is not None:  # `setup` has been called with other units
             self.setup(self.trainer.state.fn.value)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the units, where batches have others than the file."""
+        """The units, for a checkpoint; empty if they are unknown or trivial."""
         return {} if self.units in (None, Units()) else {"units": self.units.plain()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the units of a checkpoint."""
+        """Adopts the units of a checkpoint."""
         if "units" in state_dict:
             self.adopt(Units.of(state_dict["units"]))
 
 
 class Series(NamedTuple):
-    """A batch of time series, each observed at times of its own, partly or wholly.
+    """A batch of time series with per-sample observation times and possibly missing values.
 
     Attributes:
-        t: (B, T), the times of each series in increasing order; at the end padded by its last time.
-        y: (B, T, d), the values; 0 where there is none, and in the padding.
-        seen: (B, T, d), bool: which values are known to the model. False in the padding.
-        target: (B, T, d), bool: which values it is to predict, among them what it saw if it is to reconstruct that.
-        label: (B,), a class of each series; None where there are no classes.
+        t: (B, T), the times of each series in increasing order, padded with its last time.
+        y: (B, T, d), the values; 0 where missing and in the padding.
+        seen: (B, T, d), bool: the values given to the model. False in the padding.
+        target: (B, T, d), bool: the values to predict; for reconstruction they include the seen ones.
+        label: (B,), the class of each series; None if there are no classes.
     """
 
     t: Tensor

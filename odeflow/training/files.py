@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writes."""
 
 import os
 from collections.abc import Generator
@@ -11,18 +11,18 @@ from odeflow.errors import OdeflowError
 
 @contextmanager
 def replacing(path: str | Path) -> Generator[Path]:
-    """A file beside `path` to write to, with the same ending; once it is on the disk, it takes the name `path`.
+    """A temporary file beside `path`, with the same suffix, which replaces `path` once it is on disk.
 
-    So a full disk, or a process that is killed, leaves what was there before. Folders on the way are made.
+    If the disk is full or the process is killed, the previous file is unchanged. Missing parent folders are created.
 
     Args:
-        path: The file that is to be written.
+        path: The file to write.
 
     Raises:
-        OdeflowError: It cannot be written.
+        OdeflowError: The file cannot be written.
     """
     path = Path(path)
-    part = path.with_name(f".{uuid4().hex}-{path.name}")  # others may write the same file
+    part = path.with_name(f".{uuid4().hex}-{path.name}")  # other processes may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -37,6 +37,6 @@ def replacing(path: str | Path) -> Generator[Path]:
 
 
 def unwritten(path: str | Path, problem: Exception) -> OdeflowError:
-    """The error for a file that cannot be written, and its first reason."""
+    """The error for a file that cannot be written, with the first line of the cause."""
     reason = str(problem).strip().partition("\n")[0]
     return OdeflowError(f"{path} cannot be written: {reason}. What was there before is unchanged")

@@ -1,4 +1,4 @@
-"""WarmupCosine: a learning-rate schedule that fits itself to the length of the run."""
+"""WarmupCosine: a learning-rate schedule over the whole run."""
 
 import math
 from typing import Any
@@ -10,20 +10,20 @@ from odeflow.errors import SettingError
 
 
 class WarmupCosine(LambdaLR):
-    """Warm-up, then a cosine to zero, over exactly the steps of the run.
+    """Linear warm-up, then cosine decay to zero, over the steps of the run.
 
-    The learning rate rises linearly from a 25th of the optimizer's to the optimizer's over the first part of the
-    run, and falls to zero along half a cosine over the rest. It is stepped once a batch.
+    The learning rate rises linearly from 1/25 of the optimizer's to the optimizer's over the fraction `warmup` of the
+    run, and decays to zero along half a cosine over the rest. It is stepped once per batch.
 
     Source: Smith & Topin (2019), "Super-Convergence", with the cosine of Loshchilov & Hutter (2017).
 
     Args:
-        optimizer: Whose learning rates are scaled.
-        warmup: The part of the run in which the rate rises, between 0 and 1.
-        total_steps: Number of steps of the run; the command line fills it in.
+        optimizer: The optimizer whose learning rates are scaled.
+        warmup: Fraction of the run in which the rate rises, in [0, 1).
+        total_steps: Number of steps of the run; set by the command line.
 
     Raises:
-        SettingError: `warmup` is not between 0 and 1.
+        SettingError: `warmup` is not in [0, 1).
     """
 
     def __init__(self, optimizer: Optimizer, warmup: float = 0.2, total_steps: int | None = None) -> None:
@@ -33,11 +33,11 @@ class WarmupCosine(LambdaLR):
         super().__init__(optimizer, self._factor)
 
     def state_dict(self) -> dict[str, Any]:
-        """As of every schedule, but for the number of steps: a run that is resumed may be longer."""
+        """The state without the number of steps: a resumed run may be longer."""
         return {name: value for name, value in super().state_dict().items() if name != "total_steps"}
 
     def _factor(self, step: int) -> float:
-        if self.total_steps is None:  # not told yet: at the very start
+        if self.total_steps is None:  # not set yet, at construction
             return 1 / 25
         progress = min(1.0, step / self.total_steps)
         if progress < self.warmup:

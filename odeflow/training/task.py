@@ -1,4 +1,4 @@
-"""Task: the one base of LightningModules, which assembles dynamics, solver and gradient."""
+"""Task: the base class of all LightningModules."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -18,22 +18,22 @@ from odeflow.training.data import DataModule
 from odeflow.training.units import Units
 
 KEY = "odeflow"
-"""Under which a checkpoint keeps the specs."""
+"""Key of the specs in a checkpoint."""
 
 
 class Task(Plugin, LightningModule, ABC):
-    """What is learned from what: subclasses say the loss, `LightningModule` does the rest.
+    """A learning task. Subclasses define the loss; `LightningModule` does the rest.
 
-    A subclass builds its layers, at least one `Flow` among them, in `__init__`, and implements `loss`. Its spec goes
-    into every checkpoint, so that `odeflow.load` can build it again. The optimizer and the schedule come from the
-    command line or from `configure_optimizers`; by default Adam with a step size of 1e-3.
+    A subclass builds its layers, usually with a `Flow` among them, in `__init__`, and implements `loss`. Its spec is
+    stored in every checkpoint, so that `odeflow.load` can rebuild it. The optimizer and the schedule come from the
+    command line or from `configure_optimizers`; the default is Adam with learning rate 1e-3.
 
     Attributes:
-        carries_data: Whether the state of its flow is a vector of the data, with the flow's augmented dimensions, so
-            that on the command line dynamics take their `dim` from the data where nobody gives it.
-        units: How the numbers that it was trained on stand to those of the data's file; None as long as nobody knows.
-            Whatever data a trained task meets are standardised by these. Losses, metrics and figures have the units of
-            the batches; `odeflow sample` and `odeflow predict` write those of the file.
+        carries_data: Whether the state of its flow is a data vector plus augmented dimensions. If so, the command line
+            sets the `dim` of the dynamics from the data by default.
+        units: The map from the numbers of its training batches to those of the data file; None if unknown. A trained
+            task standardises all data by these units. Losses, metrics and figures are in the units of the batches;
+            `odeflow sample` and `odeflow predict` write the units of the file.
     """
 
     kind = "task"
@@ -45,50 +45,50 @@ class Task(Plugin, LightningModule, ABC):
         """The loss of a batch.
 
         Args:
-            batch: What the data plugin gives.
-            stage: "train", "val" or "test", for the names of what is logged.
+            batch: A batch of the data plugin.
+            stage: "train", "val" or "test": the prefix of logged metrics.
 
         Returns:
-            (), to be minimised.
+            (), the value to minimise.
         """
 
     def figures(self, batch: Any) -> dict[str, Figure]:
-        """Pictures of the present state of learning, by name, drawn from a validation batch. By default none."""
+        """Figures by name, drawn from a validation batch during training. By default none."""
         return {}
 
     def test_figures(self) -> dict[str, Figure]:
-        """Pictures of what a whole test found, by name; called in every process at its end. By default none."""
+        """Figures by name of the whole test, called in every process at its end. By default none."""
         return {}
 
     def sample(self, count: int) -> dict[str, Tensor]:
-        """New samples from what was learned, for `odeflow sample`; a task that has some overrides this.
+        """Draws samples from the model, for `odeflow sample`. Generative tasks override this.
 
         Args:
-            count: Their number.
+            count: Number of samples.
 
         Returns:
-            By name, each (count, …), in the units of batches: "x", the samples; and what is known of them, such as
-            "log_prob", the logarithms of their densities, and "t", their times.
+            Tensors by name, each (count, …), in the units of batches: "x", the samples, and optionally "log_prob",
+            their log-densities, and "t", their times.
 
         Raises:
-            OdeflowError: The task draws no samples, as by default.
+            OdeflowError: The task does not implement sampling, as by default.
         """
         raise OdeflowError(f"{type(self).__name__} does not implement sampling")
 
     def restored(self, prediction: Any, units: Units) -> Any:
-        """What `predict_step` gave, in the units of the data's file; a task that predicts such numbers overrides this.
+        """A prediction in the units of the data file. Tasks whose predictions have units override this.
 
         Args:
-            prediction: Of a batch.
-            units: Those that the batch was standardised by.
+            prediction: The result of `predict_step` for a batch.
+            units: The units by which the batch was standardised.
 
         Returns:
-            By default the prediction itself, as for probabilities, which have no units.
+            The restored prediction; by default the prediction itself, as for probabilities, which have no units.
         """
         return prediction
 
     def sample_count(self, batch: Any) -> int:
-        """Number of samples in a batch, for averages over an epoch."""
+        """Number of samples in a batch: its weight in averages over an epoch."""
         first = batch[0] if isinstance(batch, (tuple, list)) else batch
         return len(first)
 
@@ -100,7 +100,7 @@ class Task(Plugin, LightningModule, ABC):
         return loss + self._penalty(count)
 
     def _penalty(self, count: int) -> Tensor | float:
-        """The penalties of all flows' last solves, logged by name."""
+        """The sum of the penalties of all flows' last solves, logged by name."""
         named = [pair for flow in self.modules() if isinstance(flow, Flow) for pair in flow.penalties.items()]
         for name, penalty in named:
             self.log(f"train/{name}", penalty, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
@@ -121,22 +121,22 @@ class Task(Plugin, LightningModule, ABC):
 
     @property
     def _data(self) -> DataModule | None:
-        """The data plugin that a trainer has given, if there are both."""
+        """The trainer's data plugin; None without one."""
         data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
         return data if isinstance(data, DataModule) else None
 
     def setup(self, stage: str) -> None:
-        """Takes the units of the first data that it meets, and gives them to all later ones."""
+        """Adopts the units of the first data, and passes them to all later data."""
         if self._data is not None and self.units is None:
             self.units = self._data.units or Units()
         elif self._data is not None and self.units is not None:
             self._data.adopt(self.units)
 
     def teardown(self, stage: str) -> None:
-        """Looks back on a run.
+        """Checks that the run processed data.
 
         Raises:
-            DataError: There was no batch, so that nothing was done.
+            DataError: There was no batch.
         """
         trainer = self.trainer
         part, limit, count = {
@@ -159,18 +159,18 @@ class Task(Plugin, LightningModule, ABC):
         parts = {"model": self, "data": self._data}
         try:
             checkpoint[KEY] = {name: part.spec for name, part in parts.items() if part is not None}
-        except PluginError as problem:  # an hour of training must not be lost to this
+        except PluginError as problem:  # must not lose a finished training
             rank_zero_warn(f"the checkpoint keeps the weights, but not how the model was built: {problem}")
 
 
 def stored_units(checkpoint: dict[str, Any]) -> Units | None:
-    """The units of the data that a checkpoint's model was trained on; None if they were no data plugin.
+    """The units of the data that a checkpoint's model was trained on; None without a data plugin.
 
     Raises:
-        CheckpointError: They cannot be understood.
+        CheckpointError: The stored units are malformed.
     """
     spec = class_spec((mapping(checkpoint.get(KEY)) or {}).get("data"))
     if spec is None:
         return None
-    state = mapping(checkpoint.get(str(spec["class_path"]).rpartition(".")[2])) or {}  # Lightning's own key
+    state = mapping(checkpoint.get(str(spec["class_path"]).rpartition(".")[2])) or {}  # the key that Lightning uses
     return Units.of(state["units"]) if "units" in state else Units()

@@ -1,4 +1,4 @@
-"""Units: how the numbers of a batch stand to those of the data's file."""
+"""Units: the affine map from the numbers of a batch to those of the data file."""
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -11,14 +11,14 @@ from odeflow.errors import CheckpointError, DataError
 
 @dataclass(frozen=True)
 class Units:
-    """An affine map of each feature, and one of time: value in the file = shift + scale · value in a batch.
+    """An affine map of each feature and of time: value in the file = shift + scale · value in a batch.
 
-    A model knows the numbers of its batches alone, so that the map belongs to it as its weights do: it is fitted once,
-    to what a model is trained on, and goes into the checkpoint. One entry stands for all features.
+    A model sees only the numbers of its batches, so the map belongs to the model like its weights: it is fitted once,
+    to the training data, and stored in the checkpoint. A single entry applies to all features.
 
     Attributes:
-        shift: (d,) or (1,), what standardisation subtracts, in the file's units.
-        scale: (d,) or (1,), what it divides by.
+        shift: (d,) or (1,), the offset that standardisation subtracts, in the file's units.
+        scale: (d,) or (1,), the factor that standardisation divides by.
         origin: The time, in the file's units, that is 0 in a batch.
         unit: The time span, in the file's units, that is 1 in a batch.
         features: (d,), the names of the features in the file; empty where they have none.
@@ -43,10 +43,10 @@ class Units:
 
     @classmethod
     def of(cls, plain: Any) -> "Units":
-        """The units that `plain` gave.
+        """The units stored by `plain`.
 
         Raises:
-            CheckpointError: They are something else.
+            CheckpointError: `plain` is malformed.
         """
         try:
             shift, scale = (tuple(float(entry) for entry in plain[name]) for name in ("shift", "scale"))
@@ -63,7 +63,7 @@ class Units:
             ) from problem
 
     def plain(self) -> dict[str, Any]:
-        """Lists, numbers and text, to be stored."""
+        """The units as lists, numbers and text, for storage."""
         fields = asdict(replace(self, target=None))
         stored = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
         return stored | {"target": None if self.target is None else self.target.plain()}
@@ -75,25 +75,25 @@ class Units:
         return mapped == Units() and (self.target is None or self.target.same)
 
     def standardised(self, x: Tensor) -> Tensor:
-        """Values as batches have them.
+        """Values in the units of batches.
 
         Args:
             x: (…, d), in the file's units.
 
         Raises:
-            DataError: These are units of another number of features.
+            DataError: The units have a different number of features.
         """
         self._check(x)
         return (x - x.new_tensor(self.shift)) / x.new_tensor(self.scale)
 
     def restored(self, x: Tensor) -> Tensor:
-        """Values in the file's units, in float64 where they are others than in batches.
+        """Values in the file's units, in float64 unless the map is the identity.
 
         Args:
-            x: (…, d), as batches have them.
+            x: (…, d), in the units of batches.
 
         Raises:
-            DataError: These are units of another number of features.
+            DataError: The units have a different number of features.
         """
         self._check(x)
         x = x if self.same else x.double()
@@ -104,7 +104,7 @@ class Units:
         return t if self.same else t.double() * self.unit + self.origin
 
     def log_volume(self, size: int) -> float:
-        """Σ log |scale| over the values of a sample: what a log-density loses on the way to the file's units.
+        """Σ log |scale| over the values of a sample: subtract it to convert a log-density to the file's units.
 
         Args:
             size: Number of values of a sample.

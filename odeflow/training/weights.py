@@ -1,4 +1,4 @@
-"""Weights alone, as safetensors: small, safe to share, and enough to build their model again."""
+"""Weights as safetensors: small, safe to share, and sufficient to rebuild their model."""
 
 import contextlib
 import json
@@ -19,29 +19,29 @@ from odeflow.training.units import Units
 
 SUFFIX = ".safetensors"
 SPEC, UNITS = "model", "units"
-"""Under which the file's header keeps the spec of the model, and the units of its data if they are known, as JSON."""
+"""Keys in the file's header of the model's spec and of its units, if known, both as JSON."""
 
 
 def write(state: dict[str, Tensor], spec: dict[str, Any], path: str | Path, units: Units | None = None) -> None:
-    """Writes weights and how their model is built.
+    """Writes weights together with their model's spec.
 
     Args:
         state: The weights by name.
-        spec: The model's, as `Plugin.spec` gives it.
-        path: The file; folders on the way are made.
-        units: Of the data that the model was trained on.
+        spec: The spec of the model, as returned by `Plugin.spec`.
+        path: The file. Missing parent folders are created.
+        units: The units of the training data.
     """
-    tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}  # none shared
+    tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}  # unshared
     told = {SPEC: spec} if units is None else {SPEC: spec, UNITS: units.plain()}
     with replacing(path) as part:
         save_file(tensors, part, metadata={name: json.dumps(value) for name, value in told.items()})
 
 
 def read_spec(path: str | Path) -> dict[str, Any]:
-    """The spec of the model whose weights these are.
+    """The spec of the weights' model.
 
     Raises:
-        CheckpointError: There is no such file, or it does not say.
+        CheckpointError: The file does not exist, or its header contains no spec.
     """
     spec = mapping(_told(path, SPEC))
     if spec is None:
@@ -50,26 +50,26 @@ def read_spec(path: str | Path) -> dict[str, Any]:
 
 
 def read_units(path: str | Path) -> Units | None:
-    """The units of the data that these weights were trained on; None if the file does not say.
+    """The units of the training data; None if the file contains none.
 
     Raises:
-        CheckpointError: There is no such file, or it cannot be understood.
+        CheckpointError: The file does not exist, or its units are malformed.
     """
     units = _told(path, UNITS)
     return None if units is None else Units.of(units)
 
 
 def _told(path: str | Path, name: str) -> Any:
-    """What the file's header says under a name; None if nothing."""
+    """The header's entry of a name, parsed from JSON; None if there is none."""
     with _reading(path), safe_open(str(path), framework="pt") as file:
         return json.loads((file.metadata() or {}).get(name, "null"))
 
 
 def read_into(module: nn.Module, path: str | Path) -> None:
-    """Gives a module the weights of a file.
+    """Loads the weights of a file into a module.
 
     Raises:
-        CheckpointError: There is no such file, or its weights do not fit the module.
+        CheckpointError: The file does not exist, or its weights do not match the module.
     """
     with _reading(path):
         state = load_file(str(path))
@@ -77,15 +77,15 @@ def read_into(module: nn.Module, path: str | Path) -> None:
 
 
 def fill(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
-    """Gives a module weights by name.
+    """Loads weights into a module.
 
     Args:
         module: The module.
-        state: The weights.
-        path: Where they come from, for messages.
+        state: The weights by name.
+        path: Their file, for messages.
 
     Raises:
-        CheckpointError: They do not fit the module.
+        CheckpointError: The weights do not match the module.
     """
     try:
         module.load_state_dict(state)
@@ -94,7 +94,7 @@ def fill(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
 
 
 def misfit(path: str | Path, problem: Exception) -> CheckpointError:
-    """The error for weights of other names or shapes than the model's, with torch's first two reasons."""
+    """The error for weights whose names or shapes do not match the model, with torch's first two reasons."""
     reasons = [line.strip()[:200] for line in str(problem).splitlines()[1:]]
     more = f"; and {len(reasons) - 2} more" if len(reasons) > 2 else ""
     return CheckpointError(f"the weights of {path} do not fit the model: {'; '.join(reasons[:2])}{more}")
@@ -102,10 +102,10 @@ def misfit(path: str | Path, problem: Exception) -> CheckpointError:
 
 @contextlib.contextmanager
 def _reading(path: str | Path) -> Generator[None]:
-    """Says what is wrong with a file that is read as safetensors.
+    """Converts the errors of reading a safetensors file.
 
     Raises:
-        CheckpointError: There is no such file, or it is something else, such as a checkpoint.
+        CheckpointError: The file does not exist, or is not in the safetensors format.
     """
     if not Path(path).is_file():
         raise CheckpointError(f"there are no weights {path}")

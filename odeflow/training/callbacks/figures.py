@@ -1,4 +1,4 @@
-"""Figures: the task's pictures at the start, midway and at the end of training, and of a test."""
+"""Figures: draws the task's figures at the start, midway and at the end of training, and after a test."""
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,10 +13,10 @@ from odeflow.training.task import Task
 
 
 class Figures(Callback):
-    """Writes pictures into `figures/*.png`, and into W&B where it logs.
+    """Writes figures to `figures/*.png`, and to W&B if it is a logger.
 
-    In training these are `Task.figures` of the first validation batch; their names end with the moment:
-    `…_1_start.png`, `…_2_midway.png`, `…_3_end.png`. After a test they are `Task.test_figures`: `…_test.png`.
+    In training these are `Task.figures` of the first validation batch, named `…_1_start.png`, `…_2_midway.png` and
+    `…_3_end.png`. After a test they are `Task.test_figures`, named `…_test.png`.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -33,7 +33,7 @@ class Figures(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(pl_module, Task):
-            _write(trainer, pl_module.test_figures(), "test")  # drawn by all processes, which may have to meet for it
+            _write(trainer, pl_module.test_figures(), "test")  # in all processes, which may have to synchronise
 
     @rank_zero_only
     def _draw(self, trainer: Trainer, pl_module: LightningModule, moment: str) -> None:
@@ -42,7 +42,7 @@ class Figures(Callback):
             return
         training = pl_module.training
         pl_module.eval()
-        with torch.no_grad(), isolate_rng():  # so that a run does not depend on its pictures
+        with torch.no_grad(), isolate_rng():  # figures must not affect the run
             batch = trainer.strategy.batch_to_device(next(iter(data.val_dataloader())))
             figures = pl_module.figures(batch)
         pl_module.train(training)

@@ -1,4 +1,4 @@
-"""Interruption: how a run ends when it is told to."""
+"""Interruption: ends a run cleanly on a signal."""
 
 import signal
 import threading
@@ -12,14 +12,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(SystemExit):
-    """Training was told to end, and ends between two steps."""
+    """Training received a signal and ends between two steps."""
 
 
 class Interruption(Callback):
-    """Ends a run at SIGTERM and SIGINT (Ctrl-C), with the exit status 143 or 130.
+    """Ends a run on SIGTERM or SIGINT (Ctrl-C), with exit status 143 or 130.
 
-    Training goes on to the end of the step, so that a checkpoint of it can be resumed as if nothing had happened;
-    several processes end after the same step. A second signal ends it at once, as does the first elsewhere.
+    Training continues to the end of the step, so that its checkpoint resumes exactly. Several processes end after the
+    same step. A second signal ends the run immediately, as does the first one outside of training.
     """
 
     def __init__(self) -> None:
@@ -43,13 +43,13 @@ class Interruption(Callback):
         self._listen()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._agreed(trainer):  # the checkpoint of the last epoch's end is there
+        if self._agreed(trainer):  # the checkpoint of the epoch's end is written
             raise SystemExit(self._status(trainer))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # no checkpoint holds gradients
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # checkpoints contain no gradients
         if stepped and not _evaluates_next(trainer, batch_idx) and self._agreed(trainer):
             raise Interrupted(self._status(trainer))
 
@@ -58,7 +58,7 @@ class Interruption(Callback):
     ) -> None:
         if self.waits and self._agreed(trainer):
             progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
-            progress.reset()  # so that the whole validation is done when the run is resumed
+            progress.reset()  # the resumed run repeats the whole validation
             progress.increment_ready()
             progress.increment_started()
             raise Interrupted(self._status(trainer))
@@ -69,7 +69,7 @@ class Interruption(Callback):
             raise SystemExit(self._status(trainer))
 
     def _listen(self) -> None:
-        """Takes the signals over from Lightning, which gives them back at the end."""
+        """Takes the signal handlers over from Lightning, which restores them at the end."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self._note)
@@ -84,15 +84,15 @@ class Interruption(Callback):
         raise SystemExit(128 + number)
 
     def _agreed(self, trainer: Trainer) -> bool:
-        """Whether any process was told to end."""
+        """Whether any process received a signal."""
         return trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
 
     def _status(self, trainer: Trainer) -> int:
-        """The exit status; 0 of a process that another one started, which would take it for a failure."""
+        """The exit status; 0 in a child process, whose parent would report a failure otherwise."""
         return 0 if trainer.local_rank else 128 + (self.received or signal.SIGTERM)
 
 
 def _evaluates_next(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether validation, or the end of the epoch, may follow this batch; Lightning would not make up for it."""
+    """Whether validation or the end of the epoch may follow this batch; Lightning would skip it on resumption."""
     seen = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
     return trainer.is_last_batch or (bool(trainer.val_check_batch) and (seen + 1) % trainer.val_check_batch == 0)

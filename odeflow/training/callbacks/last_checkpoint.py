@@ -1,4 +1,4 @@
-"""LastCheckpoint: the state of a run, to go on from."""
+"""LastCheckpoint: the latest state of a run, for resumption."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from odeflow.training.callbacks.run_folder import run_folder
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `checkpoints/last.ckpt` at the end of each training epoch and of training, and where a signal ends it."""
+    """Writes `checkpoints/last.ckpt` after each training epoch, at the end of training, and on interruption."""
 
     def __init__(self) -> None:
         self.path = Path()
@@ -34,7 +34,7 @@ class LastCheckpoint(Checkpoint):
             self._write(trainer)
 
     def _complete(self, trainer: Trainer) -> None:
-        """Writes what has changed since the epoch's end: schedules that follow a metric move after it."""
+        """Writes the changes since the end of the epoch: schedules that follow a metric are stepped after it."""
         moved = any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs)
         if trainer.global_step and (moved or trainer.global_step != self.step):
             self._write(trainer)

@@ -1,4 +1,4 @@
-"""Predictions: keeps what `odeflow predict` computes."""
+"""Predictions: saves the results of `odeflow predict`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +14,10 @@ from odeflow.training.units import Units
 
 
 class Predictions(BasePredictionWriter):
-    """Writes the predictions of each batch, in order, to `predictions.pt`; with several processes one file each.
+    """Writes the list of batch predictions to `predictions.pt`; several processes write one file each.
 
-    Predicted values and densities are in the units of the data's file, even where batches are standardised.
-    `torch.load("predictions.pt")` gives the list.
+    Predicted values and densities are in the units of the data file, even if batches are standardised.
+    `torch.load("predictions.pt")` returns the list.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Randomness: the same numbers at the same place of a run, whether it was interrupted or not."""
+"""Randomness: the same random numbers at each step of a run, whether or not it was interrupted."""
 
 import copy
 import random
@@ -12,21 +12,21 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 @runtime_checkable
 class _Resumable(Protocol):
-    """A loader that keeps its own place in the epoch, which Lightning stores."""
+    """A loader with a state of its position in the epoch, which Lightning stores."""
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
 class Randomness(Callback):
-    """Seeds the generators of Python, NumPy and torch anew at each training batch.
+    """Reseeds the generators of Python, NumPy and torch before each training batch.
 
-    So the order of the data, and all that a batch and the step on it draw, depend on the seed, the epoch, the number
-    of the batch and the process alone: a run that is resumed draws what it would have drawn, and processes draw
-    different numbers. Of an epoch that is resumed in its middle, the batches that were trained on are loaded again.
+    The order of the data and the random numbers of a batch and its step thus depend only on the seed, the epoch, the
+    batch index and the process. A resumed run draws the same numbers as an uninterrupted one; processes draw different
+    numbers. If an epoch is resumed midway, its finished batches are loaded again and skipped.
 
     Args:
-        seed: By default that of torch's generator.
+        seed: The seed; by default that of torch's generator.
     """
 
     def __init__(self, seed: int | None = None) -> None:
@@ -34,11 +34,11 @@ class Randomness(Callback):
         self.data: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the data at the beginning of the epoch, from which its batches can be loaded again."""
+        """The state of the data at the start of the epoch, from which its batches can be reloaded."""
         return {"data": self.data}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave."""
+        """Restores the state returned by `state_dict`."""
         self.data = state_dict["data"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -47,7 +47,7 @@ class Randomness(Callback):
             return
         done = _batches(trainer)
         trained = done >= trainer.num_training_batches
-        if trained and loop.epoch_loop.restarted_on_train_batch_end:  # then Lightning goes on with the next epoch
+        if trained and loop.epoch_loop.restarted_on_train_batch_end:  # Lightning then continues with the next epoch
             done, trained = 0, False
         if trained:
             self._draw_for(trainer, done)
@@ -58,7 +58,7 @@ class Randomness(Callback):
         data = _data(trainer)
         self.data = {} if data is None else copy.deepcopy(data.state_dict())
         self._draw_for(trainer, 0)
-        if trainer.current_epoch == 0 or trainer.fit_loop.is_resuming:  # else the loop does it next
+        if trainer.current_epoch == 0 or trainer.fit_loop.is_resuming:  # otherwise the loop does it
             iter(_fetcher(trainer))
 
     def on_train_batch_end(
@@ -71,7 +71,7 @@ class Randomness(Callback):
             self._draw_for(trainer, _batches(trainer))
 
     def _load_again(self, trainer: Trainer, count: int) -> None:
-        """Brings the loader to where it was after this number of batches of the epoch."""
+        """Advances the loader past the first `count` batches of the epoch."""
         fetcher, data = _fetcher(trainer), _data(trainer)
         if count and any(isinstance(loader, _Resumable) for loader in fetcher.combined_loader.flattened):
             self._draw_for(trainer, count)
@@ -83,10 +83,10 @@ class Randomness(Callback):
         for number in range(count):
             next(fetcher)
             self._draw_for(trainer, number + 1)
-        fetcher.fetched -= count  # the loop adds those that it knows to be done
+        fetcher.fetched -= count  # the loop adds the finished ones
 
     def _draw_for(self, trainer: Trainer, batch: int) -> None:
-        """Seeds the generators for a batch of the present epoch."""
+        """Seeds the generators for a batch of the current epoch."""
         place = (self.seed, trainer.current_epoch, batch, trainer.global_rank)
         words = np.random.SeedSequence(place).generate_state(4)
         random.seed(int(words[0]))
@@ -95,12 +95,12 @@ class Randomness(Callback):
 
 
 def _fetcher(trainer: Trainer) -> Any:
-    """What hands the loader's batches to the loop; Lightning has no public way to begin an epoch's iterator anew."""
+    """The training loop's data fetcher; Lightning has no public way to restart an epoch's iterator."""
     return trainer.fit_loop._data_fetcher  # pyright: ignore[reportPrivateUsage]
 
 
 def _batches(trainer: Trainer) -> int:
-    """How many batches of the epoch were trained on."""
+    """Number of finished training batches of the epoch."""
     return trainer.fit_loop.epoch_loop.batch_progress.current.processed  # pyright: ignore[reportAttributeAccessIssue]
 
 

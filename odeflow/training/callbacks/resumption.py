@@ -1,4 +1,4 @@
-"""Resumption: what a run that goes on takes from its checkpoint, and what from its configuration."""
+"""Resumption: combines a checkpoint's training state with the current configuration."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ from odeflow.flow.flow import Flow
 from odeflow.plugin.spec import mapping, sequence
 
 Options = list[dict[str, Any]]
-"""Of each optimizer or schedule its class, and the state that it was made with, as far as that is plain data."""
+"""The class and initial state of each optimizer or schedule, restricted to plain data."""
 
 
 class Resumption(Callback):
-    """Lets what is asked for now beat what a checkpoint says of the optimizer, its schedule and early stopping.
+    """Gives the configuration precedence over a checkpoint's options of the optimizer, schedule and early stopping.
 
-    Lightning restores their options along with their state. Here those that were changed since the checkpoint was
-    written are set again, and a learning rate that a schedule has moved is scaled. An optimizer or a schedule of
-    another class begins anew. Flows with `warm_start` go on from the step size that they had.
+    Lightning restores these options along with their state. This callback reapplies the options that have changed
+    since, and rescales a learning rate that a schedule has changed. An optimizer or a schedule of another class starts
+    afresh. Flows with `warm_start` continue with their last step size.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Resumption(Callback):
         if trainer.state.fn is not TrainerFn.FITTING or self.state_key not in checkpoint.get("callbacks", {}):
             return
         stored = checkpoint["callbacks"][self.state_key]
-        if not stored["optimizers"]:  # of before training, for one of Lightning's finders to go back to
+        if not stored["optimizers"]:  # saved before training by one of Lightning's finders
             return
         self.loaded, self.stored = checkpoint, stored
         self.patience = [each.patience for each in trainer.early_stopping_callbacks]
@@ -58,7 +58,7 @@ class Resumption(Callback):
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes how optimizers and schedules were made; their state is restored next."""
+        """Records the initial state of optimizers and schedules, before the checkpoint's state is restored."""
         schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
         self.optimizers = [_made(each, {"groups": each.param_groups}) for each in trainer.optimizers]
         self.schedules = [_made(each, each.state_dict()) for each in schedules]
@@ -76,7 +76,7 @@ class Resumption(Callback):
                 rank_zero_info(f"The checkpoint's {kind}: {names[0]}. This run starts with new ones: {names[1]}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sets what has changed, now that all else is restored."""
+        """Applies the changed options after the checkpoint's state is restored."""
         if not self.stored:
             return
         scheduled = bool(self.schedules) and _classes(self.schedules) == _classes(self.stored["schedules"])
@@ -98,7 +98,7 @@ class Resumption(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fit_loop.restarting and trainer.max_steps == -1:
-            trainer.fit_loop.restarting = False  # else schedules that follow a metric do not move after this epoch
+            trainer.fit_loop.restarting = False  # otherwise schedules that follow a metric skip this epoch
 
 
 def _made(part: Any, state: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _classes(options: Options) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """What a checkpoint can hold of a value, without parameters and functions."""
+    """The plain data in a value, without parameters and functions."""
     entries, items = mapping(value), sequence(value)
     if entries is not None:
         return {key: _plain(entry) for key, entry in entries.items() if key != "params"}
@@ -121,12 +121,12 @@ def _plain(value: Any) -> Any:
 
 
 def _changed(now: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
-    """The entries that are not what they were; what a schedule says of the present rate is no option."""
+    """The entries that differ from before. A schedule's `_last_lr` is state, not an option."""
     return {key: value for key, value in now.items() if key != "_last_lr" and value != then.get(key, value)}
 
 
 def _set_group(group: dict[str, Any], now: dict[str, Any], then: dict[str, Any], scheduled: bool) -> None:
-    """Sets the options of a group that have changed; a learning rate that a schedule moves stays in proportion."""
+    """Applies the changed options of a parameter group. A scheduled learning rate is rescaled."""
     changed = _changed(now, then)
     rate, former = (made.get("initial_lr", made["lr"]) for made in (now, then))
     if not scheduled:
@@ -137,15 +137,15 @@ def _set_group(group: dict[str, Any], now: dict[str, Any], then: dict[str, Any],
 
 
 def _warm(module: nn.Module) -> dict[str, Flow]:
-    """The flows whose solves begin as the last one suggests, by name."""
+    """The flows with `warm_start`, by name."""
     flows = ((name, each) for name, each in module.named_modules() if isinstance(each, Flow))
     return {name: flow for name, flow in flows if flow.options.warm_start}
 
 
 def _begin_next_epoch(loop: dict[str, Any]) -> None:
-    """Where an epoch was at its end, or the next at its beginning, makes that next one's beginning of it.
+    """Moves the loop's progress from the end of an epoch to the beginning of the next.
 
-    Lightning would otherwise end the epoch once more where the number of steps is limited.
+    Otherwise Lightning would end the epoch a second time if the number of steps is limited.
     """
     epoch, batch = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
     if epoch["current"]["processed"] == epoch["current"]["started"]:

@@ -1,4 +1,4 @@
-"""Where a run keeps its files."""
+"""The folder of a run's files."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from lightning.pytorch import Trainer
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """The folder of this run alone, beside its checkpoints: `<save_dir>/<name>/<version>` of the first logger.
+    """The folder of this run, which also contains its checkpoints: `<save_dir>/<name>/<version>` of the first logger.
 
-    `trainer.log_dir` will not do: with W&B it is the parent that all runs share.
+    `trainer.log_dir` is unsuitable: with W&B it is the parent folder shared by all runs.
     """
     if not trainer.loggers:
         return Path(trainer.default_root_dir)

@@ -1,4 +1,4 @@
-"""SolverStatistics: what the solver takes, logged beside the loss."""
+"""SolverStatistics: logs NFE and step statistics."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from odeflow.flow.flow import Flow
 
 
 class SolverStatistics(Callback):
-    """Logs the sums over all flows of a task of their last solves.
+    """Logs the solver statistics of the last solves, summed over all flows of a task.
 
-    In training, each step and (with `_epoch` appended) as means over the epoch: `nfe/forward`, `nfe/backward`,
-    `steps/accepted`, `steps/rejected`, and `step_size/min` and `step_size/max` where the solver shows its steps. In
-    validation and test: `val/nfe`, `test/nfe`.
+    In training: `nfe/forward`, `nfe/backward`, `steps/accepted`, `steps/rejected`, and `step_size/min` and
+    `step_size/max` unless the solver is a black box; per step and, with the suffix `_epoch`, as means over the epoch.
+    In validation and test: `val/nfe`, `test/nfe`.
     """
 
     def on_train_batch_end(
