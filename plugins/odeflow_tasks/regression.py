@@ -1,6 +1,6 @@
 """Regression: a flow from inputs to targets."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 import odeflow as of
 from odeflow.analysis.measure import components
 from odeflow_tasks.batch import floating, inputs, pair
 from odeflow_tasks.drawing import limits, numbers
+from odeflow_tasks.head import Head
 
 MOST_CURVES, MOST_POINTS = 100, 1000
 """Most samples in a picture."""
@@ -21,7 +22,7 @@ GREY = "0.75"
 
 
 class Regression(of.Task):
-    """Vectors to vectors by mean square error: the features φ(x) at the flow's end, or a linear layer of them.
+    """Vectors to vectors by mean square error: the features φ(x) at the flow's end, or what a head makes of them.
 
     A flow is a homeomorphism of its state: it does not change the order of points on a line, nor bring a ball out of
     a shell. `augment` gives it the room (Dupont, Doucet & Teh 2019).
@@ -35,7 +36,8 @@ class Regression(of.Task):
         gradient: How to differentiate; `Checkpointed()` by default.
         flow: Options of the flow.
         num_outputs: Number k of values of a target.
-        head: "none": the prediction is the first k features of φ(x); "linear": a linear layer of all of them.
+        head: Maps the features φ(x) to the prediction, such as `Perceptron`: without hidden layers a linear map. If
+            there is none, the prediction is the first k features.
 
     Raises:
         SettingError: An option is out of range.
@@ -50,24 +52,21 @@ class Regression(of.Task):
         gradient: of.Gradient | None = None,
         flow: of.FlowOptions = of.FlowOptions(),
         num_outputs: int = 1,
-        head: Literal["none", "linear"] = "none",
+        head: Head | None = None,
     ) -> None:
         super().__init__()
         width = dynamics.width
         flow.input_width(width)
         if num_outputs < 1:
             raise of.SettingError(f"Regression: num_outputs must be at least 1; got {num_outputs}")
-        if head == "linear":
-            self.head = nn.Linear(width, num_outputs)
-        elif head != "none":
-            raise of.SettingError(f"Regression: head must be 'none' or 'linear'; got {head!r}")
-        elif num_outputs > width:
+        if head is None and num_outputs > width:
             raise of.SettingError(
                 f"the dynamics' width {width} has no num_outputs={num_outputs} features to compare; "
-                "widen and augment them, or use head='linear'"
+                "widen and augment them, or give a head, such as Perceptron"
             )
-        else:
-            self.head = None
+        if head is not None:
+            head.build(width, num_outputs)
+        self.head = head
         self.num_outputs = num_outputs
         self.flow = of.Flow(dynamics, solver, gradient, flow)
 
