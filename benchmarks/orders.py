@@ -8,16 +8,15 @@ from collections.abc import Callable, Iterable
 import torch
 
 import odeflow as of
+from odeflow.engine.loop.stepper import Stepper
 from odeflow.plugin.registry import discover, plugins
 from odeflow.testing import PARTICLE, SPIRAL, observed_order
 
 FAMILIES: dict[type[of.Solver], str] = {
     of.RungeKutta: "explicit",
-    of.AdaptiveRungeKutta: "explicit, adaptive",
     of.Multistep: "multistep",
     of.ImplicitRungeKutta: "implicit",
-    of.AdaptiveImplicitRungeKutta: "implicit, adaptive",
-    of.Rosenbrock: "Rosenbrock, adaptive",
+    of.Rosenbrock: "Rosenbrock",
     of.Symplectic: "symplectic",
     of.Solver: "torchdiffeq's `rk4`",
 }
@@ -40,9 +39,10 @@ def subject(cls: type[of.Solver]) -> type[of.Solver] | Callable[[float], of.Solv
     return lambda h: cls("rk4", options={"step_size": h, "interp": "cubic"})
 
 
-def family(cls: type[of.Solver]) -> int:
-    """The number of the family of methods to which a solver belongs."""
-    return next(number for number, base in enumerate(FAMILIES) if issubclass(cls, base))
+def family(cls: type[of.Solver]) -> tuple[int, bool]:
+    """The number of the family of methods to which a solver belongs, and whether it can adapt its steps."""
+    number = next(number for number, base in enumerate(FAMILIES) if issubclass(cls, base))
+    return number, issubclass(cls, Stepper) and cls.error_order is not None
 
 
 def table(solvers: Iterable[type[of.Solver]]) -> str:
@@ -53,7 +53,9 @@ def table(solvers: Iterable[type[of.Solver]]) -> str:
     for cls, order in sorted(claimed.items(), key=lambda pair: (family(pair[0]), pair[1], pair[0].__name__)):
         problem = PARTICLE if issubclass(cls, of.Symplectic) else SPIRAL
         end, inside = observed_order(subject(cls), problem=problem)
-        lines.append(f"| {cls.__name__} | {names[family(cls)]} | {order} | {end:.2f} | {inside:.2f} |")
+        number, adaptive = family(cls)
+        kind = names[number] + ", adaptive" * adaptive
+        lines.append(f"| {cls.__name__} | {kind} | {order} | {end:.2f} | {inside:.2f} |")
     return "\n".join(lines)
 
 

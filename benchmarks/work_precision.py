@@ -24,7 +24,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 import odeflow as of
-from odeflow.engine.loop.stepper import AdaptiveStepper
+from odeflow.engine.loop.stepper import Stepper
 from odeflow.plugin.registry import discover, look_up
 
 DETEST = {problem.name: problem for problem in detest_problems.problems()}
@@ -65,7 +65,7 @@ class Line:
     @property
     def adaptive(self) -> bool:
         """Whether it chooses its steps."""
-        return issubclass(self.cls, AdaptiveStepper)
+        return issubclass(self.cls, Stepper) and self.cls.error_order is not None
 
     @property
     def style(self) -> dict[str, object]:

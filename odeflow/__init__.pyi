@@ -15,12 +15,12 @@ from .engine.gradients import Gradient as Gradient
 from .engine.gradients import InterpolatedAdjoint as InterpolatedAdjoint
 from .engine.gradients import Reversible as Reversible
 from .engine.gradients import with_backward as with_backward
-from .engine.methods.implicit import AdaptiveImplicitRungeKutta as AdaptiveImplicitRungeKutta
+from .engine.loop.adaptive import Adaptive as Adaptive
+from .engine.loop.fixed import Fixed as Fixed
 from .engine.methods.implicit import ImplicitRungeKutta as ImplicitRungeKutta
 from .engine.methods.multistep import Multistep as Multistep
 from .engine.methods.rosenbrock import Rosenbrock as Rosenbrock
 from .engine.methods.rosenbrock import RosenbrockTableau as RosenbrockTableau
-from .engine.methods.runge_kutta import AdaptiveRungeKutta as AdaptiveRungeKutta
 from .engine.methods.runge_kutta import RungeKutta as RungeKutta
 from .engine.methods.symplectic import Symplectic as Symplectic
 from .engine.output.event import Crossings as Crossings

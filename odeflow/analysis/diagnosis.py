@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from odeflow.analysis.replay import leaves, mapped
 from odeflow.engine.equation.state import State
 from odeflow.engine.gradients import Adjoint, Backprop, Checkpointed, Gradient, InterpolatedAdjoint, Reversible
-from odeflow.engine.loop.control import STIFF
-from odeflow.engine.loop.stepper import AdaptiveStepper
-from odeflow.engine.methods.implicit import DiagonallyImplicit
+from odeflow.engine.loop.adaptive import STIFF, Adaptive
+from odeflow.engine.loop.stepper import Stepper
+from odeflow.engine.methods.implicit import ImplicitRungeKutta
 from odeflow.engine.methods.rosenbrock import Rosenbrock
 from odeflow.engine.output.solution import Solution, SolveError, Stats
 from odeflow.engine.solve import solve
@@ -219,7 +219,7 @@ class _Patient:
             enough = rtol
         return Diagnosis(
             solver=type(self.solver).__name__,
-            implicit=isinstance(self.solver, DiagonallyImplicit | Rosenbrock),
+            implicit=isinstance(self.solver, ImplicitRungeKutta | Rosenbrock),
             dtype=leaves(self.y0)[0].dtype,
             span=self.span,
             nfe=stats.nfe_forward,
@@ -247,13 +247,6 @@ class _Patient:
         except SolveError:
             return math.inf
         return _relative(_end(back), self.y0)
-
-    def _at(self, rtol: float) -> AdaptiveStepper:
-        """The flow's solver at another tolerance, atol in proportion. It is rebuilt: other options may depend on it."""
-        own = self.solver
-        assert isinstance(own, AdaptiveStepper)
-        tolerances: dict[str, Any] = {"rtol": rtol, "atol": rtol * (own.atol / own.rtol if own.rtol else 1.0)}
-        return type(own)(**{**own.remembered_spec["init_args"], **tolerances})
 
     def _references(self) -> Iterator[Solver]:
         """Solvers of other classes than the flow's, at much tighter tolerances: a nonstiff one, then a stiff one.
@@ -292,13 +285,16 @@ class _Patient:
     def _errors(self, truth: State) -> dict[float, tuple[float, int]]:
         """(error in the flow's own dtype, evaluations) by tolerance."""
         found: dict[float, tuple[float, int]] = {}
-        if not isinstance(self.solver, AdaptiveStepper):
+        if not isinstance(self.solver, Stepper) or not isinstance(self.solver.control, Adaptive):
             return found
+        control = self.solver.control
+        proportion = control.atol / control.rtol if control.rtol else 1.0
         tightest = 1e-9 if leaves(self.y0)[0].dtype == torch.float64 else 1e-6
         for rtol in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9):
             if rtol >= tightest:
+                solver = self.solver.with_control(replace(control, rtol=rtol, atol=rtol * proportion))
                 try:
-                    solution = self._solve(self.flow.dynamics, self.y0, self._at(rtol))
+                    solution = self._solve(self.flow.dynamics, self.y0, solver)
                     found[rtol] = _relative(mapped(_double, _end(solution)), truth), solution.stats.nfe_forward
                 except SolveError:
                     found[rtol] = math.inf, 0

@@ -1,7 +1,7 @@
 """Flow: a layer that integrates a vector field."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from odeflow.engine.equation.field import entering, outside_inference, uncompiled, usual
 from odeflow.engine.equation.state import S, State
 from odeflow.engine.gradients import Checkpointed, Gradient
-from odeflow.engine.loop.stepper import AdaptiveStepper
+from odeflow.engine.loop.adaptive import Adaptive
+from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.solve import solve
 from odeflow.engine.solver import Solver
@@ -184,8 +185,9 @@ class Flow(nn.Module):
     ) -> Solution[S]:
         """Solves with the flow's solver and gradient, and stores the statistics."""
         solver, last = self.solver, self.stats
-        if self.options.warm_start and isinstance(solver, AdaptiveStepper) and last is not None and last.suggested_step:
-            solver = solver.starting_with(last.suggested_step)
+        first = last.suggested_step if self.options.warm_start and last is not None else None
+        if first and isinstance(solver, Stepper) and isinstance(solver.control, Adaptive):
+            solver = solver.with_control(replace(solver.control, first_step=first))
         solution = solve(field, state, t, solver=solver, gradient=self.gradient, params=params, dense=dense)
         self.stats = solution.stats
         return solution

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from odeflow.engine.methods.implicit import DiagonallyImplicit
-from odeflow.engine.methods.runge_kutta import ExplicitRungeKutta
+from odeflow.engine.methods.implicit import ImplicitRungeKutta
+from odeflow.engine.methods.runge_kutta import RungeKutta
 from odeflow.engine.solve import solve
 from odeflow.engine.solver import Solver
 from odeflow.testing.conformance import largest, require
@@ -122,7 +122,7 @@ def _dense_order(subject: Subject) -> int:
     if subject.dense_order is not None:
         return subject.dense_order
     solver = subject.stepped(subject.problem.span)
-    runge_kutta = isinstance(solver, ExplicitRungeKutta | DiagonallyImplicit)
+    runge_kutta = isinstance(solver, RungeKutta | ImplicitRungeKutta)
     interpolant = solver.tableau.interpolation_order if runge_kutta else 3
     return min(subject.order, interpolant + 1)
 

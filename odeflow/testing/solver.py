@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from odeflow.engine.methods.runge_kutta import ExplicitRungeKutta
+from odeflow.engine.methods.runge_kutta import RungeKutta
 from odeflow.engine.solve import solve
 from odeflow.engine.solver import Solver
 from odeflow.testing.conformance import Check, checks_of, largest, require, run_all
@@ -29,8 +29,8 @@ def solver_checks(
     """Each law of solvers as a check, for `pytest.mark.parametrize` with `ids=str`.
 
     Args:
-        solver: The class, or an instance whose other settings shall be kept, if its arguments are those of `RungeKutta`
-            or `AdaptiveRungeKutta`; else a function h ↦ solver that takes steps of size h whatever the error.
+        solver: The class, or an instance whose other settings shall be kept, if it takes `step_size`; else a function
+            h ↦ solver that takes steps of size h whatever the error.
         problem: On which it is judged; `PARTICLE` for solvers of second-order equations.
         dense_order: Power of the step size with which the error at times inside the steps falls. By default the
             method's order, or what its interpolant allows: 4 with cubic Hermite.
@@ -178,7 +178,7 @@ def statistics(subject: Subject) -> None:
         stats = solve(counted, y0, [problem.t0, problem.t1], solver=solver).stats
     exact = stats.nfe_forward == calls
     require(  # columns of a Jacobian, which Newton's iteration takes at once, may count each
-        exact or (calls < stats.nfe_forward <= 10 * calls and not isinstance(solver, ExplicitRungeKutta)),
+        exact or (calls < stats.nfe_forward <= 10 * calls and not isinstance(solver, RungeKutta)),
         f"{subject.name}: statistics",
         wanted=f"nfe_forward = {calls}, as often as the field was called",
         got=str(stats.nfe_forward),

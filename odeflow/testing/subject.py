@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.gradients import Gradient
+from odeflow.engine.loop.fixed import Fixed
+from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.solve import solve
 from odeflow.engine.solver import Solver
@@ -65,24 +67,27 @@ def stepping(solver: type[Solver] | Solver | Callable[[float], Solver]) -> Calla
     """The solver that takes steps of size h, as a function of h.
 
     Raises:
-        SettingError: Its arguments do not say how.
+        SettingError: It does not take `step_size`.
     """
+    if isinstance(solver, Stepper):
+        return lambda h: _solved(solver.with_control(Fixed(step_size=h)))
     if isinstance(solver, Solver):
         cls, settings = type(solver), dict[str, Any](solver.remembered_spec["init_args"])
     elif isinstance(solver, type):
         cls, settings = solver, dict[str, Any]()
     else:
         return solver
-    arguments = inspect.signature(cls.__init__).parameters
-    if "step_size" in arguments:
-        settings.pop("num_steps", None)
-        return lambda h: cls(**{**settings, "step_size": h})
-    if {"rtol", "atol", "first_step", "max_step"} <= arguments.keys():
-        forced = {"rtol": 0.9, "atol": 1e6}
-        if "newton_tol" in arguments:  # as part of rtol and atol
-            forced["newton_tol"] = 1e-20
-        return lambda h: cls(**{**settings, **forced, "first_step": h, "max_step": h})
-    raise SettingError(
-        f"{cls.__name__} takes neither step_size nor rtol, atol, first_step and max_step, so how to force its steps is "
-        f"not known: pass a function, such as check_solver(lambda h: {cls.__name__}(…)), that gives steps of size h"
-    )
+    if "step_size" not in inspect.signature(cls.__init__).parameters:
+        raise SettingError(
+            f"{cls.__name__} does not take step_size, so how to fix its steps is not known: pass a function, such as "
+            f"check_solver(lambda h: {cls.__name__}(…)), that gives steps of size h"
+        )
+    settings.pop("num_steps", None)
+    return lambda h: _solved(cls(**{**settings, "step_size": h}))
+
+
+def _solved(solver: Solver) -> Solver:
+    """The solver, which solves the equations of its steps up to rounding: their error is none of the method's."""
+    if isinstance(solver, Stepper) and solver.newton_tol is None:
+        solver.newton_tol = ROUNDING / 10
+    return solver

@@ -3,7 +3,7 @@
 import odeflow as of
 
 
-class CashKarp45(of.AdaptiveRungeKutta):
+class CashKarp45(of.RungeKutta):
     """Cash–Karp 5(4), six stages: the solution of order 5 advances, that of order 4 estimates the error.
 
     The method contains solutions of orders 1 to 3 too, by which its authors detect jumps; they are not used here.

@@ -3,7 +3,7 @@
 import odeflow as of
 
 
-class Dopri5(of.AdaptiveRungeKutta):
+class Dopri5(of.RungeKutta):
     """Dormand–Prince 5(4): seven stages, the last of which is the next step's first; dense output of order 4.
 
     Source: Dormand & Prince (1980), J. Comput. Appl. Math. 6, 19–26; coefficients as in Hairer, Nørsett & Wanner,

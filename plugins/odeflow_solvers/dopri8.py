@@ -3,7 +3,7 @@
 import odeflow as of
 
 
-class Dopri8(of.AdaptiveRungeKutta):
+class Dopri8(of.RungeKutta):
     """Prince–Dormand 8(7), thirteen stages; dense output of order 5, which is less than that of the steps.
 
     Source: Prince & Dormand (1981), "High order embedded Runge–Kutta formulae", J. Comput. Appl. Math. 7, 67–75, the

@@ -3,7 +3,7 @@
 import odeflow as of
 
 
-class Fehlberg45(of.AdaptiveRungeKutta):
+class Fehlberg45(of.RungeKutta):
     """Fehlberg's RKF4(5), six stages. The solution of order 5 advances, that of order 4 estimates the error.
 
     Fehlberg advanced the solution of order 4. Here, as in Shampine & Watts's code RKF45 (1977), the better one is kept.

@@ -3,7 +3,7 @@
 import odeflow as of
 
 
-class HeunEuler(of.AdaptiveRungeKutta):
+class HeunEuler(of.RungeKutta):
     """Heun–Euler 2(1): Heun's method advances, and its difference from Euler's is the error.
 
     Source: Heun (1900), Z. Math. Phys. 45, 23–38; Euler (1768), Institutionum calculi integralis I, §650.

@@ -5,7 +5,7 @@ import odeflow as of
 GAMMA = 0.4358665215084590  # the middle root of 1/6 − 3γ/2 + 3γ² − γ³
 
 
-class Kvaerno3(of.AdaptiveImplicitRungeKutta):
+class Kvaerno3(of.ImplicitRungeKutta):
     """Kværnø 3(2): four stages, the first explicit; stiffly accurate and L-stable, as is its embedded solution.
 
     Source: Kværnø (2004), "Singly diagonally implicit Runge–Kutta methods with an explicit first stage", BIT 44,

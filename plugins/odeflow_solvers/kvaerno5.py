@@ -5,7 +5,7 @@ import odeflow as of
 GAMMA = 0.26
 
 
-class Kvaerno5(of.AdaptiveImplicitRungeKutta):
+class Kvaerno5(of.ImplicitRungeKutta):
     """Kværnø 5(4): seven stages, the first explicit; stiffly accurate and L-stable, its embedded solution A-stable.
 
     Source: Kværnø (2004), "Singly diagonally implicit Runge–Kutta methods with an explicit first stage", BIT 44,

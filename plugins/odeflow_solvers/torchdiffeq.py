@@ -9,7 +9,8 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow.engine.equation.state import Field
-from odeflow.engine.loop.stepper import check_tolerances
+from odeflow.engine.loop.adaptive import check_tolerances
+from odeflow.engine.loop.stepper import naming
 from odeflow.engine.tape import UNOBSERVED, Observer, Quadrature, Segment
 
 ORDERS = {
@@ -67,7 +68,8 @@ class TorchDiffEq(of.Solver):
     ) -> None:
         if method not in ORDERS:
             raise of.SettingError(f"torchdiffeq has no method {method!r}; it has {', '.join(ORDERS)}")
-        check_tolerances("TorchDiffEq", rtol, atol)
+        with naming("TorchDiffEq"):
+            check_tolerances(rtol, atol)
         self.method, self.rtol, self.atol, self.options = method, rtol, atol, options
         self.order = ORDERS[method]
         if method == "scipy_solver":

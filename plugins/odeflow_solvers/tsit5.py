@@ -3,7 +3,7 @@
 import odeflow as of
 
 
-class Tsit5(of.AdaptiveRungeKutta):
+class Tsit5(of.RungeKutta):
     """Tsitouras 5(4): seven stages, the last of which is the next step's first; dense output of order 4.
 
     Its truncation error is smaller than Dormand and Prince's at the same cost.

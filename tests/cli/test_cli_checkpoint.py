@@ -168,7 +168,7 @@ def test_a_task_built_in_python_reloads(done):
     with torch.no_grad():
         assert torch.equal(loaded(y0, t), task.eval()(y0, t))
     assert isinstance(loaded.flow.gradient, of.Adjoint)
-    assert loaded.flow.gradient.solver.num_steps == 2
+    assert loaded.flow.gradient.solver.control.num_steps == 2
     done(f"test --ckpt_path python.ckpt {QUIET}")
     assert Path("runs/test/version_0/metrics.csv").is_file()
 

@@ -160,7 +160,10 @@ ADJOINT = "-c spiral --model.gradient Adjoint --model.gradient.solver"
         ("fit -c spiral --trainer.max_epochs one", "trainer.max_epochs: Expected a int, got one"),
         ("fit -c spiral --seed_everything x", "seed_everything: Expected a bool; Expected a int, got x"),
         ("fit -c spiral --model.solver.rtol -1", "Dopri5: rtol and atol must not be negative"),
-        ("fit -c spiral --model.solver RK4", "RK4 needs either step_size or num_steps; neither was given"),
+        (
+            "fit -c spiral --model.solver RK4",
+            "RK4: the method has no error estimate, so it takes fixed steps: give step_size or num_steps",
+        ),
         ("fit -c spiral --trainer.accelerator gpuu", "'gpuu'"),
         ("fit -c spiral --trainer.limit_train_batches -1", "invalid value -1 for limit_train_batches"),
         ("fit -c spiral --trainer.max_epochs+ 3", "trainer.max_epochs is 15. Write trainer.max_epochs to replace it"),

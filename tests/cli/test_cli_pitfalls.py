@@ -84,7 +84,7 @@ def test_a_contract_is_no_choice(command, kind):
     assert inspect.isabstract(contract)
     assert not getattr(contract, "_is_protocol", False)
     listed = command(f"plugins list {kind}").out.split()
-    assert not {contract.__name__, "RungeKutta", "AdaptiveRungeKutta", "Forecast", "SeriesData"} & set(listed)
+    assert not {contract.__name__, "RungeKutta", "ImplicitRungeKutta", "Forecast", "SeriesData"} & set(listed)
     assert not any(inspect.isabstract(cls) or ABC in cls.__bases__ for cls in registry.plugins(kind).values())
 
 

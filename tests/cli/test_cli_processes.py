@@ -103,7 +103,7 @@ def test_processes_keep_the_same_weights(tmp_path, loose, done, refused, start, 
     if "loose_heun" not in sys.modules:
         assert "--plugins FILE" in refused(f"test --ckpt_path {last}")
     done(f"validate --plugins {loose} --ckpt_path {last}")
-    assert of.load(last, plugins=[str(loose)]).flow.solver.num_steps == 2
+    assert of.load(last, plugins=[str(loose)]).flow.solver.control.num_steps == 2
 
 
 @pytest.mark.parametrize("recipe", ["density/digits", "latent/periodic --data.batch_size 8"])

@@ -49,7 +49,7 @@ print(refused(lambda: field(t, y[:, :2])))
 LOAD = """
 import odeflow
 task = odeflow.load({!r})
-print(type(task.flow.solver).__module__, type(task.flow.solver).__name__, task.flow.solver.step_size)
+print(type(task.flow.solver).__module__, type(task.flow.solver).__name__, task.flow.solver.control.step_size)
 """
 
 

@@ -8,7 +8,7 @@ import pytest
 LOAD = """
 import odeflow
 solver = odeflow.load({!r}, plugins={!r}).flow.solver
-print(type(solver).__name__, solver.num_steps)
+print(type(solver).__name__, solver.control.num_steps)
 """
 SHORT = ("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.log_every_n_steps", "1")
 PLUGIN = """

@@ -120,7 +120,7 @@ def test_many_fields_are_compiled_side_by_side(calls: list[str]) -> None:
         with torch.no_grad():
             assert torch.allclose(of.Flow(field, solver)(y0), of.Flow(field, Euler(num_steps=1))(y0), atol=1e-6)
     assert len(calls) == 10
-    assert len(solver.compiled_steps.kept) == 8
+    assert len(solver.compiled.kept) == 8
 
 
 def test_tuple_states_and_images(calls: list[str]) -> None:
@@ -207,16 +207,16 @@ def test_solvers_with_compiled_steps_are_copied_and_stored(calls: list[str]) -> 
     """A copy, and one from a pickle, compiles for itself; the spec says that it shall."""
     solver = Dopri5(compile=True)
     of.Flow(MLP(3), solver)(torch.randn(2, 3))
-    assert solver.compiled_steps.kept
+    assert solver.compiled.kept
     for other in (copy.deepcopy(solver), pickle.loads(pickle.dumps(solver))):
         assert other.compile
-        assert not other.compiled_steps.kept
+        assert not other.compiled.kept
     assert solver.spec["init_args"]["compile"] is True
 
 
 def test_the_last_slope_of_a_method_without_fsal(calls: list[str]) -> None:
     """Dense output asks for the slope at the step's end, which such a method evaluates then."""
-    stages = CompiledStages(RK4.tableau, lambda t, y: y, RK4(num_steps=1, compile=True).compiled_steps)
+    stages = CompiledStages(RK4.tableau, lambda t, y: y, RK4(num_steps=1, compile=True).compiled)
     y = torch.ones(1, 1, dtype=torch.float64)
     stages.step(0.0, 0.1, y)
     assert stages.evaluations == 4

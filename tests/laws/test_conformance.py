@@ -120,7 +120,7 @@ def test_shifted_nodes_are_caught() -> None:
 
     class Shifted(_Wrong):
         def integrate(self, field: Any, y0: Tensor, t: Tensor, observer: Observer = UNOBSERVED) -> of.Solution:
-            h = 0.3 * self.method.step_size
+            h = 0.3 * self.method.control.step_size
             return super().integrate(lambda s, y: field(s + h, y), y0, t, observer)
 
     caught(Shifted, r"Shifted: order: wanted errors that fall as h\^2 .*got h\^(0\.[789]|1\.[01]).*Look at the nodes c")
@@ -162,7 +162,9 @@ def test_mixed_batch_mates_are_caught() -> None:
             solution = super().integrate(field, y0, t, observer)
             mixed = (
                 solution.y
-                + 1e-5 * (solution.y.mean(1, keepdim=True) - solution.y.detach().mean()) * self.method.step_size**2
+                + 1e-5
+                * (solution.y.mean(1, keepdim=True) - solution.y.detach().mean())
+                * self.method.control.step_size**2
             )
             return replace(solution, y=torch.cat((y0[None], mixed[1:])))
 
@@ -213,7 +215,7 @@ def test_a_solver_whose_steps_cannot_be_forced_needs_a_function() -> None:
         def __init__(self, stride: float) -> None:
             super().__init__(stride)
 
-    with pytest.raises(of.SettingError, match=r"Odd takes neither step_size nor .*check_solver\(lambda h: Odd"):
+    with pytest.raises(of.SettingError, match=r"Odd does not take step_size.*check_solver\(lambda h: Odd"):
         check_solver(Odd)
     check_solver(lambda h: Heun(step_size=h))
     check_solver(Dopri5(1e-3, 1e-3, max_steps=5000))
@@ -227,7 +229,9 @@ def test_observed_orders(cls: type[of.Solver], orders: tuple[int, int]) -> None:
 
 def test_observed_orders_of_methods_that_need_many_steps() -> None:
     """With the numbers of steps given, the order is seen of a method that is unstable with the usual ones."""
-    seen = {steps: observed_order(AdamsBashforth(7, num_steps=1), steps=steps) for steps in (None, (160, 192, 224))}
+    seen = {
+        steps: observed_order(AdamsBashforth(order=7, num_steps=1), steps=steps) for steps in (None, (160, 192, 224))
+    }
     assert seen[160, 192, 224] == pytest.approx((7, 7), abs=0.2)
     assert seen[None][0] < 4
 

@@ -14,14 +14,14 @@ from odeflow_dynamics import MLP
 from odeflow_solvers import RK4, AdamsBashforth, Dopri5, Euler, Kvaerno5, Rodas4, TorchDiffEq
 
 D = torch.float64
-EXPLICIT = [name for name, cls in plugins("solver").items() if issubclass(cls, (of.RungeKutta, of.AdaptiveRungeKutta))]
+EXPLICIT = [name for name, cls in plugins("solver").items() if issubclass(cls, of.RungeKutta)]
 EXACT = [of.Backprop(), of.Checkpointed(), of.Checkpointed(every=3), of.Checkpointed(max_bytes=400)]
 
 
 SOLVERS = [
     RK4(num_steps=9),
     Dopri5(1e-4, 1e-4),
-    AdamsBashforth(3, num_steps=9),
+    AdamsBashforth(order=3, num_steps=9),
     Kvaerno5(1e-3, 1e-3),
     Rodas4(1e-3, 1e-3),
 ]

@@ -18,11 +18,11 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 import odeflow as of
-from odeflow.engine.loop.stepper import AdaptiveStepper
+from odeflow.engine.loop.stepper import Stepper
 from odeflow.plugin.registry import look_up, plugins
 
-ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, AdaptiveStepper)]
-EXPLICIT = [name for name, cls in plugins("solver").items() if issubclass(cls, of.AdaptiveRungeKutta)]
+ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, Stepper) and cls.error_order is not None]
+EXPLICIT = [name for name, cls in plugins("solver").items() if issubclass(cls, of.RungeKutta) and cls.error_order]
 SHAPES: list[list[tuple[int, ...]]] = [
     [()],
     [(0,)],

@@ -14,7 +14,7 @@ from odeflow.plugin.registry import look_up, plugins
 from odeflow_solvers import Dopri5, Dopri8
 
 D = torch.float64
-ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, of.AdaptiveRungeKutta)]
+ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, of.RungeKutta) and cls.error_order]
 
 
 class Forced(nn.Module):
@@ -422,7 +422,7 @@ def by_entries(t: Tensor, y: Tensor) -> Tensor:
             of.SettingError,
             r"in all rows in the same direction; row 2 goes 0\.4, 0\.2",
         ),
-        (lambda: Dopri5(compile=True, per_sample=True), of.SettingError, "per_sample=True does not go with compile"),
+        (lambda: Dopri5(compile=True, per_sample=True), of.SettingError, "per_sample needs compile=False"),
         (
             lambda: of.solve(Forced(), states(), own_times(), solver=solver(), gradient=of.Adjoint()),
             of.GradientError,

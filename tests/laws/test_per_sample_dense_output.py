@@ -13,7 +13,7 @@ from odeflow_dynamics import MLP
 from odeflow_solvers import Dopri5
 
 D = torch.float64
-ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, of.AdaptiveRungeKutta)]
+ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, of.RungeKutta) and cls.error_order]
 LOOSE = Dopri5(1e-4, 1e-4, per_sample=True)
 
 

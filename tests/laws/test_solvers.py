@@ -9,11 +9,11 @@ from torch import Tensor
 
 import odeflow as of
 from equations import riccati
-from odeflow.engine.loop.stepper import AdaptiveStepper, FixedStepper
+from odeflow.engine.loop.stepper import Stepper
 from odeflow.plugin.registry import look_up, plugins
 from odeflow.testing.subject import stepping
 
-ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, AdaptiveStepper)]
+ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, Stepper) and cls.error_order is not None]
 TORCHDIFFEQ_FIXED = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
 SAME_IN_TORCHDIFFEQ = {
     "Euler": "euler",
@@ -44,7 +44,7 @@ def test_a_step_is_torchdiffeqs(name: str, pendulum: torch.nn.Module) -> None:
     """One step of a method that torchdiffeq has too leads to the same state."""
     cls, method, h = look_up("solver", name), SAME_IN_TORCHDIFFEQ[name], 0.3
     y0 = torch.randn(5, 3, dtype=D, generator=torch.Generator().manual_seed(0))
-    options = {"step_size": h} if issubclass(cls, FixedStepper) else {"first_step": torch.tensor(h, dtype=D)}
+    options = {"step_size": h} if cls.error_order is None else {"first_step": torch.tensor(h, dtype=D)}
     theirs = look_up("solver", "TorchDiffEq")(method, 0.9, 1e3, options)
     with torch.no_grad():
         ours, wanted = (of.solve(pendulum, y0, [0.2, 0.2 + h], solver=each) for each in (stepping(cls)(h), theirs))

@@ -120,12 +120,12 @@ def classifier(stem: str = "conv") -> Classification:
 
 def regressor() -> Regression:
     torch.manual_seed(0)
-    return quiet(Regression(MLP(2), RK4(1)))
+    return quiet(Regression(MLP(2), RK4(num_steps=1)))
 
 
 def density(**options: Any) -> Density:
     torch.manual_seed(0)
-    return quiet(Density(MLP(2), RK4(1), **options))
+    return quiet(Density(MLP(2), RK4(num_steps=1), **options))
 
 
 X, IMAGES, LABELS = torch.randn(2, 2), torch.rand(2, 1, 6, 6), torch.tensor([0, 2])
@@ -183,11 +183,11 @@ def series(**parts: Any) -> of.Series:
 
 
 def latent() -> LatentODE:
-    return LatentODE(MLP(3, [4]), RK4(2), dim=1, num_classes=2, classifier=Perceptron())
+    return LatentODE(MLP(3, [4]), RK4(num_steps=2), dim=1, num_classes=2, classifier=Perceptron())
 
 
 def ode_rnn() -> ODERNN:
-    return ODERNN(MLP(3, [4], time="none"), RK4(2), dim=1, num_classes=2, classifier=Perceptron())
+    return ODERNN(MLP(3, [4], time="none"), RK4(num_steps=2), dim=1, num_classes=2, classifier=Perceptron())
 
 
 MODELS = {"latent": latent, "ode_rnn": ode_rnn, "rnn": lambda: RNN(dim=1, num_classes=2, classifier=Perceptron())}

@@ -158,8 +158,8 @@ SENSELESS: list[tuple[Callable[[], object], str]] = [
     (lambda: TorchDiffEq(atol=-1.0), "TorchDiffEq: rtol and atol must not be negative"),
     (lambda: Dopri5(controller=[0.0]), "first gain must be positive"),
     (lambda: Dopri5(controller=[1e30]), "gains are of size 10 at most"),
-    (lambda: Kvaerno5(newton_tol=1e30), "newton_tol must be below 1"),
-    (lambda: ImplicitEuler(num_steps=1, newton_tol=1e30), "newton_tol must be below 1"),
+    (lambda: Kvaerno5(newton_tol=1e30), "newton_tol must be positive and below 1"),
+    (lambda: ImplicitEuler(num_steps=1, newton_tol=1e30), "newton_tol must be positive and below 1"),
     *(
         (
             partial(Classification, ConvNet(4), RK4(num_steps=1), **{name: -1}),

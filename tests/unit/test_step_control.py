@@ -2,6 +2,8 @@
 
 import math
 import warnings
+from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 import torch
@@ -11,12 +13,13 @@ import odeflow as of
 from equations import after_the_jump, brusselator, jumping, rotation
 from odeflow.engine.loop.controller import Controller
 from odeflow.engine.step.stages import ValueStages
-from odeflow.plugin.registry import look_up, plugins
-from odeflow_solvers import RK4, Bosh3, Dopri5, Euler, Tsit5
+from odeflow.plugin.registry import build, look_up, plugins
+from odeflow.testing import SPIRAL
+from odeflow_solvers import RK4, Bosh3, Dopri5, Euler, Heun, HeunEuler, Kvaerno5, Rodas4, Trapezoid, Tsit5
 
 D = torch.float64
-FIXED = [name for name, cls in plugins("solver").items() if issubclass(cls, of.RungeKutta)]
-ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, of.AdaptiveRungeKutta)]
+FIXED = [name for name, cls in plugins("solver").items() if issubclass(cls, of.RungeKutta) and cls.error_order is None]
+ADAPTIVE = [name for name, cls in plugins("solver").items() if issubclass(cls, of.RungeKutta) and cls.error_order]
 ONE = torch.ones(1, 1, dtype=D)
 
 
@@ -74,7 +77,7 @@ def test_first_step_has_the_exponent_of_the_order_of_the_method(unit: float) -> 
     """In units of |y|/|f| it is (0.1 / max(|f|, |f′|))^(1/(p + 1)) in the norm of the tolerances."""
     tolerance = 1e-6
     y0 = torch.ones(1, 1, dtype=D)
-    control = Dopri5(tolerance, tolerance).control(0.0, 10.0 * unit)
+    control = Dopri5(tolerance, tolerance).step_control(0.0, 10.0 * unit)
     stages = ValueStages(Dopri5.tableau, lambda t, y: -3 * y / unit, y0)
     control.start(stages, 0.0, y0, 10.0 * unit)
     assert control.h == pytest.approx(unit / 3 * (0.1 * 2 * tolerance) ** (1 / 6), rel=1e-9)
@@ -102,7 +105,7 @@ def test_the_first_step_is_not_below_the_smallest(name: str) -> None:
     """A guess below `min_step` is raised to it, and an interval shorter than that is one step."""
     for per_sample in (False, True):
         by = look_up("solver", name)(1e-3, 1e-3, min_step=1e-2)
-        if per_sample and isinstance(by, of.AdaptiveRungeKutta):
+        if per_sample and isinstance(by, of.RungeKutta):
             by = look_up("solver", name)(1e-3, 1e-3, min_step=1e-2, per_sample=True)
         for end in (1.0, 1e-3):
             y = of.solve(
@@ -247,6 +250,113 @@ class TestNorms:
                 of.solve(lambda t, y: y, state, [0.0, 1.0], solver=solver, params=())
         with pytest.raises(of.SettingError, match="norm must be 'rms' or 'max_sample'; got 'max'"):
             Dopri5(norm="max")  # pyright: ignore[reportArgumentType]
+
+
+class TestFixedStepsOfPairs:
+    """A method with an error estimate takes fixed steps where step_size or num_steps is given."""
+
+    SOLVERS: ClassVar[dict[str, of.Solver]] = {
+        "explicit": Dopri5(num_steps=12),
+        "compiled": Dopri5(num_steps=12, compile=True),
+        "implicit": Kvaerno5(step_size=0.1, newton_tol=1e-13),
+        "Rosenbrock": Rodas4(num_steps=12),
+        "jump": Tsit5(num_steps=12, jump_ts=(SPIRAL.t0 + 0.33,)),
+    }
+
+    @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
+    @pytest.mark.filterwarnings("ignore:compile=True. steps over")
+    def test_steps_and_gradients(self, solver: of.Solver) -> None:
+        """They are as many as were asked for; the gradients through them agree, of dense output too."""
+        t = torch.linspace(SPIRAL.t0, SPIRAL.t1, 3, dtype=D)
+        found: list[list[Tensor]] = []
+        for gradient in (of.Backprop(), of.Checkpointed(), of.Adjoint()):
+            y0 = SPIRAL.solution(SPIRAL.t0).requires_grad_()
+            dense = not isinstance(gradient, of.Adjoint)
+            solution = of.solve(SPIRAL.field, y0, t, solver=solver, gradient=gradient, dense=dense)
+            assert solution.stats.rejected == 0
+            assert solution.stats.accepted == (
+                13
+                if solver.jump_ts
+                else math.ceil(SPIRAL.span / 0.1 - 1e-9)
+                if solver is self.SOLVERS["implicit"]
+                else 12
+            )
+            between = solution(float(t.mean()) - 0.01) if dense else solution.y[1]
+            found.append(list(torch.autograd.grad((solution.y[-1] + dense * between).sin().sum(), y0)))
+        assert torch.allclose(found[0][0], found[1][0], rtol=1e-9)
+
+    def test_reversible(self) -> None:
+        """The reversible gradient takes the same steps, without an error estimate."""
+        nfe: list[int] = []
+        for solver in (Dopri5(num_steps=12), RK4(num_steps=12)):
+            y0 = SPIRAL.solution(SPIRAL.t0).requires_grad_()
+            solution = of.solve(SPIRAL.field, y0, [SPIRAL.t0, SPIRAL.t1], solver=solver, gradient=of.Reversible())
+            solution.y[-1].sum().backward()
+            nfe.append(solution.stats.nfe_forward)
+        assert nfe == [12 * 2 * 6, 12 * 2 * 4]
+
+    def test_events(self) -> None:
+        """An event ends the solve inside a fixed step."""
+        fall = of.Event(lambda t, y: y[..., 0] - 0.5)
+        solution = of.solve(
+            lambda t, y: -y, torch.ones(1, dtype=D), [0.0, 4.0], solver=Dopri5(num_steps=8), event=fall, params=()
+        )
+        assert float(solution.t[-1]) == pytest.approx(math.log(2), abs=1e-4)
+
+    def test_they_are_those_of_the_method_without_control(self) -> None:
+        """With fixed steps Heun–Euler is Heun's method, whatever the tolerances, and costs no evaluation more."""
+        t, y0 = [SPIRAL.t0, SPIRAL.t1], SPIRAL.solution(SPIRAL.t0)
+        pair, alone, loose = (
+            of.solve(SPIRAL.field, y0, t, solver=solver, params=())
+            for solver in (HeunEuler(num_steps=9), Heun(num_steps=9), HeunEuler(0.5, 0.5, num_steps=9))
+        )
+        assert torch.equal(pair.y, alone.y)
+        assert torch.equal(pair.y, loose.y)
+        assert pair.stats.nfe_forward == alone.stats.nfe_forward
+
+    @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
+    def test_they_are_stored(self, solver: of.Solver) -> None:
+        """A solver is built again from its spec with the same control."""
+        again = build(solver.spec)
+        assert again.control == solver.control
+        assert again.spec == solver.spec
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (
+                lambda: Dopri5(num_steps=9, max_steps=20, norm="max_sample"),
+                "Dopri5: fixed steps, of step_size or num_steps, have no use for max_steps, norm; leave one out",
+            ),
+            (lambda: Dopri5(step_size=0.1, per_sample=True), "Dopri5: fixed steps, .* have no use for per_sample"),
+            (lambda: Dopri5(step_size=0.1, num_steps=2), "Dopri5: give either step_size or num_steps; both were given"),
+            (lambda: RK4(1e-3, num_steps=4), "RK4: .* takes fixed steps: give step_size or num_steps, and not rtol$"),
+            (
+                lambda: RK4(controller="PI", num_steps=4),
+                r"RK4 has no option 'controller'\.  options: step_size, num_steps, jump_ts, compile  ",
+            ),
+            (lambda: Dopri5(newton_tol=1e-3), "Dopri5 has no option 'newton_tol'.* is an option of ImplicitEuler"),
+            (lambda: of.Fixed(), "give either step_size or num_steps; neither was given"),
+            (lambda: RK4(num_steps=1).with_control(Dopri5().control), "RK4: the method has no error estimate"),
+            (lambda: Dopri5(per_sample=True).with_control(of.Fixed(num_steps=1)), "Dopri5: per_sample needs adaptive"),
+        ],
+    )
+    def test_contradictions_are_refused(self, make: Callable[[], object], message: str) -> None:
+        """What the method cannot use, or not beside fixed steps, is refused by name."""
+        with pytest.raises(of.SettingError, match=message):
+            make()
+
+    def test_a_family_refuses_what_it_does_not_support(self) -> None:
+        """A constructor of one's own that passes on an option of another family is refused, too."""
+
+        class Wrong(of.ImplicitRungeKutta):
+            tableau = Trapezoid.tableau
+
+            def __init__(self) -> None:
+                super().__init__(num_steps=3, compile=True)
+
+        with pytest.raises(of.SettingError, match=r"Wrong: .* give step_size or num_steps, and not compile$"):
+            Wrong()
 
 
 class TestErrorPerSpan:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odeflow.engine.loop.control import SAME_STEP, SMALLEST_STEP, ErrorControl, StepControl
+from odeflow.engine.loop.adaptive import Adaptive
+from odeflow.engine.loop.control import SAME_STEP, SMALLEST_STEP, StepControl
 from odeflow.engine.output.solution import SolveError
 from odeflow.engine.step.stages import Stages
 from odeflow.errors import SettingError
@@ -92,15 +93,18 @@ class TolerantSteps(StepControl):
         """
         options = self.tolerance
         rtol, atol = (float(torch.as_tensor(each).min()) for each in (options.rtol, options.atol))
-        first = ErrorControl(
+        choice = Adaptive(
             rtol=max(rtol, 8 * torch.finfo(y.dtype).eps),
             atol=atol,
-            order=self.order - 1,
             first_step=options.first_step,
             min_step=0.0,
             max_step=options.max_step,
             max_steps=options.max_num_steps,
+            controller="I",
+            norm="rms",
+            error_per="step",
         )
+        first = choice.steps(t, end, self.order - 1)
         first.start(stages, t, y, end)
         self.size = self._bounded(abs(first.h))
 

@@ -19,9 +19,10 @@ from odeflow.compat.torchdiffeq.control import (
     check_option,
 )
 from odeflow.engine.equation.state import Field
-from odeflow.engine.loop.control import FixedSteps, StepControl
+from odeflow.engine.loop.control import StepControl
+from odeflow.engine.loop.fixed import FixedSteps
 from odeflow.engine.loop.integrate import run
-from odeflow.engine.methods.runge_kutta import AdaptiveRungeKutta, ExplicitRungeKutta
+from odeflow.engine.methods.runge_kutta import RungeKutta
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.solver import Solver
 from odeflow.engine.step.stages import stages_of
@@ -78,7 +79,7 @@ class _Driven(Solver):
 
     def __init__(
         self,
-        method: ExplicitRungeKutta,
+        method: RungeKutta,
         control: Callable[[Tensor], StepControl],
         jump_ts: Callable[[Tensor], tuple[float, ...]],
     ) -> None:
@@ -114,7 +115,7 @@ def is_fixed(method: str) -> bool:
     """Whether a method takes the steps of a grid."""
     if method in THEIRS:
         return "step_size" in THEIRS[method]
-    return not issubclass(_class(method), AdaptiveRungeKutta)
+    return _class(method).error_order is None
 
 
 @cache

@@ -1,7 +1,6 @@
 """Adjoint: the continuous adjoint equation, solved backwards in time."""
 
-import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -12,7 +11,8 @@ from odeflow.engine.equation.field import full_precision
 from odeflow.engine.equation.state import Field, Packing
 from odeflow.engine.gradients.backward import with_backward
 from odeflow.engine.gradients.base import Gradient
-from odeflow.engine.loop.stepper import AdaptiveStepper
+from odeflow.engine.loop.adaptive import Adaptive
+from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.solver import Solver
@@ -63,9 +63,8 @@ class Adjoint(Gradient):
 
 def _by_rms(solver: Solver) -> Solver:
     """The solver for states in which no dimension is that of samples: whose error's norm is over everything."""
-    if isinstance(solver, AdaptiveStepper) and solver.norm != "rms":
-        solver = copy.copy(solver)
-        solver.norm = "rms"
+    if isinstance(solver, Stepper) and isinstance(solver.control, Adaptive):
+        return solver.with_control(replace(solver.control, norm="rms"))
     return solver
 
 

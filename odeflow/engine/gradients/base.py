@@ -11,8 +11,9 @@ from torch import Tensor
 
 from odeflow.engine.equation.state import Field
 from odeflow.engine.gradients.times import follow, move_rows, moved, on_fixed_clock
-from odeflow.engine.loop.stepper import AdaptiveStepper
-from odeflow.engine.methods.runge_kutta import ExplicitRungeKutta
+from odeflow.engine.loop.adaptive import Adaptive
+from odeflow.engine.loop.stepper import Stepper
+from odeflow.engine.methods.runge_kutta import RungeKutta
 from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.solver import Solver
@@ -34,11 +35,13 @@ USES: dict[Feature, Callable[[Solver, Tensor, Mesh | None], bool]] = {
     "dense output and events": lambda solver, t, mesh: mesh is not None,
     "times of each sample's own, (B, T)": lambda solver, t, mesh: t.dim() > 1,
     "per_sample=True": lambda solver, t, mesh: solver.per_sample,
-    "norm='max_sample'": lambda solver, t, mesh: isinstance(solver, AdaptiveStepper) and solver.norm == "max_sample",
+    "norm='max_sample'": lambda solver, t, mesh: (
+        isinstance(solver, Stepper) and isinstance(solver.control, Adaptive) and solver.control.norm == "max_sample"
+    ),
     "jump_ts": lambda solver, t, mesh: bool(solver.jump_ts),
     "black-box solvers": lambda solver, t, mesh: not solver.shows_steps,
     "solvers other than explicit Runge–Kutta methods": lambda solver, t, mesh: (
-        not isinstance(solver, ExplicitRungeKutta)
+        not isinstance(solver, RungeKutta)
     ),
 }
 """(solver, t, mesh) ↦ whether a solve uses the feature."""

@@ -10,8 +10,9 @@ from odeflow.engine.equation.field import full_precision
 from odeflow.engine.equation.state import Field, accumulate
 from odeflow.engine.gradients.backward import with_backward
 from odeflow.engine.gradients.base import Gradient
+from odeflow.engine.loop.adaptive import Adaptive
 from odeflow.engine.loop.integrate import run
-from odeflow.engine.methods.runge_kutta import ExplicitRungeKutta
+from odeflow.engine.methods.runge_kutta import RungeKutta
 from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.solver import Solver
@@ -60,7 +61,7 @@ class Reversible(Gradient):
     def differentiate(
         self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None
     ) -> Solution:
-        assert isinstance(solver, ExplicitRungeKutta)  # others are not supported
+        assert isinstance(solver, RungeKutta)  # others are not supported
         reached: list[int] = []  # the number of steps that led to each row but the first
 
         def note(number: int, pair: Tensor) -> Tensor:
@@ -68,8 +69,8 @@ class Reversible(Gradient):
             return pair
 
         with torch.no_grad():
-            stages = _PairStages(solver.tableau, field, y0, self.coupling)
-            control = solver.control(float(t[0]), float(t[-1]))
+            stages = _PairStages(solver.tableau, field, y0, self.coupling, judged=isinstance(solver.control, Adaptive))
+            control = solver.step_control(float(t[0]), float(t[-1]))
             solution = run(stages, control, torch.stack((y0, y0)), t, Observer(jump=note))
         solution.stats.nfe_forward += stages.inner.evaluations
         way = _Way(self.coupling, solver.tableau, field, params, solution.stats, stages.steps, reached)
@@ -100,12 +101,13 @@ class _PairStages(ExplicitStages):
         field: The vector field on one state.
         like: A state.
         coupling: λ.
+        judged: Whether the steps' errors will be asked for.
     """
 
-    def __init__(self, tableau: Tableau, field: Field, like: Tensor, coupling: float) -> None:
+    def __init__(self, tableau: Tableau, field: Field, like: Tensor, coupling: float, judged: bool) -> None:
         self.inner = stages_of(tableau, field, like)
         super().__init__(tableau, _PairField(field))
-        self.coupling = coupling
+        self.coupling, self.judged = coupling, judged
         self.steps: list[tuple[float, float]] = []  # (start, size) of the accepted ones
 
     def first_slope(self, t: float, y: Tensor) -> Tensor:
@@ -118,7 +120,7 @@ class _PairStages(ExplicitStages):
         inner.forget_slope()
         forward = inner.step(t, h, second) - second
         end = coupling * first + (1 - coupling) * second + forward
-        self.estimate = inner.error() if self.tableau.error_weights else None
+        self.estimate = inner.error() if self.judged else None
         inner.forget_slope()
         backward = inner.step(t + h, -h, end) - end
         self.taken = (t, h)

@@ -1,4 +1,4 @@
-"""ImplicitRungeKutta and AdaptiveImplicitRungeKutta: diagonally implicit methods, for stiff equations."""
+"""ImplicitRungeKutta: diagonally implicit methods, for stiff equations."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,18 +12,18 @@ from torch import Tensor
 from odeflow.engine.equation.implicit_function import attach
 from odeflow.engine.equation.jacobian import Factors, Jacobian, Linearisation
 from odeflow.engine.equation.state import Field
-from odeflow.engine.loop.control import ErrorPer, Norm
-from odeflow.engine.loop.controller import Gains
-from odeflow.engine.loop.stepper import AdaptiveStepper, FixedStepper, Stepper
+from odeflow.engine.loop.fixed import Fixed
+from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.output.solution import SolveError
 from odeflow.engine.step.carried import MemoryStages
 from odeflow.engine.step.tableau import Tableau
 from odeflow.engine.tape import Quadrature
-from odeflow.errors import SettingError
 from odeflow.plugin.plugin import required
 
 SIMPLIFIED_ITERATIONS = 15
 FULL_ITERATIONS = 25
+FIXED_TOLERANCE = 1e-10  # of Newton's iteration with fixed steps
+LARGEST_PART = 0.03  # of the tolerances of adaptive steps
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,11 @@ class Newton:
         rtol: Relative to the state at the step's start.
         atol: In the state's unit.
         full: Whether to go on with a Jacobian at every iterate where one Jacobian a step does not lead to convergence.
-
-    Raises:
-        SettingError: Both tolerances are 0, one is negative, or the relative one solves nothing.
     """
 
     rtol: float
     atol: float
     full: bool
-
-    def __post_init__(self) -> None:
-        if not (self.rtol >= 0 and self.atol >= 0 and self.rtol + self.atol > 0):
-            raise SettingError(f"newton_tol must be positive; it makes tolerances of {self.rtol:g} and {self.atol:g}")
-        if not self.rtol < 1:
-            raise SettingError(f"newton_tol must be below 1; it makes a relative tolerance of {self.rtol:g}")
 
     def scale(self, y: Tensor) -> Tensor:
         """The error that is allowed, as far as the dtype allows it too."""
@@ -218,105 +209,30 @@ def _solve_transposed(jacobian: Jacobian, field: Field, t: float, y: Tensor, wei
     return jacobian.at(field, t, y).factors(weight).solve(value, adjoint=True)
 
 
-class DiagonallyImplicit(Stepper):
-    """What methods with equal steps and with chosen ones share.
+class ImplicitRungeKutta(Stepper):
+    """A diagonally implicit Runge–Kutta method. Subclasses set `tableau`, and that is all.
 
-    Subclass `ImplicitRungeKutta` or `AdaptiveImplicitRungeKutta`.
+    Embedded weights let it adapt its steps: where Newton's iteration does not converge, the step is taken again with a
+    smaller size. Float64 is recommended.
     """
 
     tableau: ClassVar[Tableau] = required()
+    supports = ("newton_tol",)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
         if "tableau" in vars(cls):
-            cls.order = cls.tableau.order
-
-
-class ImplicitRungeKutta(DiagonallyImplicit, FixedStepper):
-    """A diagonally implicit Runge–Kutta method with equal steps. Subclasses set `tableau`, and that is all.
-
-    Float64 is recommended.
-
-    Args:
-        step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
-            not larger.
-        num_steps: Number of steps between the first and the last time; the other way to say it.
-        newton_tol: To which error the equations of a step are solved, relative to 1 + |y|.
-        jump_ts: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
-            on its own side of it throughout.
-
-    Raises:
-        SettingError: Neither or both of the first two were given, or a value is not positive.
-    """
-
-    def __init__(
-        self,
-        step_size: float | None = None,
-        num_steps: int | None = None,
-        newton_tol: float = 1e-10,
-        jump_ts: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(step_size, num_steps, jump_ts)
-        self.newton = Newton(newton_tol, newton_tol, full=True)
-
-    def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> ImplicitStages:
-        return ImplicitStages(self.tableau, field, self.newton, quadrature)
-
-
-class AdaptiveImplicitRungeKutta(DiagonallyImplicit, AdaptiveStepper):
-    """A diagonally implicit Runge–Kutta pair with error control. Subclasses set `tableau`, with embedded weights.
-
-    Where Newton's iteration does not converge, the step is taken again with a smaller size. Float64 is recommended.
-
-    Args:
-        rtol: Relative tolerance of one step's error.
-        atol: Absolute tolerance, in the state's unit.
-        first_step: Size of the first step, in the field's time; chosen from the field by default.
-        min_step: Smallest step; below it the solve fails. 0: as small as the time's floating point allows.
-        max_step: Largest step; unbounded by default.
-        max_steps: Largest number of attempted steps.
-        newton_tol: To which part of the tolerances the equations of a step are solved; √rtol, at most 0.03, by default.
-            Smaller makes gradients, which are those of the exact solution of these equations, more exact.
-        controller: How the next step's size follows from the errors of the last: "I", "PI", "PID", or up to three gains
-            (see `Controller`).
-        norm: What of a step's scaled error must be at most 1: "rms", the root mean square over everything;
-            "max_sample", the largest of the samples' own. The latter needs a state of one Tensor (B, d, …).
-        error_per: What the tolerances bound: "step", the error of each step; "span", the errors of all steps in sum, so
-            that the error at the end is about the tolerance times what the problem amplifies, or less ("error per unit
-            step").
-        jump_ts: Times at which the field jumps. A step ends at each, and the field is evaluated on its own side of it
-            throughout.
-
-    Raises:
-        SettingError: A value is out of range.
-    """
-
-    def __init__(
-        self,
-        rtol: float = 1e-5,
-        atol: float = 1e-6,
-        first_step: float | None = None,
-        min_step: float = 0.0,
-        max_step: float | None = None,
-        max_steps: int = 10_000,
-        newton_tol: float | None = None,
-        controller: Gains = "I",
-        norm: Norm = "rms",
-        error_per: ErrorPer = "step",
-        jump_ts: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(rtol, atol, first_step, min_step, max_step, max_steps, controller, norm, error_per, jump_ts)
-        part = min(0.03, max(rtol, 1e-12) ** 0.5) if newton_tol is None else newton_tol
-        self.newton = Newton(part * rtol, part * atol, full=False)
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+            cls.order, cls.error_order = cls.tableau.order, cls.tableau.error_order
         super().__init_subclass__(**kwargs)
-        if "tableau" in vars(cls) and cls.tableau.embedded_order is None:
-            raise SettingError(f"{cls.__name__} adapts its steps, so its tableau needs b_embedded and embedded_order")
 
     @property
-    def error_order(self) -> int:
-        return min(self.order, self.tableau.embedded_order or 0)
+    def newton(self) -> Newton:
+        """When the iteration has converged."""
+        control, tolerance = self.control, self.newton_tol
+        if isinstance(control, Fixed) or tolerance is not None:
+            tolerance = FIXED_TOLERANCE if tolerance is None else tolerance
+            return Newton(tolerance, tolerance, full=isinstance(control, Fixed))
+        part = min(LARGEST_PART, max(control.rtol, 1e-12) ** 0.5)
+        return Newton(part * control.rtol, part * control.atol, full=False)
 
     def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> ImplicitStages:
         return ImplicitStages(self.tableau, field, self.newton, quadrature)

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import cache, partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from odeflow.engine.equation.state import Field
 from odeflow.engine.loop.control import same_step
-from odeflow.engine.loop.stepper import FixedStepper
+from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.step.carried import MemoryStages
 from odeflow.engine.step.stages import ExplicitStages, stages_of
 from odeflow.engine.step.tableau import Tableau
@@ -135,43 +135,34 @@ class MultistepStages(MemoryStages):
             self.quadrature.add(h * sum(row), side)
 
 
-class Multistep(FixedStepper):
-    """A method of Adams with equal steps, which takes the slopes of earlier steps into account.
+class Multistep(Stepper):
+    """A method of Adams with fixed steps, which takes the slopes of earlier steps into account.
 
-    Subclasses set `corrected`, whether a step is predicted, evaluated and corrected, and choose the starter. The
-    first order − 1 steps are the starter's, as are those after a jump of the field or a step of another size.
-
-    Args:
-        order: Order of the method, 1 to 8.
-        starter: The method of the first steps, of order − 1 at least.
-        step_size: Size of a step, in the field's time. The interval is divided into the fewest equal steps that are
-            not larger.
-        num_steps: Number of steps between the first and the last time; the other way to say it.
-        jump_ts: Times at which the field jumps. A step ends at each, one more than without, and the field is evaluated
-            on its own side of it throughout.
+    Subclasses set `corrected`, whether a step is predicted, evaluated and corrected; the `order` that is theirs by
+    default; and `starters`, of which the first that is accurate enough takes the first order − 1 steps, as those after
+    a jump of the field or a step of another size.
 
     Raises:
-        SettingError: The order is out of range or above the starter's by more than one, neither or both of step_size
-            and num_steps were given, or not positive.
+        SettingError: As `Stepper` says; or no starter of a subclass is accurate enough for its `orders`.
     """
 
+    order: int = required()
     corrected: ClassVar[bool] = required()
+    starters: ClassVar[tuple[Tableau, ...]] = required()
+    orders = range(1, HIGHEST_ORDER + 1)
 
-    def __init__(
-        self,
-        order: int,
-        starter: Tableau,
-        step_size: float | None,
-        num_steps: int | None,
-        jump_ts: Sequence[float] | None,
-    ) -> None:
-        super().__init__(step_size, num_steps, jump_ts)
-        name = type(self).__name__
-        if not isinstance(order, int) or order not in range(1, HIGHEST_ORDER + 1):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise SettingError(f"{name}: order must be a whole number from 1 to {HIGHEST_ORDER}; got {order}")
-        if starter.order < order - 1:
-            raise SettingError(f"{name}: order {order} needs first steps of order {order - 1}; got {starter.order}")
-        self.order, self.starter = order, starter
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        if "starters" in vars(cls) and max(tableau.order for tableau in cls.starters) < cls.orders[-1] - 1:
+            raise SettingError(
+                f"{cls.__name__}: order {cls.orders[-1]} needs first steps of order {cls.orders[-1] - 1}; "
+                f"starters has {max(tableau.order for tableau in cls.starters)} at most"
+            )
+        super().__init_subclass__(**kwargs)
+
+    @property
+    def starter(self) -> Tableau:
+        """The method of the first steps."""
+        return next(tableau for tableau in self.starters if tableau.order >= self.order - 1)
 
     def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> MultistepStages:
         return MultistepStages(self.order, self.corrected, self.starter, field, quadrature)

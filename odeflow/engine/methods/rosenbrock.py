@@ -11,7 +11,7 @@ from torch import Tensor
 from odeflow.engine.equation.implicit_function import attach
 from odeflow.engine.equation.jacobian import Jacobian
 from odeflow.engine.equation.state import Field
-from odeflow.engine.loop.stepper import AdaptiveStepper
+from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.step.carried import MemoryStages
 from odeflow.engine.step.tableau import TOLERANCE, Tree, check_coefficients, check_order, trees
 from odeflow.engine.tape import Quadrature
@@ -74,6 +74,11 @@ class RosenbrockTableau:
                         f"order {tree.order}{whose} needs Σb{tree.formula} = {1 / tree.density:.6g}, with α or "
                         f"β = α + γ for A; these coefficients give {value:.6g}"
                     )
+
+    @property
+    def error_order(self) -> int:
+        """Order q of the weaker of the two solutions whose difference is the error."""
+        return min(self.order, self.embedded_order)
 
     @property
     def error_weights(self) -> tuple[float, ...]:
@@ -205,8 +210,8 @@ def _sum(start: Tensor, weights: Sequence[float], parts: Sequence[Tensor]) -> Te
     return total
 
 
-class Rosenbrock(AdaptiveStepper):
-    """A Rosenbrock method with error control. Subclasses set `tableau`, and that is all.
+class Rosenbrock(Stepper):
+    """A Rosenbrock method. Subclasses set `tableau`, and that is all.
 
     Each stage solves one linear system with the same matrix, I − hγJ, so that no iteration can fail, at the price of an
     exact Jacobian at each step. Gradients need fields that `torch.func.jvp` can differentiate. Float64 is recommended.
@@ -215,13 +220,9 @@ class Rosenbrock(AdaptiveStepper):
     tableau: ClassVar[RosenbrockTableau] = required()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
         if "tableau" in vars(cls):
-            cls.order = cls.tableau.order
-
-    @property
-    def error_order(self) -> int:
-        return min(self.order, self.tableau.embedded_order)
+            cls.order, cls.error_order = cls.tableau.order, cls.tableau.error_order
+        super().__init_subclass__(**kwargs)
 
     def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> RosenbrockStages:
         return RosenbrockStages(self.tableau, field, quadrature)

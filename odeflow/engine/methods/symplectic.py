@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.equation.state import Field
-from odeflow.engine.loop.stepper import FixedStepper
+from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.step.carried import MemoryStages
 from odeflow.engine.step.tableau import TOLERANCE, check_coefficients, check_order
 from odeflow.engine.tape import Quadrature
@@ -103,8 +103,8 @@ def joined(q: Tensor, p: Tensor) -> Tensor:
     return torch.cat((q, p), dim=min(1, q.dim() - 1))
 
 
-class Symplectic(FixedStepper):
-    """A symplectic method with equal steps for dq/dt = v(t, p), dp/dt = F(t, q). Subclasses set `order` and `weights`.
+class Symplectic(Stepper):
+    """A symplectic method, of fixed steps, for dq/dt = v(t, p), dp/dt = F(t, q). Subclasses set `order` and `weights`.
 
     The state is a tuple of positions and as many momenta, or a tensor whose halves along dimension 1 (or its only one)
     they are. Each rate must depend on the other half alone; a field that is not such is refused.

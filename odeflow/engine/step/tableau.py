@@ -185,6 +185,11 @@ class Tableau:
         rows = [(*row, *(0.0,) * (self.stages - len(row))) for row in self.a[-2:]]
         return (*(0.0,) * (self.stages - 2), -1.0, 1.0), tuple(x - y for x, y in zip(rows[1], rows[0], strict=True))
 
+    @property
+    def error_order(self) -> int | None:
+        """Order q of the weaker of the two solutions whose difference is the error; None without embedded weights."""
+        return None if self.embedded_order is None else min(self.order, self.embedded_order)
+
     @cached_property
     def error_weights(self) -> tuple[float, ...] | None:
         """B − b_embedded, if there are embedded weights."""

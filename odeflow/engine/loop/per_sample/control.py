@@ -8,16 +8,15 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.equation.clock import DTYPE, column
-from odeflow.engine.loop.control import (
+from odeflow.engine.loop.adaptive import (
     FIRST_CHANGE,
     HALF,
-    SAME_STEP,
     SMALLEST_PART,
-    SMALLEST_STEP,
     STIFFNESS_EVERY,
     ErrorControl,
     advice,
 )
+from odeflow.engine.loop.control import SAME_STEP, SMALLEST_STEP
 from odeflow.engine.loop.controller import LARGEST_GROWTH, LARGEST_SHRINKAGE, SAFETY
 from odeflow.engine.loop.per_sample.clocks import OwnClocks, Samples, Window
 from odeflow.engine.output.solution import SolveError

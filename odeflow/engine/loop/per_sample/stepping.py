@@ -10,7 +10,7 @@ from torch import Tensor
 
 from odeflow.engine.equation.clock import DTYPE, column
 from odeflow.engine.equation.state import Field
-from odeflow.engine.loop.control import ErrorControl
+from odeflow.engine.loop.adaptive import ErrorControl
 from odeflow.engine.loop.per_sample.clocks import Breaks, OwnClocks, Samples, Window
 from odeflow.engine.loop.per_sample.control import OwnControl
 from odeflow.engine.loop.per_sample.outputs import Outputs, Passed

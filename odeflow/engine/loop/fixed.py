@@ -1,0 +1,92 @@
+"""Fixed steps: equal, and counted."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from odeflow.engine.loop.control import SAME_STEP, SMALLEST_STEP, StepControl, same_step
+from odeflow.engine.step.stages import Stages
+from odeflow.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Equal steps, by their size or their number: the choice of a solver that was given `step_size` or `num_steps`.
+
+    Attributes:
+        step_size: As in `Stepper`.
+        num_steps: As in `Stepper`.
+
+    Raises:
+        SettingError: Neither or both were given, or not positive.
+    """
+
+    step_size: float | None = None
+    num_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.step_size is None) == (self.num_steps is None):
+            given = "neither was" if self.step_size is None else "both were"
+            raise SettingError(f"give either step_size or num_steps; {given} given")
+        for name, value in vars(self).items():
+            if value is not None and not value > 0:
+                raise SettingError(f"{name} must be positive; got {value}")
+
+    def time_resolution(self, span: float) -> float:
+        """As in `Solver`."""
+        return 1e-3 * span / self.count(span)
+
+    def count(self, span: float) -> int:
+        """The number of steps over a span of time."""
+        return self.num_steps or max(1, math.ceil(span / (self.step_size or span) - SAME_STEP))
+
+    def steps(self, t0: float, t1: float, order: int | None) -> "FixedSteps":
+        """The control of the steps of a solve from t0 to t1, whatever the error's order."""
+        return FixedSteps(t0, t1, self.count(abs(t1 - t0)))
+
+
+class FixedSteps(StepControl):
+    """Equal steps, which are counted: step n ends at t₀ + n (t₁ − t₀)/N.
+
+    Args:
+        t0: The first time.
+        t1: The last time.
+        count: Number N of steps between them.
+
+    Raises:
+        SettingError: The steps are not much larger than the spacing of floating-point numbers there.
+    """
+
+    def __init__(self, t0: float, t1: float, count: int) -> None:
+        self.t0, self.t1, self.count = t0, t1, count
+        self.number = 0  # of the next point of the grid
+        far = max(abs(t0), abs(t1))
+        self.slack, spacing = same_step((t1 - t0) / count, far), math.ulp(far)
+        if abs(t1 - t0) < SMALLEST_STEP * spacing * count:
+            raise SettingError(
+                f"{count} equal steps from t = {t0!r} to {t1!r} have a size of {abs(t1 - t0) / count:.3g}, but "
+                f"floating-point numbers there are {spacing:.3g} apart. Take fewer steps, or measure time from a "
+                "closer origin"
+            )
+
+    def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
+        """Nothing to prepare."""
+
+    def propose(self, t: float, stop: float) -> float:
+        """The next point of the grid, or `stop` if that comes first or differs from it by rounding alone."""
+        sign = math.copysign(1.0, self.t1 - self.t0)
+        while sign * (self._point(self.number) - t) <= self.slack:
+            self.number += 1
+        end = self._point(self.number)
+        return stop if sign * (end - stop) > -self.slack else end
+
+    def _point(self, number: int) -> float:
+        return self.t0 + (self.t1 - self.t0) * (number / self.count)
+
+    def accepts(self, stages: Stages, y: Tensor, h: float, y1: Tensor) -> bool:
+        """Always."""
+        return True
+
+    def forget_state(self) -> None:
+        """Nothing is remembered."""
