@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 SOLVERS = "Did you mean RK4?  available: … Dopri5, … Euler, … RK4"  # and whatever else is installed
-DOPRI5 = "options: rtol, atol, first_step, min_step, max_step, max_steps"
+DOPRI5 = "options: rtol, atol, step_size, num_steps, first_step, min_step"
 ADJOINT = "-c spiral --model.gradient Adjoint --model.gradient.solver"
 
 
