@@ -58,7 +58,9 @@ def gradient_for(cls: type[of.Solver], gradient: type[of.Gradient]) -> of.Gradie
 
 def cases() -> list[object]:
     """Every solver with the default gradient, every gradient with a solver of each family; per sample where it can."""
-    families = {(cls.__bases__, "rtol" in inspect.signature(cls).parameters): cls for cls in reversed(SOLVERS)}  # of one family, concrete methods differ in their digits
+    families = {
+        (cls.__bases__, "rtol" in inspect.signature(cls).parameters): cls for cls in reversed(SOLVERS)
+    }  # of one family, concrete methods differ in their digits
     found = [
         pytest.param(few_steps(cls), gradient_for(cls, gradient), id=f"{cls.__name__}-{name}")
         for cls in SOLVERS

@@ -40,9 +40,7 @@ USES: dict[Feature, Callable[[Solver, Tensor, Mesh | None], bool]] = {
     ),
     "jump_ts": lambda solver, t, mesh: bool(solver.jump_ts),
     "black-box solvers": lambda solver, t, mesh: not solver.shows_steps,
-    "solvers other than explicit Runge–Kutta methods": lambda solver, t, mesh: (
-        not isinstance(solver, RungeKutta)
-    ),
+    "solvers other than explicit Runge–Kutta methods": lambda solver, t, mesh: not isinstance(solver, RungeKutta),
 }
 """(solver, t, mesh) ↦ whether a solve uses the feature."""
 
