@@ -21,6 +21,7 @@ from odeflow_data.spiral import Spiral
 from odeflow_data.standard_normal import StandardNormal
 from odeflow_data.table import Table
 from odeflow_data.toy_density import ToyDensity
+from odeflow_data.window import Window
 
 __all__ = [
     "MNIST",
@@ -44,4 +45,5 @@ __all__ = [
     "StandardNormal",
     "Table",
     "ToyDensity",
+    "Window",
 ]

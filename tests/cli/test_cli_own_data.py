@@ -132,3 +132,18 @@ def test_series_follow_the_units(done: Any) -> None:
         found.append(predicted("predict"))
     assert found[0].shape == (5, 8, 1)
     torch.testing.assert_close(found[1], 10 * found[0] + 50, rtol=1e-5, atol=1e-4)
+
+
+def test_forecasts_follow_the_units(done: Any) -> None:
+    """What comes after a second file is forecast in its units: values map by a·x + b."""
+    t, found = np.arange(120.0), []
+    for scale, shift in ((1, 0), (10, 50)):
+        y = scale * np.sin(t / 3) + shift
+        written("first.csv", {"t": t[:100].tolist(), "y": y[:100].tolist()})
+        written("second.csv", {"t": t[90:].tolist(), "y": y[90:].tolist()})
+        done(f"fit -c own/forecast --data.path first.csv --data.time t --data.history 12 --data.horizon 5 {SHORT}")
+        run = max(Path("runs/own/forecast").iterdir(), key=lambda folder: int(folder.name.removeprefix("version_")))
+        done(f"predict --ckpt_path {run}/checkpoints/last.ckpt --data.path second.csv {QUIET}")
+        found.append(predicted("predict"))
+    assert found[0].shape == (1, 17, 1)
+    torch.testing.assert_close(found[1], 10 * found[0] + 50, rtol=1e-5, atol=1e-4)

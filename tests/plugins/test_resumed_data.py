@@ -31,6 +31,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "Spiral": {"observations": 50, "t1": 2.0, "noise": 0.1},
     "StandardNormal": {"samples": 40, "batch_size": 4, "val_size": 2, "test_size": 2},
     "Table": {"path": "table.npy", "batch_size": 4},
+    "Window": {"path": "rows.npz", "time": "row", "columns": ["y"], "history": 4, "horizon": 2, "batch_size": 4},
     "ToyDensity": {"samples": 40, "batch_size": 4, "val_size": 2, "test_size": 2},
 }
 pytestmark = pytest.mark.filterwarnings(
@@ -123,7 +124,13 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     np.save("table.npy", random.standard_normal((60, 3)))
-    np.savez("rows.npz", id=np.repeat(np.arange(40), 3), t=np.tile(np.arange(3.0), 40), y=random.standard_normal(120))
+    np.savez(
+        "rows.npz",
+        row=np.arange(120),
+        id=np.repeat(np.arange(40), 3),
+        t=np.tile(np.arange(3.0), 40),
+        y=random.standard_normal(120),
+    )
     np.savez("series.npz", t=np.arange(5.0), y=random.standard_normal((40, 5, 1)))
 
 

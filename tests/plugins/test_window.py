@@ -1,0 +1,121 @@
+"""Laws of windows: the beginning is seen, the end is forecast, and no forecast of a part has trained."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import odeflow as of
+from odeflow_data import Window
+
+
+def series(count: int = 100, **change: Any) -> dict[str, Any]:
+    """A row number at each time, in no order, with an empty cell in every ninth row of b."""
+    order = np.random.default_rng(0).permutation(count)
+    b = np.arange(count) ** 2.0
+    b[::9] = np.nan
+    return {"t": 5.0 * order + 1000, "a": 1.0 * order, "b": b[order]} | change
+
+
+def ready(table: dict[str, Any], stage: str = "fit", units: of.Units | None = None, **options: Any) -> Window:
+    data = Window(table, **({"time": "t", "history": 6, "horizon": 3} | options))
+    if units is not None:
+        data.adopt(units)
+    data.setup(stage)
+    return data
+
+
+def restored(data: Window, loader: Any) -> tuple[torch.Tensor, of.Series]:
+    """All windows of a part: column a in the file's units, which is the number of the row, and the batch."""
+    parts = list(loader)
+    batch = of.Series(*(torch.cat([part[field] for part in parts]) for field in range(4)))
+    return data.units.restored(batch.y)[..., 0], batch
+
+
+def test_windows_are_rows_in_order() -> None:
+    """Each window is of consecutive rows; its times count from the first, and the span of a window is 1."""
+    data = ready(series(), stride=2)
+    rows, batch = restored(data, data.train_dataloader())
+    torch.testing.assert_close(rows.diff(dim=1), torch.ones_like(rows[:, 1:]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(batch.t, torch.linspace(0, 1, 9).expand(len(batch.t), -1))
+    assert sorted(rows[:, 0].round().tolist()) == list(range(0, 62, 2))
+
+
+def test_forecasts_of_a_part_are_of_its_rows() -> None:
+    """Rows 0 to 69 train, forecasts from 70 validate, from 80 test; what they see may lie before."""
+    data = ready(series())
+    for loader, first, last in (
+        (data.train_dataloader(), 0, 69),
+        (data.val_dataloader(), 70, 79),
+        (data.test_dataloader(), 80, 99),
+    ):
+        rows, batch = restored(data, loader)
+        wanted = rows[batch.target[..., 0]].round()
+        assert (wanted.min(), wanted.max()) == (first, last)
+    assert (batch.seen[:, :6, 0] & ~batch.seen[:, 6:, 0].any()).all()
+    assert not (batch.seen & batch.target).any()
+
+
+def test_empty_cells_are_neither_seen_nor_forecast() -> None:
+    """Where a cell is empty both masks are false and the value is 0."""
+    data = ready(series())
+    rows, batch = restored(data, data.train_dataloader())
+    empty = rows.round() % 9 == 0
+    assert empty.any()
+    assert not batch.target[..., 1][empty].any()
+    assert (batch.y[..., 1][empty] == 0).all()
+    assert batch.target[..., 1][~empty].all()
+
+
+def test_units_are_those_of_the_training_rows() -> None:
+    """An affine change of a column's unit leaves the batches; mean and deviation are of the first rows."""
+    plain, changed = ready(series()), ready(series(a=10 * series()["a"] - 700))
+    torch.testing.assert_close(plain.y, changed.y, rtol=1e-5, atol=1e-5)
+    assert plain.units.shift[0] == pytest.approx(np.arange(70).mean())
+    assert plain.units.unit == 40
+
+
+def test_a_forecast_goes_on_after_the_file() -> None:
+    """Prediction sees the last rows of a file, in the units of the model, and asks for times after them."""
+    units = ready(series()).units
+    data = ready(series(20), "predict", units)
+    (batch,) = data.predict_dataloader()
+    assert units.restored(batch.y)[0, :6, 0].round().tolist() == [14, 15, 16, 17, 18, 19]
+    assert not batch.seen[0, 6:].any()
+    torch.testing.assert_close(data.t * units.unit, torch.arange(14.0, 23, dtype=torch.float64) * 5 + 1000)
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "told"),
+    [
+        (series(), {"time": "T"}, "no column 'T', which time names"),
+        (series(), {"columns": ["c"]}, "no column 'c', which columns names"),
+        (series(), {"horizon": 0}, "horizon must be at least 1"),
+        (series(), {"val": 0.5, "test": 0.5}, "leave a share to train on"),
+        (series(), {"history": 90}, "none of the 100 rows can train in windows of history=90 and horizon=3"),
+        (series(a=np.ones(100)), {}, "column 'a' is empty or constant in the training rows"),
+        (series(t=np.arange(100) // 2), {}, "50 rows have a time that another has, first rows 1 and 2"),
+        (series(a=["x"] * 100), {}, "column 'a' must hold numbers; row 1 holds 'x'"),
+    ],
+)
+def test_wrong_series_are_named(table: dict[str, Any], options: dict[str, Any], told: str) -> None:
+    """Messages name column, rows and options."""
+    with pytest.raises(of.OdeflowError) as problem:
+        ready(table, **options)
+    assert told in str(problem.value)
+
+
+def test_too_short_a_history_is_refused() -> None:
+    """A forecast needs as many rows as a model sees."""
+    with pytest.raises(of.DataError, match="a forecast needs history=6 rows, two at least; there are 5"):
+        ready(series(5), "predict", ready(series()).units)
+
+
+def test_a_run_is_told_what_its_windows_are(caplog: pytest.LogCaptureFixture) -> None:
+    """One line: origin, windows of each part, rows, times, columns and units."""
+    with caplog.at_level("INFO"):
+        ready(series())
+    (line,) = (record.message for record in caplog.records if record.message.startswith("Window"))
+    assert line.startswith("Window: a dict: 62 windows train, 8 validate, 18 test, split by t, each of 6 rows seen")
+    assert "100 rows, 1000 to 1495 in the file's numbers; 2 columns: a, b" in line
