@@ -52,8 +52,8 @@ def solve(
         y0: (B, *state) or a tuple of such tensors, which the field then takes and returns too.
         t: (T,), at least two times, strictly increasing or strictly decreasing. A Tensor may carry a gradient. Where
             the solver steps per sample, each may have its own times in a row of (B, T), all rows in one direction.
-        solver: Integrates.
-        gradient: How to differentiate; `Checkpointed()` by default.
+        solver: The solver.
+        gradient: The gradient method; `Checkpointed()` by default.
         params: The tensors to differentiate with respect to, besides y0 and t. By default the parameters of the field,
             a module; `Backprop` finds all that the field uses by itself.
         dense: Whether the solution can be called, `solution(t)`, for the state at any time. Costs the memory of a few

@@ -1,4 +1,4 @@
-"""Conformance tests that authors run on their own plugins, each law by itself or all at once.
+"""Conformance tests for plugins: each law separately, or all at once.
 
 With pytest:
 
@@ -8,8 +8,8 @@ With pytest:
     def test_my_solver(check):
         check()
 
-Without it, `check_solver(MySolver)` runs all of them. A broken law raises `odeflow.ConformanceError`, which is an
-AssertionError: what was wanted, what came, and where to look.
+Without pytest, `check_solver(MySolver)` runs all of them. A violated law raises `odeflow.ConformanceError`, an
+AssertionError that says what was wanted, what was got, and where to look.
 """
 
 from odeflow.testing.conformance import Check

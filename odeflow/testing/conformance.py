@@ -13,11 +13,11 @@ Subject = TypeVar("Subject")
 
 @dataclass(frozen=True)
 class Check:
-    """A law that is ready to be checked: call it. Its `str` is the law's name, for the ids of parametrised tests.
+    """A law applied to a plugin. Call it to check the law. Its `str` is the law's name, for ids of parametrised tests.
 
     Attributes:
         law: Name of the law.
-        run: Checks it.
+        run: The function that checks the law.
     """
 
     law: str
@@ -27,7 +27,7 @@ class Check:
         """Checks the law.
 
         Raises:
-            ConformanceError: It is broken.
+            ConformanceError: The law is violated.
         """
         self.run()
 
@@ -36,7 +36,7 @@ class Check:
 
 
 def checks_of(subject: Subject, laws: Sequence[Callable[[Subject], None]]) -> list[Check]:
-    """Each law as a check of the subject."""
+    """The laws as checks of a subject."""
 
     def bound(law: Callable[[Subject], None]) -> Check:
         return Check(law.__name__.replace("_", " "), lambda: law(subject))
@@ -51,17 +51,17 @@ def run_all(checks: Iterable[Check]) -> None:
 
 
 def require(holds: bool, name: str, *, wanted: str, got: str, look: str) -> None:
-    """Says which law a plugin breaks, unless it holds.
+    """Raises the report of a violated law.
 
     Raises:
-        ConformanceError: It does not hold.
+        ConformanceError: `holds` is False.
     """
     if not holds:
         raise ConformanceError(f"{name}: wanted {wanted}; got {got}. Look at {look}")
 
 
 def largest(difference: Tensor) -> float:
-    """The largest absolute entry; 0 of an empty tensor."""
+    """The largest absolute entry; 0 for an empty tensor."""
     return float(difference.detach().abs().max()) if difference.numel() else 0.0
 
 

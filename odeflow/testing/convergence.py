@@ -1,4 +1,4 @@
-"""The laws of how a solver's errors fall with its step size."""
+"""The laws of convergence: how the errors of a solver fall with its step size."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from odeflow.testing.conformance import largest, require
 from odeflow.testing.problem import SPIRAL, Problem
 from odeflow.testing.subject import ROUNDING, Subject, stepping
 
-REVERSIBLE = 1e-6  # symmetric methods return up to the tolerance of their equations, however large the steps
+REVERSIBLE = 1e-6  # symmetric methods return up to the tolerance of their nonlinear solver, at any step size
 SLACK = 0.4  # of an observed order
 
 
@@ -23,20 +23,20 @@ def observed_order(
     problem: Problem = SPIRAL,
     steps: Sequence[int] | None = None,
 ) -> tuple[float, float]:
-    """The powers of the step size with which errors fall: at the steps' ends, and inside the steps.
+    """The observed orders of convergence: at the ends of steps, and inside the steps.
 
     Args:
         solver: As for `solver_checks`.
-        problem: On which it is judged.
-        steps: The numbers of steps, ascending; by default what suits one-step methods of its order. Multistep methods
-            of high order are stable with more.
+        problem: The test problem.
+        steps: The numbers of steps, ascending; the default suits one-step methods of the solver's order. Multistep
+            methods of high order need more for stability.
     """
     subject = Subject(stepping(solver), problem, steps=steps)
     return _slope(_errors(subject, problem)), _slope(_errors_inside(subject))
 
 
 def _errors(subject: Subject, problem: Problem) -> list[tuple[int, float]]:
-    """(number of steps, error halfway and at the end), the steps halving twice, mostly above rounding."""
+    """(number of steps, error halfway and at the end) for step sizes that are halved twice, mostly above rounding."""
     least = 48 if subject.order < 4 else 24 if subject.order < 7 else 8
     t = torch.linspace(problem.t0, problem.t1, 3, dtype=torch.float64)
     truth = torch.stack([problem.solution(time) for time in t.tolist()])
@@ -48,7 +48,7 @@ def _errors(subject: Subject, problem: Problem) -> list[tuple[int, float]]:
 
 
 def _errors_inside(subject: Subject) -> list[tuple[int, float]]:
-    """(number of steps, largest error at three places inside each step)."""
+    """(number of steps, largest error at three points inside each step)."""
     problem, found = subject.problem, list[tuple[int, float]]()
     for steps in subject.steps or (subject.coarse, 2 * subject.coarse, 4 * subject.coarse):
         h = problem.span / steps
@@ -62,7 +62,7 @@ def _errors_inside(subject: Subject) -> list[tuple[int, float]]:
 
 
 def _slope(errors: list[tuple[int, float]]) -> float:
-    """Of log error against log step, over what is above rounding."""
+    """The slope of log error against log step size, over the errors above rounding."""
     clear = [pair for pair in errors if pair[1] > ROUNDING] or errors[:1]
     (few, first), (many, last) = clear[0], clear[-1]
     return math.log(first / last) / math.log(many / few) if many > few else 0.0
@@ -73,7 +73,7 @@ def _listed(errors: list[tuple[int, float]]) -> str:
 
 
 def order(subject: Subject) -> None:
-    """The error falls as the step size to the power of the order that is claimed."""
+    """The error falls as the step size to the power of the declared order."""
     errors = _errors(subject, subject.problem)
     slope = _slope(errors)
     look = "the coefficients, or at the order that the class states"
@@ -95,9 +95,9 @@ def order(subject: Subject) -> None:
 
 
 def time_reversal(subject: Subject) -> None:
-    """Forward, then back in time from where that led, passes the states at inner times and returns to the start.
+    """Backward integration from the end passes the forward states at inner times and returns to the start.
 
-    The closer, the smaller the steps.
+    The error decreases with the step size.
     """
     problem = subject.problem
     t = torch.linspace(problem.t1, problem.t0, 4, dtype=torch.float64)
@@ -128,7 +128,7 @@ def _dense_order(subject: Subject) -> int:
 
 
 def dense_output(subject: Subject) -> None:
-    """At times inside the steps the error falls as fast as at their ends, or as fast as the interpolant allows."""
+    """Inside the steps the error falls as fast as at their ends, or as fast as the interpolant allows."""
     errors = _errors_inside(subject)
     expected = _dense_order(subject)
     require(

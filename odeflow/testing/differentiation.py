@@ -18,7 +18,7 @@ def _loss(problem: Problem, solution: Solution) -> Tensor:
 
 
 def _gradients(subject: Subject, steps: int, gradient: Gradient) -> list[Tensor]:
-    """∂L/∂y₀ and ∂L/∂θ of a loss of three rows."""
+    """∂L/∂y₀ and ∂L/∂θ of a loss of three output times."""
     problem, params = subject.problem, list(subject.problem.field.parameters())
     y0 = problem.solution(problem.t0).requires_grad_()
     t = torch.linspace(problem.t0, problem.t1, 4, dtype=torch.float64)
@@ -42,7 +42,7 @@ def values_under_autograd(subject: Subject) -> None:
 
 
 def backprop_against_finite_differences(subject: Subject) -> None:
-    """Autograd through the solver gives the central differences of what it computes."""
+    """Autograd through the solver agrees with central differences of its result."""
     problem, params = subject.problem, list(subject.problem.field.parameters())
     found = _gradients(subject, subject.coarse, Backprop())
     t = torch.linspace(problem.t0, problem.t1, 4, dtype=torch.float64)
@@ -76,7 +76,7 @@ def backprop_against_finite_differences(subject: Subject) -> None:
 
 
 def checkpointed_against_backprop(subject: Subject) -> None:
-    """The gradient of the steps run again from the tape is autograd's."""
+    """The gradient of the steps rerun from the tape is autograd's."""
     pairs = zip(
         _gradients(subject, subject.coarse, Checkpointed()),
         _gradients(subject, subject.coarse, Backprop()),
@@ -93,11 +93,11 @@ def checkpointed_against_backprop(subject: Subject) -> None:
 
 
 def adjoint_against_backprop(subject: Subject) -> None:
-    """The continuous adjoint, by quadrature and jumps, is close to the discrete gradient."""
+    """The continuous adjoint, with quadrature and jumps, is close to the discrete gradient."""
     steps = 4 * subject.coarse
     try:
         found = _gradients(subject, steps, Adjoint())
-    except StateError:  # the solver is for equations of a form that the adjoint's has not, and says so
+    except StateError:  # the solver does not support the form of the adjoint equation
         return
     pairs = zip(found, _gradients(subject, steps, Backprop()), strict=True)
     error = max(relative(continuous, plain) for continuous, plain in pairs)

@@ -19,7 +19,7 @@ class Subject:
 
     Attributes:
         dynamics: The vector field.
-        y: (B, width, …), an input of a flow along it.
+        y: (B, width, …), an input of a flow with these dynamics.
     """
 
     dynamics: Dynamics
@@ -27,11 +27,11 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """The field's class."""
+        """The name of the field's class."""
         return type(self.dynamics).__name__
 
     def slope(self, y: Tensor, t: float = 0.5) -> Tensor:
-        """The slope of what a flow solves for, from its input y."""
+        """The value of the field at the state that a flow solves for, given its input y."""
         state = self.dynamics.enter(y)
         return self.dynamics(state.new_full((), t), state)
 
@@ -41,26 +41,26 @@ def dynamics_checks(dynamics: Dynamics, y: Tensor) -> list[Check]:
 
     Args:
         dynamics: The vector field, in evaluation mode if its training mode draws random numbers.
-        y: (B, width, …), what a flow along it takes; at least two different samples.
+        y: (B, width, …), an input of a flow with these dynamics; at least two different samples.
     """
     return checks_of(Subject(dynamics, y), LAWS)
 
 
 def check_dynamics(dynamics: Dynamics, y: Tensor) -> None:
-    """Checks all laws of vector fields: shape and dtype, samples and times apart, gradients, divergence, the spec.
+    """Checks all laws of vector fields: shape and dtype, separate samples and times, gradients, divergence, the spec.
 
     Args:
         dynamics: As for `dynamics_checks`.
         y: As for `dynamics_checks`.
 
     Raises:
-        ConformanceError: A law is broken.
+        ConformanceError: A law is violated.
     """
     run_all(dynamics_checks(dynamics, y))
 
 
 def shape_and_dtype(subject: Subject) -> None:
-    """The slope has the shape and dtype of the state, and is finite."""
+    """The value of the field has the shape and dtype of the state, and is finite."""
     with torch.no_grad():
         state, slope = subject.dynamics.enter(subject.y), subject.slope(subject.y)
     require(
@@ -80,7 +80,7 @@ def shape_and_dtype(subject: Subject) -> None:
 
 
 def same_slope_again(subject: Subject) -> None:
-    """The field is a function: called again with the same time and state it has the same value."""
+    """The field is deterministic: called again with the same time and state it has the same value."""
     with torch.no_grad():
         first, second = subject.slope(subject.y), subject.slope(subject.y)
     require(
@@ -93,7 +93,7 @@ def same_slope_again(subject: Subject) -> None:
 
 
 def samples_apart(subject: Subject) -> None:
-    """The slope of a sample does not depend on its batch mates."""
+    """The value of the field at a sample does not depend on the rest of its batch."""
     with torch.no_grad():
         together, alone = subject.slope(subject.y)[:1], subject.slope(subject.y[:1])
     require(
@@ -106,7 +106,7 @@ def samples_apart(subject: Subject) -> None:
 
 
 def times_apart(subject: Subject) -> None:
-    """Called with a time for each sample, t of shape (B,), each has the slope that it has alone at its time."""
+    """Called with per-sample times, t of shape (B,), each sample has the value that it has alone at its time."""
     with torch.no_grad():
         alone = torch.cat((subject.slope(subject.y[:1], 0.25), subject.slope(subject.y[-1:], 0.75)))
         state = subject.dynamics.enter(subject.y)
@@ -128,7 +128,7 @@ def times_apart(subject: Subject) -> None:
 def every_parameter_is_trained(subject: Subject) -> None:
     """Every layer with parameters that require a gradient gets one.
 
-    One parameter of a layer may get none, as the offset of an energy whose slope is the field.
+    Single parameters of a layer may get none, such as the offset of an energy whose gradient is the field.
     """
     dynamics = subject.dynamics
     named = {name: param for name, param in dynamics.named_parameters() if param.requires_grad}
@@ -149,7 +149,7 @@ def every_parameter_is_trained(subject: Subject) -> None:
 
 
 def gradient_by_the_state(subject: Subject) -> None:
-    """∂f/∂y by autograd, in float64, is the central difference along a direction."""
+    """∂f/∂y by autograd, in float64, agrees with central differences along a direction."""
     dynamics = copy.deepcopy(subject.dynamics).double()
     with torch.no_grad():
         y = dynamics.enter(subject.y.double())
@@ -175,7 +175,7 @@ def gradient_by_the_state(subject: Subject) -> None:
 
 
 def divergence(subject: Subject) -> None:
-    """A divergence in closed form is the trace of the Jacobian, in float64."""
+    """A closed-form divergence is the trace of the Jacobian, in float64."""
     dynamics = copy.deepcopy(subject.dynamics).double()
     with torch.no_grad():
         y = dynamics.enter(subject.y.double())
@@ -203,7 +203,7 @@ def _few(values: Tensor) -> str:
 
 
 def spec(subject: Subject) -> None:
-    """Built again from its spec, with its weights, the field has the same slopes: so checkpoints can hold it."""
+    """Rebuilt from its spec and weights, the field has the same values, so that checkpoints can store it."""
     dynamics = subject.dynamics
     again = build(dynamics.spec).to(subject.y).train(dynamics.training)
     again.load_state_dict(dynamics.state_dict())

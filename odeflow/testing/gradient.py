@@ -20,8 +20,8 @@ class Subject:
     """A gradient under test.
 
     Attributes:
-        gradient: How to differentiate.
-        solver: Solves, tightly.
+        gradient: The gradient method.
+        solver: A solver with tight tolerances.
         tolerance: Largest relative difference from Backprop.
     """
 
@@ -31,7 +31,7 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """The gradient's class."""
+        """The name of the gradient's class."""
         return type(self.gradient).__name__
 
 
@@ -39,8 +39,8 @@ def gradient_checks(gradient: Gradient, *, solver: Solver | None = None, toleran
     """The laws of gradients, each as a check: for `pytest.mark.parametrize("check", …, ids=str)`.
 
     Args:
-        gradient: How to differentiate.
-        solver: Solves so tightly that discrete and continuous gradients agree; by default `Dopri5(1e-10, 1e-10)`.
+        gradient: The gradient method.
+        solver: A solver so tight that discrete and continuous gradients agree; by default `Dopri5(1e-10, 1e-10)`.
         tolerance: Largest relative difference from Backprop.
     """
     if solver is None:
@@ -51,7 +51,7 @@ def gradient_checks(gradient: Gradient, *, solver: Solver | None = None, toleran
 
 
 def check_gradient(gradient: Gradient, *, solver: Solver | None = None, tolerance: float = 1e-6) -> None:
-    """Checks all laws of gradients: agreement with Backprop for every variable, kind of state and direction of time.
+    """Checks all laws of gradients: agreement with Backprop for all variables, kinds of state and directions of time.
 
     Args:
         gradient: As for `gradient_checks`.
@@ -59,13 +59,13 @@ def check_gradient(gradient: Gradient, *, solver: Solver | None = None, toleranc
         tolerance: As for `gradient_checks`.
 
     Raises:
-        ConformanceError: A law is broken.
+        ConformanceError: A law is violated.
     """
     run_all(gradient_checks(gradient, solver=solver, tolerance=tolerance))
 
 
 class _Field(nn.Module):
-    """A small nonlinear, time-dependent field in float64; one parameter is frozen and one is not used."""
+    """A small nonlinear, time-dependent field in float64. One parameter is frozen and one is unused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class _Field(nn.Module):
 
 
 class _Pair(_Field):
-    """The same as a field of a tuple of two tensors."""
+    """The same field on a tuple of two tensors."""
 
     def forward(self, t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         slope = super().forward(t, y[0])
@@ -87,7 +87,7 @@ class _Pair(_Field):
 
 
 def _case(field: _Field, times: tuple[float, ...]) -> tuple[list[Tensor], Tensor]:
-    """The leaves of the initial state, and the times, all wanting gradients."""
+    """The leaves of the initial state, and the times, all with `requires_grad`."""
     leaves = [torch.linspace(-1, 1.5, 12, dtype=torch.float64).view(4, 3).cos()]
     if isinstance(field, _Pair):
         leaves.append(torch.linspace(0, 1, 4, dtype=torch.float64))
@@ -102,7 +102,7 @@ def _solution(subject: Subject, gradient: Gradient, field: _Field, leaves: list[
 def _gradients(
     subject: Subject, gradient: Gradient, field: _Field, times: tuple[float, ...]
 ) -> dict[str, Tensor | None]:
-    """By name: those of the state's leaves, of the times, and of the parameters."""
+    """The gradients with respect to the leaves of the state, the times and the parameters, by name."""
     leaves, t = _case(field, times)
     y = _solution(subject, gradient, field, leaves, t).y
     loss = torch.zeros((), dtype=torch.float64)
@@ -114,7 +114,7 @@ def _gradients(
 
 
 def _agrees(subject: Subject, field: _Field, times: tuple[float, ...], where: str) -> None:
-    """Every gradient is Backprop's."""
+    """Every gradient agrees with Backprop's."""
     found = _gradients(subject, subject.gradient, field, times)
     for name, truth in _gradients(subject, Backprop(), field, times).items():
         value = found[name]
@@ -131,22 +131,22 @@ def _agrees(subject: Subject, field: _Field, times: tuple[float, ...], where: st
 
 
 def one_tensor(subject: Subject) -> None:
-    """Gradients of a tensor state, of the times and the parameters agree with Backprop's, with times inside."""
+    """Gradients with respect to a tensor state, all times and the parameters agree with Backprop's."""
     _agrees(subject, _Field(), (0.2, 0.5, 1.1, 1.4), "one tensor")
 
 
 def tuple_states(subject: Subject) -> None:
-    """So do those of a tuple state."""
+    """Gradients with respect to a tuple state agree with Backprop's."""
     _agrees(subject, _Pair(), (0.2, 0.5, 1.1, 1.4), "tuple states")
 
 
 def back_in_time(subject: Subject) -> None:
-    """So do those of a solve back in time, of a tuple of which all entries matter."""
+    """Gradients of a solve backward in time agree with Backprop's, for a tuple state whose entries all matter."""
     _agrees(subject, _Pair(), (1.4, 0.9, 0.2), "back in time")
 
 
 def only_what_was_asked(subject: Subject) -> None:
-    """What the field does not use gets no gradient other than zero, and frozen parameters none."""
+    """Unused parameters get a zero gradient or none, and frozen parameters get none."""
     field = _Field()
     found = _gradients(subject, subject.gradient, field, (0.2, 1.4))["unused"]
     require(
@@ -170,7 +170,7 @@ def only_what_was_asked(subject: Subject) -> None:
 
 
 def values(subject: Subject) -> None:
-    """The solution itself does not depend on how it will be differentiated."""
+    """The solution does not depend on the gradient method."""
     field, times = _Field(), (0.2, 0.5, 1.4)
     leaves, t = _case(field, times)
     solutions = [_solution(subject, gradient, field, leaves, t).y for gradient in (subject.gradient, Backprop())]

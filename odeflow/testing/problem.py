@@ -1,4 +1,4 @@
-"""Problem: an equation with a known solution, on which solvers are judged."""
+"""Problem: an equation with a known solution, for testing solvers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ class Problem:
     """A nonlinear, time-dependent equation in float64 with a known solution.
 
     Attributes:
-        formula: What it is, for messages.
+        formula: The equation, for messages.
         field: The vector field, with parameters.
-        solution: t ↦ (B, d), the states at a time.
+        solution: t ↦ (B, d), the exact states at a time.
         t0: First time.
         t1: Last time.
-        autonomous: The same kind of equation without time, to tell errors of the nodes from others; None to leave it.
+        autonomous: An autonomous variant, which tells errors of the nodes from others; None if there is none.
     """
 
     formula: str
@@ -34,9 +34,9 @@ class Problem:
 
 
 class Spiral(nn.Module):
-    """u′ = −a s |u|² u + b |u|² Ju with J a quarter turn, where s is the time, or 1 in the autonomous case.
+    """u′ = −a s |u|² u + b |u|² Ju with J a rotation by 90°, where s is the time, or 1 in the autonomous case.
 
-    A system, not a scalar equation, which from order 5 on cannot see all order conditions.
+    It is a system because a scalar equation does not test all order conditions from order 5 on.
 
     Args:
         timed: Whether s is the time.
@@ -78,11 +78,11 @@ SPIRAL = Problem(
     1.2,
     Problem("u' = |u|² (2.5 Ju − u)", Spiral(timed=False), lambda t: _spiral(t, timed=False), -0.3, 1.2),
 )
-"""The problem for every solver: three samples, of two dimensions."""
+"""The problem for every solver: three samples in two dimensions."""
 
 
 class Particle(nn.Module):
-    """q′ = p, p′ = −2 q² + 8 t² q³: separable, so that symplectic methods can solve it; q = 1/(c + t²) for any c."""
+    """q′ = p, p′ = −2 q² + 8 t² q³: separable, as symplectic methods require; q = 1/(c + t²) for any c."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,4 +100,4 @@ def _particle(t: float) -> Tensor:
 
 
 PARTICLE = Problem("q'' = −2q² + 8t²q³", Particle(), _particle, -0.3, 1.2)
-"""The problem for solvers of second-order equations, whose state is (q, p) along its last dimension."""
+"""The problem for solvers of second-order equations. The state is (q, p) along the last dimension."""

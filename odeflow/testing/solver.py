@@ -26,14 +26,14 @@ def solver_checks(
     problem: Problem = SPIRAL,
     dense_order: int | None = None,
 ) -> list[Check]:
-    """Each law of solvers as a check, for `pytest.mark.parametrize` with `ids=str`.
+    """The laws of solvers, each as a check: for `pytest.mark.parametrize("check", …, ids=str)`.
 
     Args:
-        solver: The class, or an instance whose other settings shall be kept, if it takes `step_size`; else a function
-            h ↦ solver that takes steps of size h whatever the error.
-        problem: On which it is judged; `PARTICLE` for solvers of second-order equations.
-        dense_order: Power of the step size with which the error at times inside the steps falls. By default the
-            method's order, or what its interpolant allows: 4 with cubic Hermite.
+        solver: The class, or an instance whose other options are kept, if it takes `step_size`; otherwise a function
+            h ↦ solver with fixed step size h.
+        problem: The test problem; `PARTICLE` for solvers of second-order equations.
+        dense_order: Order of the error of the dense output. By default the method's order, or that of its interpolant:
+            4 with cubic Hermite.
     """
     return checks_of(Subject(stepping(solver), problem, dense_order), LAWS)
 
@@ -44,7 +44,7 @@ def check_solver(
     problem: Problem = SPIRAL,
     dense_order: int | None = None,
 ) -> None:
-    """Checks all laws of solvers: order, both directions of time, dtype, tuples, batches, dense output, gradients.
+    """Checks all laws of solvers: order, directions of time, dtype, tuples, batches, dense output, gradients.
 
     Args:
         solver: As for `solver_checks`.
@@ -52,13 +52,13 @@ def check_solver(
         dense_order: As for `solver_checks`.
 
     Raises:
-        ConformanceError: A law is broken.
+        ConformanceError: A law is violated.
     """
     run_all(solver_checks(solver, problem=problem, dense_order=dense_order))
 
 
 def dtype_and_device(subject: Subject) -> None:
-    """The solution has the state's dtype and device, begins with the state itself, and has a row for each time."""
+    """The solution has the state's dtype and device, starts with the initial state, and has a row for each time."""
     problem = subject.problem
     devices = [
         torch.device("cpu"),
@@ -104,7 +104,7 @@ def _like(value: Tensor, other: Tensor) -> Tensor:
 
 
 def tuple_states(subject: Subject) -> None:
-    """A tuple of tensors is solved as the tensor that it makes, and comes back in its own shapes."""
+    """A tuple of tensors is solved like its concatenation, and returned in the original shapes."""
     problem = subject.problem
     y0 = problem.solution(problem.t0)
     times = torch.linspace(problem.t0, problem.t1, 3, dtype=torch.float64)
@@ -130,7 +130,7 @@ def tuple_states(subject: Subject) -> None:
 
 
 def batch_independence(subject: Subject) -> None:
-    """With the same steps, a sample's solution does not depend on its batch mates."""
+    """With the same steps, a sample's solution does not depend on the rest of its batch."""
     problem = subject.problem
     y0 = problem.solution(problem.t0)
     t = torch.linspace(problem.t0, problem.t1, 4, dtype=torch.float64)
@@ -148,14 +148,14 @@ def batch_independence(subject: Subject) -> None:
 
 
 def output_times(subject: Subject) -> None:
-    """How many times are asked for does not change the steps, and costs no more than the slope at each step's end."""
+    """Output times do not change the steps, and cost at most the stage derivative at the end of each step."""
     problem = subject.problem
     many = subject.solve(16, t=torch.linspace(problem.t0, problem.t1, 60, dtype=torch.float64))
     few = subject.solve(16)
     difference = largest(many.y[-1] - few.y[-1])
     dearer = many.stats.nfe_forward - few.stats.nfe_forward
     require(
-        difference < 100 * ROUNDING and (dearer <= 17 or not many.stats.accepted),  # a solver may hide its steps
+        difference < 100 * ROUNDING and (dearer <= 17 or not many.stats.accepted),  # black-box solvers count no steps
         f"{subject.name}: output times",
         wanted="the same steps, whatever the times at which the solution is asked for",
         got=f"a difference of {difference:.1e} at the end, {many.stats.nfe_forward} evaluations at 60 times and "
@@ -165,7 +165,7 @@ def output_times(subject: Subject) -> None:
 
 
 def statistics(subject: Subject) -> None:
-    """What the statistics say is what happened."""
+    """The statistics agree with the solve."""
     problem, steps, calls = subject.problem, 16, 0
 
     def counted(t: Tensor, y: Tensor) -> Tensor:
@@ -177,14 +177,14 @@ def statistics(subject: Subject) -> None:
     with torch.no_grad():
         stats = solve(counted, y0, [problem.t0, problem.t1], solver=solver).stats
     exact = stats.nfe_forward == calls
-    require(  # columns of a Jacobian, which Newton's iteration takes at once, may count each
+    require(  # the columns of a Jacobian, evaluated together, may count separately
         exact or (calls < stats.nfe_forward <= 10 * calls and not isinstance(solver, RungeKutta)),
         f"{subject.name}: statistics",
         wanted=f"nfe_forward = {calls}, as often as the field was called",
         got=str(stats.nfe_forward),
         look="where the solver counts evaluations; those of the first step's choice count too",
     )
-    if not stats.accepted:  # the solver hides its steps
+    if not stats.accepted:  # a black-box solver
         return
     h = problem.span / steps
     require(

@@ -17,7 +17,7 @@ from odeflow.engine.solver import Solver
 from odeflow.errors import SettingError
 from odeflow.testing.problem import Problem
 
-ROUNDING = 1e-12  # errors below are rounding as much as truncation
+ROUNDING = 1e-12  # errors below are affected by rounding
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Subject:
     """A solver under test.
 
     Attributes:
-        stepped: h ↦ the solver that takes steps of size h, whatever their error.
-        problem: On which it is judged.
-        dense_order: Power of h with which the error at times inside the steps falls; None: what its kind gives.
-        steps: The numbers of steps between which its order is seen; None: by its order.
+        stepped: h ↦ the solver with fixed step size h.
+        problem: The test problem.
+        dense_order: Order of the error of the dense output; None for the default of the solver's kind.
+        steps: The numbers of steps from which the order is estimated; None for a default by the declared order.
     """
 
     stepped: Callable[[float], Solver]
@@ -38,23 +38,23 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """The solver's class."""
+        """The name of the solver's class."""
         return type(self.stepped(self.problem.span)).__name__
 
     @property
     def order(self) -> int:
-        """The order that it claims."""
+        """The declared order."""
         return self.stepped(self.problem.span).order
 
     @property
     def coarse(self) -> int:
-        """A number of steps with which a method of this order just follows the problem."""
+        """A number of steps at which a method of this order just resolves the problem."""
         return {1: 64, 2: 24}.get(self.order, 12)
 
     def solve(
         self, steps: int, *, problem: Problem | None = None, t: Tensor | None = None, gradient: Gradient | None = None
     ) -> Solution:
-        """The problem solved in so many steps, at the times t or from end to end."""
+        """The problem solved in the given number of steps, at the times t or at both ends."""
         problem = problem or self.problem
         times = torch.tensor((problem.t0, problem.t1), dtype=torch.float64) if t is None else t
         y0 = problem.solution(float(times[0]))
@@ -64,10 +64,10 @@ class Subject:
 
 
 def stepping(solver: type[Solver] | Solver | Callable[[float], Solver]) -> Callable[[float], Solver]:
-    """The solver that takes steps of size h, as a function of h.
+    """The function h ↦ the solver with fixed step size h.
 
     Raises:
-        SettingError: It does not take `step_size`.
+        SettingError: The solver has no option `step_size`.
     """
     if isinstance(solver, Stepper):
         return lambda h: _solved(solver.with_control(Fixed(step_size=h)))
@@ -87,7 +87,7 @@ def stepping(solver: type[Solver] | Solver | Callable[[float], Solver]) -> Calla
 
 
 def _solved(solver: Solver) -> Solver:
-    """The solver, which solves the equations of its steps up to rounding: their error is none of the method's."""
+    """The solver with its nonlinear equations solved up to rounding, so that only the method's error remains."""
     if isinstance(solver, Stepper) and solver.newton_tol is None:
         solver.newton_tol = ROUNDING / 10
     return solver

@@ -24,7 +24,7 @@ class Subject:
 
     Attributes:
         task: The task.
-        batch: A batch of its data.
+        batch: A batch of the task's data.
     """
 
     task: "Task"
@@ -32,7 +32,7 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """The task's class."""
+        """The name of the task's class."""
         return type(self.task).__name__
 
     def loss(self, stage: str, task: "Task | None" = None) -> Tensor:
@@ -46,7 +46,7 @@ class Subject:
 
 @contextmanager
 def _unlogged(task: "Task") -> Generator[None]:
-    """A task without a trainer has nowhere to log to."""
+    """Disables logging, since there is no trainer."""
     with patch.object(task, "log"), patch.object(task, "log_dict"):
         yield
 
@@ -55,8 +55,8 @@ def task_checks(task: "Task", batch: Any) -> list[Check]:
     """The laws of tasks, each as a check: for `pytest.mark.parametrize("check", …, ids=str)`.
 
     Args:
-        task: The task; its weights are kept.
-        batch: A batch of its data, as its data plugin gives it.
+        task: The task. Its weights are not changed.
+        batch: A batch of the task's data plugin.
     """
     return checks_of(Subject(task, batch), LAWS)
 
@@ -69,13 +69,13 @@ def check_task(task: "Task", batch: Any) -> None:
         batch: As for `task_checks`.
 
     Raises:
-        ConformanceError: A law is broken.
+        ConformanceError: A law is violated.
     """
     run_all(task_checks(task, batch))
 
 
 def finite_scalar_loss(subject: Subject) -> None:
-    """In each stage the loss is one finite number."""
+    """In each stage the loss is a finite scalar."""
     for stage in STAGES:
         loss = subject.loss(stage)
         require(
@@ -102,7 +102,7 @@ def every_parameter_is_trained(subject: Subject) -> None:
 
 
 def learning(subject: Subject) -> None:
-    """Some step along the negative gradient lowers the training loss of the batch."""
+    """A step along the negative gradient lowers the training loss of the batch."""
     task = subject.task
     params = [param for param in task.parameters() if param.requires_grad]
     kept = [param.detach().clone() for param in params]
@@ -128,7 +128,7 @@ def learning(subject: Subject) -> None:
 
 
 def sample_count(subject: Subject) -> None:
-    """The number of samples is positive, for averages over an epoch."""
+    """The number of samples is positive, as averages over an epoch require."""
     count = subject.task.sample_count(subject.batch)
     require(
         count > 0,
@@ -140,7 +140,7 @@ def sample_count(subject: Subject) -> None:
 
 
 def spec(subject: Subject) -> None:
-    """Built again from its spec, with its weights, the task has the same loss: so checkpoints can hold it."""
+    """Rebuilt from its spec and weights, the task has the same loss, so that checkpoints can store it."""
     again = build(subject.task.spec)
     again.load_state_dict(subject.task.state_dict())
     losses = [float(subject.loss("val", task).detach()) for task in (subject.task, again)]

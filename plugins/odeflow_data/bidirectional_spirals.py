@@ -45,12 +45,12 @@ class BidirectionalSpirals(SeriesData):
         stretch: How many of them make a stretch.
         predict: Where validation and test predict.
         batch_size: Number of spirals in a batch; the last one may be smaller.
-        val: Share of the spirals that validate.
-        test: Share of the spirals that test.
-        seed: Of all that is drawn.
+        val: Fraction of the spirals for validation.
+        test: Fraction of the spirals for testing.
+        seed: Seed of all random numbers.
 
     Raises:
-        SettingError: A number is out of its range.
+        SettingError: An option is out of range.
     """
 
     def __init__(

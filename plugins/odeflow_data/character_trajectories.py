@@ -30,15 +30,15 @@ class CharacterTrajectories(SeriesData):
 
     Args:
         root: Folder of `character_trajectories.npz`.
-        mode: What is to be predicted: all from a share of the times, or the end from the beginning.
+        mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
         observed: The share that is seen, of the times or of each letter's span.
         batch_size: Number of letters in a batch; the last one may be smaller.
-        val: Share of the letters that validate.
-        test: Share of the letters that test.
-        seed: Of all that is drawn.
+        val: Fraction of the letters for validation.
+        test: Fraction of the letters for testing.
+        seed: Seed of all random numbers.
 
     Raises:
-        SettingError: A number is out of its range.
+        SettingError: An option is out of range.
     """
 
     def __init__(

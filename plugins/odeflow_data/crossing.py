@@ -22,7 +22,7 @@ class Crossing(of.DataModule):
         samples: Number of points in an epoch, even.
         batch_size: Number of points in a training batch, even.
         noise: Standard deviation of the noise that is added to the training inputs.
-        seed: Of the noise.
+        seed: Seed of the noise.
 
     Raises:
         SettingError: A number is odd or not positive, or the noise negative.

@@ -17,7 +17,7 @@ class Digits(of.DataModule):
 
     Args:
         batch_size: Number of images in a batch.
-        seed: Of the split.
+        seed: Seed of the split.
     """
 
     def __init__(self, batch_size: int = 64, seed: int = 0) -> None:

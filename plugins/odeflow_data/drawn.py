@@ -18,12 +18,12 @@ class Drawn(RowData, ABC):
     Args:
         batch_size: Number of points in a batch, in training and evaluation; the last one may be smaller.
         samples: Number of points in an epoch.
-        val_size: Number of points that validate.
-        test_size: Number of points that test.
-        seed: Of all points.
+        val_size: Number of points for validation.
+        test_size: Number of points for testing.
+        seed: Seed of all points.
 
     Raises:
-        SettingError: A number is not positive, or the seed negative.
+        SettingError: A number is not positive, or the seed is negative.
     """
 
     def __init__(self, batch_size: int, samples: int, val_size: int, test_size: int, seed: int) -> None:

@@ -26,13 +26,13 @@ class Forecast(of.DataModule, ABC):
         y: (N, d), the measurements.
 
     Args:
-        known: Share of the measurements that train.
+        known: Fraction of the measurements for training.
         batch_time: Number of measurements in a piece.
         batch_size: Number of pieces in a batch.
         steps: Number of batches in an epoch.
 
     Raises:
-        SettingError: A number is out of its range.
+        SettingError: An option is out of range.
     """
 
     t: Tensor

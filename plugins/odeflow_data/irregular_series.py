@@ -31,15 +31,15 @@ class IrregularSeries(SeriesData):
         standardise: Whether each dimension is standardised by what was observed of the training series. A trained model
             keeps to what it was trained with, whatever this says, and so with the times.
         scale_time: Whether all times are mapped to [0, 1].
-        mode: What is to be predicted: all from a share of the times, or the end from the beginning.
+        mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
         observed: The share that is seen, of the times or of each series' span.
         batch_size: Number of series in a batch; the last one may be smaller.
-        val: Share of the series that validate.
-        test: Share of the series that test.
-        seed: Of all that is drawn.
+        val: Fraction of the series for validation.
+        test: Fraction of the series for testing.
+        seed: Seed of all random numbers.
 
     Raises:
-        SettingError: A number is out of its range.
+        SettingError: An option is out of range.
         DataError: There is no such file, or what is in it are no time series.
     """
 

@@ -28,14 +28,14 @@ class LynxHare(Forecast):
         numbers of the lynx in Canada", Journal of Animal Ecology 11, 215–244.
 
     Args:
-        known: Share of the years that train.
+        known: Fraction of the years for training.
         batch_time: Number of years in a piece.
         batch_size: Number of pieces in a batch.
         steps: Number of batches in an epoch.
         scaled: Whether to count each species by its mean, and not in thousands.
 
     Raises:
-        SettingError: A number is out of its range.
+        SettingError: An option is out of range.
     """
 
     standardises = True

@@ -43,7 +43,7 @@ class MNIST(of.DataModule):
             scale 0.9–1.1, shear ±5°.
         standardise: Whether pixels have mean 0 and standard deviation 1 over all; else they lie between 0 and 1, in 256
             levels, which densities need.
-        seed: Of the split.
+        seed: Seed of the split.
         url: Where missing files are downloaded from.
     """
 

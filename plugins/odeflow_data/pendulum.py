@@ -33,13 +33,13 @@ class Pendulum(Forecast):
         root: Folder of `schmidt_lipson.npz`.
         series: Name of the series.
         trial: Which of its trials, from 0 on.
-        known: Share of the measurements that train.
+        known: Fraction of the measurements for training.
         batch_time: Number of measurements in a piece.
         batch_size: Number of pieces in a batch.
         steps: Number of batches in an epoch.
 
     Raises:
-        SettingError: A number is out of its range.
+        SettingError: An option is out of range.
         DataError: The file, or the series in it, is missing or of another form.
     """
 

@@ -25,15 +25,15 @@ class PeriodicSeries(SeriesData):
         frequency: Smallest and largest frequency.
         amplitude: Smallest and largest amplitude.
         noise: Standard deviation of the noise.
-        mode: What is to be predicted: all from a share of the times, or the end from the beginning.
+        mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
         observed: The share that is seen: of the times to interpolate, of the span to extrapolate.
         batch_size: Number of series in a batch; the last one may be smaller.
-        val: Share of the series that validate.
-        test: Share of the series that test.
-        seed: Of all that is drawn.
+        val: Fraction of the series for validation.
+        test: Fraction of the series for testing.
+        seed: Seed of all random numbers.
 
     Raises:
-        SettingError: A number is out of its range.
+        SettingError: An option is out of range.
     """
 
     def __init__(

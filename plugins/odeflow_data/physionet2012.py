@@ -96,16 +96,16 @@ class PhysioNet2012(SeriesData):
         root: Folder of `set-a.tar.gz` and `Outcomes-a.txt`.
         quantisation: What times are rounded to, in hours; 1/60 is the resolution of the data.
         divisor: What the values are divided by.
-        mode: What is to be predicted: all from a share of the times, or the end from the beginning.
+        mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
         observed: The share that is seen: of the times to interpolate, of the 48 hours to extrapolate.
         batch_size: Number of stays in a batch; the last one may be smaller.
-        val: Share of the stays that validate.
-        test: Share of the stays that test.
-        seed: Of all that is drawn.
+        val: Fraction of the stays for validation.
+        test: Fraction of the stays for testing.
+        seed: Seed of all random numbers.
         url: Folder where missing files are downloaded from.
 
     Raises:
-        SettingError: A number is out of its range.
+        SettingError: An option is out of range.
     """
 
     standardises = True

@@ -33,10 +33,10 @@ class SeriesData(of.DataModule, ABC):
         batch_size: Number of series in a batch, in training and evaluation; the last one may be smaller.
         mode: What is to be predicted.
         observed: The share that is seen: of the observed times to interpolate, of the time span to extrapolate.
-        seed: Of all that is drawn.
+        seed: Seed of all random numbers.
 
     Raises:
-        SettingError: A number is out of its range.
+        SettingError: An option is out of range.
     """
 
     train: of.Series

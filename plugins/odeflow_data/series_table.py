@@ -57,16 +57,16 @@ class SeriesTable(OwnData, SeriesData):
         time_unit: Of dates and durations; numbers stay.
         duplicates: What becomes of several rows of one series and time: "refuse" is an error that names them, "mean"
             averages what was observed.
-        mode: What is to be predicted: all from a share of the times, or the end from the beginning.
+        mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
         observed: The share that is seen, of the times or of each series' span.
         standardise: Whether values are standardised.
         scale_time: Whether all times are mapped to [0, 1].
         classes: The names of the classes in the order of their numbers; by default those in the file.
         batch_size: Number of series in a batch; the last one may be smaller.
-        val: Share of the series that validate.
-        test: Share of the series that test.
+        val: Fraction of the series for validation.
+        test: Fraction of the series for testing.
         key: Name of the array in a `.npz` file that holds several.
-        seed: Of all that is drawn.
+        seed: Seed of all random numbers.
 
     Raises:
         SettingError: An option is out of range.

@@ -22,7 +22,7 @@ class Simulated(of.DataModule):
         observations: Number of observations of each trajectory.
         forecast: Last time of the test.
         noise: Standard deviation of the noise.
-        seed: Of the noise.
+        seed: Seed of the noise.
         steps: Number of batches in an epoch.
 
     Raises:

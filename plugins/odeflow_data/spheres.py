@@ -26,7 +26,7 @@ class Spheres(of.DataModule):
         r2: Inner radius of the shell.
         r3: Outer radius of the shell.
         batch_size: Number of points in a training batch.
-        seed: Of all parts.
+        seed: Seed of all parts.
 
     Raises:
         SettingError: A number is not positive, or the radii do not grow.

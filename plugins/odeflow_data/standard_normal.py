@@ -20,12 +20,12 @@ class StandardNormal(Drawn):
         dim: Length of a vector.
         batch_size: Number of vectors in a batch, in training and evaluation; the last one may be smaller.
         samples: Number of vectors in an epoch.
-        val_size: Number of vectors that validate.
-        test_size: Number of vectors that test.
-        seed: Of all vectors.
+        val_size: Number of vectors for validation.
+        test_size: Number of vectors for testing.
+        seed: Seed of all vectors.
 
     Raises:
-        SettingError: A number is not positive, or the seed negative.
+        SettingError: A number is not positive, or the seed is negative.
     """
 
     def __init__(

@@ -31,9 +31,9 @@ class ToyDensity(Drawn):
         name: Of the density.
         batch_size: Number of points in a batch, in training and evaluation; the last one may be smaller.
         samples: Number of points in an epoch.
-        val_size: Number of points that validate.
-        test_size: Number of points that test.
-        seed: Of all points.
+        val_size: Number of points for validation.
+        test_size: Number of points for testing.
+        seed: Seed of all points.
 
     Raises:
         SettingError: There is no such density, or a number is not positive.

@@ -1,4 +1,4 @@
-"""The vector fields that come with odeflow, one file each."""
+"""odeflow's vector fields, one file each."""
 
 from odeflow_dynamics.controlled import Controlled
 from odeflow_dynamics.convnet import ConvNet

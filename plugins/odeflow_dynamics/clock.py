@@ -1,10 +1,10 @@
-"""How the time, one for all samples or one for each, meets the state."""
+"""Broadcasting of times, common or per sample, against states."""
 
 from torch import Tensor
 
 
 def as_feature(t: Tensor, y: Tensor) -> Tensor:
-    """The time as one feature or channel, to be broadcast against states.
+    """The time as a feature or channel, broadcastable against states.
 
     Args:
         t: (), or (B,) where each sample has its own.

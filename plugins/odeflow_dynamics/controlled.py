@@ -1,4 +1,4 @@
-"""Controlled: the flow's input acts on the field at every time."""
+"""Controlled: a field that depends on the flow's input at every time."""
 
 import torch
 from torch import Tensor
@@ -9,10 +9,10 @@ import odeflow as of
 class Controlled(of.Modifier):
     """dy/dt = f(t, [y, x]) with y(t₀) = x, the flow's input.
 
-    What is solved for is [y, x] along dimension 1, with dx/dt = 0; the flow returns y. Of the slope that the field
-    gives for [y, x] the first half is used. With its input at hand, the field need not keep solutions that start at
-    different places apart. An adaptive solver counts x, which has no error, among the entries whose errors it
-    averages, so that its tolerance is looser by √2.
+    The state of the solve is [y, x] along dimension 1, with dx/dt = 0; the flow returns y. Only the first half of the
+    field's output for [y, x] is used. Since the field depends on the input, solutions with different inputs may cross.
+    An adaptive solver includes x, which has no error, in the error norm, so that its tolerance is effectively looser by
+    √2.
 
     Source: Massaroli et al. (2020), "Dissecting Neural ODEs" (data-controlled neural ODEs).
 
@@ -36,7 +36,7 @@ class Controlled(of.Modifier):
         self.width = dynamics.width // 2
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """(B, 2d, …) ↦ (B, 2d, …): the slopes of y and, zero, of x."""
+        """(B, 2d, …) ↦ (B, 2d, …): dy/dt and dx/dt = 0."""
         slope = self.dynamics(t, y)[:, : self.width]
         return torch.cat([slope, torch.zeros_like(slope)], dim=1)
 
@@ -44,7 +44,7 @@ class Controlled(of.Modifier):
         """(B, d, …) ↦ (B, 2d, …): [x, x].
 
         Raises:
-            StateError: The state has not d features or channels.
+            StateError: The state does not have d features or channels.
             SettingError: The field that is modified solves for something else than its input.
         """
         if y0.dim() < 2 or y0.shape[1] != self.width:
@@ -59,5 +59,5 @@ class Controlled(of.Modifier):
         return state
 
     def leave(self, y: Tensor) -> Tensor:
-        """(B, 2d, …) ↦ (B, d, …): y alone."""
+        """(B, 2d, …) ↦ (B, d, …): y only."""
         return super().leave(y)[:, : self.width]

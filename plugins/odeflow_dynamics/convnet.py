@@ -10,7 +10,7 @@ from odeflow_dynamics.clock import as_feature
 
 
 class ConvNet(of.Dynamics):
-    """Norm–ReLU–conv twice, then norm, the time being one more input channel of each 3×3 convolution.
+    """Norm–ReLU–conv twice, then norm. The time is an additional input channel of each 3×3 convolution.
 
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 3, as released in torchdiffeq's
     `odenet_mnist`. With 64 channels it has 75,392 parameters.
@@ -32,7 +32,7 @@ class ConvNet(of.Dynamics):
         """(B, C, H, W) ↦ (B, C, H, W).
 
         Raises:
-            StateError: The state is no batch of images with C channels.
+            StateError: The state is not a batch of images with C channels.
         """
         if y.dim() != 4 or y.shape[1] != self.width:
             raise of.StateError(f"ConvNet takes images (B, {self.width}, H, W); got {tuple(y.shape)}")

@@ -1,4 +1,4 @@
-"""Cubic: the field of the cubic spiral, and others like it."""
+"""Cubic: cubic vector fields, such as that of the cubic spiral."""
 
 from collections.abc import Sequence
 
@@ -17,8 +17,8 @@ class Cubic(of.Dynamics):
 
     Args:
         dim: Length d of the state.
-        matrix: The rows of A, where learning begins; by default drawn as the weights of a linear layer.
-        trainable: Whether A is learned.
+        matrix: The rows of the initial A; by default drawn as the weights of a linear layer.
+        trainable: Whether A is trainable.
 
     Attributes:
         weight: (d, d), A.

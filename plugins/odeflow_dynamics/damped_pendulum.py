@@ -1,4 +1,4 @@
-"""DampedPendulum: a pendulum that loses energy."""
+"""DampedPendulum: a pendulum with linear friction."""
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ class DampedPendulum(of.Dynamics):
     """dθ/dt = ω, dω/dt = −(g/l) sin θ − c ω.
 
     Args:
-        stiffness: g/l, in 1/time², where learning begins.
-        drag: c, in 1/time, where learning begins.
-        trainable: Whether both are learned.
+        stiffness: Initial g/l, in 1/time².
+        drag: Initial c, in 1/time.
+        trainable: Whether both are trainable.
 
     Attributes:
         stiffness: (), g/l.
@@ -30,7 +30,7 @@ class DampedPendulum(of.Dynamics):
         """(…, 2) ↦ (…, 2), of angle θ (rad) and angular velocity ω.
 
         Raises:
-            StateError: The state is no such pair.
+            StateError: The last dimension of the state is not 2.
         """
         angle, velocity = components("DampedPendulum", y, "θ ω")
         return torch.stack([velocity, -self.stiffness * angle.sin() - self.drag * velocity], dim=-1)

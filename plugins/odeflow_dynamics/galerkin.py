@@ -1,4 +1,4 @@
-"""Galerkin: parameters that change with time as a series."""
+"""Galerkin: time-dependent parameters as a series expansion."""
 
 import math
 from typing import Literal
@@ -15,12 +15,12 @@ class Galerkin(of.Modifier):
 
     The functions φ_k are
 
-    - "polynomial": Chebyshev's polynomials T_k(2s − 1), k = 1 … K, which stay within ±1 between t₀ and t₁ and grow
+    - "polynomial": Chebyshev polynomials T_k(2s − 1), k = 1 … K, which lie in [−1, 1] between t₀ and t₁ and grow
       as sᵏ beyond;
     - "fourier": cos 2πks and sin 2πks, k = 1 … K, which make θ periodic: θ(t₀) = θ(t₁).
 
-    θ₀ are the parameters of the field that is modified, and the coefficients c_k start at zero, so that at first the
-    field is that one. There are 1 + K times its parameters, or 1 + 2K.
+    θ₀ are the parameters of the modified field. The coefficients c_k are initialised to zero, so that the initial field
+    is the original one. The number of parameters is multiplied by 1 + K or 1 + 2K.
 
     Source: Massaroli et al. (2020), "Dissecting Neural ODEs" (Galërkin neural ODEs); Chebyshev's recurrence:
     Abramowitz & Stegun (1964), 22.7.4.
@@ -29,11 +29,11 @@ class Galerkin(of.Modifier):
         dynamics: The field f.
         degree: Degree K of the polynomials, or number K of frequencies.
         basis: "polynomial" or "fourier".
-        t0: The time where s = 0.
-        t1: The time where s = 1.
+        t0: The time at which s = 0.
+        t1: The time at which s = 1.
 
     Raises:
-        SettingError: `degree` is not positive, there is no such basis, t0 equals t1, or the field has no trainable
+        SettingError: `degree` is not positive, `basis` is unknown, t0 equals t1, or the field has no trainable
             parameters or `Normed` ones.
     """
 
@@ -60,7 +60,7 @@ class Galerkin(of.Modifier):
         self.coefficients = nn.Parameter(like.new_zeros(terms, self.shift.size))
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """As of the field that is modified."""
+        """As of the modified field."""
         values = self.basis((t - self.t0) / (self.t1 - self.t0), self.degree)
         shift = (values.to(self.coefficients)[..., None] * self.coefficients).sum(-2)
         return self.shift.call(self.dynamics, shift, t, y)

@@ -1,4 +1,4 @@
-"""Hypernetwork: parameters that change with time as another network says."""
+"""Hypernetwork: time-dependent parameters given by another network."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,15 @@ import odeflow as of
 from odeflow_dynamics.perceptron import activation_of, perceptron
 from odeflow_dynamics.shift import Shift
 
-SMALL = 0.01  # of the usual size, the last layer's weights at the start
+SMALL = 0.01  # factor of the last layer's initial weights
 
 
 class Hypernetwork(of.Modifier):
     """dy/dt = f(t, y; θ(t)) with θ(t) = θ₀ + g(t), g a perceptron, for every trainable parameter.
 
-    θ₀ are the parameters of the field that is modified. The last layer of g starts small, so that at first the field
-    is nearly that one. That layer has (h + 1) n parameters for a field of n and a last hidden layer of h.
+    θ₀ are the parameters of the modified field. The last layer of g is initialised small, so that the initial field is
+    close to the original one. It has (h + 1) n parameters for a field with n parameters and a last hidden layer of
+    width h.
 
     Source: Ha, Dai & Le (2017), "HyperNetworks", ICLR; of time in a differential equation: Chen et al. (2018), "Neural
     Ordinary Differential Equations", section 4.
@@ -24,10 +25,10 @@ class Hypernetwork(of.Modifier):
     Args:
         dynamics: The field f.
         hidden: Widths of the hidden layers of g.
-        activation: Of g: "tanh", "softplus", "relu", "elu", "silu" or "gelu"; θ is as smooth in t as this.
+        activation: Activation of g: "tanh", "softplus", "relu", "elu", "silu" or "gelu". θ is as smooth in t as this.
 
     Raises:
-        SettingError: A width is not positive, there is no such activation, or the field has no trainable parameters
+        SettingError: A width is not positive, the activation is unknown, or the field has no trainable parameters
             or `Normed` ones.
     """
 
@@ -44,5 +45,5 @@ class Hypernetwork(of.Modifier):
         self.net = net.to(next(param for param in dynamics.parameters() if param.requires_grad))
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """As of the field that is modified."""
+        """As of the modified field."""
         return self.shift.call(self.dynamics, self.net(t.unsqueeze(-1)), t, y)

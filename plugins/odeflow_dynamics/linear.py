@@ -1,4 +1,4 @@
-"""Linear: a linear system as vector field."""
+"""Linear: a linear vector field."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,20 +12,20 @@ from odeflow_dynamics.symbolic import square
 
 
 class Linear(of.Dynamics):
-    """dy/dt = A y + b, on vectors; its solution is known: y(t) = exp(At) y(0) where b = 0.
+    """dy/dt = A y + b, on vectors. The solution is y(t) = exp(At) y(0) if b = 0.
 
-    For latent states that are to be linear, and for tests. `layer.weight` is A, `layer.bias` is b.
+    For linear latent dynamics and for tests. `layer.weight` is A, `layer.bias` is b.
 
     Args:
         dim: Length d of the state.
-        bias: Whether there is a b.
+        bias: Whether b is included.
         time: How the time enters: "none" for an autonomous system, "concat" for dy/dt = A y + c t + b, where
             `layer.weight` is [A, c].
-        matrix: The rows of A, where learning begins; by default drawn, as b and c are.
-        trainable: Whether A, b and c are learned.
+        matrix: The rows of the initial A; by default random, as b and c are.
+        trainable: Whether A, b and c are trainable.
 
     Raises:
-        SettingError: There is no such way for the time to enter, or the matrix is not d × d.
+        SettingError: `time` is unknown, or the matrix is not d × d.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""LotkaVolterra: prey and predators."""
+"""LotkaVolterra: the predator–prey equations."""
 
 import torch
 from torch import Tensor
@@ -8,16 +8,16 @@ from odeflow_dynamics.symbolic import components, positive
 
 
 class LotkaVolterra(of.Dynamics):
-    """dx/dt = αx − βxy, dy/dt = δxy − γy, with positive rates, which are learned as their logarithms.
+    """dx/dt = αx − βxy, dy/dt = δxy − γy, with positive rates, parametrised by their logarithms.
 
     Source: Lotka (1925), "Elements of Physical Biology"; Volterra (1926), Nature 118, 558–560.
 
     Args:
-        alpha: α, how fast prey grows; this and the others are where learning begins.
-        beta: β, how fast predators take prey.
-        gamma: γ, how fast predators die.
-        delta: δ, how fast predators grow on prey.
-        trainable: Whether the rates are learned.
+        alpha: Initial α, the growth rate of prey.
+        beta: Initial β, the predation rate.
+        gamma: Initial γ, the death rate of predators.
+        delta: Initial δ, the growth rate of predators per prey.
+        trainable: Whether the rates are trainable.
 
     Raises:
         SettingError: A rate is not positive.
@@ -44,7 +44,7 @@ class LotkaVolterra(of.Dynamics):
         """(…, 2) ↦ (…, 2), of prey and predators.
 
         Raises:
-            StateError: The state is no such pair.
+            StateError: The last dimension of the state is not 2.
         """
         prey, predators = components("LotkaVolterra", y, "prey predators")
         alpha, beta, gamma, delta = self.rates

@@ -1,4 +1,4 @@
-"""MLP: a perceptron as vector field."""
+"""MLP: a multilayer perceptron as vector field."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,13 +12,13 @@ from odeflow_dynamics.perceptron import activation_of, perceptron
 from odeflow_dynamics.time_embedding import TimeEmbedding
 
 TIME_FEATURES = {"concat": 0, "none": 0, "concat_squash": 1, "sinusoidal": 32}
-"""How the time may enter, and the number of its features that every layer gets."""
+"""The ways in which time enters, and the number of time features of every layer."""
 
 
 class MLP(of.Dynamics):
     """dy/dt = W_L σ(… σ(W_1 [yᵖ, t] + b_1) …) + b_L, on vectors.
 
-    Smooth activations suit adaptive solvers, whose error estimate assumes derivatives.
+    Smooth activations suit adaptive solvers, whose error estimates assume smoothness.
 
     Source: Grathwohl et al. (2019), "FFJORD", as released, for time="concat_squash".
 
@@ -26,13 +26,13 @@ class MLP(of.Dynamics):
         dim: Length d of the state.
         hidden: Widths of the hidden layers.
         activation: "tanh", "softplus", "relu", "elu", "silu" or "gelu".
-        time: How the time enters: "concat" as one more input; "none" for an autonomous field; "concat_squash" by a
-            gate and a shift of every layer, Wx + b becoming (Wx + b) sigmoid(ut + v) + wt; "sinusoidal" by a shift of
-            every layer, Wx + b + Uφ(t), where φ are sines and cosines of periods from 1/2 to 32.
+        time: How the time enters: "concat" as an additional input; "none" for an autonomous field; "concat_squash" by a
+            gate and a shift of every layer, (Wx + b) sigmoid(ut + v) + wt; "sinusoidal" by a shift of every layer,
+            Wx + b + Uφ(t), where φ are sines and cosines with periods from 1/2 to 32.
         power: Exponent p of the input, elementwise; 3 suits cubic fields (as in torchdiffeq's `ode_demo`).
 
     Raises:
-        SettingError: There is no such activation or way for the time to enter.
+        SettingError: `activation` or `time` is unknown.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class MLP(of.Dynamics):
         return self._timed(t, x) if self.shifts else self.layers(x)
 
     def _timed(self, t: Tensor, x: Tensor) -> Tensor:
-        """The layers, each gated and shifted by the time."""
+        """Applies the layers, each gated and shifted by the time."""
         features = as_feature(t.to(x), x)
         if self.embedding is not None:
             features = self.embedding(features.squeeze(-1))

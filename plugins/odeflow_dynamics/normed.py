@@ -1,4 +1,4 @@
-"""Normed: layers that stretch no more than a bound."""
+"""Normed: layers with a bounded Lipschitz constant."""
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -13,17 +13,17 @@ VARYING = (Galerkin, Hypernetwork)
 
 
 class Normed(of.Modifier):
-    """The field with W / max(1, σ(W)/b) for the weight W of every linear and convolutional layer.
+    """The field with the weight W of every linear and convolutional layer replaced by W / max(1, σ(W)/b).
 
-    σ is the largest singular value, so that a linear layer has a Lipschitz constant of at most the bound b; a smaller
-    one is left as it is. A field of L such layers, and activations of slope at most 1 in between, has one of at most
-    b^L in the state. The weight of a convolution counts as a matrix with a row for each output
-    channel (for a transposed one, each input channel); with a kernel of m positions, the convolution's own constant is
-    at most √m b. Biases, and layers of other kinds, such as normalisation and attention, are not bounded.
+    σ is the largest singular value, so that a linear layer has a Lipschitz constant of at most the bound b; weights
+    within the bound are unchanged. A field of L such layers with 1-Lipschitz activations has a Lipschitz constant of at
+    most b^L in the state. The weight of a convolution counts as a matrix with a row for each output channel (for a
+    transposed one, each input channel); with a kernel of m positions, the convolution's own constant is at most √m b.
+    Biases and layers of other kinds, such as normalisation and attention, are not bounded.
 
-    σ is estimated by power iteration: when this object is made, and in training mode by `enter`, at the beginning of
-    a flow's solve, if the weight has changed. It is fixed during the solve and in its backward pass. As long as the
-    iteration has not converged, the estimate is too small and the bound exceeded by that much.
+    σ is estimated by power iteration: at construction, and in training mode by `enter` at the start of a flow's solve
+    if the weight has changed. It is constant during the solve and its backward pass. Until the iteration converges,
+    the estimate is too small and the bound is exceeded accordingly.
 
     Source: Miyato et al. (2018), "Spectral Normalization for Generative Adversarial Networks"; the maximum: Behrmann
     et al. (2019), "Invertible Residual Networks".
@@ -33,7 +33,7 @@ class Normed(of.Modifier):
         bound: The bound b.
 
     Raises:
-        SettingError: The bound is not positive, the field has no such layer, or its weights change with time.
+        SettingError: The bound is not positive, the field has no such layer, or its weights depend on time.
     """
 
     def __init__(self, dynamics: of.Dynamics, bound: float = 1.0) -> None:
@@ -56,13 +56,13 @@ class Normed(of.Modifier):
         self.bound = bound
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """As of the field that is modified."""
+        """As of the modified field."""
         named = zip(self.names, self._weights(), self.norms, strict=True)
         bounded = {name: weight / (norm(weight) / self.bound).clamp(min=1) for name, weight, norm in named}
         return functional_call(self.dynamics, bounded, (t, y))
 
     def enter(self, y0: Tensor) -> Tensor:
-        """As of the field that is modified; in training mode the estimates are brought up to date before."""
+        """As of the modified field; in training mode the estimates are updated first."""
         if self.training:
             for weight, norm in zip(self._weights(), self.norms, strict=True):
                 assert isinstance(norm, SingularValue)

@@ -1,4 +1,4 @@
-"""OwnClock: a field whose samples are at different times."""
+"""OwnClock: a field with per-sample start times."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,10 @@ import odeflow as of
 
 
 class OwnClock(of.Modifier):
-    """dy/dt = f(t + s, y), with a start s of its own for each sample: solutions that begin at different times, in one.
+    """dy/dt = f(t + s, y) with a per-sample start time s, so that one solve covers different start times.
 
-    s is the last feature of the state as the field sees it, which `Flow.trajectory` adds as `context`, (B, 1). In a
-    solve without context s is 0.
+    s is the last feature of the field's input, passed to `Flow.trajectory` as `context`, (B, 1). In a solve without
+    context s is 0.
 
     Args:
         dynamics: The field f.
@@ -21,14 +21,14 @@ class OwnClock(of.Modifier):
         self.entered = dynamics.width
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """(B, d) or, with s, (B, d + 1) ↦ the same shape, the slope of s being 0."""
+        """(B, d) or, with s, (B, d + 1) ↦ the same shape, with ds/dt = 0."""
         if y.shape[1] == self.entered:
             return self.dynamics(t, y)
         y, start = y[:, :-1], y[:, -1]
         return torch.cat([self.dynamics(t.to(start) + start, y), torch.zeros_like(start[:, None])], dim=1)
 
     def enter(self, y0: Tensor) -> Tensor:
-        """As of the field that is modified."""
+        """As of the modified field."""
         state = super().enter(y0)
         self.entered = state.shape[1]
         return state

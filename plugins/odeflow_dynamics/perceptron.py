@@ -1,4 +1,4 @@
-"""Multilayer perceptrons, and the activations that options name."""
+"""Multilayer perceptrons, and activations by name."""
 
 import itertools
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def perceptron(inputs: int, hidden: Sequence[int], outputs: int, activation: type[nn.Module]) -> nn.Sequential:
-    """W_L σ(… σ(W_1 x + b_1) …) + b_L, a linear map where there is no hidden layer.
+    """W_L σ(… σ(W_1 x + b_1) …) + b_L; a linear map without hidden layers.
 
     Args:
         inputs: Length of x.
@@ -34,10 +34,10 @@ def perceptron(inputs: int, hidden: Sequence[int], outputs: int, activation: typ
 
 
 def activation_of(owner: of.Plugin, name: str) -> type[nn.Module]:
-    """The activation that an option names.
+    """The activation class of a name.
 
     Raises:
-        SettingError: There is none of this name.
+        SettingError: The name is unknown.
     """
     if name not in ACTIVATIONS:
         raise of.SettingError(

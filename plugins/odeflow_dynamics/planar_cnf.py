@@ -1,4 +1,4 @@
-"""PlanarCNF: the sum of planar units whose parameters change with time."""
+"""PlanarCNF: a sum of planar units with time-dependent parameters."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ from odeflow_dynamics.perceptron import perceptron
 class PlanarCNF(of.Dynamics):
     """dy/dt = Σₙ σₙ(t) uₙ(t) tanh(wₙ(t)ᵀy + bₙ(t)), on vectors: the wide field of continuous normalizing flows.
 
-    u, w, b and the gates σ = sigmoid(g) of all M units come from one perceptron of t, a hypernetwork. The divergence is
-    known: Σₙ σₙ (uₙᵀwₙ) (1 − tanh²(wₙᵀy + bₙ)), which costs no more than the field itself. u starts the smaller, the
-    more units there are, so that the field does not start the larger.
+    A perceptron of t, a hypernetwork, outputs u, w, b and the gates σ = sigmoid(g) of all M units. The divergence has a
+    closed form, Σₙ σₙ (uₙᵀwₙ) (1 − tanh²(wₙᵀy + bₙ)), which costs no more than the field itself. The initial u is
+    scaled down with the number of units, so that the initial field does not grow with it.
 
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", sections 4.1 (several hidden units) and 4.2
     (time-dependent dynamics).
@@ -25,7 +25,7 @@ class PlanarCNF(of.Dynamics):
         hidden: Widths of the hidden layers of the perceptron.
 
     Raises:
-        SettingError: There is no unit, or a width is not positive.
+        SettingError: The number of units or a width is not positive.
     """
 
     def __init__(self, dim: int, units: int = 64, hidden: Sequence[int] = (32, 32)) -> None:
@@ -64,5 +64,5 @@ class PlanarCNF(of.Dynamics):
 
 
 def _rows(t: Tensor, y: Tensor) -> Tensor:
-    """y, as (B, n, d) where each sample has its own time."""
+    """y, reshaped to (B, n, d) for per-sample times."""
     return y.reshape(len(y), -1, y.shape[-1]) if t.dim() else y

@@ -1,4 +1,4 @@
-"""Projectile: a body thrown in a plane."""
+"""Projectile: a body in a plane with gravity and quadratic drag."""
 
 import torch
 from torch import Tensor
@@ -8,12 +8,12 @@ from odeflow_dynamics.symbolic import coefficient, components
 
 
 class Projectile(of.Dynamics):
-    """dx/dt = v, dv/dt = (0, −g) − k|v|v: gravity, and the drag of the air.
+    """dx/dt = v, dv/dt = (0, −g) − k|v|v: gravity and air drag.
 
     Args:
-        gravity: g, in length/time², where learning begins.
-        drag: k, in 1/length, where learning begins.
-        trainable: Whether both are learned.
+        gravity: Initial g, in length/time².
+        drag: Initial k, in 1/length.
+        trainable: Whether both are trainable.
 
     Attributes:
         gravity: (), g.
@@ -27,10 +27,10 @@ class Projectile(of.Dynamics):
         self.gravity, self.drag = coefficient(gravity, trainable), coefficient(drag, trainable)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """(…, 4) ↦ (…, 4), of place along the ground, height, and the velocities of both.
+        """(…, 4) ↦ (…, 4), of horizontal position, height, and their velocities.
 
         Raises:
-            StateError: The state is not of these four.
+            StateError: The last dimension of the state is not 4.
         """
         _, _, along, up = components("Projectile", y, "x height v_x v_height")
         braking = self.drag * torch.linalg.vector_norm(y[..., 2:], dim=-1)

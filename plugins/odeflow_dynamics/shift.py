@@ -1,4 +1,4 @@
-"""Shift: a field evaluated at parameters other than its own."""
+"""Shift: evaluates a field at shifted parameters."""
 
 import math
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from odeflow_dynamics.singular_value import SingularValue
 
 @dataclass(frozen=True)
 class Shift:
-    """The trainable parameters of a field laid out as one vector θ, so that f(t, y; θ + δ) can be asked for.
+    """Evaluates f(t, y; θ + δ), where the vector θ is the concatenation of a field's trainable parameters.
 
-    The parameters stay the field's own. What autograd finds for θ + δ reaches both them and δ.
+    The parameters remain those of the field. Gradients flow to both θ and δ.
 
     Attributes:
-        shapes: The parameters' shapes by name, in the order of the vector.
+        shapes: The shapes of the parameters by name, in the order of the vector.
     """
 
     shapes: dict[str, torch.Size]
@@ -30,10 +30,10 @@ class Shift:
 
         Args:
             dynamics: The field.
-            owner: Who asks, for messages.
+            owner: The caller, for messages.
 
         Raises:
-            SettingError: The field has no trainable parameters, or ones whose norm is bounded.
+            SettingError: The field has no trainable parameters, or parameters with a bounded norm.
         """
         if any(isinstance(module, SingularValue) for module in dynamics.modules()):
             raise of.SettingError(
@@ -61,15 +61,15 @@ class Shift:
 
         Args:
             dynamics: The field f.
-            shift: (size,), δ, or (B, size) where each sample has its own.
-            t: (), the time, or (B,) where each sample has its own.
+            shift: (size,), δ, or (B, size), per-sample δ.
+            t: (), the time, or (B,), per-sample times.
             y: (B, *state).
 
         Returns:
             (B, *state).
 
         Raises:
-            StateError: The field is `Piecewise` inside, and the samples have times of their own.
+            StateError: The field contains a `Piecewise` and the times are per sample.
         """
         if shift.dim() == 2:
             if any(isinstance(module, Piecewise) for module in dynamics.modules()):

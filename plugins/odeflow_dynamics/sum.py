@@ -1,4 +1,4 @@
-"""Sum: a field of several terms, such as what is known of a system and a network for what is not."""
+"""Sum: a sum of fields, such as known physics plus a network for the unknown part."""
 
 from torch import Tensor, nn
 
@@ -11,7 +11,7 @@ class Sum(of.Dynamics):
     Source: Rackauckas et al. (2020), "Universal Differential Equations for Scientific Machine Learning".
 
     Args:
-        terms: The fields, of one width.
+        terms: The fields, of the same width.
 
     Raises:
         SettingError: There are no terms, or their widths differ.
@@ -35,10 +35,10 @@ class Sum(of.Dynamics):
         return slope
 
     def enter(self, y0: Tensor) -> Tensor:
-        """y0 itself, of which all terms are told.
+        """y0 itself; `enter` is called on all terms.
 
         Raises:
-            SettingError: A term solves for something else than its input.
+            SettingError: A term changes the state on entry.
         """
         for term in self.terms:
             assert isinstance(term, of.Dynamics)

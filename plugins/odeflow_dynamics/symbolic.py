@@ -1,4 +1,4 @@
-"""Symbolic: what fields that are written down, and not networks, have in common."""
+"""Helpers for fields given by formulas."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ import odeflow as of
 
 
 def coefficient(value: float, trainable: bool) -> nn.Parameter:
-    """A number in an equation.
+    """A coefficient of an equation.
 
     Args:
-        value: Where learning begins.
-        trainable: Whether it is learned.
+        value: The initial value.
+        trainable: Whether it is trainable.
 
     Returns:
         ().
@@ -22,19 +22,19 @@ def coefficient(value: float, trainable: bool) -> nn.Parameter:
 
 
 def positive(owner: str, value: float, name: str, trainable: bool) -> nn.Parameter:
-    """The logarithm of a number that stays positive while it is learned.
+    """The logarithm of a positive coefficient.
 
     Args:
-        owner: Whose number it is, for messages.
-        value: Where learning begins.
-        name: The number's name, for messages.
-        trainable: Whether it is learned.
+        owner: Name of the class, for messages.
+        value: The initial value.
+        name: Name of the coefficient, for messages.
+        trainable: Whether it is trainable.
 
     Returns:
         ().
 
     Raises:
-        SettingError: The number is not positive.
+        SettingError: `value` is not positive.
     """
     if not value > 0:
         raise of.SettingError(f"{owner}: {name} must be positive; got {value}")
@@ -45,15 +45,15 @@ def square(owner: str, matrix: Sequence[Sequence[float]], dim: int) -> Tensor:
     """The matrix as a tensor.
 
     Args:
-        owner: Whose matrix it is, for messages.
-        matrix: Its rows.
-        dim: The number d of its rows, and of its columns.
+        owner: Name of the class, for messages.
+        matrix: The rows.
+        dim: The number d of rows and columns.
 
     Returns:
         (d, d).
 
     Raises:
-        SettingError: It has another shape.
+        SettingError: The matrix is not d × d.
     """
     sizes = [len(row) for row in matrix]
     if sizes != [dim] * dim:
@@ -62,15 +62,15 @@ def square(owner: str, matrix: Sequence[Sequence[float]], dim: int) -> Tensor:
 
 
 def components(owner: str, y: Tensor, names: str) -> tuple[Tensor, ...]:
-    """The features of a state that have names, (…, d) ↦ d tensors (…).
+    """The named features of a state, (…, d) ↦ d tensors (…).
 
     Args:
-        owner: Whose state it is, for messages.
+        owner: Name of the class, for messages.
         y: (…, d).
-        names: The d names, apart.
+        names: The d names, separated by spaces.
 
     Raises:
-        StateError: There are not as many features as names.
+        StateError: The number of features differs from that of the names.
     """
     count = len(names.split())
     if y.dim() == 0 or y.shape[-1] != count:

@@ -1,4 +1,4 @@
-"""TimeEmbedding: a time as a vector of sines and cosines."""
+"""TimeEmbedding: sinusoidal features of time."""
 
 import math
 
@@ -9,10 +9,10 @@ import odeflow as of
 
 
 class TimeEmbedding(nn.Module):
-    """φ(t) = [sin ω₁t, …, sin ωₙt, cos ω₁t, …, cos ωₙt], whose periods 2π/ω are spaced geometrically.
+    """φ(t) = [sin ω₁t, …, sin ωₙt, cos ω₁t, …, cos ωₙt] with geometrically spaced periods 2π/ω.
 
-    Smooth, and of size 1 at all times. The default periods change over [0, 1] at a pace that solvers can follow, and
-    still tell times apart that lie up to 32 away from 0.
+    The features are smooth and bounded by 1. The default periods are long enough for solvers on [0, 1], and still
+    distinguish times up to 32 away from 0.
 
     Source: Vaswani et al. (2017), "Attention Is All You Need", section 3.5, with other periods.
 

@@ -1,4 +1,4 @@
-"""Transformer: a vector field on sequences of tokens, or on images cut into patches."""
+"""Transformer: a vector field on sequences of tokens, or on patches of images."""
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,10 @@ PLACE_FEATURES = 32
 
 
 class Transformer(of.Dynamics):
-    """Blocks of attention and perceptron on tokens, or on patches of images; the place of each is seen, and the time.
+    """Attention and perceptron blocks on tokens or image patches, conditioned on their positions and the time.
 
-    The number of tokens may vary, and so may the size of images, as long as the patches fit. Tokens of length 3 take
-    85,443 parameters by default.
+    The number of tokens may vary, and so may the size of images, as long as the patches fit. For tokens of length 3
+    there are 85,443 parameters by default.
 
     Source: Vaswani et al. (2017), "Attention Is All You Need", with the norms first; patches as in Dosovitskiy et al.
     (2021), "An Image is Worth 16×16 Words"; time as in Peebles & Xie (2023), "Scalable Diffusion Models with
@@ -25,13 +25,13 @@ class Transformer(of.Dynamics):
 
     Args:
         dim: Length of a token; with patches, number of channels C of the images.
-        hidden: Width h inside.
-        num_heads: Number of attention heads, which divides h.
+        hidden: Hidden width h.
+        num_heads: Number of attention heads, a divisor of h.
         num_layers: Number of blocks.
         expansion: Width of the hidden layer in each block's perceptron, as a multiple of h.
-        patch: Side p of the square patches that images are cut into; None for tokens.
-        fused: Use PyTorch's fused attention: faster and leaner from some hundreds of tokens on, but with a first
-            derivative in reverse mode only. Regularisers, divergences and `torch.func` may need more than that.
+        patch: Side p of the square patches of images; None for tokens.
+        fused: Use PyTorch's fused attention. It is faster and needs less memory from some hundreds of tokens on, but
+            only supports first derivatives in reverse mode. Regularisers, divergences and `torch.func` may need others.
 
     Raises:
         SettingError: A number is not positive, or num_heads does not divide hidden.
@@ -76,7 +76,7 @@ class Transformer(of.Dynamics):
         """(…, N, dim) ↦ (…, N, dim), or (B, C, H, W) ↦ (B, C, H, W) with patches.
 
         Raises:
-            StateError: The state is no sequence of such tokens, or no batch of images of C channels and sides
+            StateError: The state is not a sequence of such tokens, or not a batch of images with C channels and sides
                 divisible by the patch.
         """
         if self.patch is None:
@@ -95,7 +95,7 @@ class Transformer(of.Dynamics):
         return F.pixel_shuffle(slope.mT.unflatten(2, sizes), self.patch)
 
     def _slope(self, t: Tensor, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        """The slope of tokens (…, N, length) that lie on a grid of these sizes."""
+        """The field at tokens (…, N, length) on a grid of these sizes."""
         features = self.time(as_feature(t, tokens).squeeze(-1))
         x = self.embed(tokens) + self._places(sizes, tokens.device)
         for block in self.blocks:
@@ -103,7 +103,7 @@ class Transformer(of.Dynamics):
         return self.unembed(_normalised(x))
 
     def _places(self, sizes: tuple[int, ...], device: torch.device) -> Tensor:
-        """(N, hidden), what is added to the tokens for where they are."""
+        """(N, hidden), the position embeddings added to the tokens."""
         grid = torch.cartesian_prod(*(torch.arange(size, device=device) for size in sizes))
         return self.locate(self.place(grid.view(-1, self.axes)).flatten(1))
 
@@ -137,7 +137,7 @@ class TransformerBlock(nn.Module):
         query, key, value = parts.movedim(-3, 0).transpose(-3, -2)  # each (…, heads, N, width / heads)
         if self.fused:
             mixed = F.scaled_dot_product_attention(query, key, value)
-        else:  # the same in plain operations, which have all derivatives, and are no slower on few tokens
+        else:  # elementary operations support all derivatives, and are no slower on few tokens
             mixed = (query * query.shape[-1] ** -0.5 @ key.mT).softmax(-1) @ value
         return self.join(mixed.transpose(-3, -2).flatten(-2))
 
@@ -145,7 +145,7 @@ class TransformerBlock(nn.Module):
 def _normalised(x: Tensor) -> Tensor:
     """Layer norm without weights, as a group norm of one group.
 
-    PyTorch's own layer norm has wrong derivatives beyond the first in forward mode, without a word
-    (https://github.com/pytorch/pytorch/issues/196700); its group norm has the right ones.
+    PyTorch's layer norm silently has wrong derivatives beyond the first in forward mode
+    (https://github.com/pytorch/pytorch/issues/196700); its group norm is correct.
     """
     return F.group_norm(x.flatten(0, -2), 1).view_as(x)

@@ -1,4 +1,4 @@
-"""UNet: a vector field on images that sees them at several resolutions."""
+"""UNet: a multi-resolution vector field on images."""
 
 import itertools
 
@@ -13,23 +13,23 @@ TIME_FEATURES = 32
 
 
 class UNet(of.Dynamics):
-    """Residual blocks on the way down to images of 2^−depth the size, and on the way up again, with skips across.
+    """Residual blocks that downsample images to 2^−depth of their size and upsample them again, with skip connections.
 
-    The number of channels doubles with every halving of the image. For fields that depend on the whole image, as those
-    of generative models do; `ConvNet` is cheaper where the neighbourhood suffices. Images of one channel take 630,881
-    parameters by default, 161,073 with hidden=16.
+    The number of channels doubles with every downsampling. For fields that depend on the whole image, as in generative
+    models; `ConvNet` is cheaper if a neighbourhood suffices. For images of one channel there are 630,881 parameters by
+    default, 161,073 with hidden=16.
 
     Source: Ronneberger et al. (2015), "U-Net"; blocks as in Ho et al. (2020), "Denoising Diffusion Probabilistic
     Models", appendix B, without attention.
 
     Args:
         channels: Number of channels C of the state.
-        hidden: Number of channels inside, at full resolution; a multiple of groups.
-        depth: How many times the image is halved.
+        hidden: Number of hidden channels at full resolution; a multiple of groups.
+        depth: Number of downsamplings by 2.
         groups: Groups of each GroupNorm.
 
     Raises:
-        SettingError: The depth is not positive, or hidden is no multiple of groups.
+        SettingError: The depth is not positive, or hidden is not a multiple of groups.
     """
 
     def __init__(self, channels: int, hidden: int = 32, depth: int = 2, groups: int = 8) -> None:
@@ -56,7 +56,7 @@ class UNet(of.Dynamics):
         """(B, C, H, W) ↦ (B, C, H, W).
 
         Raises:
-            StateError: The state is no batch of images with C channels and sides divisible by 2^depth.
+            StateError: The state is not a batch of images with C channels and sides divisible by 2^depth.
         """
         factor = 2**self.depth
         if y.dim() != 4 or y.shape[1] != self.width or y.shape[2] % factor or y.shape[3] % factor:
@@ -78,11 +78,11 @@ class UNet(of.Dynamics):
 class ResidualBlock(nn.Module):
     """x ↦ Sx + conv(σ(norm(conv(σ(norm(x)))) + Uφ(t))), where σ is SiLU and φ(t) are the features of the time.
 
-    The time is added after the norm, which would take it away where its groups hold one channel each.
+    The time is added after the norm, which would cancel it in groups of one channel.
 
     Args:
         inputs: Channels of x.
-        outputs: Channels of the result. If they differ, the shortcut S is a 1×1 convolution, else the identity.
+        outputs: Channels of the result. If they differ, the shortcut S is a 1×1 convolution, otherwise the identity.
         groups: Groups of each GroupNorm.
     """
 

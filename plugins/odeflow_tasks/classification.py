@@ -23,8 +23,8 @@ class Classification(of.Task):
 
     Args:
         dynamics: The vector field; its width is the number of channels (conv) or features (flat).
-        solver: Integrates; needed with dynamics.
-        gradient: How to differentiate; `Checkpointed()` by default.
+        solver: The solver; required with dynamics.
+        gradient: The gradient method; `Checkpointed()` by default.
         flow: Options of the flow; the dynamics' width includes what is appended.
         num_classes: Number of classes; the command line takes it from the data.
         channels: Channels of the images, for the convolutional stem; from the data.

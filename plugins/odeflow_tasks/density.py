@@ -36,8 +36,8 @@ class Density(of.Task):
 
     Args:
         dynamics: The vector field of the first flow; the others are built by its spec.
-        solver: Integrates.
-        gradient: How to differentiate; `Checkpointed()` by default.
+        solver: The solver.
+        gradient: The gradient method; `Checkpointed()` by default.
         flow: Options of each flow, which appends nothing to the state.
         dim: Length d of a vector; the command line takes it from the data. By default the dynamics' width.
         shape: Of an image, (C, H, W); the command line takes it from the data. A field of the width C sees images, one
@@ -166,7 +166,7 @@ class Density(of.Task):
         """Samples beside data, and in the plane the density, its way from base to data, and that of samples."""
         x = self._data_of(batch)
         self._choose_divergence()
-        with torch.random.fork_rng([x.device] if x.is_cuda else []):  # so that a run does not depend on its pictures
+        with torch.random.fork_rng([x.device] if x.is_cuda else []):  # figures must not affect the run
             torch.manual_seed(0)
             return density_figures.draw(self.cnf, x)
 

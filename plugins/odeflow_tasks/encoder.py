@@ -135,7 +135,7 @@ class Between(nn.Module):
 
     Args:
         dynamics: The field f.
-        solver: Integrates.
+        solver: The solver.
     """
 
     def __init__(self, dynamics: of.Dynamics, solver: of.Solver) -> None:

@@ -66,8 +66,8 @@ class LatentODE(SeriesTask):
 
     Args:
         dynamics: The field of the latent state; its width is the latent size.
-        solver: Integrates.
-        gradient: How to differentiate; `Checkpointed()` by default.
+        solver: The solver.
+        gradient: The gradient method; `Checkpointed()` by default.
         flow: Options of the latent flow: t0 is the time of the latent state that q and the prior are of, t1 the last
             time of samples and pictures; other times are those of the data.
         dim: Length d of an observation; the command line takes it from the data.
@@ -247,7 +247,7 @@ class LatentODE(SeriesTask):
         batch = series_figures.few(self.checked(batch))
         shown = series_figures.few(batch, series_figures.MOST_SERIES)
         t, inside = series_figures.times(batch, self.flow.options.t0)
-        with torch.random.fork_rng([t.device] if t.is_cuda else []):  # so that a run does not depend on its pictures
+        with torch.random.fork_rng([t.device] if t.is_cuda else []):  # figures must not affect the run
             torch.manual_seed(0)
             mean, samples = self.reconstruct(shown, t), self.reconstruct(shown, t, series_figures.SAMPLES)
             path, drawn = (

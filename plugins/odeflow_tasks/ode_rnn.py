@@ -28,7 +28,7 @@ class ODERNN(Autoregressive):
         masking: What training hides.
 
     Raises:
-        SettingError: An option is out of range, or missing.
+        SettingError: An option is missing or out of range.
     """
 
     def __init__(

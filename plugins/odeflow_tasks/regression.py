@@ -32,8 +32,8 @@ class Regression(of.Task):
 
     Args:
         dynamics: The vector field; its width is d + augment.
-        solver: Integrates.
-        gradient: How to differentiate; `Checkpointed()` by default.
+        solver: The solver.
+        gradient: The gradient method; `Checkpointed()` by default.
         flow: Options of the flow.
         num_outputs: Number k of values of a target.
         head: Maps the features φ(x) to the prediction, such as `Perceptron`: without hidden layers a linear map. If

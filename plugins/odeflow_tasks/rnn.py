@@ -33,7 +33,7 @@ class RNN(Autoregressive):
         masking: What training hides.
 
     Raises:
-        SettingError: An option is out of range, or missing.
+        SettingError: An option is missing or out of range.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ class SeriesTask(of.Task, ABC):
         masking: What training hides.
 
     Raises:
-        SettingError: An option is out of range, or missing.
+        SettingError: An option is missing or out of range.
     """
 
     def __init__(

@@ -24,11 +24,11 @@ class Shooting(of.Task):
 
     Args:
         dynamics: The vector field, of width d.
-        solver: Integrates.
+        solver: The solver.
         initial: (d,), the state at t0 where the search begins.
         target: For each of the times what the state is to be: d numbers, null where an entry may be anything.
         times: The times of the targets, in order, after t0 or before it.
-        gradient: How to differentiate; `Checkpointed()` by default.
+        gradient: The gradient method; `Checkpointed()` by default.
         flow: Options of the flow, of which t0 is the first time; the last is that of the last target.
         free: Which entries of the initial state may move, counted from 0; by default all.
         free_time: Whether the last time may move, to any on the same side of the one before it.

@@ -28,8 +28,8 @@ class Trajectory(of.Task):
 
     Args:
         dynamics: The vector field; its width is d and what the flow appends, which is not compared.
-        solver: Integrates.
-        gradient: How to differentiate; `Checkpointed()` by default.
+        solver: The solver.
+        gradient: The gradient method; `Checkpointed()` by default.
         flow: Options of the flow, whose times are those of the data.
         distance: "mae", the mean absolute error, or "mse", the mean square error.
         segment: Number of observations in a segment, of which the last is the first of the next segment; by default

@@ -32,8 +32,8 @@ class Variational(of.Task):
 
     Args:
         dynamics: The vector field of the continuous flow, if there is one.
-        solver: Integrates; needed with dynamics.
-        gradient: How to differentiate; `Checkpointed()` by default.
+        solver: The solver; required with dynamics.
+        gradient: The gradient method; `Checkpointed()` by default.
         flow: Options of the continuous flow, which appends nothing to the state.
         target: "U1" (two arcs of a ring), "U2" (a wave), "U3" (a wave with a bump) or "U4" (a wave that forks).
         planar: Number of planar layers, `Planar`.

@@ -1,4 +1,4 @@
-"""Call: what torchdiffeq's functions are called with, checked, and how it is solved."""
+"""Call: the checked arguments of torchdiffeq's functions, and their solve."""
 
 import math
 import warnings
@@ -23,25 +23,25 @@ Func = Callable[[Tensor, Any], Any]
 EventFn = Callable[[Tensor, Any], Tensor | bool]
 Tol = float | Tensor | Sequence[float | Tensor]
 
-HORIZON = 1e9  # how far an event is looked for
+HORIZON = 1e9  # the last time of an event search
 CALLBACKS = ("step", "accept_step", "reject_step")
 NO_CALLBACKS = Callbacks(lambda y: y)
 
 
 @dataclass(frozen=True)
 class Call:
-    """What `odeint` was called with, checked.
+    """The checked arguments of a call of `odeint`.
 
     Attributes:
         func: The vector field.
         y0: The initial state.
         t: (T,), the times.
-        packing: Of a tuple state.
+        packing: The packing of a tuple state; None for a tensor.
         rtol: Relative tolerance, for the packed state.
         atol: Absolute tolerance, for the packed state.
         method: Name of the method.
-        options: Its options.
-        event_fn: What is zero at the event, if one is looked for.
+        options: Options of the method.
+        event_fn: (t, y) ↦ value that is zero at the event; None without an event.
     """
 
     func: Func
@@ -69,8 +69,8 @@ class Call:
         """Checks the arguments.
 
         Raises:
-            SettingError: One has no sense.
-            StateError: The state cannot be solved for.
+            SettingError: An argument is invalid.
+            StateError: The state is unsupported.
         """
         if not isinstance(y0, (Tensor, tuple)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise StateError(f"y0 must be a Tensor or a tuple of Tensors; got {type(y0).__name__}")
@@ -93,7 +93,7 @@ class Call:
         return call
 
     def norm(self) -> Norm:
-        """The norm of states as solvers know them."""
+        """The norm on the solver's states."""
         user: Callable[[Any], Tensor | float] | None = self.options.get("norm")
         packing = self.packing
         if packing is None:
@@ -101,7 +101,7 @@ class Call:
         return lambda packed: (user or _mixed)(packing.unpack(packed.reshape(-1)))
 
     def run(self, gradient: Gradient, params: tuple[Tensor, ...] | None) -> Any:
-        """The solution, or (time of the event, solution)."""
+        """The solution, or (event time, solution)."""
         if self.event_fn is not None:
             return self._until(self.event_fn, gradient, params)
         if len(self.t) == 1:
@@ -132,7 +132,7 @@ class Call:
         return solve(self.func, self.y0, t, solver=solver, gradient=gradient, params=params).y
 
     def _interpolated(self, t: Tensor, gradient: Gradient, params: tuple[Tensor, ...] | None) -> State:
-        """The states at the times t, between the points of the grid by straight lines."""
+        """The states at the times t, linearly interpolated between the grid points."""
         grid = self._grid()(t)
         sign = math.copysign(1.0, float(t[-1].detach() - t[0].detach()))
         places = (grid.detach() * sign).tolist()
@@ -155,7 +155,7 @@ class Call:
         return between(y) if isinstance(y, Tensor) else tuple(between(leaf) for leaf in y)
 
     def _until(self, event_fn: EventFn, gradient: Gradient, params: tuple[Tensor, ...] | None) -> tuple[Tensor, State]:
-        """(time of the event, states at the start and there)."""
+        """(event time, states at the start and at the event)."""
         start = self.t[0]
         event = combined(event_fn, start, self.y0)
         with torch.no_grad():
@@ -170,10 +170,10 @@ class Call:
         return event_t, self._solve(times, self._solver(grid), gradient, params)
 
     def _search(self, event: Callable[[Tensor, Any], Tensor]) -> Solution[State]:
-        """The solution until the event.
+        """The solution up to the event.
 
         Raises:
-            SolveError: It was not met.
+            SolveError: The event did not occur.
         """
         start = float(self.t[0])
         far = float(self.options["step_size"]) * MOST_STEPS if is_fixed(self.method) else HORIZON
@@ -181,7 +181,7 @@ class Call:
         bounded = replace(self, options=bounded_options(self.method, self.options))
 
         def negative_after(t: Tensor, y: Any) -> Tensor:
-            """A value that is zero from some time on has its event where it becomes that."""
+            """Moves the event of a value that remains zero to the time at which it becomes zero."""
             value = event(t, y)
             return torch.where(value == 0, -torch.finfo(value.dtype).tiny, value)
 
@@ -201,7 +201,7 @@ class Call:
         return found
 
     def adjoint(self, params: tuple[Tensor, ...], state_norm: Norm) -> Adjoint:
-        """The gradient whose backward solve has this method and these options.
+        """The adjoint gradient whose backward solve uses this method and these options.
 
         Args:
             params: The tensors to differentiate with respect to.
@@ -231,7 +231,7 @@ class Call:
             return max(float(state_norm(y)), float(state_norm(adjoint)), _mixed(others))
 
         def grid(t: Tensor) -> Tensor:
-            """Interval by interval: each begins at an output time."""
+            """The grids of all intervals between output times."""
             whole = grid_of(self.func, self.y0, options)
             pieces = [whole(t[number : number + 2]) for number in range(len(t) - 1)]
             return torch.cat((t[:1], *(piece[1:] for piece in pieces)))
@@ -242,7 +242,7 @@ class Call:
 
 
 def combined(event_fn: EventFn, t0: Tensor, y0: State) -> Callable[[Tensor, Any], Tensor]:
-    """One number that is positive until the first of the event's values becomes zero."""
+    """A scalar event function that is positive until the first event value becomes zero."""
     values = numeric(event_fn)
     with torch.no_grad():
         signs = torch.sign(values(t0, y0))
@@ -250,7 +250,7 @@ def combined(event_fn: EventFn, t0: Tensor, y0: State) -> Callable[[Tensor, Any]
 
 
 def numeric(event_fn: EventFn) -> Callable[[Tensor, Any], Tensor]:
-    """The event's values as floating-point numbers; what is true or false has its event where that changes."""
+    """The event function with floating-point values; the event of a boolean value is where it changes."""
 
     def values(t: Tensor, y: Any) -> Tensor:
         value = torch.as_tensor(event_fn(t, y))
@@ -266,7 +266,7 @@ def _rms(value: Tensor) -> Tensor:
 
 
 def _mixed(leaves: Sequence[Tensor]) -> float:
-    """The largest root mean square of a tensor among several."""
+    """The largest root mean square among several tensors."""
     return max((float(_rms(leaf)) for leaf in leaves), default=0.0)
 
 
@@ -275,7 +275,7 @@ def _itself(y: Tensor) -> Tensor:
 
 
 def _callbacks(func: object, method: str, suffix: str, view: Callable[[Tensor], object]) -> Callbacks:
-    """The callbacks that a field has, of those that the method calls."""
+    """The field's callbacks that the method supports."""
     own = {name: getattr(func, f"callback_{name}{suffix}", None) for name in CALLBACKS}
     if is_fixed(method):
         never = [f"callback_{name}{suffix}" for name in CALLBACKS[1:] if own.pop(name) is not None]
@@ -285,10 +285,10 @@ def _callbacks(func: object, method: str, suffix: str, view: Callable[[Tensor], 
 
 
 def _check_times(t: object, event: bool) -> None:
-    """Refuses what are no times.
+    """Rejects invalid times.
 
     Raises:
-        SettingError: They are not floating-point numbers in a row, or not as many as are wanted.
+        SettingError: `t` is not a one-dimensional floating-point tensor, or has the wrong length.
     """
     if not isinstance(t, Tensor) or not t.is_floating_point():
         raise SettingError(f"t must be a floating-point Tensor, (T,); got {t.dtype if isinstance(t, Tensor) else t!r}")
@@ -305,7 +305,7 @@ def _twice(y0: State) -> State:
 
 
 def _tolerance(name: str, tol: Tol, packing: Packing | None) -> float | Tensor:
-    """One tolerance, or one for each entry of the packed state."""
+    """A scalar tolerance, or one per entry of the packed state."""
     if isinstance(tol, (int, float)):
         return float(tol)
     if isinstance(tol, Tensor):

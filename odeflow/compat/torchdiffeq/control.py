@@ -1,4 +1,4 @@
-"""Step control with torchdiffeq's options: norms and tolerances of the user's own, grids, callbacks."""
+"""Step size control with torchdiffeq's options: user-defined norms, tolerances, grids and callbacks."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -14,7 +14,7 @@ from odeflow.engine.output.solution import SolveError
 from odeflow.engine.step.stages import Stages
 from odeflow.errors import SettingError
 
-SHRINKING = 0.99  # a rejected step is followed by a smaller one, whatever the options say
+SHRINKING = 0.99  # upper bound of the factor after a rejected step, regardless of the options
 Norm = Callable[[Tensor], Tensor | float]
 Callback = Callable[[Tensor, object, Tensor], object]
 
@@ -24,19 +24,19 @@ class Tolerance:
     """The options of an adaptive method.
 
     Attributes:
-        rtol: Relative tolerance, one or one for each entry.
-        atol: Absolute tolerance, likewise.
-        first_step: Size of the first step; None: chosen from the field.
-        min_step: A step of this size is accepted whatever its error.
-        max_step: Largest step.
-        safety: Part of the step size that the error asks for.
-        ifactor: Largest growth of a step.
-        dfactor: Largest shrinkage.
-        max_num_steps: Largest number of attempts from one output time to the next.
-        step_t: Times at which a step ends.
+        rtol: Relative tolerance, scalar or one per entry.
+        atol: Absolute tolerance, scalar or one per entry.
+        first_step: Initial step size; None for automatic selection.
+        min_step: Minimal step size. A step of this size is accepted regardless of its error.
+        max_step: Maximal step size.
+        safety: Safety factor of the step size.
+        ifactor: Maximal factor by which the step size grows.
+        dfactor: Minimal factor by which the step size shrinks.
+        max_num_steps: Maximal number of attempts between two output times.
+        step_t: Times at which a step must end.
 
     Raises:
-        SettingError: A size is no number, or one that no step can have.
+        SettingError: An option is not a number, or is out of range.
     """
 
     rtol: float | Tensor = 1e-7
@@ -58,38 +58,38 @@ class Tolerance:
 
 
 def check_option(name: str, value: float | None, positive: bool = True) -> None:
-    """Refuses an option's value that is not positive, or negative.
+    """Rejects values that are not positive; without `positive`, those that are negative.
 
     Raises:
-        SettingError: It is.
+        SettingError: The value is out of range.
     """
     if value is not None and not (value > 0 or (value == 0 and not positive)):
         raise SettingError(f"{name} must be {'a positive number' if positive else 'at least 0'}; got {value:g}")
 
 
 class TolerantSteps(StepControl):
-    """Steps by an error in a norm of the user's. However loose the options, they end.
+    """Adaptive step size control by a user-defined error norm. The solve terminates for all options.
 
     Args:
         tolerance: The options.
         order: Order of the method.
-        norm: Scaled error, of the state's shape ↦ what must be at most 1.
-        times: The output times, from each of which on the attempts are counted anew.
+        norm: Scaled error (*state) ↦ number; a step is accepted if it is at most 1.
+        times: The output times; the count of attempts restarts at each.
     """
 
     def __init__(self, tolerance: Tolerance, order: int, norm: Norm, times: Sequence[float]) -> None:
         self.tolerance, self.order, self.norm = tolerance, order, norm
         self.sign = math.copysign(1.0, times[-1] - times[0])
         self.times = [self.sign * time for time in times]
-        self.size = 0.0  # of the next step
-        self.taken = 0.0  # of it, before a stop
+        self.size = 0.0  # size of the next step
+        self.taken = 0.0  # that size before truncation by a stop
         self.passed = self.attempts = self.in_a_row = 0
-        self.finite = True  # whether the last error was
+        self.finite = True  # whether the last error was finite finite finite
 
     def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
-        """Chooses the first step.
+        """Selects the initial step size.
 
-        torchdiffeq's default tolerances are beyond float32, in which it is mostly used: that is no reason to warn.
+        There is no warning about tolerances below float32 round-off: torchdiffeq's defaults are, and float32 is common.
         """
         options = self.tolerance
         rtol, atol = (float(torch.as_tensor(each).min()) for each in (options.rtol, options.atol))
@@ -112,10 +112,10 @@ class TolerantSteps(StepControl):
         return min(max(size, self.tolerance.min_step), self.tolerance.max_step)
 
     def propose(self, t: float, stop: float) -> float:
-        """One step of the present size, ending at the next of `step_t` or at `stop` at the latest.
+        """The next step of the current size, truncated at the next of `step_t` and at `stop`.
 
         Raises:
-            SolveError: There were too many attempts, or the step is too small.
+            SolveError: There were too many attempts, or the step size underflows.
         """
         place, options = self.sign * t, self.tolerance
         passed = bisect_right(self.times, place)
@@ -144,7 +144,7 @@ class TolerantSteps(StepControl):
 
     def accepts(self, stages: Stages, y: Tensor, h: float, y1: Tensor) -> bool:
         options, size = self.tolerance, self.taken
-        estimate = stages.error()  # may evaluate the slope that the next step begins with, and so needs autograd
+        estimate = stages.error()  # may evaluate the next step's first stage, which autograd must record
         with torch.no_grad():
             scale = options.atol + options.rtol * torch.maximum(y.abs(), y1.abs())
             error = abs(float(self.norm(estimate.view_as(y) * h / scale)))
@@ -156,7 +156,7 @@ class TolerantSteps(StepControl):
             factor = min(options.ifactor, max(options.safety / max(error, 1e-30) ** (1 / self.order), least))
         if accepted:
             self.in_a_row = 0
-            cut = size < self.size  # by a stop: it says nothing against the larger one
+            cut = size < self.size  # truncated by a stop: uninformative about the larger size
             size = max(size * factor, self.size if cut else 0.0)
         else:
             self.in_a_row += 1
@@ -169,10 +169,10 @@ class TolerantSteps(StepControl):
 
 
 class GridSteps(StepControl):
-    """Steps from point to point of a grid.
+    """Steps along a grid.
 
     Args:
-        grid: The times, monotone.
+        grid: The monotone times.
     """
 
     def __init__(self, grid: Sequence[float]) -> None:
@@ -200,13 +200,13 @@ class GridSteps(StepControl):
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What a field wants to be called with, (t, y, size of the step), before and after each step.
+    """A field's callbacks (t, y, step size), called before and after each step.
 
     Attributes:
-        view: Solver's state ↦ the state as the user knows it.
-        step: Before a step.
-        accept_step: After an accepted step.
-        reject_step: After a rejected step.
+        view: The solver's state ↦ the user's state.
+        step: Called before a step.
+        accept_step: Called after an accepted step.
+        reject_step: Called after a rejected step.
     """
 
     view: Callable[[Tensor], object]
@@ -219,14 +219,14 @@ class Callbacks:
 
 
 class ReportedSteps(StepControl):
-    """Steps of another control, which call back.
+    """Another step size control with callbacks.
 
     Args:
-        control: Chooses and judges the steps.
-        callbacks: What is called.
+        control: The control that proposes and accepts the steps.
+        callbacks: The callbacks.
 
     Attributes:
-        y: The present state.
+        y: The current state.
     """
 
     def __init__(self, control: StepControl, callbacks: Callbacks) -> None:
@@ -260,7 +260,7 @@ class ReportedSteps(StepControl):
 
 
 def around(grid: Sequence[float], time: float) -> tuple[int, int]:
-    """The numbers of the points of an ascending grid at or around a time, twice the same where it is a point itself."""
+    """The indices of the grid points around a time in an ascending grid; equal if the time is a grid point."""
     number = min(bisect_left(grid, time), len(grid) - 1)
     for near in (number, max(number - 1, 0)):
         if abs(grid[near] - time) <= 4 * math.ulp(time):

@@ -21,22 +21,22 @@ def odeint_event(
     odeint_interface: Callable[..., Any] = odeint,
     **kwargs: Any,
 ) -> tuple[Tensor, State]:
-    """Solves until an event; gradients see that the event moves, by the implicit function theorem.
+    """Solves until an event. Gradients include the motion of the event time, by the implicit function theorem.
 
-    Where the event's value has no derivative by time and state, as that of a condition or of a threshold in time, its
-    time stands still.
+    If the event function has no derivative with respect to time and state, as a boolean or a threshold in time, the
+    event time is treated as constant.
 
     Args:
         func: The vector field.
         y0: A tensor, or a tuple of tensors.
         t0: (), the first time.
-        event_fn: (t, y) ↦ what is zero at the event.
-        reverse_time: Whether to go back in time.
+        event_fn: (t, y) ↦ value that is zero at the event.
+        reverse_time: Whether to integrate backward in time.
         odeint_interface: `odeint` or `odeint_adjoint`.
-        **kwargs: Its further arguments.
+        **kwargs: Further arguments of `odeint_interface`.
 
     Returns:
-        (time of the event, (2, *state) or a tuple of such tensors, the states at t0 and there).
+        (event time, states at t0 and at the event: (2, *state) or a tuple of such tensors).
 
     Raises:
         SettingError: As `odeint`.

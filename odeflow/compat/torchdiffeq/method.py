@@ -1,4 +1,4 @@
-"""Methods and options by torchdiffeq's names."""
+"""torchdiffeq's methods and their options, by name."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -40,7 +40,7 @@ OURS = {
     "heun2": "Heun",
     "rk4": "RK38",
 }
-"""The solver of the same coefficients."""
+"""odeflow's solvers with the same coefficients."""
 
 ADAPTIVE = (
     "first_step", "min_step", "max_step", "step_t", "jump_t", "safety", "ifactor", "dfactor", "max_num_steps", "dtype",
@@ -57,22 +57,22 @@ THEIRS = {
     "fixed_adams": ADAMS,
     "scipy_solver": ("solver", "min_step", "max_step", "norm"),
 }
-"""What runs in torchdiffeq itself, with the options of each."""
+"""The methods that run in torchdiffeq itself, with their options."""
 
-MOST_STEPS = 20_000  # how far an event is looked for, as far as torchdiffeq does with steps of equal size
+MOST_STEPS = 20_000  # of an event search, as in torchdiffeq with fixed step size
 FORMER = {"grid_points": "step_t or jump_t", "eps": "jump_t", "step_locations": "step_t", "jump_locations": "jump_t"}
-"""Options of former versions of torchdiffeq, and what took their place."""
+"""Options of earlier versions of torchdiffeq, and their replacements."""
 
 Grid = Callable[[Tensor], Tensor]
 
 
 class _Driven(Solver):
-    """A Runge–Kutta method whose steps a given control chooses.
+    """A Runge–Kutta method with a given step size control.
 
     Args:
         method: The method.
         control: (T,), the times of a solve ↦ the control.
-        jump_ts: (T,), the times of a solve ↦ those at which the field may jump.
+        jump_ts: (T,), the times of a solve ↦ the times at which the field may be discontinuous.
     """
 
     shows_steps = True
@@ -102,7 +102,7 @@ class _Driven(Solver):
 
 
 def _noted(jump: Jump, control: ReportedSteps) -> Jump:
-    """A jump that tells the state to the callbacks."""
+    """A jump that also updates the state for the callbacks."""
 
     def noted(number: int, y: Tensor) -> Tensor:
         control.y = jump(number, y)
@@ -112,7 +112,7 @@ def _noted(jump: Jump, control: ReportedSteps) -> Jump:
 
 
 def is_fixed(method: str) -> bool:
-    """Whether a method takes the steps of a grid."""
+    """Whether a method has a fixed grid."""
     if method in THEIRS:
         return "step_size" in THEIRS[method]
     return _class(method).error_order is None
@@ -124,15 +124,15 @@ def _class(method: str) -> type[Any]:
 
 
 def check_method(method: str, options: Mapping[str, Any], event: bool = False) -> None:
-    """Refuses methods and options that there are not.
+    """Rejects unknown methods and options.
 
     Args:
-        method: Its name.
-        options: Its options.
-        event: Whether an event is looked for.
+        method: Name of the method.
+        options: Options of the method.
+        event: Whether an event is requested.
 
     Raises:
-        SettingError: There is no such method, or it has no such option, or cannot look for events.
+        SettingError: The method or an option is unknown, or the method does not support events.
     """
     if method not in OURS and method not in THEIRS:
         raise SettingError(f"Invalid method: {unknown('method', method, (*OURS, *THEIRS))}")
@@ -153,7 +153,7 @@ def check_method(method: str, options: Mapping[str, Any], event: bool = False) -
 
 
 def bounded_options(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options for a search without an end: the number of steps is bounded unless they say how."""
+    """The options for an event search, with a default bound on the number of steps."""
     return dict(options) if is_fixed(method) else {"max_num_steps": MOST_STEPS, **options}
 
 
@@ -170,13 +170,13 @@ def solver_of(
     """The solver of a method.
 
     Args:
-        method: Its name.
-        options: Its options, checked.
+        method: Name of the method.
+        options: Checked options of the method.
         rtol: Relative tolerance.
         atol: Absolute tolerance.
-        norm: On the solver's states, of an adaptive method's error.
-        grid: (T,), the times of a solve ↦ the steps' ends, of a fixed method; None: endless, of `step_size`.
-        callbacks: What is called at each step.
+        norm: The error norm on the solver's states, for adaptive methods.
+        grid: (T,), the times of a solve ↦ the grid, for fixed methods; None for an unbounded grid of `step_size`.
+        callbacks: The callbacks of each step.
     """
 
     def reported(control: StepControl) -> StepControl:
@@ -192,7 +192,7 @@ def solver_of(
             return reported(FixedSteps(start, start + far, MOST_STEPS))
 
         def jumps(t: Tensor) -> tuple[float, ...]:
-            """All points of the grid, whose two sides `perturb` tells apart."""
+            """All grid points: `perturb` distinguishes their two sides."""
             return () if grid is None or not options.get("perturb") else tuple(grid(t).tolist())
 
         return _Driven(cls(num_steps=1), on_grid, jumps)
@@ -211,7 +211,7 @@ def _times(times: Tensor | None) -> tuple[float, ...]:
 
 
 def grid_of(func: Any, y0: Any, options: Mapping[str, Any]) -> Grid:
-    """The grid of a fixed method as a function of the times: by the options, else the times themselves."""
+    """The grid of a fixed method as a function of the times: from the options, by default the times themselves."""
     step, constructor = options.get("step_size"), options.get("grid_constructor")
 
     def grid(t: Tensor) -> Tensor:

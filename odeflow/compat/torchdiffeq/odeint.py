@@ -26,27 +26,27 @@ def odeint(
     options: Mapping[str, Any] | None = None,
     event_fn: EventFn | None = None,
 ) -> Any:
-    """Solves dy/dt = func(t, y) from y(t[0]) = y0; gradients go through the solver's steps.
+    """Solves dy/dt = func(t, y) with y(t[0]) = y0. Gradients are computed by backpropagation through the steps.
 
     Args:
         func: The vector field.
         y0: A tensor of any shape, or a tuple of tensors.
-        t: (T,), strictly monotone; its first is the time of y0. With `event_fn`, two times that say the first and
-            the direction.
-        rtol: Relative tolerance: one, one for each entry, or one for each tensor of a tuple.
+        t: (T,), strictly monotone; the first is the time of y0. With `event_fn`, two times that give the start and the
+            direction.
+        rtol: Relative tolerance: scalar, one per entry, or one per tensor of a tuple.
         atol: Absolute tolerance, likewise.
-        method: "dopri5" by default.
-        options: Those of the method.
-        event_fn: (t, y) ↦ what is zero at the event; of several values, the first that becomes zero.
+        method: Name of the method; "dopri5" by default.
+        options: Options of the method.
+        event_fn: (t, y) ↦ value that is zero at the event; of several values, the first that becomes zero counts.
 
     Returns:
-        (T, *state), or a tuple of such tensors. With `event_fn`: (time of the event, states at t[0] and there), whose
-        gradient does not see that the event moves; `odeint_event` does.
+        (T, *state), or a tuple of such tensors. With `event_fn`: (event time, states at t[0] and at the event), whose
+        gradient treats the event time as constant; use `odeint_event` otherwise.
 
     Raises:
-        SettingError: An argument has no sense; also a ValueError.
-        StateError: The state or what the field made of it does not fit; also a ValueError.
-        SolveError: The integration could not go on, or the event was not met; also a RuntimeError.
+        SettingError: An argument is invalid; also a ValueError.
+        StateError: The state, or the field's output, has the wrong shape or dtype; also a ValueError.
+        SolveError: The integration failed, or the event did not occur; also a RuntimeError.
     """
     call = Call.of(func, y0, t, rtol, atol, method, options, event_fn)
     if is_theirs(call.method):
@@ -70,10 +70,10 @@ def odeint_adjoint(
     adjoint_options: Mapping[str, Any] | None = None,
     adjoint_params: Iterable[Tensor] | None = None,
 ) -> Any:
-    """As `odeint`, with gradients by the adjoint equation, at constant memory.
+    """As `odeint`, with gradients by the continuous adjoint at constant memory.
 
     Args:
-        func: The vector field, a module unless `adjoint_params` is given.
+        func: The vector field; a module unless `adjoint_params` is given.
         y0: As of `odeint`.
         t: As of `odeint`.
         rtol: As of `odeint`.
@@ -82,9 +82,9 @@ def odeint_adjoint(
         options: As of `odeint`.
         event_fn: As of `odeint`.
         adjoint_rtol: Relative tolerance of the backward solve; by default that of the forward one.
-        adjoint_atol: Absolute tolerance of the backward solve; likewise.
-        adjoint_method: Method of the backward solve; likewise.
-        adjoint_options: Options of the backward solve; by default those of the forward one, but for "norm". That may
+        adjoint_atol: Absolute tolerance of the backward solve; by default that of the forward one.
+        adjoint_method: Method of the backward solve; by default that of the forward one.
+        adjoint_options: Options of the backward solve; by default those of the forward one except "norm". The norm may
             be "seminorm", or a function of (t, y, adj_y, *adj_params).
         adjoint_params: The tensors to differentiate with respect to, besides y0 and t; by default the field's
             parameters.
@@ -93,7 +93,7 @@ def odeint_adjoint(
         As `odeint`.
 
     Raises:
-        SettingError: As `odeint`; or the field is a function and `adjoint_params` is missing.
+        SettingError: As `odeint`, or the field is a function and `adjoint_params` is missing.
         StateError: As `odeint`.
         SolveError: As `odeint`.
     """
@@ -139,7 +139,7 @@ def _wanted(func: object, params: Iterable[Tensor] | None) -> tuple[Tensor, ...]
     """The tensors to differentiate with respect to.
 
     Raises:
-        SettingError: It cannot be known, or is one tensor, whose rows would be taken for parameters.
+        SettingError: The parameters are unknown, or `params` is a single tensor, which would be split into its rows.
     """
     if isinstance(params, Tensor):
         raise SettingError(
@@ -156,14 +156,14 @@ def _wanted(func: object, params: Iterable[Tensor] | None) -> tuple[Tensor, ...]
 
 
 def _reaching(params: tuple[Tensor, ...], results: State) -> Any:
-    """The same results, from which a gradient reaches all parameters: zeros those that the field does not use."""
+    """The same results, connected to all parameters; those unused by the field get zero gradients."""
     if isinstance(results, Tensor):
         return _reaching(params, (results,))[0]
     return _Reaching.apply(len(params), *params, *results)
 
 
 class _Reaching(torch.autograd.Function):
-    """The identity of results, with zeros as the gradient of parameters."""
+    """The identity on the results, with zero gradients for the parameters."""
 
     @staticmethod
     def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -179,7 +179,7 @@ class _Reaching(torch.autograd.Function):
 
 
 def _single(name: str, tol: Tol) -> float | Tensor:
-    """A tolerance of the backward solve."""
+    """A scalar tolerance of the backward solve."""
     if isinstance(tol, Tensor) and tol.numel() == 1:
         return float(tol)
     if not isinstance(tol, (int, float)):

@@ -1,4 +1,4 @@
-"""The methods that run in torchdiffeq itself: a call with one of them is torchdiffeq's own."""
+"""The methods that run in torchdiffeq itself."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ def is_theirs(*methods: str) -> bool:
 
 
 def run_theirs(interface: str, call: Call, **arguments: Any) -> Any:
-    """What torchdiffeq returns for a call that was checked.
+    """Runs a checked call in torchdiffeq.
 
     Args:
         interface: "odeint" or "odeint_adjoint".
         call: The call.
-        **arguments: Those of the interface beside the call's own.
+        **arguments: Further arguments of the interface.
     """
-    import torchdiffeq  # here, since scipy comes with it, which takes longer to import than most solves
+    import torchdiffeq  # imported here: it imports scipy, which takes longer than most solves
 
     options = call.options
     event_fn = None

@@ -84,7 +84,7 @@ class Gradient(Plugin, ABC):
         """The solution, with a graph that leads to y0 and to the parameters.
 
         Args:
-            solver: Integrates.
+            solver: The solver.
             field: The vector field on one Tensor.
             y0: (*state), the state at t[0].
             t: (T,), the times, or (B, T) where each sample has its own; without gradient.
