@@ -1,4 +1,4 @@
-"""The solvers that come with odeflow, one file each."""
+"""odeflow's solvers, one file each."""
 
 from odeflow_solvers.adams_bashforth import AdamsBashforth
 from odeflow_solvers.adams_bashforth_moulton import AdamsBashforthMoulton

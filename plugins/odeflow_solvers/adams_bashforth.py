@@ -6,7 +6,7 @@ from odeflow_solvers.rk4 import RK4
 
 
 class AdamsBashforth(of.Multistep):
-    """Adams–Bashforth, order 1 to 8: explicit, one evaluation a step at any order.
+    """Adams–Bashforth, order 1 to 8: explicit, one evaluation per step at any order.
 
     Its first steps are those of `RK4`, for orders above 5 of `Dopri8`. The higher the order, the smaller the step at
     which it becomes unstable.

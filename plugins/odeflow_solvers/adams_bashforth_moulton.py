@@ -6,10 +6,10 @@ from odeflow_solvers.rk4 import RK4
 
 
 class AdamsBashforthMoulton(of.Multistep):
-    """Adams–Bashforth–Moulton, order 1 to 8: predicts, evaluates, corrects, evaluates (PECE); two evaluations a step.
+    """Adams–Bashforth–Moulton, order 1 to 8: predict, evaluate, correct, evaluate (PECE); two evaluations per step.
 
-    More exact than `AdamsBashforth` of the same order, and stable at larger steps. Its first steps are those of `RK4`,
-    for orders above 5 of `Dopri8`.
+    More accurate than `AdamsBashforth` of the same order, and stable for larger steps. Its first steps are those of
+    `RK4`, for orders above 5 of `Dopri8`.
 
     Source: Hairer, Nørsett & Wanner, III.1; the coefficients are computed.
     """

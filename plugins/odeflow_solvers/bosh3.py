@@ -4,7 +4,7 @@ import odeflow as of
 
 
 class Bosh3(of.RungeKutta):
-    """Bogacki–Shampine 3(2): four stages, the last of which is the next step's first.
+    """Bogacki–Shampine 3(2): four stages, FSAL.
 
     Source: Bogacki & Shampine (1989), "A 3(2) pair of Runge–Kutta formulas", Appl. Math. Lett. 2, 321–325.
     """

@@ -4,9 +4,9 @@ import odeflow as of
 
 
 class CashKarp45(of.RungeKutta):
-    """Cash–Karp 5(4), six stages: the solution of order 5 advances, that of order 4 estimates the error.
+    """Cash–Karp 5(4), six stages. The solution of order 5 is advanced; that of order 4 estimates the error.
 
-    The method contains solutions of orders 1 to 3 too, by which its authors detect jumps; they are not used here.
+    The embedded solutions of orders 1 to 3, with which the authors detect discontinuities, are not used here.
 
     Source: Cash & Karp (1990), "A variable order Runge–Kutta method for initial value problems with rapidly varying
     right-hand sides", ACM Trans. Math. Softw. 16, 201–222.

@@ -1,10 +1,10 @@
-"""Dormand and Prince's method of order 5(4), the usual choice where accuracy matters."""
+"""Dormand and Prince's method of order 5(4), the usual choice for moderate accuracy."""
 
 import odeflow as of
 
 
 class Dopri5(of.RungeKutta):
-    """Dormand–Prince 5(4): seven stages, the last of which is the next step's first; dense output of order 4.
+    """Dormand–Prince 5(4): seven stages, FSAL; dense output of order 4.
 
     Source: Dormand & Prince (1980), J. Comput. Appl. Math. 6, 19–26; coefficients as in Hairer, Nørsett & Wanner,
     Solving Ordinary Differential Equations I, table II.5.2; dense output by

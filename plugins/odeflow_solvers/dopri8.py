@@ -4,7 +4,7 @@ import odeflow as of
 
 
 class Dopri8(of.RungeKutta):
-    """Prince–Dormand 8(7), thirteen stages; dense output of order 5, which is less than that of the steps.
+    """Prince–Dormand 8(7), thirteen stages; dense output of order 5 only.
 
     Source: Prince & Dormand (1981), "High order embedded Runge–Kutta formulae", J. Comput. Appl. Math. 7, 67–75, the
     pair RK8(7)13M; dense output by Bogacki & Shampine (1990), "Interpolating high-order Runge–Kutta formulas",

@@ -1,10 +1,10 @@
-"""Euler's method: follow the slope at the start of the step."""
+"""Euler's method."""
 
 import odeflow as of
 
 
 class Euler(of.RungeKutta):
-    """Explicit Euler, order 1: y₁ = y + h f(t, y). With a parameter set a step it is a ResNet.
+    """Explicit Euler, order 1: y₁ = y + h f(t, y). With separate parameters for each step it is a ResNet.
 
     Source: Euler (1768), Institutionum calculi integralis I, §650.
     """

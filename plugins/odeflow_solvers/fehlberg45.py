@@ -4,9 +4,9 @@ import odeflow as of
 
 
 class Fehlberg45(of.RungeKutta):
-    """Fehlberg's RKF4(5), six stages. The solution of order 5 advances, that of order 4 estimates the error.
+    """Fehlberg's RKF4(5), six stages. The solution of order 5 is advanced; that of order 4 estimates the error.
 
-    Fehlberg advanced the solution of order 4. Here, as in Shampine & Watts's code RKF45 (1977), the better one is kept.
+    Fehlberg advanced the solution of order 4. Here, as in Shampine & Watts's RKF45 (1977), the other is advanced.
 
     Source: Fehlberg (1969), NASA TR R-315, table III ("RK4(5), formula 2"); Hairer, Nørsett & Wanner, table II.5.1.
     """

@@ -1,4 +1,4 @@
-"""Heun's method of order 2: the mean of the slopes at both ends of the step."""
+"""Heun's method of order 2, the explicit trapezoidal rule."""
 
 import odeflow as of
 

@@ -1,10 +1,10 @@
-"""Heun's method with Euler's inside: the smallest pair with error control."""
+"""Heun's method with embedded Euler: the smallest pair with error control."""
 
 import odeflow as of
 
 
 class HeunEuler(of.RungeKutta):
-    """Heun–Euler 2(1): Heun's method advances, and its difference from Euler's is the error.
+    """Heun–Euler 2(1): Heun's solution is advanced, and its difference from Euler's estimates the error.
 
     Source: Heun (1900), Z. Math. Phys. 45, 23–38; Euler (1768), Institutionum calculi integralis I, §650.
     """

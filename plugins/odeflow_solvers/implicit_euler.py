@@ -4,7 +4,7 @@ import odeflow as of
 
 
 class ImplicitEuler(of.ImplicitRungeKutta):
-    """Implicit (backward) Euler, order 1: L-stable, so that fast decays die out however large the step.
+    """Implicit (backward) Euler, order 1: L-stable, so that fast decays are damped at any step size.
 
     Source: Hairer & Wanner, Solving Ordinary Differential Equations II, IV.3.
     """

@@ -4,7 +4,7 @@ import odeflow as of
 
 
 class ImplicitMidpoint(of.ImplicitRungeKutta):
-    """Implicit midpoint rule, order 2: A-stable and symplectic, keeps quadratic invariants.
+    """Implicit midpoint rule, order 2: A-stable and symplectic; conserves quadratic invariants.
 
     Source: Hairer, Lubich & Wanner, Geometric Numerical Integration, II.1.
     """

@@ -4,7 +4,7 @@ import odeflow as of
 
 
 class Kutta3(of.RungeKutta):
-    """Kutta's method, order 3, three evaluations a step: Simpson's rule where f depends on t alone.
+    """Kutta's method, order 3, three evaluations per step. It is Simpson's rule if f depends on t only.
 
     Source: Kutta (1901), Z. Math. Phys. 46, 435–453.
     """

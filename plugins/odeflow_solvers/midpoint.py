@@ -1,4 +1,4 @@
-"""The midpoint method: follow the slope at the middle of the step."""
+"""The explicit midpoint method."""
 
 import odeflow as of
 

@@ -4,7 +4,7 @@ import odeflow as of
 
 
 class Ralston(of.RungeKutta):
-    """Ralston's method, order 2: of all with two stages, the one whose error has the least bound.
+    """Ralston's method, order 2: the two-stage method with the smallest error bound.
 
     Source: Ralston (1962), "Runge–Kutta methods with minimum error bounds", Math. Comp. 16, 431–437.
     """

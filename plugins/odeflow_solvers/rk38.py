@@ -4,7 +4,7 @@ import odeflow as of
 
 
 class RK38(of.RungeKutta):
-    """The 3/8 rule, order 4, four evaluations a step. Its error coefficients are slightly below the classical method's.
+    """The 3/8 rule, order 4, four evaluations per step. Its error coefficients are slightly below those of `RK4`.
 
     Source: Kutta (1901), Z. Math. Phys. 46, 435–453; Hairer, Nørsett & Wanner, table II.1.2 (right).
     """

@@ -4,7 +4,7 @@ import odeflow as of
 
 
 class RK4(of.RungeKutta):
-    """Classical Runge–Kutta, order 4, four evaluations a step.
+    """Classical Runge–Kutta, order 4, four evaluations per step.
 
     Source: Kutta (1901), Z. Math. Phys. 46, 435–453; Hairer, Nørsett & Wanner, table II.1.2 (left).
     """

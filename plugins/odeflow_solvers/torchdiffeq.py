@@ -1,4 +1,4 @@
-"""TorchDiffEq: the solvers of the torchdiffeq package behind odeflow's contract."""
+"""TorchDiffEq: the solvers of the torchdiffeq package as an odeflow solver."""
 
 import warnings
 from functools import partial
@@ -30,10 +30,10 @@ ORDERS = {
     "scipy_solver": 5,
 }
 SCIPY_ORDERS = {"RK45": 5, "RK23": 3, "DOP853": 8, "Radau": 5, "BDF": 5, "LSODA": 5}
-"""The methods of scipy.integrate.solve_ivp; BDF and LSODA vary their order, up to this one where it is stiff."""
+"""The methods of scipy.integrate.solve_ivp with their orders; for BDF and LSODA the maximal order when stiff."""
 
 MOST_STEPS = 10_000
-"""Of an adaptive method between two output times, unless `options` say otherwise; torchdiffeq itself would go on."""
+"""Default maximum for an adaptive method between two output times; torchdiffeq itself has none."""
 
 FIXED = {"euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams", "fixed_adams"}
 
@@ -41,18 +41,18 @@ FIXED = {"euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implic
 class TorchDiffEq(of.Solver):
     """Runs `torchdiffeq.odeint`, with any of its methods.
 
-    It does not show its steps, so that `Checkpointed` runs it again as a whole and the statistics hold evaluations
-    only. The method "scipy_solver" is `scipy.integrate.solve_ivp`, which computes outside autograd: use `Adjoint`.
+    It is a black box: `Checkpointed` reruns it as a whole, and the statistics contain evaluations only. The method
+    "scipy_solver" is `scipy.integrate.solve_ivp`, which autograd cannot differentiate: use `Adjoint`.
 
     Args:
         method: A method of torchdiffeq: "dopri5", "rk4", "implicit_adams", …
-        rtol: Relative tolerance, of adaptive methods.
-        atol: Absolute tolerance, of adaptive methods.
-        options: torchdiffeq's own options of the method, such as `{"step_size": 0.1}`, or `{"solver": "Radau"}` to
-            choose among scipy's, of which the default is LSODA.
+        rtol: Relative tolerance, for adaptive methods.
+        atol: Absolute tolerance, for adaptive methods.
+        options: torchdiffeq's options of the method, such as `{"step_size": 0.1}`, or `{"solver": "Radau"}` for one of
+            scipy's methods; the default is LSODA.
 
     Raises:
-        SettingError: torchdiffeq has no such method, or scipy no such solver, or the tolerances bound no error.
+        SettingError: torchdiffeq does not have the method, scipy does not have the solver, or both tolerances are 0.
 
     Source: Chen (2018), https://github.com/rtqichen/torchdiffeq.
     """
@@ -108,29 +108,29 @@ class TorchDiffEq(of.Solver):
         bound = {} if self.method in FIXED or self.method == "scipy_solver" else {"max_num_steps": MOST_STEPS}
         own = {**bound, **(self.options or {}), **options}
         leaves = y0 if isinstance(y0, tuple) else (y0,)
-        if not leaves[0].numel():  # torchdiffeq's norms of empty states are nan
+        if not leaves[0].numel():  # torchdiffeq's norm of an empty state is nan
             rows = tuple(leaf.expand(len(t), *leaf.shape) for leaf in leaves)
             return rows if isinstance(y0, tuple) else rows[0]
         times = t.to(leaves[0].device)
-        import torchdiffeq  # here, since scipy comes with it, which takes longer to import than all other solvers
+        import torchdiffeq  # imported here: it imports scipy, which takes longer than all other solvers
 
-        with warnings.catch_warnings():  # torchdiffeq gives every solver of scipy's a min_step, which one of them knows
+        with warnings.catch_warnings():  # torchdiffeq passes min_step to every scipy solver; most warn
             warnings.filterwarnings("ignore", "The following arguments have no effect.*min_step", UserWarning)
             try:
                 return torchdiffeq.odeint(
                     field, y0, times, method=self.method, rtol=self.rtol, atol=self.atol, options=own or None
                 )
-            except AssertionError as problem:  # so torchdiffeq says that its steps became too small or too many
+            except AssertionError as problem:  # raised by torchdiffeq for too small or too many steps
                 raise of.SolveError(
                     f"torchdiffeq's {self.method} gave up: {problem}. The solution may grow without bound, be stiff, "
                     "or cease to be finite; loosen rtol and atol, or use a solver of odeflow, which says where"
                 ) from problem
 
     def _check_gradient(self, field: Field, y0: Tensor, t: Tensor, observer: Observer) -> None:
-        """Refuses to lose a gradient.
+        """Rejects solves that would silently lose a gradient.
 
         Raises:
-            GradientError: One is wanted, through scipy.
+            GradientError: A gradient through scipy is requested.
         """
         wanted = observer.tape is not None
         if not wanted and torch.is_grad_enabled():
@@ -146,7 +146,7 @@ class TorchDiffEq(of.Solver):
         return y[-1], y[1:]
 
     def _piecewise(self, field: Field, y0: Tensor, t: Tensor, observer: Observer) -> Tensor:
-        """The solution interval by interval; the side results are integrated as further, uncontrolled states."""
+        """The solution interval by interval; side results are integrated as additional states without error control."""
         rows, y = [y0], y0
         for number in range(1, len(t)):
             y = self._interval(field, y, t[number - 1 : number + 1], observer.quadrature)
@@ -157,7 +157,7 @@ class TorchDiffEq(of.Solver):
     def _interval(self, field: Field, y0: Tensor, t: Tensor, quadrature: Quadrature | None) -> Tensor:
         if quadrature is None:
             return self._odeint(field, y0, t)[-1]
-        field(t[0].to(y0), y0)  # shows which side results there are, and their shapes
+        field(t[0].to(y0), y0)  # finds the side results and their shapes
         present = [number for number, value in enumerate(quadrature.integrand) if value is not None]
         zeros = [torch.zeros_like(quadrature.integrand[number]) for number in present]  # pyright: ignore[reportArgumentType]
 
@@ -175,5 +175,5 @@ class TorchDiffEq(of.Solver):
 
 
 def _norm_of_state(state: tuple[Tensor, ...]) -> Tensor:
-    """The root mean square of the state itself, its side results left out."""
+    """The root mean square of the state without its side results."""
     return state[0].square().mean().sqrt()

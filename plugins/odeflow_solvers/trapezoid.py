@@ -4,7 +4,7 @@ import odeflow as of
 
 
 class Trapezoid(of.ImplicitRungeKutta):
-    """Trapezoidal rule (Crank–Nicolson in time), order 2: A-stable, not L-stable, so fast decays become oscillations.
+    """Trapezoidal rule (Crank–Nicolson in time), order 2: A-stable but not L-stable: fast decays become oscillations.
 
     Source: Crank & Nicolson (1947), Proc. Camb. Phil. Soc. 43, 50–67; Hairer & Wanner II, IV.3.
     """

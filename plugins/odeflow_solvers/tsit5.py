@@ -4,12 +4,12 @@ import odeflow as of
 
 
 class Tsit5(of.RungeKutta):
-    """Tsitouras 5(4): seven stages, the last of which is the next step's first; dense output of order 4.
+    """Tsitouras 5(4): seven stages, FSAL; dense output of order 4.
 
     Its truncation error is smaller than Dormand and Prince's at the same cost.
 
     Source: Tsitouras (2011), "Runge–Kutta pairs of order 5(4) satisfying only the first column simplifying
-    assumption", Comput. Math. Appl. 62, 770–775, table 1; the dense output is that of its section 4, multiplied out.
+    assumption", Comput. Math. Appl. 62, 770–775, table 1; dense output of section 4, expanded.
     """
 
     tableau = of.Tableau(

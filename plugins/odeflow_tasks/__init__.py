@@ -1,4 +1,4 @@
-"""The tasks that come with odeflow and the components they are made of, one file each."""
+"""odeflow's tasks and their components, one file each."""
 
 from odeflow_tasks.classification import Classification
 from odeflow_tasks.density import Density

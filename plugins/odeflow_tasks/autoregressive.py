@@ -1,4 +1,4 @@
-"""Autoregressive: what the baselines share, which predict each value from what came before it."""
+"""Autoregressive: the base of the baselines that predict each value from the preceding ones."""
 
 from abc import ABC, abstractmethod
 
@@ -9,11 +9,11 @@ from odeflow_tasks.series_task import SeriesTask
 
 
 class Autoregressive(SeriesTask, ABC):
-    """A recurrent net that goes through a series forwards in time, and predicts each value before it sees it.
+    """A recurrent network that processes a series forward in time and predicts each value before reading it.
 
-    The loss is −log p in nats a series, averaged: at each target the log-density of a normal distribution around the
-    prediction. A target that is not seen is predicted from what was seen before it; what is seen later has no part in
-    it, unlike in a `LatentODE`. The classifier reads the last hidden state.
+    The loss is the mean of −log p per series, in nats: at each target the log-density of a normal distribution around
+    the prediction. An unseen target is predicted from the values seen before it; unlike in a `LatentODE`, later values
+    are not used. The classifier reads the last hidden state.
     """
 
     @abstractmethod
@@ -24,7 +24,7 @@ class Autoregressive(SeriesTask, ABC):
         return self.unroll(batch)[0]
 
     def loss(self, batch: of.Series, stage: str) -> Tensor:
-        """−log p of the targets and the weighted term of the class; logs the errors in evaluation."""
+        """−log p of the targets plus the weighted classification loss; logs the errors in evaluation."""
         batch = self.checked(batch)
         if stage == "train":
             batch = self.masking(batch)

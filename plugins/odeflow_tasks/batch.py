@@ -1,4 +1,4 @@
-"""Batches: what a task makes sure of before it computes with what data give."""
+"""Checks of the batches that tasks receive."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import odeflow as of
 
 
 def inputs(batch: Any) -> Any:
-    """The inputs of a batch, which may come with targets."""
+    """The inputs of a batch with or without targets."""
     return batch[0] if isinstance(batch, (tuple, list)) else batch
 
 
@@ -17,11 +17,11 @@ def pair(owner: str, wanted: str, batch: Any) -> tuple[Any, Any]:
 
     Args:
         owner: The task, for messages.
-        wanted: What the two are, for messages.
-        batch: What the data give.
+        wanted: What the pair should be, for messages.
+        batch: The batch.
 
     Raises:
-        DataError: These are not two.
+        DataError: The batch is not a pair.
     """
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise of.DataError(
@@ -31,16 +31,16 @@ def pair(owner: str, wanted: str, batch: Any) -> tuple[Any, Any]:
 
 
 def floating(owner: str, name: str, x: Any, module: nn.Module) -> Tensor:
-    """Finite real numbers, in the dtype of a module's parameters, if it has some.
+    """Finite real numbers in the dtype of a module's parameters, if any.
 
     Args:
         owner: The task, for messages.
-        name: What they are, for messages.
-        x: What the data give.
-        module: What computes with them.
+        name: Name of the numbers, for messages.
+        x: The numbers.
+        module: The module that computes with them.
 
     Raises:
-        DataError: They are none.
+        DataError: `x` is not a tensor of finite real numbers.
     """
     x = _tensor(owner, name, x)
     if not x.is_floating_point():
@@ -55,10 +55,10 @@ def floating(owner: str, name: str, x: Any, module: nn.Module) -> Tensor:
 
 
 def require_finite(owner: str, name: str, x: Tensor, advice: str = "Leave these samples out, or fill them in") -> None:
-    """Raises if numbers are not finite.
+    """Rejects numbers that are not finite.
 
     Raises:
-        DataError: Some are not.
+        DataError: `x` contains inf or nan.
     """
     wrong = ~x.isfinite()
     if bool(wrong.any()):
@@ -70,16 +70,16 @@ def require_finite(owner: str, name: str, x: Tensor, advice: str = "Leave these 
 
 
 def labels(owner: str, label: Any, count: int, num_classes: int) -> Tensor:
-    """(B,), the numbers of classes, as torch's losses take them.
+    """(B,), class indices for torch's losses.
 
     Args:
         owner: The task, for messages.
-        label: What the data give.
+        label: The labels.
         count: B.
         num_classes: Number of classes.
 
     Raises:
-        DataError: They are none.
+        DataError: The labels are not class indices of shape (B,).
     """
     label = _tensor(owner, "labels", label)
     if label.shape != (count,):
@@ -100,15 +100,15 @@ def labels(owner: str, label: Any, count: int, num_classes: int) -> Tensor:
 
 
 def trajectories(owner: str, batch: Any, module: nn.Module) -> of.Trajectories:
-    """Trajectories at times in order, forwards or backwards, the same ones maybe more than once.
+    """Trajectories at monotone times, ascending or descending, possibly with repetitions.
 
     Args:
         owner: The task, for messages.
-        batch: What the data give; times may be whole numbers.
-        module: What computes with them.
+        batch: The batch; times may be integers.
+        module: The module that computes with it.
 
     Raises:
-        DataError: It is something else.
+        DataError: The batch is not a `Trajectories` with monotone times.
     """
     if not isinstance(batch, of.Trajectories):
         raise of.DataError(f"{owner} wants batches that are odeflow.Trajectories(t, y); got {_described(batch)}")
@@ -135,7 +135,7 @@ def trajectories(owner: str, batch: Any, module: nn.Module) -> of.Trajectories:
 
 
 def _require_observed(owner: str, y: Tensor) -> None:
-    """Raises unless all states (T, B, d) of trajectories were observed."""
+    """Raises unless all states (T, B, d) of trajectories are observed."""
     if bool(y.isnan().any()):
         rows = y.isnan().flatten(1).any(1).nonzero()[:, 0]
         raise of.DataError(
@@ -157,7 +157,7 @@ def _begun(t: Tensor) -> str:
 
 
 def _described(batch: Any) -> str:
-    """What a value is, in a few words."""
+    """A short description of a value."""
     if isinstance(batch, Tensor):
         return f"a tensor of shape {tuple(batch.shape)}"
     if isinstance(batch, (tuple, list)):

@@ -15,27 +15,27 @@ from odeflow_tasks.batch import floating, inputs, pair
 
 
 class Classification(of.Task):
-    """Images or vectors into classes: the ODE-Net of Chen et al. (2018), section 3.
+    """Classifies images or vectors: the ODE-Net of Chen et al. (2018), section 3.
 
-    The stem maps an input to the state's width, the flow carries it from t₀ to t₁, the head maps it to logits.
-    With `ConvNet(64)` and the convolutional stem it has 208,266 parameters on MNIST. Without dynamics there is no
-    flow, and stem and head are all.
+    The stem maps an input to the width of the state, the flow integrates it from t₀ to t₁, and the head maps it to
+    logits. With `ConvNet(64)` and the convolutional stem it has 208,266 parameters on MNIST. Without dynamics there is
+    no flow, only stem and head.
 
     Args:
         dynamics: The vector field; its width is the number of channels (conv) or features (flat).
         solver: The solver; required with dynamics.
         gradient: The gradient method; `Checkpointed()` by default.
-        flow: Options of the flow; the dynamics' width includes what is appended.
+        flow: Options of the flow; the dynamics' width includes the augmented dimensions.
         num_classes: Number of classes; the command line takes it from the data.
         channels: Channels of the images, for the convolutional stem; from the data.
         dim: Number of values of an input, for the flat stem; from the data.
         stem: "conv": a 3×3 convolution, then 4×4 convolutions of stride 2; "flat": one linear layer.
         downsample: Number of the stem's convolutions of stride 2.
-        width: Width of the state where there are no dynamics to say it.
-        label_smoothing: The part of each label that the loss spreads over all classes, in training.
+        width: Width of the state; only without dynamics.
+        label_smoothing: Fraction of each label spread over all classes, in training.
 
     Raises:
-        SettingError: An option is out of range, or one that another needs is missing.
+        SettingError: An option is out of range, or an option required by another one is missing.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Classification(of.Task):
         """Cross-entropy of (inputs, labels); logs the accuracy, and in tests the error in percent.
 
         Raises:
-            DataError: The batch is no such pair, or the labels are none of these classes.
+            DataError: The batch is not such a pair, or a label is out of range.
         """
         x, given = pair("Classification", "inputs, labels", batch)
         x = self._inputs(x)
@@ -115,7 +115,7 @@ class Classification(of.Task):
         self.confusion.reset()
 
     def test_figures(self) -> dict[str, Figure]:
-        """The confusion matrix of the test: how many of each class were taken for which."""
+        """The confusion matrix of the test."""
         counts: np.ndarray = self.confusion.compute().cpu().numpy()
         classes = range(len(counts))
         figure = Figure(figsize=(6, 5.4), layout="constrained")
@@ -139,7 +139,7 @@ class Classification(of.Task):
         return self(self._inputs(inputs(batch))).softmax(1)
 
     def _inputs(self, x: Any) -> Tensor:
-        """The inputs, if they are of the shape that the stem takes."""
+        """The inputs; raises if the stem does not accept their shape."""
         x = floating("Classification", "inputs", x, self)
         if self.channels is not None and (x.dim() != 4 or x.shape[1] != self.channels):
             raise of.DataError(
@@ -154,7 +154,7 @@ class Classification(of.Task):
 
 
 def _width(dynamics: of.Dynamics | None, width: int | None) -> int:
-    """The width of the flow's result."""
+    """The width of the flow's output."""
     if dynamics is None and width is None:
         raise of.SettingError("Classification needs dynamics, or without a flow the width between stem and head")
     if dynamics is None:

@@ -1,4 +1,4 @@
-"""Density: fit a continuous normalizing flow to samples by maximum likelihood."""
+"""Density: maximum-likelihood training of a continuous normalizing flow."""
 
 import math
 from collections.abc import Sequence
@@ -14,45 +14,45 @@ from odeflow_tasks import density_figures
 from odeflow_tasks.batch import floating, inputs
 
 SHAPE = "a density needs a state of its input's shape"
-"""Why a density's flow appends nothing."""
+"""Why augmentation is not supported."""
 
 
 class Density(of.Task):
-    """Learns the density of vectors or images: the loss is −log p(x) in nats, averaged, with p as of `CNF`.
+    """Learns the density of vectors or images: the loss is the mean of −log p(x) in nats, with p as of `CNF`.
 
-    The base, a standard normal density at t₀, is carried to the data at t₁, through one flow or several, each
-    with parameters of its own. Figures are drawn of images and of data in two dimensions; of others the marginals.
+    One or several flows, each with its own parameters, transport the base, a standard normal at t₀, to the data at t₁.
+    Figures show images and two-dimensional data; for other data the marginals.
 
-    Pixels that take few values have no density until noise is spread over the steps between them, x ↦ (kx + u)/(k + 1)
-    with k + 1 `levels` and u uniform; a `Logit` then takes the flow's space to [0, 1]. The loss of such data bounds
-    that of their values from above, and is logged in bits per dimension, too.
+    Discrete pixel values need dequantisation: x ↦ (kx + u)/(k + 1) with k + 1 `levels` and u uniform. A `Logit` then
+    maps the flow's space to [0, 1]. The loss is then an upper bound of the negative log-likelihood of the discrete
+    values, and is also logged in bits per dimension.
 
-    Losses and log-densities are in the units of the batches: of standardised data, nats per standardised unit. What
-    `odeflow predict` and `odeflow sample` write is per unit of the file, which is Σ log σ less; validation and test log
-    the loss in that unit, too, as `nll`.
+    Losses and log-densities are in the units of the batches; for standardised data, nats per standardised unit. Those
+    written by `odeflow predict` and `odeflow sample` are per unit of the file, lower by Σ log σ. Validation and test
+    also log the loss in that unit, as `nll`.
 
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 4; Grathwohl et al. (2019), "FFJORD";
     levels: Theis, van den Oord & Bethge (2016), "A note on the evaluation of generative models", section 3.1.
 
     Args:
-        dynamics: The vector field of the first flow; the others are built by its spec.
+        dynamics: The vector field of the first flow; the others are built from its spec.
         solver: The solver.
         gradient: The gradient method; `Checkpointed()` by default.
-        flow: Options of each flow, which appends nothing to the state.
+        flow: Options of each flow; augmentation is not supported.
         dim: Length d of a vector; the command line takes it from the data. By default the dynamics' width.
-        shape: Of an image, (C, H, W); the command line takes it from the data. A field of the width C sees images, one
-            of the width CHW vectors.
-        divergence: How the divergence is computed in training; `Exact()` by default.
-        eval_divergence: How it is computed elsewhere; `Exact()` by default, so that results are free of its noise.
-        num_flows: Number of flows in a row.
-        batch_norm: Whether a `MovingBatchNorm` stands before, between and after the flows.
-        marginals: Number of knots by which `Marginals` makes each feature standard normal, before the flows learn what
-            is left; taken from the training data when `fit` begins. 0, as by default: none.
-        levels: Number of values 0, 1/k, …, 1 that the data take, such as 256; by default they have a density.
-        alpha: Of the `Logit`, where there are levels.
+        shape: Shape (C, H, W) of an image; the command line takes it from the data. A field of width C acts on images,
+            one of width CHW on vectors.
+        divergence: The divergence in training; `Exact()` by default.
+        eval_divergence: The divergence in evaluation; `Exact()` by default, so that results are free of noise.
+        num_flows: Number of flows in sequence.
+        batch_norm: Whether to insert a `MovingBatchNorm` before, between and after the flows.
+        marginals: Number of knots with which `Marginals` makes each feature standard normal before the flows; fitted to
+            the training data at the start of `fit`. 0, the default: none.
+        levels: Number of discrete values 0, 1/k, …, 1 of the data, such as 256; by default the data are continuous.
+        alpha: α of the `Logit`, used with levels.
 
     Raises:
-        SettingError: An option is out of range, or the dynamics do not fit the data.
+        SettingError: An option is out of range, or the dynamics do not match the data.
     """
 
     carries_data = True
@@ -95,10 +95,10 @@ class Density(of.Task):
         self.divergence, self.eval_divergence = divergence or of.Exact(), eval_divergence or of.Exact()
 
     def on_fit_start(self) -> None:
-        """Fits `Marginals`, where there are some, to the whole training part; a run that goes on has them already.
+        """Fits `Marginals`, if any, to the training data; a resumed run has them already.
 
         Raises:
-            DataError: There is no data module to read the training part from.
+            DataError: There is no data module.
         """
         last = self.cnf.transforms[-1]
         if not isinstance(last, of.Marginals) or last.fitted:
@@ -115,16 +115,16 @@ class Density(of.Task):
         return self.log_prob(x)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """The log-density in nats, by `divergence` in training mode and by `eval_divergence` else.
+        """The log-density in nats, with `divergence` in training mode and `eval_divergence` otherwise.
 
         Args:
-            x: (B, d) or (B, C, H, W); with levels between 0 and 1.
+            x: (B, d) or (B, C, H, W); with levels, in [0, 1].
 
         Returns:
             (B,).
 
         Raises:
-            DataError: x has another shape.
+            DataError: x has the wrong shape.
         """
         if x.shape[1:] != self.shape:
             wanted = ", ".join(map(str, self.shape))
@@ -133,7 +133,7 @@ class Density(of.Task):
         return self.cnf().log_prob(x.reshape(-1, *self.cnf.shape))
 
     def sample(self, count: int) -> dict[str, Tensor]:
-        """New samples "x", (count, d) or (count, C, H, W), and their densities "log_prob", (count,), in nats."""
+        """Samples "x", (count, d) or (count, C, H, W), and their log-densities "log_prob", (count,), in nats."""
         self._choose_divergence()
         x, log_prob = self.cnf().sample_and_log_prob((count,))
         return {"x": x.view(count, *self.shape), "log_prob": log_prob}
@@ -142,7 +142,7 @@ class Density(of.Task):
         self.cnf.divergence = self.divergence if self.training else self.eval_divergence
 
     def loss(self, batch: Any, stage: str) -> Tensor:
-        """The mean of −log p(x), in nats; with levels, its bits per dimension are logged."""
+        """The mean of −log p(x) in nats; with levels, bits per dimension are logged too."""
         x = self._spread(batch)
         loss = -self.log_prob(x).mean()
         if self.levels is not None:
@@ -159,11 +159,11 @@ class Density(of.Task):
         return self.log_prob(self._spread(batch))
 
     def restored(self, prediction: Tensor, units: of.Units) -> Tensor:
-        """Log-densities in nats per unit of the file, not of the standardised data."""
+        """Log-densities with respect to the units of the file instead of the standardised ones."""
         return prediction - units.log_volume(math.prod(self.shape))
 
     def figures(self, batch: Any) -> dict[str, Figure]:
-        """Samples beside data, and in the plane the density, its way from base to data, and that of samples."""
+        """Samples beside data; in the plane also the density, its evolution from base to data, and flow lines."""
         x = self._data_of(batch)
         self._choose_divergence()
         with torch.random.fork_rng([x.device] if x.is_cuda else []):  # figures must not affect the run
@@ -171,7 +171,7 @@ class Density(of.Task):
             return density_figures.draw(self.cnf, x)
 
     def _spread(self, batch: Any) -> Tensor:
-        """The data of a batch; of values in levels, each with noise as wide as a level."""
+        """The data of a batch, dequantised by uniform noise if they have levels."""
         x = self._data_of(batch)
         return x if self.levels is None else ((self.levels - 1) * x + torch.rand_like(x)) / self.levels
 
@@ -187,10 +187,10 @@ class Density(of.Task):
 
 
 def _shapes(width: int, dim: int | None, shape: Sequence[int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shape of the data, and that in which dynamics of this width see them.
+    """The shape of the data, and their shape as the input of dynamics of this width.
 
     Raises:
-        SettingError: They do not fit.
+        SettingError: The width does not match the shape of the data.
     """
     if shape is None:
         if dim not in (None, width):

@@ -1,4 +1,4 @@
-"""Pictures of a density that a `CNF` learns, beside the data that it learns from."""
+"""Figures of a learned density beside its data."""
 
 import math
 from collections.abc import Callable
@@ -16,17 +16,17 @@ from odeflow.analysis.plots import images
 from odeflow_tasks.drawing import limits, numbers
 
 MOST_POINTS, MOST_LINES, MOST_PAIRS, MOST_IMAGES = 2000, 100, 5, 64
-"""Most points, flow lines and images in a picture, and most features in a picture of pairs."""
+"""Maximum numbers of points, of flow lines, of features in a pair plot, and of images in a figure."""
 MOMENTS = 6
-"""Number of times at which the density is shown on its way from base to data."""
+"""Number of times at which the evolution of the density is shown."""
 FINE, COARSE = 150, 80
-"""Points along a side of the density's grid, alone and in a row of several."""
+"""Grid points per side of a density plot, for a single panel and for several in a row."""
 DEPTH = 10
-"""How far below its maximum the log-density is shown, in nats."""
+"""Range of the log-density plot below its maximum, in nats."""
 
 
 def draw(cnf: of.CNF, x: Tensor) -> dict[str, Figure]:
-    """Pictures by name: samples of images; in the plane density, evolution, flow lines and base too; else marginals.
+    """Figures by name: samples of images; in the plane also density, evolution, flow lines and base; else marginals.
 
     Args:
         cnf: The flow, from the standard normal density to that of the data.
@@ -49,7 +49,7 @@ def draw(cnf: of.CNF, x: Tensor) -> dict[str, Figure]:
 
 
 def samples(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
-    """As many samples as data, beside them."""
+    """Samples beside the same number of data points."""
     figure, panels = _panels(2, window)
     drawn = cnf().sample(torch.Size([len(x)]))
     for axes, points, title in zip(panels, (x, drawn), ("data", "samples"), strict=True):
@@ -59,7 +59,7 @@ def samples(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
 
 
 def density(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
-    """The density on a grid, and its logarithm with the data on top."""
+    """The density on a grid, and its logarithm below the data."""
     figure, panels = _panels(2, window)
     log_p = _on_grid(cnf, window, FINE, x)
     image = _show(panels[0], np.exp(log_p), window, vmin=0)
@@ -74,7 +74,7 @@ def density(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
 
 
 def beside(log_target: Callable[[Tensor], Tensor], cnf: of.CNF, z: Tensor) -> Figure:
-    """A density that is known, the one that was learned, and samples of the latter, made of base noise z (B, 2)."""
+    """A known density, the learned one, and samples of the latter from base noise z (B, 2)."""
     window = (-5.0, 5.0)
     figure, panels = _panels(3, window)
     grid = _grid(window, FINE, z)
@@ -88,9 +88,9 @@ def beside(log_target: Callable[[Tensor], Tensor], cnf: of.CNF, z: Tensor) -> Fi
 
 
 def evolution(cnf: of.CNF, window: tuple[float, float]) -> Figure:
-    """The density at a few times between base and data, above samples that are carried along.
+    """The density at several times between base and data, above the moving samples.
 
-    The density at a time is that of the flow that stops there.
+    The density at a time is that of the flow truncated there.
     """
     figure = Figure(figsize=(2.1 * MOMENTS, 4.5), layout="constrained")
     panels = figure.subplots(2, MOMENTS, sharex=True, sharey=True)
@@ -109,7 +109,7 @@ def evolution(cnf: of.CNF, window: tuple[float, float]) -> Figure:
 
 
 def flow_lines(cnf: of.CNF, window: tuple[float, float]) -> Figure:
-    """The ways of samples from the base to the data."""
+    """The trajectories of samples from the base to the data."""
     figure, (axes,) = _panels(1, window)
     z = cnf.base.sample(torch.Size([MOST_LINES]))
     path = numbers(_path(cnf, z))
@@ -124,7 +124,7 @@ def flow_lines(cnf: of.CNF, window: tuple[float, float]) -> Figure:
 
 
 def base(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
-    """Where the data go in the base, in the same colours; circles hold 39, 86 and 99 % of its probability."""
+    """The data mapped to the base, in the same colours; circles contain 39, 86 and 99 % of its probability."""
     figure, panels = _panels(2, window)
     z, _ = cnf.to_base(x)
     colours = _angle_colours(numbers(x))
@@ -138,7 +138,7 @@ def base(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
 
 
 def marginals(cnf: of.CNF, x: Tensor) -> Figure:
-    """The first features of data and samples: histograms, and each pair."""
+    """Histograms and pair plots of the first features of data and samples."""
     drawn = numbers(cnf().sample(torch.Size([len(x)])))
     data, count = numbers(x), min(x.shape[1], MOST_PAIRS)
     figure = Figure(figsize=(1.5 + 2 * count, 1 + 2 * count), layout="constrained")
@@ -165,7 +165,7 @@ def marginals(cnf: of.CNF, x: Tensor) -> Figure:
     return figure
 
 
-# The density and the way to it
+# Density and evolution
 
 
 def _path(cnf: of.CNF, z: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ def _path(cnf: of.CNF, z: Tensor) -> Tensor:
 
 
 def _grid(window: tuple[float, float], size: int, like: Tensor) -> Tensor:
-    """(size², 2), row by row from below."""
+    """(size², 2), grid points in rows from bottom to top."""
     at = torch.linspace(*window, size, dtype=like.dtype, device=like.device)
     return torch.cartesian_prod(at, at).flip(1)
 
@@ -192,11 +192,11 @@ def _on_grid(cnf: of.CNF, window: tuple[float, float], size: int, like: Tensor) 
     return numbers(cnf().log_prob(_grid(window, size, like))).reshape(size, size)
 
 
-# On paper
+# Drawing
 
 
 def _window(x: Tensor) -> tuple[float, float]:
-    """From where to where both axes go: far enough for data and base."""
+    """The limits of both axes, which include data and base."""
     reach = 1.15 * max(x.abs().max().item(), 2.6)
     return -reach, reach
 
@@ -214,6 +214,6 @@ def _show(axes: Any, values: np.ndarray, window: tuple[float, float], vmin: floa
 
 
 def _angle_colours(points: np.ndarray) -> np.ndarray:
-    """A colour for each point by its direction from the middle."""
+    """The colours of points by their direction from the centre."""
     centred = points - points.mean(0)
     return colormaps["hsv"](np.arctan2(centred[:, 1], centred[:, 0]) / (2 * math.pi) + 0.5)

@@ -1,23 +1,23 @@
-"""From tensors to paper: the arrays and the limits that all pictures draw."""
+"""Arrays and axis limits for figures."""
 
 import numpy as np
 from torch import Tensor
 
 
 def numbers(values: Tensor) -> np.ndarray:
-    """A tensor as an array, whatever its dtype and device."""
+    """A tensor of any dtype and device as a NumPy array."""
     return values.detach().float().cpu().numpy()
 
 
 def limits(values: np.ndarray, margin: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
-    """From where to where axes go that show all values.
+    """Axis limits that include all values.
 
     Args:
         values: (N,) or (N, d).
-        margin: What is added on each side, as a part of the range.
+        margin: Margin on each side as a fraction of the range.
 
     Returns:
-        The lower and the upper ends, each () or (d,); 0 and 1 where there are no values.
+        The lower and upper limits, each () or (d,); 0 and 1 if there are no values.
     """
     if not len(values):
         return np.zeros(values.shape[1:]), np.ones(values.shape[1:])

@@ -1,4 +1,4 @@
-"""Encoders: from what is seen of a series to one vector, read backwards in time."""
+"""Encoders: map the seen values of a series, read backward in time, to a vector."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ import odeflow as of
 
 @dataclass(frozen=True)
 class Observations:
-    """What is seen of each series, last observation first, without the times at which nothing is.
+    """The observations of each series in reverse order, without the times at which nothing is seen.
 
     Attributes:
-        t: (B, L + 1), the times; t0 after the row's last.
-        inputs: (B, L + 1, 2d), the values, 0 where they are not seen, and which are seen; 0 after the row's last.
-        lengths: (B,), the number of observations, L at most.
+        t: (B, L + 1), the times, padded with t0.
+        inputs: (B, L + 1, 2d), the values, 0 where unseen, and the mask of seen values; padded with 0.
+        lengths: (B,), the numbers of observations, at most L.
     """
 
     t: Tensor
@@ -26,7 +26,7 @@ class Observations:
 
     @classmethod
     def backwards(cls, batch: of.Series, t0: float) -> "Observations":
-        """Those of a batch, each row followed by t0, to which the encoders run."""
+        """The observations of a batch, each row followed by t0, the end point of the encoders."""
         present = batch.seen.any(-1).flip(1)
         lengths = present.sum(1)
         size = int(lengths.max())
@@ -41,7 +41,7 @@ class Observations:
 
 
 class Encoder(of.Plugin, nn.Module, ABC):
-    """What is seen of a series, as one vector. Its task knows the sizes, and calls `build` once, before anything else.
+    """Maps the seen values of a series to a vector. The task knows the sizes and calls `build` once, before use.
 
     Attributes:
         width: Length of the vector.
@@ -52,17 +52,17 @@ class Encoder(of.Plugin, nn.Module, ABC):
 
     @abstractmethod
     def build(self, dim: int) -> None:
-        """Makes the layers, for observations of this length."""
+        """Builds the layers for observations of length `dim`."""
 
     @abstractmethod
     def forward(self, batch: of.Series, t0: float) -> Tensor:
-        """(B, width), what is seen of each series, as of t0."""
+        """(B, width), the encoded series at t0."""
 
 
 class RNNEncoder(Encoder):
-    """A GRU or LSTM over the observations, backwards in time; each comes with the time since the one before.
+    """A GRU or LSTM over the observations backward in time; the gap to the previous one is an additional input.
 
-    All rows are reversed at once, without what is not seen. A last step without an observation reaches t0.
+    A last step without an observation reaches t0.
 
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 5.
 
@@ -71,7 +71,7 @@ class RNNEncoder(Encoder):
         cell: "gru" or "lstm".
 
     Raises:
-        SettingError: The width is not positive, or there is no such cell.
+        SettingError: The width is not positive, or `cell` is unknown.
     """
 
     rnn: nn.RNNBase
@@ -91,18 +91,18 @@ class RNNEncoder(Encoder):
         seen = Observations.backwards(batch, t0)
         gaps = -seen.t.diff(dim=1, prepend=seen.t[:, :1])
         steps = torch.cat([seen.inputs, gaps[..., None]], dim=-1)
-        states, _ = self.rnn(steps)  # not packed, which takes a GRU twice the time (PyTorch 2.13, CPU)
+        states, _ = self.rnn(steps)  # not packed: packing doubles the time of a GRU (PyTorch 2.13, CPU)
         return states[torch.arange(len(states), device=states.device), seen.lengths]
 
 
 class ODERNNEncoder(Encoder):
-    """A GRU over the observations, backwards in time, whose hidden state follows an equation between them and to t0.
+    """A GRU over the observations backward in time, whose hidden state follows an ODE in between and to t0.
 
     Source: Rubanova et al. (2019), "Latent ODEs for Irregularly-Sampled Time Series", algorithm 1.
 
     Args:
-        dynamics: The field of the hidden state, which should not depend on time; its width is that of the state.
-        solver: Integrates it from each observation to the next.
+        dynamics: The field of the hidden state, which should be autonomous; its width is the size of that state.
+        solver: The solver between observations.
     """
 
     cell: nn.GRUCell
@@ -128,10 +128,10 @@ class ODERNNEncoder(Encoder):
 
 
 class Between(nn.Module):
-    """Carries states over gaps of time, one of its own for each: dh/ds = Δt f(h) on 0 ≤ s ≤ 1, solved for all at once.
+    """Integrates states over per-sample time gaps: dh/ds = Δt f(h) on 0 ≤ s ≤ 1, one solve for the batch.
 
-    The field is told s as the time, so that autonomous fields are meant. The pass backwards keeps the graph of each
-    gap: there are many, and each is short.
+    The field gets s as the time, so it should be autonomous. The backward pass uses plain autograd: there are many
+    gaps, and each is short.
 
     Args:
         dynamics: The field f.
@@ -147,14 +147,14 @@ class Between(nn.Module):
 
         Args:
             h: (B, width).
-            gaps: (B,), in the field's time; negative backwards.
+            gaps: (B,), in the field's time; negative for backward integration.
         """
         y = self.flow.trajectory(h, self.flow.span(), context=gaps[:, None]).y
         return y[-1]
 
 
 class _Scaled(nn.Module):
-    """The field on [h, Δt] that is Δt f(h)."""
+    """The field Δt f(h) on [h, Δt]."""
 
     def __init__(self, dynamics: of.Dynamics) -> None:
         super().__init__()

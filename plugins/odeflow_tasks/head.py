@@ -1,4 +1,4 @@
-"""Heads: from the features of a model to its outputs, such as decoded values or the logits of classes."""
+"""Heads: map features to outputs, such as decoded values or class logits."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from odeflow_dynamics.perceptron import perceptron
 
 
 class Head(of.Plugin, nn.Module, ABC):
-    """A map of features to outputs. Its task knows the sizes, and calls `build` once, before anything else."""
+    """A map from features to outputs. The task knows the sizes and calls `build` once, before use."""
 
     kind = "head"
 
     @abstractmethod
     def build(self, inputs: int, outputs: int) -> None:
-        """Makes the layers.
+        """Builds the layers.
 
         Args:
             inputs: Number of features.
@@ -32,7 +32,7 @@ class Perceptron(Head):
     """A multilayer perceptron with SiLU activations.
 
     Args:
-        hidden: Widths of the hidden layers; a linear map where there are none.
+        hidden: Widths of the hidden layers; a linear map if empty.
 
     Raises:
         SettingError: A width is not positive.

@@ -1,4 +1,4 @@
-"""LatentODE: a generative model of time series whose latent state follows an equation."""
+"""LatentODE: a generative model of time series with latent ODE dynamics."""
 
 import math
 from dataclasses import dataclass, replace
@@ -29,9 +29,9 @@ class Bound(of.OptionGroup):
 
     Attributes:
         samples: Number of samples of z(t₀) in the bound.
-        kl_anneal: Rate r at which the KL divergence comes in: in training its factor is 1 − rᵏ in step k. 0: at once.
-        intensity_weight: Factor of the log-likelihood of when targets are observed: of each feature by a Poisson
-            process with rate λ(z(t)), from t₀ to the series' last time; there is a λ if it is positive.
+        kl_anneal: Annealing rate r of the KL divergence: in training its factor is 1 − rᵏ in step k. 0: no annealing.
+        intensity_weight: Weight of the log-likelihood of the observation times: for each feature a Poisson process with
+            rate λ(z(t)), from t₀ to the series' last time; there is a λ if the weight is positive.
 
     Raises:
         SettingError: An option is out of range.
@@ -53,13 +53,13 @@ class Bound(of.OptionGroup):
 class LatentODE(SeriesTask):
     """The latent ODE, a variational autoencoder: z(t₀) ~ N(0, I), dz/dt = f(t, z), y(t) ~ N(decoder(z(t)), σ²).
 
-    An encoder reads what is seen of a series backwards in time, and gives a normal density q(z(t₀)) with independent
-    components. The loss is −ELBO in nats a series, averaged: E_q[Σ log p(y | z)] − KL(q ‖ p), where the sum is over
-    the targets. With several posterior samples it is the tighter importance-weighted bound (Burda et al. 2016). The
-    predictions by which errors are measured are made of the mean of q.
+    An encoder reads the seen values of a series backward in time, and outputs a diagonal normal posterior q(z(t₀)). The
+    loss is the mean of −ELBO per series, in nats: E_q[Σ log p(y | z)] − KL(q ‖ p), where the sum is over the targets.
+    With several posterior samples it is the tighter importance-weighted bound (Burda et al. 2016). The errors are those
+    of predictions from the mean of q.
 
-    A latent path is defined at all times. So series are reconstructed, extrapolated and sampled anywhere, also before
-    t₀. Each batch is one solve, whatever the times of its series.
+    A latent path is defined at all times, so that series can be reconstructed, extrapolated and sampled anywhere, also
+    before t₀. Each batch is one solve, regardless of the times of its series.
 
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 5; Rubanova et al. (2019), "Latent
     ODEs for Irregularly-Sampled Time Series".
@@ -68,22 +68,22 @@ class LatentODE(SeriesTask):
         dynamics: The field of the latent state; its width is the latent size.
         solver: The solver.
         gradient: The gradient method; `Checkpointed()` by default.
-        flow: Options of the latent flow: t0 is the time of the latent state that q and the prior are of, t1 the last
-            time of samples and pictures; other times are those of the data.
+        flow: Options of the latent flow: t0 is the time of the posterior and the prior, t1 the last time of samples and
+            figures; all other times are those of the data.
         dim: Length d of an observation; the command line takes it from the data.
-        encoder: Reads what is seen of a series; `RNNEncoder()` by default.
+        encoder: The encoder of the seen values; `RNNEncoder()` by default.
         decoder: Maps the latent state to the mean of an observation; `Perceptron()` by default.
-        likelihood: How observations are distributed around it; `Gaussian()` by default.
-        classifier: Maps z(t₀) to the logits of the classes; without it series are not classified.
-        class_weight: Factor of the classes' cross-entropy in the loss.
+        likelihood: The distribution of observations around that mean; `Gaussian()` by default.
+        classifier: Maps z(t₀) to class logits; without it series are not classified.
+        class_weight: Weight of the classification cross-entropy in the loss.
         num_classes: Number of classes of the series; the command line takes it from the data.
-        masking: What training hides from the encoder.
+        masking: The values hidden from the encoder in training.
         bound: Options of the ELBO.
-        most_times: Largest number of times that are solved for. A batch with more different times is solved at about so
-            many equidistant ones, and read between them by polynomials of degree five.
+        most_times: Maximum number of output times. A batch with more distinct times is solved at about this number of
+            equidistant times and interpolated by polynomials of degree five.
 
     Raises:
-        SettingError: An option is out of range, or one that another needs is missing.
+        SettingError: An option is out of range, or an option required by another one is missing.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class LatentODE(SeriesTask):
     # Inference
 
     def posterior(self, batch: of.Series) -> Normal:
-        """q(z(t₀)) of each series, (B, latent), from what is seen of it."""
+        """The posterior q(z(t₀)) of each series, (B, latent), from its seen values."""
         batch = self.checked(batch)
         mean, spread = self.posterior_head(self.encoder(batch, self.flow.options.t0)).chunk(2, dim=-1)
         return Normal(mean, F.softplus(spread) + 1e-6)
@@ -131,12 +131,12 @@ class LatentODE(SeriesTask):
 
         Args:
             batch: The series.
-            samples: Number of posterior samples; by default as many as in training.
+            samples: Number of posterior samples; by default that of training.
         """
         return self._bound(self.checked(batch), self.posterior(batch), samples or self.bound.samples, 1.0)[0]
 
     def loss(self, batch: of.Series, stage: str) -> Tensor:
-        """−ELBO and the weighted terms of intensity and class; logs the KL divergence, and in evaluation the errors."""
+        """−ELBO plus weighted intensity and classification losses; logs the KL divergence, in evaluation the errors."""
         batch, training = self.checked(batch), stage == "train"
         if training:
             batch = self.masking(batch)
@@ -149,7 +149,7 @@ class LatentODE(SeriesTask):
         return -bound.mean() + self.class_loss(z0, batch, stage)
 
     def _bound(self, batch: of.Series, q: Normal, samples: int, factor: float) -> tuple[Tensor, Tensor]:
-        """(B,), the bound with the KL divergence times a factor, and (samples, B, latent), the z(t₀) it is made of."""
+        """(B,), the bound with the KL divergence scaled by a factor, and (samples, B, latent), its samples of z(t₀)."""
         z0 = q.rsample(torch.Size([samples]))
         states = self._states(z0, batch.t)
         log_p = self.log_likelihood(self.decode(states[..., : self.latent]), batch)
@@ -164,7 +164,7 @@ class LatentODE(SeriesTask):
         """(S, B), log p of the targets' times: Σ log λ(t) − ∫ λ dt, summed over features."""
         z, counts = states.split([self.latent, self.dim], dim=-1)
         log_rate = F.softplus(intensity(z)).log().where(batch.target, 0.0)
-        window = counts[..., -1, :] - counts[..., 0, :].clamp(max=0)  # from t0, or before it where the series begins
+        window = counts[..., -1, :] - counts[..., 0, :].clamp(max=0)  # from the earlier of t0 and the start
         return log_rate.sum((-1, -2)) - window.sum(-1)
 
     # Series
@@ -174,7 +174,7 @@ class LatentODE(SeriesTask):
 
         Args:
             z0: (…, B, latent), at t₀.
-            t: (B, T), in any order, before or after t₀; or (T,), for all alike.
+            t: (B, T), in any order, before or after t₀; or (T,), common times.
         """
         return self._states(z0, t)[..., : self.latent]
 
@@ -186,12 +186,12 @@ class LatentODE(SeriesTask):
         return self.reconstruct(batch)
 
     def reconstruct(self, batch: of.Series, t: Tensor | None = None, samples: int | None = None) -> Tensor:
-        """The series as the model has them, at any times.
+        """Reconstructions of the series at any times.
 
         Args:
-            batch: What is seen of the series.
-            t: (B, T) or (T,), times inside or outside the observed ones; by default the batch's.
-            samples: Number S of posterior samples; by default the posterior's mean is taken.
+            batch: The series; only seen values are used.
+            t: (B, T) or (T,), times inside or outside the observed range; by default the batch's.
+            samples: Number S of posterior samples; by default the posterior mean is used.
 
         Returns:
             (B, T, d), or (S, B, T, d).
@@ -203,11 +203,11 @@ class LatentODE(SeriesTask):
     def extrapolate(
         self, batch: of.Series, until: float, count: int = SAMPLES_T, samples: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The series from t₀ on to a time far from the observed ones.
+        """Extrapolations of the series from t₀ to a distant time.
 
         Args:
-            batch: What is seen of the series.
-            until: The last time, after t₀ or before it.
+            batch: The series; only seen values are used.
+            until: The last time, after or before t₀.
             count: Number of equidistant times.
             samples: As in `reconstruct`.
 
@@ -218,11 +218,11 @@ class LatentODE(SeriesTask):
         return t, self.reconstruct(batch, t, samples)
 
     def sample_at(self, t: Tensor, count: int) -> Tensor:
-        """New series from the prior, without the noise of observation.
+        """Samples of series from the prior, without observation noise.
 
         Args:
             t: (T,), any times, before or after t₀.
-            count: Their number.
+            count: Number of series.
 
         Returns:
             (count, T, d).
@@ -231,12 +231,12 @@ class LatentODE(SeriesTask):
         return self.decode(self.path(z0, t))
 
     def sample(self, count: int) -> dict[str, Tensor]:
-        """New series "x", (count, 100, d), at the times "t", (count, 100), equidistant from t₀ to t₁."""
+        """Samples of series "x", (count, 100, d), at the times "t", (count, 100), equidistant from t₀ to t₁."""
         times = torch.linspace(self.flow.options.t0, self.flow.options.t1, SAMPLES_T, device=self.device)
         return {"x": self.sample_at(times, count), "t": times.expand(count, -1)}
 
     def _states(self, z0: Tensor, t: Tensor) -> Tensor:
-        """(…, B, T, latent and expected numbers of events since t₀)."""
+        """(…, B, T, latent + d), the latent path and the expected numbers of events since t₀."""
         rows = z0.reshape(-1, self.latent)
         times = t.expand(*z0.shape[:-1], t.shape[-1]).reshape(len(rows), -1)
         states = at_own_times(self.flow, rows, times, self.most_times)
@@ -262,11 +262,11 @@ class LatentODE(SeriesTask):
 
 
 class _Counting(nn.Module):
-    """The field of a latent state and of the integrals of its rates: d/dt (z, Λ) = (f(t, z), λ(z)).
+    """The field of a latent state and its integrated rates: d/dt (z, Λ) = (f(t, z), λ(z)).
 
     Args:
         dynamics: The field f.
-        intensity: z ↦ the rates before the softplus that makes them positive.
+        intensity: z ↦ the rates before the softplus.
     """
 
     def __init__(self, dynamics: of.Dynamics, intensity: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""The latent path: one solve for a batch whose series have times of their own."""
+"""The latent path: one solve for a batch with per-sample times."""
 
 import math
 
@@ -8,25 +8,24 @@ from torch import Tensor
 import odeflow as of
 
 STENCIL = 6
-"""Number of points through which the polynomial goes that reads between the times that were solved for."""
+"""Number of nodes of the interpolating polynomial."""
 
 
 def at_own_times(flow: of.Flow, z0: Tensor, t: Tensor, most: int) -> Tensor:
-    """The states of each sample at times of its own, from one solve forwards and, where needed, one backwards.
+    """The states at per-sample times, from one forward solve and, if needed, one backward solve.
 
-    If the batch has at most `most` different times, the solution is computed at exactly these. Else it would be
-    computed at far more times than any sample asks for; then it is computed at about `most` equidistant ones, and read
-    between them by the polynomial through the six nearest, of which the error falls as the sixth power of their
-    distance.
+    If the batch has at most `most` distinct times, these are the output times. Otherwise the output times are about
+    `most` equidistant ones, and the states are interpolated by the polynomial through the six nearest nodes, whose
+    error falls as the sixth power of the spacing.
 
     Args:
-        flow: Carries the states; they start at its t0.
+        flow: The flow; the states start at its t0.
         z0: (N, d), the states at t0.
         t: (N, T), the times, before or after t0.
-        most: Largest number of times of the solve, at least 6.
+        most: Maximum number of output times, at least 6.
 
     Returns:
-        (N, T, width), width being d and what the flow appends.
+        (N, T, width), where the width includes the augmented dimensions.
     """
     times, places = torch.cat([t.new_full((1,), flow.options.t0), t.reshape(-1)]).unique(return_inverse=True)
     if len(times) <= most:
@@ -39,7 +38,7 @@ def at_own_times(flow: of.Flow, z0: Tensor, t: Tensor, most: int) -> Tensor:
 
 
 def _solved(flow: of.Flow, z0: Tensor, times: Tensor) -> Tensor:
-    """(T, N, width) at rising times, of which one is t0."""
+    """(T, N, width) at ascending times that include t0."""
     start = int((times - flow.options.t0).abs().argmin())
     parts: list[Tensor] = []
     backwards: dict[str, Tensor] = {}
@@ -57,14 +56,14 @@ def _trajectory(flow: of.Flow, z0: Tensor, times: Tensor) -> Tensor:
 
 
 def _rows(y: Tensor, rows: Tensor) -> Tensor:
-    """(N, T, width): of each sample its own rows (N, T) of y (rows, N, width)."""
+    """(N, T, width): the rows (N, T) of each sample of y (rows, N, width)."""
     samples = torch.arange(len(rows), device=rows.device)[:, None]
     flat = (rows * len(rows) + samples).reshape(-1)
     return y.reshape(-1, y.shape[-1]).index_select(0, flat).view(*rows.shape, -1)
 
 
 def _between(y: Tensor, x: Tensor) -> Tensor:
-    """(N, T, width): y (rows, N, width) at the places x (N, T) between its rows, by Lagrange's polynomial."""
+    """(N, T, width): y (rows, N, width) at fractional row indices x (N, T), by Lagrange interpolation."""
     first = (x.floor().long() - (STENCIL // 2 - 1)).clamp(0, len(y) - STENCIL)
     nodes = torch.arange(STENCIL, dtype=x.dtype, device=x.device)
     same = torch.eye(STENCIL, dtype=torch.bool, device=x.device)

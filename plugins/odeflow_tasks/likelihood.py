@@ -1,4 +1,4 @@
-"""Likelihoods: how the targets of a series are distributed around their predictions."""
+"""Likelihoods: distributions of the targets of a series around their predictions."""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,11 +10,11 @@ import odeflow as of
 
 
 class Likelihood(of.Plugin, nn.Module, ABC):
-    """p(y | prediction), of independent values. Its task knows the sizes, and calls `build` once, before anything else.
+    """p(y | prediction) of independent values. The task knows the sizes and calls `build` once, before use.
 
     Args:
-        balance: Whether the targets of a series are weighted so that each of its features counts the same, however
-            often it is a target. The weights of a series sum to the number of its targets.
+        balance: Whether the targets of a series are weighted so that all of its features have equal weight, regardless
+            of their number of targets. The weights of a series sum to the number of its targets.
     """
 
     kind = "likelihood"
@@ -25,7 +25,7 @@ class Likelihood(of.Plugin, nn.Module, ABC):
 
     @abstractmethod
     def build(self, dim: int) -> None:
-        """Makes the parameters, for observations of this length."""
+        """Builds the parameters for observations of length `dim`."""
 
     @abstractmethod
     def log_prob(self, prediction: Tensor, y: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class Likelihood(of.Plugin, nn.Module, ABC):
         """
 
     def forward(self, prediction: Tensor, batch: of.Series) -> Tensor:
-        """(…, B), the log-density of the targets of each series in nats, by weight.
+        """(…, B), the weighted log-density of the targets of each series in nats.
 
         Args:
             prediction: (…, B, T, d).
@@ -58,11 +58,11 @@ class Gaussian(Likelihood):
 
     Args:
         noise_std: The standard deviation σ of an observation around its prediction.
-        learn: Whether σ is learned, from that value, for each feature.
-        balance: As of `Likelihood`: whether each feature of a series counts the same.
+        learn: Whether σ is learned per feature, starting from `noise_std`.
+        balance: Whether all features of a series have equal weight, as in `Likelihood`.
 
     Raises:
-        SettingError: noise_std is not positive.
+        SettingError: `noise_std` is not positive.
     """
 
     log_noise: nn.Parameter

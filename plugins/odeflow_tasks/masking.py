@@ -1,4 +1,4 @@
-"""Masking: what training hides of a series, so that a model learns to do without."""
+"""Masking: hides seen values of a series in training."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ import odeflow as of
 
 @dataclass(frozen=True)
 class Masking(of.OptionGroup):
-    """What training hides of what is seen, drawn anew for each batch; targets stay.
+    """Seen values to hide in training, drawn anew for each batch. Targets are unaffected.
 
     Attributes:
-        hide: Share of the times at which nothing is shown.
-        window: Share of a series' time that is shown at least. The rest is hidden at its beginning and its end, up to
-            half of it at each; times are counted from where the window begins, as if the series did. So paths are
-            learned before and after what is seen, which extrapolation builds on. For autonomous fields. 1: all.
+        hide: Fraction of the times at which all values are hidden.
+        window: Minimal fraction of a series' time span that is shown. Up to half of the rest is hidden at the start and
+            at the end each; times are counted from the start of the window. Paths are thus learned before and after the
+            seen values, as extrapolation requires. For autonomous fields. 1: all is shown.
 
     Raises:
         SettingError: An option is out of range.
@@ -31,7 +31,7 @@ class Masking(of.OptionGroup):
             raise of.SettingError(f"window must lie in (0, 1]; got {self.window}")
 
     def __call__(self, batch: of.Series) -> of.Series:
-        """The batch as training shows it."""
+        """The masked batch."""
         return self._windowed(self._hidden(batch))
 
     def _hidden(self, batch: of.Series) -> of.Series:

@@ -1,4 +1,4 @@
-"""ODERNN: the autoregressive baseline whose hidden state follows an equation between observations."""
+"""ODERNN: the autoregressive baseline whose hidden state follows an ODE between observations."""
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,13 @@ from odeflow_tasks.masking import Masking
 
 
 class ODERNN(Autoregressive):
-    """A GRU that reads each observation; in between its hidden state follows dh/dt = f(h), and is decoded anywhere.
+    """A GRU over the observations. In between the hidden state follows dh/dt = f(h) and can be decoded at any time.
 
     Source: Rubanova et al. (2019), "Latent ODEs for Irregularly-Sampled Time Series", section 3.1.
 
     Args:
-        dynamics: The field f, which should not depend on time; its width is that of the hidden state.
-        solver: Integrates it from each time to the next.
+        dynamics: The field f, which should be autonomous; its width is that of the hidden state.
+        solver: The solver between observations.
         dim: Length d of an observation; the command line takes it from the data.
         decoder: Maps the state to the prediction; `Perceptron()` by default.
         likelihood: How observations are distributed around their predictions; `Gaussian()` by default.

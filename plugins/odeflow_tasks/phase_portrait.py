@@ -1,4 +1,4 @@
-"""Phase portraits: trajectories in the plane, and the field that they follow."""
+"""Phase portraits: trajectories in the plane, and their vector field."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ import odeflow as of
 from odeflow_tasks.drawing import numbers
 
 FINENESS = 25
-"""Number of places along each axis at which a field is evaluated."""
+"""Number of grid points per axis."""
 
 
 def draw_field(axes: Any, flow: of.Flow, rest: Tensor, low: np.ndarray, high: np.ndarray, **style: Any) -> None:
     """The direction of a flow's field on a grid of the first two features, at its first time.
 
     Args:
-        axes: Where to draw.
-        flow: Whose field.
-        rest: (d,), a state whose other features hold everywhere.
-        low: (2,), one corner.
-        high: (2,), the other.
-        **style: How `streamplot` draws; by default the colour is the logarithm of the speed.
+        axes: The axes.
+        flow: The flow.
+        rest: (d,), a state that gives the values of the other features.
+        low: (2,), the lower left corner.
+        high: (2,), the upper right corner.
+        **style: Options of `streamplot`; by default the colour is the logarithm of the speed.
     """
     dynamics = flow.dynamics
     assert isinstance(dynamics, of.Dynamics)

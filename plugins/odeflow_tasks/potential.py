@@ -1,4 +1,4 @@
-"""Potential: densities of the plane that are known by their energy, and hard to draw from."""
+"""Potential: densities in the plane given by their energy."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch import Tensor
 REACH, WIDTH = 8.0, 0.02
 """Half the side of the square over which densities are integrated, and the side of a cell."""
 WALL = 0.4
-"""How far beyond |x₁| = 4 those densities reach that have no end by themselves, in standard deviations."""
+"""Standard deviation with which densities that do not decay are cut off beyond |x₁| = 4."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Potential:
 
 @cache
 def _log_factor(potential: Potential) -> float:
-    """The logarithm of Z, by the midpoint rule, whose error falls exponentially for densities as smooth as these."""
+    """The logarithm of Z, by the midpoint rule, which converges exponentially for these smooth densities."""
     at = torch.arange(-REACH + WIDTH / 2, REACH, WIDTH, dtype=torch.float64)
     with torch.no_grad():
         return (-potential.energy(torch.cartesian_prod(at, at))).logsumexp(0).item() + 2 * math.log(WIDTH)
@@ -71,7 +71,7 @@ def _fork(x: Tensor) -> Tensor:
 
 
 POTENTIALS = {"U1": Potential(_ring), "U2": Potential(_wave), "U3": Potential(_bump), "U4": Potential(_fork)}
-"""By their names in Rezende & Mohamed (2015), "Variational Inference with Normalizing Flows", table 1.
+"""The potentials of Rezende & Mohamed (2015), "Variational Inference with Normalizing Flows", table 1, by name.
 
-U2, U3 and U4 do not fall off along x₁; the walls give them an end.
+U2, U3 and U4 do not decay along x₁; the walls make them normalisable.
 """

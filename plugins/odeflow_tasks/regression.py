@@ -17,15 +17,15 @@ from odeflow_tasks.drawing import limits, numbers
 from odeflow_tasks.head import Head
 
 MOST_CURVES, MOST_POINTS = 100, 1000
-"""Most samples in a picture."""
+"""Maximum numbers of samples in a figure."""
 GREY = "0.75"
 
 
 class Regression(of.Task):
     """Vectors to vectors by mean square error: the features φ(x) at the flow's end, or what a head makes of them.
 
-    A flow is a homeomorphism of its state: it does not change the order of points on a line, nor bring a ball out of
-    a shell. `augment` gives it the room (Dupont, Doucet & Teh 2019).
+    A flow is a homeomorphism of its state space: it preserves the order of points on a line, and cannot move a ball out
+    of a shell. `augment` removes this limitation (Dupont, Doucet & Teh 2019).
 
     The loss is in the units of batches. Where targets are standardised, validation and test also log the mean absolute
     error in the file's units: `mae`, or `mae_<target>` of each of several targets.
@@ -86,7 +86,7 @@ class Regression(of.Task):
         """The mean square error of (inputs, targets).
 
         Raises:
-            DataError: The batch is no such pair of finite numbers, or the targets are not (B, num_outputs).
+            DataError: The batch is not a pair of finite tensors, or the targets are not (B, num_outputs).
         """
         x, targets = self._checked(batch)
         prediction = self(x)
@@ -120,14 +120,14 @@ class Regression(of.Task):
         return floating("Regression", "inputs", x, self), floating("Regression", "targets", targets, self)
 
     def figures(self, batch: Any) -> dict[str, Figure]:
-        """What the flow does to the inputs, coloured by their targets: as curves over time, or as points in space."""
+        """The flow of the inputs, coloured by their targets: as curves over time, or as points in space."""
         x, targets = self._checked(batch)
         if x.shape[1] == 1:
             return {"trajectories": self._draw_trajectories(x[:MOST_CURVES], targets[:MOST_CURVES])}
         return {"features": self._draw_features(x[:MOST_POINTS], targets[:MOST_POINTS])}
 
     def _draw_trajectories(self, x: Tensor, targets: Tensor) -> Figure:
-        """The first feature over time, above its slopes, and the states in the plane where they have more features."""
+        """The first feature over time, above its direction field, and states with more features in the plane."""
         options = self.flow.options
         t = torch.linspace(options.t0, options.t1, 61, device=x.device)
         y = self.flow.trajectory(x, t).y
@@ -156,7 +156,7 @@ class Regression(of.Task):
         return figure
 
     def _draw_slopes(self, axes: Any, t: Tensor, y: Tensor, low: np.ndarray, high: np.ndarray) -> None:
-        """The direction of the first feature over (t, y₁), the other features held at their mean at each time."""
+        """The direction field of the first feature over (t, y₁), the other features at their mean at each time."""
         heights = np.linspace(low, high, 25)
         dynamics = self.flow.dynamics
         assert isinstance(dynamics, of.Dynamics)
@@ -174,7 +174,7 @@ class Regression(of.Task):
         axes.set(xlim=moments[[0, -1]], ylim=(low, high))
 
     def _draw_features(self, x: Tensor, targets: Tensor) -> Figure:
-        """The inputs beside the flow's end, in the plane and, where the state has more features, in space."""
+        """The inputs beside the flow's outputs, in the plane and, if the state has more features, in space."""
         y = self.flow(x)
         wide = y.shape[1] > 2
         figure = Figure(figsize=(14 if wide else 9.5, 4.4), layout="constrained")
@@ -196,14 +196,14 @@ class Regression(of.Task):
 
 
 def _colours(targets: np.ndarray) -> ScalarMappable:
-    """From the smallest target to the largest."""
+    """A colour map from the smallest target to the largest."""
     return ScalarMappable(Normalize(targets.min(), targets.max()), "coolwarm")
 
 
 def _projected(y: Tensor, count: int) -> tuple[np.ndarray, list[str]]:
-    """States (…, width) in the dimensions that can be drawn, and the names of these.
+    """States (…, width) projected to at most `count` dimensions, and the names of these.
 
-    They are the features themselves if there are no more than `count`, else the first principal components.
+    The dimensions are the features if there are at most `count`, otherwise the first principal components.
     """
     width = y.shape[-1]
     if width <= count:

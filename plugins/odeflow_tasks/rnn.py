@@ -13,11 +13,11 @@ from odeflow_tasks.masking import Masking
 
 
 class RNN(Autoregressive):
-    """A GRU or LSTM whose inputs are the last observation, which of its values were seen, and the time gone by since.
+    """A GRU or LSTM whose inputs are the last observation, the mask of its seen values, and the time since.
 
-    It takes one step from each observation to the next, and predicts there. A time at which nothing is seen is
-    predicted by such a step, too, which then is not kept: so no error is handed on, however many of them there are.
-    Where part of an observation is not seen, the prediction takes its place.
+    It takes one step from each observation to the next, and predicts there. A time without seen values is predicted by
+    such a step too, which is then discarded, so that errors do not accumulate. Unseen values of an observation are
+    replaced by their prediction.
 
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 5.1, the baseline.
 
@@ -58,7 +58,7 @@ class RNN(Autoregressive):
         """(B, T, d), the predictions, and (B, width), the hidden state at the end of each series."""
         y, seen = batch.y, batch.seen
         present, known = seen.any(-1), seen.to(y)
-        step = y.new_zeros(len(y), 2 * self.dim)  # the last observation, and which of it was seen
+        step = y.new_zeros(len(y), 2 * self.dim)  # the last observation and the mask of its seen values
         state = (y.new_zeros(len(y), self.width),) * (2 if isinstance(self.cell, nn.LSTMCell) else 1)
         clock = batch.t[:, 0]
         predictions: list[Tensor] = []
@@ -73,7 +73,7 @@ class RNN(Autoregressive):
         return torch.stack(predictions, dim=1), self._stepped(state, step, batch.t[:, -1] - clock)[0]
 
     def _stepped(self, state: tuple[Tensor, ...], step: Tensor, gap: Tensor) -> tuple[Tensor, ...]:
-        """The hidden state, and an LSTM's memory, after reading an observation and a gap of time."""
+        """The hidden state, and the cell state of an LSTM, after an observation and a time gap."""
         inputs = torch.cat([step, gap[:, None]], dim=1)
         if isinstance(self.cell, nn.LSTMCell):
             return self.cell(inputs, (state[0], state[1]))

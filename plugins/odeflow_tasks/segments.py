@@ -1,4 +1,4 @@
-"""Segments: a trajectory cut into stretches that are solved beside each other, and where these begin."""
+"""Segments: a trajectory divided into segments that are solved in parallel, and their initial states."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,21 +9,21 @@ from torch import Tensor, nn
 import odeflow as of
 
 ROUNDING = 8
-"""Times that differ by so many roundings of the largest one are the same."""
+"""Times are equal if they differ by at most this many roundings of the largest one."""
 COARSE = 0.01
-"""By how much of the smallest step a segment's beginning may be rounded."""
+"""Maximum rounding error of a segment's start time, as a fraction of the smallest step."""
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Stretches of S segments of at most L times each, of which the last is the first of the next segment.
+    """S segments of at most L times each. The last time of a segment is the first of the next one.
 
     Attributes:
-        rows: (L, S), which time is which; beyond the last time the last one is repeated.
-        inside: (L, S), bool: whether a row is one of the segment's own.
-        grid: (R,), all times of all segments, counted from the beginning of each.
-        places: (L, S), where in the grid a row is.
-        starts: (S,), when each segment begins.
+        rows: (L, S), indices of the times; padded with the last one.
+        inside: (L, S), bool: False for padding.
+        grid: (R,), the times of all segments, relative to their starts.
+        places: (L, S), indices into the grid.
+        starts: (S,), the start times of the segments.
     """
 
     rows: Tensor
@@ -34,7 +34,7 @@ class Segments:
 
     @classmethod
     def cut(cls, t: Tensor, length: int) -> "Segments":
-        """Cuts times (T,), two at least and in order, into segments of `length` times; the last one may be shorter."""
+        """Divides at least two monotone times (T,) into segments of `length` times; the last one may be shorter."""
         last = len(t) - 1
         first = torch.arange(0, last, length - 1, device=t.device)
         rows = first + torch.arange(min(length, len(t)), device=t.device)[:, None]
@@ -48,10 +48,10 @@ class Segments:
         return cls(rows, inside, grid, places, t[first])
 
     def clocks(self, dtype: torch.dtype) -> Tensor:
-        """(S,), when each segment begins, as numbers of the states' dtype.
+        """(S,), the start times of the segments in the states' dtype.
 
         Raises:
-            DataError: The dtype cannot tell these times.
+            DataError: The dtype cannot resolve these times.
         """
         clocks, steps = self.starts.to(dtype), self.grid.diff().abs()
         error = float((clocks.double() - self.starts.double()).abs().max())
@@ -64,17 +64,17 @@ class Segments:
         return clocks
 
     def gather(self, y: Tensor) -> Tensor:
-        """What was solved on the grid, (R, S, B, d), at each segment's own times, (L, S, B, d)."""
+        """The solution on the grid, (R, S, B, d), restricted to the times of each segment, (L, S, B, d)."""
         return y[self.places, torch.arange(y.shape[1], device=y.device)]
 
 
 class LearnedStates(nn.Module):
-    """The states in which segments begin, and that in which the last one ends, learned from where they were observed.
+    """The initial states of segments and the final state of the last one, learned, and initialised by observations.
 
-    They belong to certain trajectories, those of the first batch, and take their number from it or from a checkpoint.
+    They belong to the trajectories of the first batch. Their number is set by that batch or by a checkpoint.
 
     Attributes:
-        states: (S + 1, B, d), learned.
+        states: (S + 1, B, d), the learned states.
         observed: (S + 1, B, d), the observations at the same times.
     """
 
@@ -87,7 +87,7 @@ class LearnedStates(nn.Module):
         self.register_load_state_dict_pre_hook(_make_room)
 
     def forward(self, observed: Tensor) -> Tensor:
-        """The learned states of the trajectories that were observed to be there.
+        """The learned states of the observed trajectories.
 
         Args:
             observed: (S + 1, B, d).
@@ -96,7 +96,7 @@ class LearnedStates(nn.Module):
             (S + 1, B, d).
 
         Raises:
-            DataError: These are other trajectories than those of the first batch.
+            DataError: The trajectories differ from those of the first batch.
         """
         if not self.states.numel():
             self.observed, self.states.data = observed.clone(), observed.clone()
@@ -109,7 +109,7 @@ class LearnedStates(nn.Module):
         return self.states
 
     def best(self, y0: Tensor) -> Tensor:
-        """What was learned of the states (B, d) that were observed; of others, these themselves."""
+        """The learned states for observed states (B, d), if they were learned; otherwise `y0` itself."""
         for state, observed in zip(self.states, self.observed, strict=True):
             if torch.equal(observed, y0):
                 return state
@@ -117,7 +117,7 @@ class LearnedStates(nn.Module):
 
 
 def _make_room(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Lets a module have states of the number that a checkpoint has."""
+    """Resizes the states of a module to those in a checkpoint."""
     assert isinstance(module, LearnedStates)
     for name, value in (("states", module.states), ("observed", module.observed)):
         if prefix + name in state:

@@ -1,4 +1,4 @@
-"""Pictures of time series: what is seen, what is to be predicted, predictions and the latent paths behind them."""
+"""Figures of time series: seen values, targets, predictions and latent paths."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from odeflow.analysis.measure import components
 from odeflow_tasks.drawing import limits, numbers
 
 MOST_SERIES, MOST_FEATURES, MOST_PATHS = 3, 3, 24
-"""Most series and features in a picture, and most latent paths."""
+"""Maximum numbers of series, of features, and of latent paths in a figure."""
 SAMPLES, LINES, MOMENTS = 60, 8, 301
-"""Posterior samples in a band, those drawn as lines, and times along a curve."""
+"""Numbers of posterior samples in a band, of samples drawn as lines, and of times along a curve."""
 BEYOND = 0.5
-"""How far extrapolations go on each side, as part of the time in which there are data."""
+"""Length of the extrapolation on each side, as a fraction of the time span of the data."""
 SEEN, TARGET = "black", "tab:green"
 
 
@@ -27,10 +27,10 @@ class Curve:
     """A prediction of each series.
 
     Attributes:
-        label: Its name.
-        t: (B, G), its times.
-        y: (B, G, d), its values.
-        samples: (S, B, G, d), other likely ones, of which a band is drawn.
+        label: The label.
+        t: (B, G), the times.
+        y: (B, G, d), the values.
+        samples: (S, B, G, d), posterior samples, drawn as a band.
     """
 
     label: str
@@ -45,11 +45,11 @@ def few(batch: of.Series, count: int = MOST_PATHS) -> of.Series:
 
 
 def draw(batch: of.Series, curves: Sequence[Curve]) -> dict[str, Figure]:
-    """Pictures by name: "series", over time; and in two dimensions "plane".
+    """Figures by name: "series", over time; in two dimensions also "plane".
 
     Args:
-        batch: What is seen and what is to be predicted.
-        curves: Predictions.
+        batch: The seen values and the targets.
+        curves: The predictions.
     """
     batch = few(batch, MOST_SERIES)
     figures = {"series": _over_time(batch, curves)}
@@ -59,7 +59,7 @@ def draw(batch: of.Series, curves: Sequence[Curve]) -> dict[str, Figure]:
 
 
 def times(batch: of.Series, t0: float) -> tuple[Tensor, Tensor]:
-    """Times along a curve: those of the data and t₀ with a margin for extrapolations, and those without it."""
+    """Times along a curve with a margin for extrapolation around the data and t₀, and those without the margin."""
     low, high = _time_span(batch, t0)
     margin = BEYOND * (high - low)
     t = torch.linspace(low - margin, high + margin, MOMENTS, dtype=batch.t.dtype, device=batch.t.device)
@@ -70,7 +70,7 @@ def times(batch: of.Series, t0: float) -> tuple[Tensor, Tensor]:
 
 
 def _over_time(batch: of.Series, curves: Sequence[Curve]) -> Figure:
-    """A row for each series, a column for each of the features that have most targets."""
+    """A row for each series, a column for each of the features with the most targets."""
     features = _liveliest(batch)
     rows, columns = len(batch.t), len(features)
     figure = Figure(figsize=(2.5 + 4 * columns, 0.8 + 1.9 * rows), layout="constrained")
@@ -116,7 +116,7 @@ def _draw_values(axes: Any, batch: of.Series, row: int, feature: int) -> None:
 
 
 def _in_plane(batch: of.Series, curves: Sequence[Curve]) -> Figure:
-    """A panel for each series: the curve inside the time of the data, and beyond it on both sides."""
+    """A panel for each series: the curve within the time span of the data, and beyond it on both sides."""
     count = len(batch.t)
     figure = Figure(figsize=(0.6 + 3.6 * count, 4.3), layout="constrained")
     panels = figure.subplots(1, count, squeeze=False)[0]
@@ -137,7 +137,7 @@ def _in_plane(batch: of.Series, curves: Sequence[Curve]) -> Figure:
 
 
 def _draw_stretches(axes: Any, curve: Curve, row: int, low: float, high: float) -> None:
-    """The curve before, inside and after the time of the data, above a few of its samples."""
+    """The curve before, within and after the time span of the data, above some of its samples."""
     t, y = curve.t[row], curve.y[row]
     stretches = ((t <= low, "C1", "before"), (t >= high, "C3", "after"), ((t >= low) & (t <= high), "C0", ""))
     for part, colour, where in stretches:
@@ -153,7 +153,7 @@ def _draw_stretches(axes: Any, curve: Curve, row: int, low: float, high: float) 
 
 
 def draw_paths(t: Tensor, z: Tensor) -> Figure:
-    """Latent paths (B, G, latent) at the times (G,): their liveliest component over time, and two principal ones."""
+    """Latent paths (B, G, latent) at times (G,): the component that varies most over time, and two principal ones."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     over_time, plane = figure.subplots(1, 2)
     times, size = numbers(t), z.shape[-1]
@@ -170,7 +170,7 @@ def draw_paths(t: Tensor, z: Tensor) -> Figure:
 
 
 def draw_prior(batch: of.Series, t: Tensor, drawn: Tensor) -> Figure:
-    """Samples (S, G, d) of the prior at times (G,), beside data: in the plane if d = 2, else a feature over time."""
+    """Samples (S, G, d) of the prior at times (G,) beside data: in the plane if d = 2, else a feature over time."""
     flat, feature = drawn.shape[2] == 2, _liveliest(batch)[0]
     figure = Figure(figsize=(9.4, 4.6 if flat else 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -187,24 +187,24 @@ def draw_prior(batch: of.Series, t: Tensor, drawn: Tensor) -> Figure:
     return figure
 
 
-# On paper
+# Drawing
 
 
 def _time_span(batch: of.Series, *also: float) -> tuple[float, float]:
-    """The first and the last time at which there are data, or another time that is to lie inside."""
+    """The first and last time of the data and of `also`."""
     times = batch.t[batch.target.any(-1) | batch.seen.any(-1)]
     times = times if len(times) else batch.t.reshape(-1)
     return min([float(times.min()), *also]), max([float(times.max()), *also])
 
 
 def _liveliest(batch: of.Series) -> list[int]:
-    """The features that have most targets, in their order."""
+    """The features with the most targets, in ascending order."""
     counts = batch.target.sum((0, 1))
     return sorted(counts.argsort(descending=True, stable=True)[:MOST_FEATURES].tolist())
 
 
 def _legend(figure: Figure, axes: Any) -> None:
-    """Above the panels, in as many columns as find room."""
+    """Draws a legend above the panels, in as many columns as fit."""
     handles, labels = axes.get_legend_handles_labels()
     column = 0.6 + 0.075 * max(map(len, labels))  # inches: handle and gap, and a small letter
     columns = max(1, min(len(labels), int(figure.get_figwidth() / column)))

@@ -1,4 +1,4 @@
-"""SeriesTask: what all models of irregular time series share: decoder, likelihood, classifier and metrics."""
+"""SeriesTask: decoder, likelihood, classifier and metrics of all models of irregular time series."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -18,31 +18,31 @@ from odeflow_tasks.likelihood import Gaussian, Likelihood
 from odeflow_tasks.masking import Masking
 
 KINDS = ("", "interpolation_", "extrapolation_")
-"""Of which targets errors are told: of all, and of those that are not seen, inside and outside the observed time."""
+"""Groups of targets whose errors are logged: all, and the unseen ones within and outside the observed span."""
 
 
 class SeriesTask(of.Task, ABC):
-    """Predicts series from what is seen of them, and their class. Subclasses say how, by `loss` and `predict`.
+    """Predicts series, and their class, from their seen values. Subclasses implement `loss` and `predict`.
 
-    The metrics of validation and test, whose
-    names follow "val/" and "test/", are in the units of the batches, standardised where the data are:
+    The metrics of validation and test, with the prefixes "val/" and "test/", are in the units of the batches, hence
+    standardised if the data are:
 
     - `mse`, `rmse`: over all targets;
-    - `interpolation_mse`, `interpolation_rmse`: over targets that are not seen, between the series' first and last
-      observation; `extrapolation_mse`, `extrapolation_rmse`: over those before and after;
-    - `feature_mse`: the mean over series and features of the mean square error of this feature in this series, which
-      counts as 0 where it has no target (so Rubanova et al. 2019, as released);
+    - `interpolation_mse`, `interpolation_rmse`: over unseen targets between the series' first and last observation;
+      `extrapolation_mse`, `extrapolation_rmse`: over unseen targets before and after;
+    - `feature_mse`: the mean over series and features of the mean square error of the feature in the series, which is 0
+      without targets (as in the code of Rubanova et al. 2019);
     - `auroc` for two classes, `accuracy` for more.
 
     Args:
-        width: Length of the vectors that are decoded and classified.
+        width: Input length of decoder and classifier.
         dim: Length d of an observation.
-        decoder: Maps them to predictions; `Perceptron()` by default.
-        likelihood: How observations are distributed around their predictions; `Gaussian()` by default.
-        classifier: Maps them to the logits of the classes; without it series are not classified.
-        class_weight: Factor of the classes' cross-entropy in the loss.
+        decoder: Maps features to predictions; `Perceptron()` by default.
+        likelihood: The distribution of observations around their predictions; `Gaussian()` by default.
+        classifier: Maps features to class logits; without it series are not classified.
+        class_weight: Weight of the classification cross-entropy in the loss.
         num_classes: Number of classes of the series.
-        masking: What training hides.
+        masking: The values hidden in training.
 
     Raises:
         SettingError: An option is missing or out of range.
@@ -87,10 +87,10 @@ class SeriesTask(of.Task, ABC):
         return self.likelihood(prediction, batch)
 
     def class_loss(self, features: Tensor, batch: of.Series, stage: str) -> Tensor | float:
-        """The weighted cross-entropy of the series' classes, whose metric it updates; 0 without a classifier.
+        """The weighted cross-entropy of the classes; 0 without a classifier. Updates the classification metric.
 
         Args:
-            features: (…, B, width); the mean over leading dimensions is taken.
+            features: (…, B, width); averaged over the leading dimensions.
             batch: The series.
             stage: "train", "val" or "test".
         """
@@ -120,7 +120,7 @@ class SeriesTask(of.Task, ABC):
                     self._note(stage, kind + name, prediction[mask], batch.y[mask])
 
     def _note(self, stage: str, name: str, *values: Tensor) -> None:
-        """Updates and logs a metric, if there is one of this name."""
+        """Updates and logs a metric, if it exists."""
         metrics = self.metrics[f"{stage}_"]
         assert isinstance(metrics, nn.ModuleDict)
         if name in metrics:
@@ -146,10 +146,10 @@ class SeriesTask(of.Task, ABC):
         return series_figures.draw(batch, [series_figures.Curve("prediction", batch.t, self.predict(batch))])
 
     def checked(self, batch: Any) -> of.Series:
-        """The batch, if it is one that this task can take.
+        """The checked batch.
 
         Raises:
-            DataError: It is none.
+            DataError: The batch is not a `Series` of the task's dimension.
         """
         name = type(self).__name__
         if not isinstance(batch, of.Series):
@@ -170,7 +170,7 @@ class SeriesTask(of.Task, ABC):
                     f"got {mask.dtype} {tuple(mask.shape)}"
                 )
         t = self._times(t if t.is_floating_point() else t.double())
-        y = y.to(floating(name, "seen values", y.where(batch.seen, 0), self))  # others need not be known to predict
+        y = y.to(floating(name, "seen values", y.where(batch.seen, 0), self))  # others may be unknown
         if not bool((t.diff(dim=1) >= 0).all()):
             raise of.DataError(
                 f"{name}: the times of each series must rise, padded at the end by the last; they do not"
@@ -183,7 +183,7 @@ class SeriesTask(of.Task, ABC):
         return batch._replace(t=t, y=y, label=label)
 
     def _times(self, t: Tensor) -> Tensor:
-        """The times in the model's dtype, which must tell them apart."""
+        """The times in the model's dtype, which must resolve them."""
         name, dtype = type(self).__name__, next(self.parameters()).dtype
         require_finite(name, "times", t, "Pad the end of a shorter series by its last time")
         if t.dtype == dtype:
@@ -202,7 +202,7 @@ def _known_dim(task: of.Task, dim: int | None) -> int:
     """The length of an observation.
 
     Raises:
-        SettingError: Nobody said it.
+        SettingError: `dim` is missing.
     """
     if dim is None or dim < 1:
         raise of.SettingError(
@@ -212,7 +212,7 @@ def _known_dim(task: of.Task, dim: int | None) -> int:
 
 
 def _observed_time(batch: of.Series) -> Tensor:
-    """(B, T), bool: which times lie between the first and the last at which anything of the series is seen."""
+    """(B, T), bool: the times between the first and the last observation of the series."""
     present = batch.seen.any(-1)
     return (present.cumsum(1) > 0) & (present.flip(1).cumsum(1).flip(1) > 0)
 

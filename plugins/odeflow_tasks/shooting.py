@@ -1,4 +1,4 @@
-"""Shooting: search a start from which the solution meets a target."""
+"""Shooting: finds an initial state whose solution meets targets."""
 
 import math
 from collections.abc import Sequence
@@ -13,32 +13,32 @@ import odeflow as of
 from odeflow_tasks import shooting_figures
 
 MOMENTS = 201
-"""Number of times at which a path is kept for pictures."""
+"""Number of times of a path in figures."""
 
 
 class Shooting(of.Task):
-    """Moves the initial state, and by choice the last time or the field, until the solution meets its targets.
+    """Optimises the initial state, and optionally the last time or the field, until the solution meets its targets.
 
-    The loss is the sum over targets and entries of weight · (y(t) − target)². `distance`, logged beside it, is the
-    largest Euclidean distance from a target, without weights. It needs no data: with `NoData`, a batch is a try.
+    The loss is the sum over targets and entries of weight · (y(t) − target)². The logged `distance` is the largest
+    unweighted Euclidean distance from a target. No data are needed: with `NoData`, each batch is one iteration.
 
     Args:
         dynamics: The vector field, of width d.
         solver: The solver.
-        initial: (d,), the state at t0 where the search begins.
-        target: For each of the times what the state is to be: d numbers, null where an entry may be anything.
-        times: The times of the targets, in order, after t0 or before it.
+        initial: (d,), the initial guess of the state at t0.
+        target: The target state for each of the times: d numbers, null for free entries.
+        times: The times of the targets, in order, all after t0 or all before it.
         gradient: The gradient method; `Checkpointed()` by default.
-        flow: Options of the flow, of which t0 is the first time; the last is that of the last target.
-        free: Which entries of the initial state may move, counted from 0; by default all.
-        free_time: Whether the last time may move, to any on the same side of the one before it.
-        freeze: Whether the parameters of the dynamics are held.
+        flow: Options of the flow. t0 is the first time; the last time is that of the last target.
+        free: Indices of the optimised entries of the initial state; by default all.
+        free_time: Whether to optimise the last time, which stays on the same side of the time before it.
+        freeze: Whether to freeze the parameters of the dynamics.
         weights: (d,), the weight of each entry in the loss; by default 1.
-        plane: The two entries of the state that pictures show, counted from 0; by default the first two, or of a state
-            with one entry this over time.
+        plane: Indices of the two entries of the state shown in figures; by default the first two. A state with one
+            entry is shown over time.
 
     Raises:
-        SettingError: The options contradict each other, or nothing may move.
+        SettingError: The options contradict each other, or there is nothing to optimise.
     """
 
     initial: Tensor
@@ -96,12 +96,12 @@ class Shooting(of.Task):
 
     @property
     def start(self) -> Tensor:
-        """(d,), the initial state as far as it has come."""
+        """(d,), the current initial state."""
         return self.initial.index_put((torch.tensor(self.free, dtype=torch.long, device=self.device),), self.moved)
 
     @property
     def moments(self) -> Tensor:
-        """(1 + K,), t0 and the times of the targets, as far as the last has come."""
+        """(1 + K,), t0 and the current times of the targets."""
         if not self.free_time:
             return self.times
         before, last = self.times[-2:]
@@ -113,7 +113,7 @@ class Shooting(of.Task):
         return y[1:, 0]
 
     def path(self) -> Tensor:
-        """(M, 1 + d), times and states from start to end."""
+        """(M, 1 + d), times and states of the solution."""
         with torch.no_grad():
             t = torch.linspace(0, 1, MOMENTS, dtype=torch.float64, device=self.device)
             t = self.moments[0].lerp(self.moments[-1], t)
@@ -121,9 +121,9 @@ class Shooting(of.Task):
             return torch.cat([t[:, None].to(y), y[:, 0]], dim=1)
 
     def loss(self, batch: Any, stage: str) -> Tensor:
-        """The sum of the weighted squares of all misses."""
+        """The weighted sum of squared deviations from the targets."""
         tried = len(self.distances)
-        if stage == "train" and not tried & (tried - 1):  # none, or a power of two
+        if stage == "train" and not tried & (tried - 1):  # 0 or a power of two
             self.paths[tried] = self.path().cpu()
         miss = (self() - self.target) * self.counts
         distance = torch.linalg.vector_norm(miss.detach(), dim=1).max()
@@ -140,7 +140,7 @@ class Shooting(of.Task):
         return self.path()
 
     def figures(self, batch: Any) -> dict[str, Figure]:
-        """The paths that were tried, with start and target, and the distance from it over the tries."""
+        """The paths of the iterations with start and targets, and the distance over the iterations."""
         paths = self.paths | {len(self.distances): self.path().cpu()}
         target = self.target.where(self.counts, math.nan).cpu()
         times = self.moments[1:].detach().cpu()

@@ -1,4 +1,4 @@
-"""Pictures of a search by shooting: the paths that were tried, and how far they missed."""
+"""Figures of a shooting search: the paths of the iterations and their distances from the target."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,17 +22,17 @@ def draw(
     plane: tuple[int, int] | None,
     distances: Sequence[float],
 ) -> Figure:
-    """The paths in a plane, from bright to dark, with their starts (●) and the targets (×); the distances beside.
+    """The paths in a plane, from bright to dark, with starts (●) and targets (×), beside the distances.
 
-    Where one entry alone of a target counts, it is a line. A state of two entries is drawn above its field.
+    A target with a single fixed entry is a line. A state with two entries is drawn above its field.
 
     Args:
-        flow: Whose field is drawn.
-        paths: Each (M, 1 + d), times and states, by the number of tries before it.
+        flow: The flow.
+        paths: (M, 1 + d), times and states, by the number of iterations before.
         times: (K,), the times of the targets.
-        target: (K, d), nan where an entry does not count.
-        plane: The two entries that are drawn; None for the first two, or for the only one over time.
-        distances: That of each try.
+        target: (K, d), nan for free entries.
+        plane: Indices of the plotted entries; None for the first two, or for a single entry over time.
+        distances: The distance at each iteration.
     """
     figure = Figure(figsize=(12, 4.6), layout="constrained")
     panels: Any = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -71,7 +71,7 @@ def _name(number: int, tries: int) -> str:
 
 
 def _draw_goal(axes: Any, goal: np.ndarray) -> None:
-    """A point, or a line where one of both entries may be anything."""
+    """Draws a target: a point, or a line if one of the two entries is free."""
     across, up = goal
     style: dict[str, Any] = {"color": "crimson", "zorder": 4}
     if not np.isnan(goal).any():

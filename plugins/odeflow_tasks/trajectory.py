@@ -1,4 +1,4 @@
-"""Trajectory: fit a vector field to trajectories that were observed."""
+"""Trajectory: fits a vector field to observed trajectories."""
 
 from typing import Any, Literal
 
@@ -14,31 +14,30 @@ from odeflow_tasks.segments import LearnedStates, Segments
 
 
 class Trajectory(of.Task):
-    """Learns dy/dt = f(t, y) from trajectories: solves from the first observation, and compares with the others.
+    """Learns dy/dt = f(t, y) from trajectories: solves from the first observation and compares with the others.
 
-    With `segment` a trajectory is cut into segments, each solved from a state of its own (multiple shooting): gradients
-    of long or chaotic trajectories stay tame, and all segments are solved at once. Where observations are noisy, the
-    states from which to solve can be learned; the penalty `continuity` then joins the segments to one trajectory.
+    With `segment` a trajectory is divided into segments, each with its own initial state (multiple shooting). This
+    keeps the gradients of long or chaotic trajectories bounded, and all segments are solved in parallel. For noisy
+    observations the initial states can be learned; the penalty `continuity` then joins the segments.
 
-    A test forecasts: it solves from the first state of its batch, or where that is the end of the trajectories whose
-    states were learned, from what was learned of it. It logs the mean absolute error over all later times as
-    `test/forecast_mae`, and that of the forecast that nothing changes as `test/persistence_mae`.
+    A test forecasts: it solves from the first state of its batch, or from its learned estimate if it is the end of the
+    training trajectories. It logs the mean absolute error over all later times as `test/forecast_mae`, and that of the
+    persistence forecast as `test/persistence_mae`.
 
     Source: multiple shooting: Bock (1983), "Recent advances in parameter identification techniques for O.D.E.".
 
     Args:
-        dynamics: The vector field; its width is d and what the flow appends, which is not compared.
+        dynamics: The vector field; its width is d plus the augmented dimensions, which are not compared.
         solver: The solver.
         gradient: The gradient method; `Checkpointed()` by default.
-        flow: Options of the flow, whose times are those of the data.
+        flow: Options of the flow; its times are those of the data.
         distance: "mae", the mean absolute error, or "mse", the mean square error.
-        segment: Number of observations in a segment, of which the last is the first of the next segment; by default
-            the whole trajectory is one.
-        initial: Where solutions begin: "observed", in what was observed there; "learned", in states that are learned
-            with the field, for which every batch must hold the same trajectories.
-        continuity: Weight of the mean square distance between where a segment ends and where the next one begins, in
-            the loss with learned states.
-        extrapolate: A time up to which a test draws the forecast of its first trajectory.
+        segment: Number of observations in a segment; the last one is the first of the next segment. By default the
+            whole trajectory is one segment.
+        initial: The initial states: "observed", or "learned" together with the field, for which every batch must
+            contain the same trajectories.
+        continuity: Weight of the mean square gap between consecutive segments in the loss, with learned states.
+        extrapolate: Time up to which a test draws the forecast of its first trajectory.
 
     Raises:
         SettingError: An option is out of range.
@@ -91,7 +90,7 @@ class Trajectory(of.Task):
         """The distance between prediction and observation, averaged over times, samples and dimensions.
 
         Raises:
-            DataError: The batch is no `Trajectories` with times in order and every state observed.
+            DataError: The batch is not a `Trajectories` with monotone times and all states observed.
         """
         batch = self._checked(batch)
         if stage == "test":
@@ -107,7 +106,7 @@ class Trajectory(of.Task):
         return batches.trajectories(type(self).__name__, batch, self.flow)
 
     def _cut(self, batch: of.Trajectories) -> tuple[Segments, Tensor]:
-        """The segments of a batch, and the states in which they begin and in which the last one ends, (S + 1, B, d)."""
+        """The segments of a batch, and (S + 1, B, d), their initial states and the final state of the last one."""
         t, y = batch
         segments = Segments.cut(t, self.segment or len(t))
         observed = torch.cat([y[segments.rows[0]], y[-1:]])
@@ -117,7 +116,7 @@ class Trajectory(of.Task):
         return error.abs().mean() if self.distance == "mae" else error.square().mean()
 
     def _solved(self, segments: Segments, states: Tensor) -> Tensor:
-        """(L, S, B, d), the segments as they are solved from these states, (S, B, d)."""
+        """(L, S, B, d), the solution of the segments from their initial states (S, B, d)."""
         count, size, width = states.shape
         if count == 1:
             return segments.gather(self(states[0], segments.starts + segments.grid).unsqueeze(1))
@@ -126,7 +125,7 @@ class Trajectory(of.Task):
         return segments.gather(y[:, :, :width].unflatten(1, (count, size)))
 
     def _forecast(self, batch: of.Trajectories) -> Tensor:
-        """The loss of a test, logged beside what it is to be compared with."""
+        """The test loss, logged together with the persistence baseline."""
         self.tested, y = batch, batch.y
         predicted, size = self._predicted(batch), self.sample_count(batch)
         for name, forecast in (("forecast", predicted), ("persistence", y[:1])):
@@ -134,7 +133,7 @@ class Trajectory(of.Task):
         return self._distance(predicted - y)
 
     def _predicted(self, batch: of.Trajectories) -> Tensor:
-        """(T, B, d), from the best that is known of the first states."""
+        """(T, B, d), from the best estimate of the initial states."""
         y0 = batch.y[0]
         t, rows = batch.t.unique_consecutive(return_inverse=True)
         return self(y0 if self.learned is None else self.learned.best(y0), t)[rows]
@@ -150,7 +149,7 @@ class Trajectory(of.Task):
         return units.restored(prediction)
 
     def figures(self, batch: Any) -> dict[str, Figure]:
-        """Truth beside prediction, segment by segment, over time and in phase space, and the field that was learned."""
+        """Truth beside prediction, segment by segment, over time and in phase space, and the learned field."""
         batch = self._checked(batch)
         segments, states = self._cut(batch)
         solved, predicted = self._solved(segments, states[:-1]), torch.empty_like(batch.y)
@@ -158,7 +157,7 @@ class Trajectory(of.Task):
         return {"phase_portrait": trajectory_figures.portrait(self.flow, batch, predicted)}
 
     def test_figures(self) -> dict[str, Figure]:
-        """The forecast beside what came, and with `extrapolate` its course until then."""
+        """The forecast beside the truth, and with `extrapolate` its continuation."""
         if self.tested is None:
             return {}
         batch = self.tested

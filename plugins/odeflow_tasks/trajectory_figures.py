@@ -1,4 +1,4 @@
-"""Pictures of trajectories: truth and prediction, the learned field, forecasts."""
+"""Figures of trajectories: truth and prediction, the learned field, forecasts."""
 
 from typing import Any
 
@@ -12,18 +12,18 @@ from odeflow_tasks.drawing import limits, numbers
 from odeflow_tasks.phase_portrait import draw_field
 
 MOMENTS = 10001
-"""Number of times at which an extrapolation is drawn."""
+"""Number of times of an extrapolation."""
 MOST_MARKED = 100
-"""So many observations are marked one by one; more are a line alone."""
+"""Maximum number of observations with markers; more are drawn as a line."""
 MOST_CURVES = 3
-"""Most features in a picture over time."""
+"""Maximum number of features in a figure over time."""
 
 
 def portrait(flow: of.Flow, batch: of.Trajectories, prediction: Tensor) -> Figure:
     """Truth beside prediction over time and, in two dimensions or more, in phase space, and the learned field.
 
     Args:
-        flow: Whose field was learned.
+        flow: The flow with the learned field.
         batch: The truth, of which the first trajectory is drawn.
         prediction: (T, B, d).
     """
@@ -43,7 +43,7 @@ def portrait(flow: of.Flow, batch: of.Trajectories, prediction: Tensor) -> Figur
 
 
 def forecast(batch: of.Trajectories, prediction: Tensor) -> Figure:
-    """What came, what was foretold, and the forecast that nothing changes: over time and in phase space.
+    """The truth, the forecast, and the persistence forecast, over time and in phase space.
 
     Args:
         batch: The truth, of which the first trajectory is drawn.
@@ -64,11 +64,11 @@ def forecast(batch: of.Trajectories, prediction: Tensor) -> Figure:
 
 
 def course(batch: of.Trajectories, foretold: of.Trajectories) -> Figure:
-    """How a forecast goes on beyond what was observed: over time and in phase space, darker as time passes.
+    """A forecast beyond the observations, over time and in phase space, darkening with time.
 
     Args:
         batch: The truth, of which the first trajectory is drawn.
-        foretold: The forecast at its own times.
+        foretold: The forecast with its times.
     """
     figure, panels = _panels(batch, 2, width=7.5)
     times, truth, _ = _first(batch, batch.y)
@@ -94,7 +94,7 @@ def course(batch: of.Trajectories, foretold: of.Trajectories) -> Figure:
 
 
 def _panels(batch: of.Trajectories, count: int, width: float = 4.5) -> tuple[Figure, Any]:
-    """A figure of so many panels, or of one where the state has but one dimension."""
+    """A figure with `count` panels, or one for a one-dimensional state."""
     plane = batch.y.shape[2] > 1
     widths = [width] + [4.3] * (count - 1) * plane
     figure = Figure(figsize=(sum(widths), 4), layout="constrained")
@@ -105,7 +105,7 @@ def _panels(batch: of.Trajectories, count: int, width: float = 4.5) -> tuple[Fig
 
 
 def _first(batch: of.Trajectories, prediction: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The times (T,), and the first trajectory (T, d) as it was and as it was predicted."""
+    """The times (T,), and the first trajectory (T, d), true and predicted."""
     times, truth, predicted = map(numbers, (batch.t, batch.y, prediction))
     return times, truth[:, 0], predicted[:, 0]
 

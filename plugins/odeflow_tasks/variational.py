@@ -1,4 +1,4 @@
-"""Variational: fit a flow to a density that is known by its energy."""
+"""Variational: fits a flow to a density given by its energy."""
 
 from typing import Any
 
@@ -17,31 +17,32 @@ HOTTEST = 0.01
 
 
 class Variational(of.Task):
-    """Learns to draw from a density p(x) = exp(−U(x)) / Z: the loss is KL(q‖p) in nats, q being that of the samples.
+    """Learns to sample from a density p(x) = exp(−U(x)) / Z: the loss is KL(q‖p) in nats, q being the flow's density.
 
         KL(q‖p) = E[log q(x) + U(x)] + log Z,    x = φ(z),    log q(x) = log N(z; 0, 1) − log |det ∂x/∂z|
 
-    A batch is the noise z. Since log Z is known here by integration over the plane, the loss is 0 for q = p, and
-    positive otherwise but for the noise of its estimate. φ is a continuous flow, planar layers, or that and then these.
+    A batch is the noise z. Since log Z is computed by integration over the plane, the loss is 0 for q = p and positive
+    otherwise, up to the noise of its estimate. φ is a continuous flow, planar layers, or the former followed by the
+    latter.
 
-    This divergence hardly feels a mode that q leaves out. With `anneal` training begins with a flat density, on which
-    no mode is far away: the loss is E[log q(x) + β U(x)] + log Z, with β growing from 0.01 to 1.
+    This divergence barely penalises modes that q misses. With `anneal` training starts from a flattened density, which
+    covers all modes: the loss is E[log q(x) + β U(x)] + log Z, with β increasing from 0.01 to 1.
 
     Source: Rezende & Mohamed (2015), "Variational Inference with Normalizing Flows", section 6.1 and eq. 20; Chen et
     al. (2018), "Neural Ordinary Differential Equations", figure 4.
 
     Args:
-        dynamics: The vector field of the continuous flow, if there is one.
+        dynamics: The vector field of the continuous flow, if any.
         solver: The solver; required with dynamics.
         gradient: The gradient method; `Checkpointed()` by default.
-        flow: Options of the continuous flow, which appends nothing to the state.
+        flow: Options of the continuous flow; augmentation is not supported.
         target: "U1" (two arcs of a ring), "U2" (a wave), "U3" (a wave with a bump) or "U4" (a wave that forks).
         planar: Number of planar layers, `Planar`.
-        anneal: Number of training steps in which β grows; 0: it is 1 from the beginning.
-        divergence: How the divergence is computed; `Exact()` by default.
+        anneal: Number of training steps in which β increases; 0: β = 1 from the start.
+        divergence: The divergence; `Exact()` by default.
 
     Raises:
-        SettingError: There is no such target, nothing that could be trained, or dynamics without a solver.
+        SettingError: `target` is unknown, there is nothing to train, or the dynamics have no solver.
     """
 
     def __init__(
@@ -74,12 +75,12 @@ class Variational(of.Task):
         self.target, self.anneal = POTENTIALS[target], anneal
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Samples x (B, 2), and log q(x) (B,), of noise z (B, 2)."""
+        """Samples x (B, 2) and log q(x) (B,) from noise z (B, 2)."""
         x, log_det = self.cnf.from_base(z)
         return x, self.cnf.base.log_prob(z) - log_det
 
     def loss(self, batch: Any, stage: str) -> Tensor:
-        """The estimate of KL(q‖p) by a batch of noise, in nats; while training is annealed, with β U in place of U."""
+        """The estimate of KL(q‖p) from a batch of noise, in nats; during annealing with β U instead of U."""
         x, log_q = self(self._noise(batch))
         divergence = (log_q - self.target.log_density(x)).mean()
         if stage != "train" or self.global_step >= self.anneal:
@@ -92,12 +93,12 @@ class Variational(of.Task):
         return self.cnf().log_prob(x)
 
     def sample(self, count: int) -> dict[str, Tensor]:
-        """New samples "x", (count, 2), and their densities "log_prob", (count,), in nats."""
+        """Samples "x", (count, 2), and their log-densities "log_prob", (count,), in nats."""
         x, log_prob = self.cnf().sample_and_log_prob((count,))
         return {"x": x, "log_prob": log_prob}
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """(B, 2), the samples x of a batch of noise."""
+        """(B, 2), samples x from a batch of noise."""
         return self(self._noise(batch))[0]
 
     def _noise(self, batch: Any) -> Tensor:
@@ -110,6 +111,6 @@ class Variational(of.Task):
         return z
 
     def figures(self, batch: Any) -> dict[str, Figure]:
-        """The target, the density that was learned, and samples of it."""
+        """The target density, the learned density, and its samples."""
         with torch.no_grad():
             return {"density": density_figures.beside(self.target.log_density, self.cnf, self._noise(batch))}
