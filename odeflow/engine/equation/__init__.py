@@ -1,1 +1,1 @@
-"""What is integrated: the state, the field, and its derivatives."""
+"""The equation: the state, the vector field, and its derivatives."""

@@ -1,4 +1,4 @@
-"""What a vector field is wrapped in during a solve."""
+"""Wrappers of the vector field during a solve."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -18,13 +18,13 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Mixed:
-    """A field that computes in whatever precision it likes; its slopes get the state's dtype.
+    """A field in mixed precision, whose values are cast to the state's dtype.
 
     Attributes:
         field: The vector field.
         device: Type of the device.
-        dtype: What autocast casts to while the field is evaluated, as it does not in a solve's own arithmetic; None:
-            nothing.
+        dtype: The autocast dtype while the field is evaluated; None for no autocast. The solver's own arithmetic never
+            uses autocast.
     """
 
     field: Field
@@ -32,10 +32,10 @@ class Mixed:
     dtype: torch.dtype | None
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        """The slope, of y's dtype.
+        """The vector field in y's dtype.
 
         Raises:
-            StateError: It is complex.
+            StateError: The value is complex.
         """
         if self.dtype is None:
             slope = self.field(t, y)
@@ -53,13 +53,13 @@ class Mixed:
 
 
 def mixed(field: Field, like: Tensor) -> Field:
-    """The field as it is evaluated here and now: under autocast, if that is on for the device of `like`."""
+    """The field evaluated under the current autocast state of the device of `like`."""
     device = like.device.type
     return Mixed(field, device, torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None)
 
 
 def entering(leaf: Tensor) -> Tensor:
-    """A state's leaf as a solve begins with it: what autocast has made less exact is a float32 state."""
+    """A leaf of the initial state: one in the reduced precision of autocast is cast to float32."""
     device = leaf.device.type
     lowered = torch.is_autocast_enabled(device) and leaf.dtype == torch.get_autocast_dtype(device)
     return leaf.float() if lowered else leaf
@@ -67,10 +67,10 @@ def entering(leaf: Tensor) -> Tensor:
 
 @contextmanager
 def full_precision(like: Tensor) -> Generator[None]:
-    """Without autocast: sums of states and slopes shall not be rounded to what it casts to.
+    """Disables autocast, so that sums of states and stage derivatives are not rounded to its dtype.
 
-    Autocast caches the parameters that a `Mixed` field has cast. A copy made without autograd carries no gradient, and
-    one whose graph was used has none left, so that none is kept beyond the part that made it.
+    Autocast caches the parameters cast in a `Mixed` field. A copy made without autograd has no gradient, and one whose
+    graph was freed has none left. The cache is therefore cleared at both ends.
     """
     torch.clear_autocast_cache()
     with torch.autocast(like.device.type, enabled=False):
@@ -79,10 +79,11 @@ def full_precision(like: Tensor) -> Generator[None]:
 
 
 def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, left out where `torch.compile` traces what calls it.
+    """The function, excluded from tracing by `torch.compile`.
 
-    Its steps depend on numbers, so that a graph of them would be of one solve. What it calls that was compiled on its
-    own, such as a field, runs compiled. `torch.compiler.disable` is applied when it is needed: it imports the compiler.
+    Its steps depend on values, so that a graph would be specific to one solve. Functions that it calls and that were
+    compiled themselves, such as a field, run compiled. `torch.compiler.disable` imports the compiler, so it is applied
+    lazily.
     """
 
     @wraps(function)
@@ -96,17 +97,17 @@ def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def outside_inference() -> Generator[None]:
-    """Without autograd, but outside of `torch.inference_mode`, so that a field may differentiate on its own.
+    """Disables autograd, but leaves `torch.inference_mode`, so that a field can differentiate internally.
 
-    Energies, divergences and the Jacobians of implicit steps are differentiated by the state, under
-    `torch.enable_grad()`, whether or not the solve is. Tensors from outside must be made `usual`.
+    Energies, divergences and the Jacobians of implicit steps are differentiated with respect to the state, under
+    `torch.enable_grad()`, whether or not the solve is. Tensors from outside must be converted by `usual`.
     """
     with torch.inference_mode(False), torch.no_grad():
         yield
 
 
 def usual(value: Any) -> Any:
-    """Tensors that autograd may save, as those made in inference mode are not; anything else as it is."""
+    """Converts inference tensors to tensors that autograd can save; returns anything else unchanged."""
     if isinstance(value, tuple):
         return tuple(usual(each) for each in cast(tuple[Any, ...], value))
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
@@ -129,10 +130,10 @@ class Counted:
 
 
 class SameNoise:
-    """A field that draws random numbers, such as dropout, and draws the same ones at every evaluation of a solve.
+    """A random field, such as one with dropout, that draws the same numbers at every evaluation of a solve.
 
-    Otherwise the solver would integrate another field at each stage, and the backward pass yet another. A field
-    that draws none at its first evaluation is left alone.
+    Otherwise the solver would integrate a different field at each stage, and again in the backward pass. A field
+    that draws no random numbers at its first evaluation is not affected.
 
     Args:
         field: The vector field.

@@ -1,4 +1,4 @@
-"""attach: the derivative of what an equation defines, by the theorem of the implicit function."""
+"""attach: the derivative of the solution of an equation, by the implicit function theorem."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +10,12 @@ from odeflow.errors import GradientError
 
 
 def attach(value: Tensor, solution: Tensor, solve_transposed: Callable[[Tensor], Tensor]) -> Tensor:
-    """The solution of k = F(k, …), as autograd shall see it: dk = (I − ∂F/∂k)⁻¹ dF.
+    """The solution of k = F(k, …) with its derivative, dk = (I − ∂F/∂k)⁻¹ dF.
 
     Args:
-        value: F(k, …) with the solution k taken as constant; carries the graph of all else.
+        value: F(k, …) at constant k, with the graph of all other variables.
         solution: k, without a graph.
-        solve_transposed: v ↦ (I − ∂F/∂k)⁻ᵀ v; is called in the backward pass.
+        solve_transposed: v ↦ (I − ∂F/∂k)⁻ᵀ v, called in the backward pass.
 
     Returns:
         k, with a graph that can be differentiated once.

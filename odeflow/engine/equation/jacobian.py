@@ -1,4 +1,4 @@
-"""Jacobians of a field, in blocks where samples do not influence each other, and systems solved with them."""
+"""Jacobians of a field, block-diagonal if samples are independent, and linear systems with them."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Factors:
     Attributes:
         factors: (b, n, n).
         pivots: (b, n).
-        dim: The state's dimension along which the blocks lie; None: there is one block.
+        dim: The dimension of the state that indexes the blocks; None for a single block.
     """
 
     factors: Tensor
@@ -26,7 +26,7 @@ class Factors:
     dim: int | None
 
     def solve(self, value: Tensor, adjoint: bool = False) -> Tensor:
-        """(I − hγJ)⁻¹ value, or with its transpose, of the state's shape."""
+        """(I − hγJ)⁻¹ value, or (I − hγJ)⁻ᵀ value, of the state's shape."""
         lines = value if self.dim is None else value.movedim(self.dim, 0)
         columns = lines.reshape(*self.factors.shape[:2], 1)
         solved = torch.linalg.lu_solve(self.factors, self.pivots, columns, adjoint=adjoint).view_as(lines)
@@ -35,18 +35,18 @@ class Factors:
 
 @dataclass(frozen=True)
 class Linearisation:
-    """A field's derivative by the state at one place.
+    """The derivative of a field with respect to the state at a point.
 
     Attributes:
         blocks: (b, n, n), ∂f/∂y.
-        dim: The state's dimension along which the blocks lie; None: there is one block.
+        dim: The dimension of the state that indexes the blocks; None for a single block.
     """
 
     blocks: Tensor
     dim: int | None
 
     def factors(self, weight: float) -> Factors:
-        """Those of I − weight·J. A singular block has factors that are not finite, or solves to what is not."""
+        """The LU factors of I − weight·J. For a singular block the factors or solutions are not finite."""
         size = self.blocks.shape[-1]
         matrix = torch.eye(size, dtype=self.blocks.dtype, device=self.blocks.device) - weight * self.blocks
         factors, pivots, _ = torch.linalg.lu_factor_ex(matrix)
@@ -54,17 +54,16 @@ class Linearisation:
 
 
 class Jacobian:
-    """Differentiates a field by its state, with few evaluations where that has independent parts.
+    """Computes the Jacobian of a field, with few evaluations if it is block-diagonal.
 
-    Where each part of the state along some dimension has a field of its own, as samples usually do, one pass of
-    autograd gives a row of each part's Jacobian. Whether they are independent is seen from the field each time: a
-    random direction times the blocks must be what autograd makes of that direction. The first two dimensions are
-    tried, then the whole state is one block.
+    If the slices of the state along a dimension are independent, as samples usually are, one backward pass gives a row
+    of the Jacobian of every block. Independence is verified each time: the product of the blocks with a random
+    direction must agree with autograd's. The first two dimensions are tried; otherwise the whole state is one block.
 
-    A field whose value has no graph, such as that of an adjoint equation, is differentiated by differences.
+    A field without a graph, such as that of an adjoint equation, is differentiated by finite differences.
 
     Attributes:
-        evaluations: What it took; a row counts as much as an evaluation.
+        evaluations: Number of evaluations; a row of the Jacobian counts as one.
     """
 
     def __init__(self) -> None:
@@ -75,7 +74,7 @@ class Jacobian:
         """The derivative at (t, y).
 
         Raises:
-            StateError: There are no linear systems of the state's dtype.
+            StateError: Linear systems are not available in the state's dtype.
         """
         if y.dtype not in (torch.float32, torch.float64):
             raise StateError(f"implicit solvers need a state of float32 or float64; got {y.dtype}. Give y0.float()")
@@ -103,8 +102,8 @@ class Jacobian:
     def by_time(self, field: Field, t: float, y: Tensor, h: float, window: tuple[float, float] | None = None) -> Tensor:
         """(*state), ∂f/∂t at (t, y).
 
-        Where the field has no forward mode it is a difference, over a small part of the step size h, of values between
-        the times of the window if there is one.
+        If the field does not support forward mode, this is a finite difference over a small fraction of the step size
+        h, with times inside the window if there is one.
         """
         self._count(field, 1)
         clock = y.new_full((), t)
@@ -115,7 +114,7 @@ class Jacobian:
         try:
             with torch.no_grad():
                 return torch.func.jvp(by_clock, (clock,), (torch.ones_like(clock),))[1].to(y)
-        except (RuntimeError, NotImplementedError):  # torch's, where something has no forward mode
+        except (RuntimeError, NotImplementedError):  # raised by torch if an operation has no forward mode
             with torch.no_grad():
                 eps = torch.finfo(y.dtype).eps
                 step = max(eps ** (1 / 3) * abs(h), 4 * eps * abs(t))
@@ -130,19 +129,19 @@ class Jacobian:
 
 
 def _row(slope: Tensor, state: Tensor, direction: Tensor) -> Tensor:
-    """(*state), the direction times ∂f/∂y."""
+    """(*state), directionᵀ ∂f/∂y."""
     return torch.autograd.grad(slope, state, direction, retain_graph=True, materialize_grads=True)[0]
 
 
 def _differences(field: Field, t: float, y: Tensor, slope: Tensor, directions: Tensor) -> Tensor:
-    """(m, *state), ∂f/∂y times each of m directions, by differences."""
+    """(m, *state), ∂f/∂y times each of m directions, by finite differences."""
     step = torch.finfo(y.dtype).eps ** 0.5 * (1 + float(y.abs().max() if y.numel() else 0.0))
     clock = y.new_full((), t)
     return torch.stack([(field(clock, y.add(direction, alpha=step)) - slope) / step for direction in directions])
 
 
 def _basis(y: Tensor, dim: int | None) -> Tensor:
-    """(n, *state), the n unit directions of all blocks at once."""
+    """(n, *state), the n unit directions, of all blocks simultaneously."""
     if dim is None:
         return torch.eye(y.numel(), dtype=y.dtype, device=y.device).view(-1, *y.shape)
     rest = (*y.shape[:dim], *y.shape[dim + 1 :])
@@ -152,13 +151,13 @@ def _basis(y: Tensor, dim: int | None) -> Tensor:
 
 
 def _blocks(lines: Tensor, dim: int | None) -> Tensor:
-    """(b, n, n) from (n, *state), what belongs to each of the unit directions."""
+    """(b, n, n), the blocks, from (n, *state), the values for each unit direction."""
     parts = lines[None] if dim is None else lines.movedim(dim + 1, 0)
     return parts.reshape(*parts.shape[:2], parts.shape[2:].numel())
 
 
 def _agree(lines: Tensor, noise: Tensor, probe: Tensor, dim: int) -> bool:
-    """Whether the direction `noise`, put together from the unit directions of each block, gives the probe."""
+    """Whether the combination of `lines` for the direction `noise` agrees with the probe."""
     parts, wanted = (value.movedim(dim, 0).reshape(len(lines), 1, lines.shape[1]) for value in (noise, probe))
     product = parts @ lines
     size = max(float(product.norm()), float(wanted.norm()))

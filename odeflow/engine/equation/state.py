@@ -1,4 +1,4 @@
-"""The state of an equation: one Tensor, or a tuple of Tensors that is packed into one at the boundary."""
+"""The state: one Tensor, or a tuple of Tensors that is packed into one at the boundary of the engine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ Field = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Packing:
-    """Turns a tuple of Tensors into one flat Tensor and back, so that solvers know only one kind of state.
+    """Packs a tuple of Tensors into one flat Tensor and back, so that solvers handle single Tensors only.
 
     Attributes:
-        shapes: Of the tensors; of one sample's, where the packing leaves the samples apart.
+        shapes: Shapes of the tensors; per-sample shapes if the packing keeps the batch dimension.
     """
 
     shapes: tuple[torch.Size, ...]
@@ -31,11 +31,11 @@ class Packing:
 
         Args:
             state: The tensors.
-            per_sample: Whether dimension 0 of all of them, the samples', shall be that of the packed state.
+            per_sample: Whether to keep dimension 0, the batch, in the packed state.
 
         Raises:
-            StateError: The tuple is empty, its tensors differ in dtype or device, or have no common dimension 0 that
-                could be left.
+            StateError: The tuple is empty, its tensors differ in dtype or device, or, with `per_sample`, have no common
+                batch dimension.
         """
         if not state:
             raise StateError("the state is an empty tuple; give at least one Tensor")
@@ -49,13 +49,13 @@ class Packing:
         return cls(tuple(leaf.shape[per_sample:] for leaf in state))
 
     def pack(self, state: tuple[Tensor, ...]) -> Tensor:
-        """(sum of the leaves' sizes,), or (B, that sum) where the samples are left apart."""
+        """(size,), or (B, size) with the batch dimension, where size is the sum of the leaves' sizes."""
         lead = state[0].shape[: state[0].dim() - len(self.shapes[0])]
         parts = zip(state, self.shapes, strict=True)
         return torch.cat([leaf.reshape(*lead, shape.numel()) for leaf, shape in parts], dim=-1)
 
     def unpack(self, packed: Tensor) -> tuple[Tensor, ...]:
-        """The leaves of (…, size); leading dimensions, such as that of time, are kept."""
+        """The leaves of (…, size). Leading dimensions, such as time, are kept."""
         lead = packed.shape[:-1]
         parts = packed.split([shape.numel() for shape in self.shapes], dim=-1)
         return tuple(part.reshape(lead + shape) for part, shape in zip(parts, self.shapes, strict=True))
@@ -67,17 +67,17 @@ class PackedField:
 
     Attributes:
         packing: Packs and unpacks.
-        field: (t, tuple of states) ↦ tuple of slopes.
+        field: (t, tuple of states) ↦ tuple of derivatives.
     """
 
     packing: Packing
     field: Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        """The packed slope.
+        """The packed value of the field.
 
         Raises:
-            StateError: The field's result is not a tuple of the state's shapes.
+            StateError: The field's value is not a tuple of tensors with the state's shapes.
         """
         value, shapes = self.field(t, self.packing.unpack(y)), self.packing.shapes
         if not isinstance(value, (tuple, list)) or len(value) != len(shapes):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -108,10 +108,10 @@ def accumulate(totals: list[Tensor | None], values: Sequence[Tensor | None], wei
 
 
 def check_shape(value: object, shape: torch.Size, where: str = "") -> None:
-    """Refuses a field's value whose shape is not the state's: broadcasting would hide the mistake.
+    """Rejects a value of the field whose shape differs from the state's: broadcasting would hide the mistake.
 
     Raises:
-        StateError: The shapes differ, or the value is no Tensor.
+        StateError: The shapes differ, or the value is not a Tensor.
     """
     if not isinstance(value, Tensor):
         kind = "nothing" if value is None else f"a {type(value).__name__}"
@@ -124,7 +124,7 @@ def check_shape(value: object, shape: torch.Size, where: str = "") -> None:
 
 
 def check_dtype(state: Tensor) -> None:
-    """Refuses states that cannot be integrated.
+    """Rejects states that are not floating point.
 
     Raises:
         StateError: The dtype is not floating point.

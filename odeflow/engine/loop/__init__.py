@@ -1,1 +1,1 @@
-"""The loop over steps, and what controls them."""
+"""The integration loop and step size control."""

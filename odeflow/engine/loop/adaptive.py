@@ -1,4 +1,4 @@
-"""Adaptive steps: as large as the tolerances allow."""
+"""Adaptive step size."""
 
 import math
 import warnings
@@ -14,25 +14,25 @@ from odeflow.engine.output.solution import SolveError
 from odeflow.engine.step.stages import Stages
 from odeflow.errors import SettingError
 
-SMALLEST_PART = 2.0**-100  # of the first step
+SMALLEST_PART = 2.0**-100  # smallest step size relative to the first
 FIRST_CHANGE = 0.1  # h^(p+1) max(|f|, |f′|) of the first step, in units of the tolerance and of |y|/|f|
 HALF = (torch.float16, torch.bfloat16)
 STIFFNESS_EVERY = 10  # accepted steps
-STIFF = 2.0  # the h|λ| near which stability bounds the steps of explicit methods
-ROUNDING = 0.25  # the part of the tolerance from which on the rounding of the state is worth a warning
+STIFF = 2.0  # the h|λ| at which stability bounds the steps of explicit methods
+ROUNDING = 0.25  # fraction of the tolerance at which rounding of the state triggers a warning
 Norm = Literal["rms", "max_sample"]
 ErrorPer = Literal["step", "span"]
 
 
 def check_tolerances(rtol: float, atol: float) -> None:
-    """Refuses tolerances that bound no error.
+    """Rejects invalid tolerances.
 
     Args:
         rtol: Relative tolerance.
         atol: Absolute tolerance.
 
     Raises:
-        SettingError: One is negative, both are 0, or rtol allows an error of the solution's own size.
+        SettingError: A tolerance is negative, both are 0, or rtol is at least 1.
     """
     if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
         raise SettingError(f"rtol and atol must not be negative, nor both 0; got {rtol} and {atol}")
@@ -42,7 +42,7 @@ def check_tolerances(rtol: float, atol: float) -> None:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Steps under error control: the choice of a solver of a method with an error estimate, unless they are `Fixed`.
+    """The options of adaptive step size control, for methods with an error estimate.
 
     The attributes are the options of `Stepper` of these names.
 
@@ -72,53 +72,53 @@ class Adaptive:
             raise SettingError(f"norm must be 'rms' or 'max_sample'; got {self.norm!r}")
         if self.error_per not in ("step", "span"):
             raise SettingError(f"error_per must be 'step' or 'span'; got {self.error_per!r}")
-        Controller(self.controller, 1)  # refuses gains that make none
+        Controller(self.controller, 1)  # validates the gains
 
     def time_resolution(self, span: float) -> float:
         """As in `Solver`."""
         return 10 * (self.rtol or self.atol) * span
 
     def steps(self, t0: float, t1: float, order: int) -> "ErrorControl":
-        """The control of the steps of a solve, whose error falls as h^(order+1)."""
+        """The step size control of a solve with a local error O(h^(order+1))."""
         return ErrorControl(self, order)
 
 
 class ErrorControl(StepControl):
-    """Steps as large as the tolerances allow (Hairer, Nørsett & Wanner, II.4).
+    """Adaptive step size control (Hairer, Nørsett & Wanner, II.4).
 
-    A step is accepted if the norm of error / (atol + rtol·max(|y|, |y₁|)) is at most 1, or with `error_per="span"` at
-    most its share |h|/|t₁ − t₀| of the solve, so that the errors of all steps together are within the tolerances.
+    A step is accepted if the norm of error / (atol + rtol·max(|y|, |y₁|)) is at most 1; with `error_per="span"`, at
+    most |h|/|t₁ − t₀|, so that the sum of all local errors is within the tolerances.
 
     Args:
-        choice: The tolerances, and the bounds of the steps.
-        order: Order q of the weaker of the two solutions whose difference is the error: it falls as h^(q+1).
+        choice: The tolerances and the bounds of the step size.
+        order: Order q of the less accurate solution of the pair; the error estimate is O(h^(q+1)).
     """
 
     def __init__(self, choice: "Adaptive", order: int) -> None:
         self.rtol, self.atol, self.norm = choice.rtol, choice.atol, choice.norm
-        self.shared, self.span = choice.error_per == "span", 0.0  # the span is known when the solve starts
+        self.shared, self.span = choice.error_per == "span", 0.0  # the span is set by `start`
         self.controller = Controller(choice.controller, order - self.shared)
         self.first_step, self.min_step, self.max_steps = choice.first_step, choice.min_step, choice.max_steps
         self.max_step = choice.max_step or math.inf
-        self.h = 0.0  # size of the next step, signed
-        self.least = 0.0  # size below which steps have shrunk beyond reason
-        self.cut = False  # whether a stop shortens the step: its error says nothing against the size that was chosen
+        self.h = 0.0  # signed size of the next step
+        self.least = 0.0  # smallest permitted step size
+        self.cut = False  # whether a stop truncates the step: its error is uninformative about the proposed size
         self.attempts = self.accepted = 0
-        self.in_a_row = 0  # rejections since the last accepted step
-        self.broken: Tensor | None = None  # the state or error of the last step, if that was not finite
+        self.in_a_row = 0  # consecutive rejections
+        self.broken: Tensor | None = None  # the state or error of the last step, if not finite
         self.stiffness_sum, self.stiffness_count = 0.0, 0
         self.size_of_y: Tensor | None = None  # |y| of the last accepted state
-        self.smallest_scale: Tensor | None = None  # atol, where a tensor is added faster than a number
+        self.smallest_scale: Tensor | None = None  # atol as a tensor, if that is faster to add
 
     def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
-        """Chooses the first step (Hairer, Nørsett & Wanner, II.4, "Starting Step Size").
+        """Selects the initial step size (Hairer, Nørsett & Wanner, II.4, "Starting Step Size").
 
-        Time is measured in |y|/|f| there, so that the choice is the same in any unit of time; the constant is 0.1 and
-        theirs 0.01.
+        Time is measured in units of |y|/|f|, so that the choice is invariant under a change of the unit of time. The
+        constant is 0.1 instead of 0.01.
 
         Raises:
             SolveError: The field is not finite at the start.
-            SettingError: The norm needs samples, and the state has none.
+            SettingError: The norm requires a batch dimension, and the state has none.
         """
         if self.norm == "max_sample" and y.dim() < 2:
             raise SettingError(
@@ -154,7 +154,7 @@ class ErrorControl(StepControl):
     def _scaled(self, value: Tensor, size_of_y: Tensor) -> float:
         """The norm of a value, a state or its flat form, in units of the tolerance atol + rtol·|y|.
 
-        Where it leaves the range of the state's dtype, it is computed once more in float64.
+        If it overflows or underflows in the state's dtype, it is recomputed in float64.
         """
         if value.dtype in HALF:
             value, size_of_y = value.float(), size_of_y.float()
@@ -179,10 +179,10 @@ class ErrorControl(StepControl):
             )
 
     def propose(self, t: float, stop: float) -> float:
-        """One step of the present size, ending at `stop` at the latest.
+        """The next step of the current size, truncated at `stop`.
 
         Raises:
-            SolveError: There were too many attempts, or the step is too small.
+            SolveError: There were too many attempts, or the step size underflows.
         """
         if self.attempts >= self.max_steps:
             raise SolveError(
@@ -208,7 +208,7 @@ class ErrorControl(StepControl):
         return stop if left <= size * (1 + SAME_STEP) else t + self.h
 
     def accepts(self, stages: Stages, y: Tensor, h: float, y1: Tensor) -> bool:
-        """Judges by the scaled error, and sets the size of the next step."""
+        """Whether the scaled error is small enough. Sets the size of the next step."""
         size_of_y = y.detach().abs() if self.size_of_y is None else self.size_of_y
         size_of_y1 = y1.detach().abs()
         estimate = stages.error()
@@ -238,12 +238,12 @@ class ErrorControl(StepControl):
             self.stiffness = self.stiffness_sum / self.stiffness_count
 
     def forget_state(self) -> None:
-        """The size of the old state is void."""
+        """Discards the size of the replaced state."""
         self.size_of_y = None
 
 
 def advice(stiffness: float | None) -> str:
-    """What to do about too many steps with a mean h|λ| of `stiffness`."""
+    """The advice against too many steps, given the mean h|λ|."""
     if stiffness is not None and stiffness > STIFF:
         return (
             f"The problem is stiff: the step size times the field's largest eigenvalue is {stiffness:.2g}, so that "
@@ -253,7 +253,7 @@ def advice(stiffness: float | None) -> str:
 
 
 def largest_rms(samples: Tensor) -> float:
-    """The largest root mean square of a row of (B, n)."""
+    """The largest root mean square among the rows of (B, n)."""
     return float(samples.square().mean(1).max().sqrt()) if samples.numel() else 0.0
 
 

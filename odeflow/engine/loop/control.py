@@ -1,4 +1,4 @@
-"""Step control: where a step ends, and whether it was good enough."""
+"""Step size control: proposes and accepts steps."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,16 +7,16 @@ from torch import Tensor
 
 from odeflow.engine.step.stages import Stages
 
-SMALLEST_STEP = 8  # in spacings of floating-point numbers at the present time
-SAME_STEP = 1e-6  # a step whose end is this part of itself from a time ends there
+SMALLEST_STEP = 8  # in spacings of floating-point numbers at the current time
+SAME_STEP = 1e-6  # a step whose end is within this fraction of its size from a time ends there
 
 
 class StepControl(ABC):
-    """Proposes the end of the next step, and judges the step once it was taken.
+    """Proposes the end of the next step, and accepts or rejects the step once it is taken.
 
     Attributes:
-        next_size: Size of the next step, where the control chooses it by the error of the last.
-        stiffness: The mean of h|λ|, where the control looks at it.
+        next_size: Size of the next step, if it is controlled by the error.
+        stiffness: The mean of h|λ|, if the control estimates it.
     """
 
     next_size: float | None = None
@@ -24,21 +24,21 @@ class StepControl(ABC):
 
     @abstractmethod
     def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
-        """Prepares for a solve from (t, y) to `end`."""
+        """Prepares a solve from (t, y) to `end`."""
 
     @abstractmethod
     def propose(self, t: float, stop: float) -> float:
-        """Where the step from t ends, not beyond `stop`."""
+        """The end of the step from t, not beyond `stop`."""
 
     @abstractmethod
     def accepts(self, stages: Stages, y: Tensor, h: float, y1: Tensor) -> bool:
-        """Whether the step of size h from y to y1 is good enough."""
+        """Whether the step of size h from y to y1 is accepted."""
 
     @abstractmethod
     def forget_state(self) -> None:
-        """The state was replaced: what was remembered of it is void."""
+        """Discards everything stored about the state, which was replaced."""
 
 
 def same_step(h: float, t: float) -> float:
-    """By how much steps of size h near t may differ through rounding alone."""
+    """The largest difference of steps of size h near t that is due to rounding."""
     return max(SAME_STEP * abs(h), 4 * math.ulp(t))

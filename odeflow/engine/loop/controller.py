@@ -1,4 +1,4 @@
-"""Controller: how the size of the next step follows from the errors of the last ones."""
+"""Controller: the size of the next step from the errors of previous steps."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,27 +12,27 @@ LARGEST_SHRINKAGE = 0.2
 GAINS: dict[str, tuple[float, ...]] = {"I": (1.0,), "PI": (0.7, -0.4), "PID": (1 / 18, 1 / 9, 1 / 18)}
 
 Gains = Literal["I", "PI", "PID"] | Sequence[float]
-"""A controller by name, or its own gains (β₁, β₂, β₃), of which the last may be left out."""
+"""A controller by name, or one to three gains (β₁, β₂, β₃)."""
 
 
 class Controller:
-    """The next step's size by a digital filter of the last steps' scaled errors e.
+    """Step size control by a digital filter of the scaled errors e of previous steps.
 
         hₙ₊₁ = hₙ rₙ^β₁ rₙ₋₁^β₂ rₙ₋₂^β₃,        rₙ = 0.9 eₙ^(−1/(q + 1))
 
-    "I" takes the last error alone; "PI", Söderlind's PI.3.4, makes the sizes smoother where stability rather than
-    accuracy bounds them; "PID", his H312PID, smooths them most, for fields that are not smooth. Until enough steps
-    were accepted, and after a rejected one, it is "I".
+    "I" uses only the last error. "PI", Söderlind's PI.3.4, gives smoother step sizes when stability rather than
+    accuracy bounds them. "PID", his H312PID, gives the smoothest, for nonsmooth fields. Until enough steps are
+    accepted, and after a rejected step, the controller is "I".
 
     Source: Hairer, Nørsett & Wanner, Solving Ordinary Differential Equations I, II.4, and Hairer & Wanner, II, IV.2;
     Söderlind (2003), "Digital filters in adaptive time-stepping", ACM Trans. Math. Softw. 29, 1–26, table III.
 
     Args:
-        gains: A name or the gains themselves.
-        order: Order q of the error: it falls as h^(q+1).
+        gains: A name or the gains.
+        order: Order q of the error estimate O(h^(q+1)).
 
     Raises:
-        SettingError: There is no such controller, not one to three gains, or a first gain that is not positive.
+        SettingError: The name is unknown, there are not one to three gains, or the first gain is not positive.
     """
 
     def __init__(self, gains: Gains, order: int) -> None:
@@ -49,14 +49,14 @@ class Controller:
         if not all(abs(gain) <= LARGEST_GAIN for gain in gains):
             raise SettingError(f"a controller's gains are of size {LARGEST_GAIN:g} at most; got {list(gains)}")
         self.gains, self.exponent = tuple(gains), -1 / (order + 1)
-        self.past: list[float] = []  # r of the accepted steps, latest first
+        self.past: list[float] = []  # r of accepted steps, latest first
 
     def factor(self, error: float, cut: bool = False) -> float:
-        """How much larger the next step shall be than the last.
+        """The factor from the last step size to the next.
 
         Args:
-            error: The last step's scaled error, accepted if it is at most 1; may be inf or nan.
-            cut: Whether the step was shorter than was chosen, so that its error tells nothing of the choice.
+            error: The scaled error of the last step, accepted if at most 1; may be inf or nan.
+            cut: Whether the step was truncated by a stop, so that its error is uninformative about the proposed size.
         """
         if not error < float("inf"):
             return LARGEST_SHRINKAGE

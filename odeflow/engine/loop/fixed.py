@@ -1,4 +1,4 @@
-"""Fixed steps: equal, and counted."""
+"""Fixed step size."""
 
 import math
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from odeflow.errors import SettingError
 
 @dataclass(frozen=True)
 class Fixed:
-    """Equal steps, by their size or their number: the choice of a solver that was given `step_size` or `num_steps`.
+    """The options of a fixed step size, given by `step_size` or `num_steps`.
 
     Attributes:
         step_size: As in `Stepper`.
         num_steps: As in `Stepper`.
 
     Raises:
-        SettingError: Neither or both were given, or not positive.
+        SettingError: Neither or both are given, or the value is not positive.
     """
 
     step_size: float | None = None
@@ -38,16 +38,16 @@ class Fixed:
         return 1e-3 * span / self.count(span)
 
     def count(self, span: float) -> int:
-        """The number of steps over a span of time."""
+        """The number of steps in a time span."""
         return self.num_steps or max(1, math.ceil(span / (self.step_size or span) - SAME_STEP))
 
     def steps(self, t0: float, t1: float, order: int | None) -> "FixedSteps":
-        """The control of the steps of a solve from t0 to t1, whatever the error's order."""
+        """The step size control of a solve from t0 to t1; the order of the error is ignored."""
         return FixedSteps(t0, t1, self.count(abs(t1 - t0)))
 
 
 class FixedSteps(StepControl):
-    """Equal steps, which are counted: step n ends at t₀ + n (t₁ − t₀)/N.
+    """A fixed step size: step n ends at t₀ + n (t₁ − t₀)/N.
 
     Args:
         t0: The first time.
@@ -55,12 +55,12 @@ class FixedSteps(StepControl):
         count: Number N of steps between them.
 
     Raises:
-        SettingError: The steps are not much larger than the spacing of floating-point numbers there.
+        SettingError: The step size is close to the spacing of floating-point numbers at these times.
     """
 
     def __init__(self, t0: float, t1: float, count: int) -> None:
         self.t0, self.t1, self.count = t0, t1, count
-        self.number = 0  # of the next point of the grid
+        self.number = 0  # index of the next grid point
         far = max(abs(t0), abs(t1))
         self.slack, spacing = same_step((t1 - t0) / count, far), math.ulp(far)
         if abs(t1 - t0) < SMALLEST_STEP * spacing * count:
@@ -74,7 +74,7 @@ class FixedSteps(StepControl):
         """Nothing to prepare."""
 
     def propose(self, t: float, stop: float) -> float:
-        """The next point of the grid, or `stop` if that comes first or differs from it by rounding alone."""
+        """The next grid point, or `stop` if that is earlier or equal up to rounding."""
         sign = math.copysign(1.0, self.t1 - self.t0)
         while sign * (self._point(self.number) - t) <= self.slack:
             self.number += 1

@@ -1,4 +1,4 @@
-"""The one integration loop: steps from the first time to the last."""
+"""The integration loop."""
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -22,10 +22,10 @@ def run(
     observer: Observer = UNOBSERVED,
     jump_ts: Sequence[float] = (),
 ) -> Solution:
-    """The solution at the times t, by the contract of `Solver.integrate`; steps end at the times `jump_ts`, too.
+    """The solution at the times t, by the contract of `Solver.integrate`. Steps also end at the times `jump_ts`.
 
-    With a mesh these are all rows, from which `Solution.select_outputs` picks the requested ones. The stages have the
-    observer's quadrature.
+    With a mesh the solution contains all rows; `Solution.select_outputs` selects the requested ones. The stages use
+    the observer's quadrature.
     """
     stats = Stats()
     tape, jump = observer.tape, observer.jump
@@ -72,7 +72,7 @@ def run(
 
 
 def _window(start: float, stop: float, breaks: Collection[float], dtype: torch.dtype) -> tuple[float, float] | None:
-    """Between which times the field is evaluated from `start` to `stop`: on this side of breaks at either end."""
+    """The times between which the field is evaluated from `start` to `stop`: within any discontinuities at the ends."""
     if start not in breaks and stop not in breaks:
         return None
     ends = torch.tensor((start, stop), dtype=dtype)
@@ -91,7 +91,7 @@ def _rerun(
     field: Field,
     y: Tensor,
 ) -> tuple[Tensor, Tensor | None]:
-    """The step from (t, y) once more: (state at its end, states at the places inside, if any)."""
+    """Reruns the step from (t, y): (state at its end, states at the inner points θ, if any)."""
     stages = stages_over(field)
     stages.window = window
     y1 = stages.step(t, h, y)

@@ -1,4 +1,4 @@
-"""Recorder: the rows of the solution, collected as the steps pass the requested times."""
+"""Recorder: collects the saved states as the steps pass the requested times."""
 
 import math
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from odeflow.engine.output.mesh import Mesh, Steps, nodes
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.step.stages import Stages
 
-SAME_TIME = 2  # spacings of floating-point numbers by which a step's end may miss a time that it is meant to meet
+SAME_TIME = 2  # tolerance for a step's end to hit a time, in spacings of floating-point numbers
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Which rows of the solution a step gave.
+    """The rows of the solution that lie in a step.
 
     Attributes:
-        places: The points θ inside the step, those of the mesh included, whose states are rows.
-        inside: The rows of these.
-        end: The row of the step's end, if it is one.
+        places: The points θ in the interior of the step that are rows, including those of the mesh.
+        inside: The indices of these rows.
+        end: The row of the step's end, if any.
     """
 
     places: tuple[float, ...]
@@ -31,12 +31,12 @@ class Rows:
 
 
 class Outputs:
-    """Collects the solution's rows as the steps pass the requested times, and those that the mesh needs.
+    """Collects the rows of the solution: the requested times, and those of the mesh.
 
     Args:
         t: (T,), the requested times.
         y0: (*state), the state at the first.
-        mesh: Asks for rows of its own.
+        mesh: Requests additional rows.
 
     Attributes:
         stopped: Whether the solve ends before its last time.
@@ -48,21 +48,21 @@ class Outputs:
         self.blocks = [y0[None]]
         self.size = 1
         self.asked = [0]
-        self.kept: list[tuple[float, float, int]] = []  # for the mesh: where a step starts and ends, and its first row
+        self.kept: list[tuple[float, float, int]] = []  # for the mesh: (start, end, first row) of each step
         self.degree, self.stopped = 1, False
         largest = max(abs(self.times[0]), abs(self.times[-1]))
         gaps = (abs(second - first) for first, second in pairwise(self.times))
         self.tolerance = min(SAME_TIME * math.ulp(largest), 0.25 * min(gaps))
 
     def start(self, stages: Stages) -> None:
-        """The solve starts."""
+        """Starts the solve."""
         if self.mesh is not None:
             self.degree = stages.degree
             if self.mesh.watch is not None:
                 self.mesh.watch.start(torch.tensor(self.times[0], dtype=DTYPE), self.blocks[0][0])
 
     def step(self, stages: Stages, t: float, t1: float, y1: Tensor) -> Rows:
-        """Takes the rows of the step from t to (t1, y1)."""
+        """Stores the rows of the step from t to (t1, y1)."""
         places, inside, end = self._inside(t, t1), slice(0, 0), None
         asked = len(places)
         if self.mesh is not None and self._keeps(self.mesh, t1, y1):
@@ -75,7 +75,7 @@ class Outputs:
         return Rows(places, inside, end)
 
     def _keeps(self, mesh: Mesh, t1: float, y1: Tensor) -> bool:
-        """Whether the mesh keeps the step to (t1, y1), with which the solve may end."""
+        """Whether the mesh keeps the step to (t1, y1). The solve may end with it."""
         if mesh.watch is None:
             return True
         seen = mesh.watch.sees(torch.tensor(t1, dtype=DTYPE), y1, len(self.kept))
@@ -83,7 +83,7 @@ class Outputs:
         return mesh.dense or bool(seen)
 
     def _inside(self, t: float, t1: float) -> tuple[float, ...]:
-        """The points θ between 0 and 1 of the requested times inside the step."""
+        """The points θ in (0, 1) of the requested times inside the step."""
         places: list[float] = []
         sign, number = math.copysign(1.0, t1 - t), len(self.asked)
         while number < len(self.times) and sign * (t1 - self.times[number]) > self.tolerance:
@@ -92,7 +92,7 @@ class Outputs:
         return tuple(places)
 
     def _add(self, block: Tensor, asked: int) -> slice:
-        """Takes rows, of which the first were requested; returns which they are."""
+        """Stores rows, the first `asked` of them requested; returns their indices."""
         rows = slice(self.size, self.size + len(block))
         self.asked.extend(range(self.size, self.size + asked))
         self.blocks.append(block)
@@ -100,13 +100,13 @@ class Outputs:
         return rows
 
     def solution(self, stats: Stats) -> Solution:
-        """All rows."""
+        """The solution with all rows."""
         if self.mesh is not None:
             self.mesh.steps = self._steps()
         return Solution(self.t, torch.cat(self.blocks), stats)
 
     def _steps(self) -> Steps:
-        """The kept steps, all of one clock."""
+        """The kept steps, of a single clock."""
         clock = torch.tensor([each[:2] for each in self.kept], dtype=DTYPE).view(-1, 2)
         rows = torch.tensor([each[2] for each in self.kept], dtype=torch.long)[:, None] + torch.arange(self.degree + 1)
         last = self.kept[-1][1] if self.stopped else self.times[-1]
@@ -122,7 +122,7 @@ class Outputs:
         )
 
     def partial(self, t: float, y: Tensor, stats: Stats) -> Solution:
-        """What is known when the solve failed after it had reached (t, y)."""
+        """The partial solution of a solve that failed after (t, y)."""
         rows, times = torch.cat(self.blocks)[self.asked], self.times[: len(self.asked)]
         if abs(t - times[-1]) > self.tolerance:
             rows, times = torch.cat((rows, y[None])), [*times, t]

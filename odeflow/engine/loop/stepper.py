@@ -1,4 +1,4 @@
-"""Stepper: solvers that go through the one loop over steps, with the options that all of them share."""
+"""Stepper: the base of all solvers that use the integration loop, with their common options."""
 
 import copy
 import inspect
@@ -29,55 +29,56 @@ from odeflow.errors import SettingError
 ESTIMATED = (*(field.name for field in fields(Adaptive)), "per_sample")
 """Options of methods with an error estimate."""
 CHOSEN = tuple(option for option in ESTIMATED if option not in ("rtol", "atol"))
-"""Those that contradict fixed steps; tolerances beside them judge no step."""
+"""Options that contradict a fixed step size. The tolerances are allowed but unused."""
 
 
 class Stepper(Solver):
-    """A solver made of steps. A family of methods says what one step is, its control how large the steps are.
+    """A solver that takes steps. The family of methods defines a step; the step size control defines its size.
 
-    A method with an error estimate takes steps under error control, or fixed ones if `step_size` or `num_steps` is
-    given; one without takes fixed steps. The signature of each class holds the options that its methods can use.
+    A method with an error estimate is adaptive unless `step_size` or `num_steps` is given; a method without one has a
+    fixed step size. The signature of each class contains the options that its methods support.
 
     Args:
-        rtol: Relative tolerance of one step's error.
-        atol: Absolute tolerance, in the state's unit.
-        step_size: Size of fixed steps, in the field's time. The interval is divided into the fewest equal steps that
+        rtol: Relative tolerance of the local error.
+        atol: Absolute tolerance, in the unit of the state.
+        step_size: Fixed step size, in the field's time. The interval is divided into the fewest equal steps that
             are not larger.
-        num_steps: Number of fixed steps between the first and the last time; the other way to say it.
-        first_step: Size of the first step, in the field's time; chosen from the field by default.
-        min_step: Smallest step; below it the solve fails. 0: as small as the time's floating point allows.
-        max_step: Largest step; unbounded by default.
-        max_steps: Largest number of attempted steps.
-        controller: How the next step's size follows from the errors of the last: "I", by the last alone; "PI" and
-            "PID", which make the sizes smoother; or the gains (β₁, β₂, β₃) of such a controller (see `Controller`).
-        norm: What of a step's scaled error must be at most 1: "rms", the root mean square over everything;
-            "max_sample", the largest of the samples' root mean squares, so that a batch mate cannot hide an error. The
-            latter needs a state of one Tensor (B, d, …). With `per_sample` it is each sample's own in either case.
-        error_per: What the tolerances bound: "step", the error of each step; "span", the errors of all steps in sum, so
-            that the error at the end is about the tolerance times what the problem amplifies, or less ("error per unit
-            step").
-        jump_ts: Times at which the field jumps. A step ends at each, with fixed steps one more than without, and the
-            field is evaluated on its own side of it throughout.
-        compile: Whether `torch.compile` makes one call of each step, forward and in the backward pass of `Backprop` and
-            `Checkpointed`. Pays where many solves are of small states: compiling takes up to a minute.
+        num_steps: Number of steps between the first and the last time; an alternative to `step_size`.
+        first_step: Initial step size, in the field's time; selected automatically by default.
+        min_step: Minimum step size; the solve fails below it. 0: limited by floating-point resolution only.
+        max_step: Maximum step size; unbounded by default.
+        max_steps: Maximum number of attempted steps.
+        controller: The step size controller: "I", which uses only the last error; "PI" or "PID", which give smoother
+            step sizes; or the gains (β₁, β₂, β₃) of such a controller (see `Controller`).
+        norm: The norm of the scaled error, which must be at most 1: "rms", the root mean square over the whole state;
+            "max_sample", the largest root mean square of a sample, so that the batch does not average out its error.
+            The latter requires a single Tensor (B, d, …) as state. With `per_sample` each sample has its own norm.
+        error_per: What the tolerances bound: "step", the local error of each step; "span", the sum of all local errors
+            ("error per unit step"), so that the global error is at most about the tolerance times the problem's error
+            amplification.
+        jump_ts: Times at which the field is discontinuous. A step ends at each (a fixed step size then takes one more
+            step), and each step evaluates the field only on its own side.
+        compile: Whether to compile each step into one call by `torch.compile`, in the forward pass and in the backward
+            pass of `Backprop` and `Checkpointed`. Pays off for many solves of small states: compilation takes up to a
+            minute.
         per_sample: Whether each sample has its own clock, step size and accepted steps, so that its solution does not
             depend on the rest of the batch. The field is then called with t of shape (b,) and y of shape (b, *state),
-            and may be called with some samples only.
-        newton_tol: Error ε up to which Newton's iteration solves the equations of a step, ε·(1 + |y|) entry by entry.
-            By default 1e-10 with fixed steps, and with adaptive ones the part √rtol, at most 0.03, of the tolerances.
-            Smaller makes gradients, which are those of the exact solution of these equations, more exact.
-        order: Order of the method, of families that have several.
+            possibly for a subset of the samples.
+        newton_tol: Tolerance ε of Newton's iteration for implicit stages: its error is at most ε·(1 + |y|) entrywise.
+            By default 1e-10 for a fixed step size; for an adaptive one the fraction √rtol, at most 0.03, of the
+            tolerances. Gradients are those of the exact stage equations, so smaller values make them more accurate.
+        order: Order of the method, for families with several.
 
     Raises:
-        SettingError: A value is out of range, the method cannot use an option, or options contradict each other.
+        SettingError: A value is out of range, the method does not support an option, or options contradict each other.
     """
 
     error_order: int | None = None
-    """Order q of the weaker of the two solutions whose difference is the error; None: there is no estimate."""
+    """Order q of the less accurate solution of the pair; None without an error estimate."""
     orders: ClassVar[range] = range(0)
-    """Orders among which the option `order` chooses."""
+    """Valid values of the option `order`."""
     supports: ClassVar[tuple[str, ...]] = ()
-    """The options of single families that this one supports: "compile", "per_sample", "newton_tol"."""
+    """The family-specific options supported: "compile", "per_sample", "newton_tol"."""
     control: Fixed | Adaptive
 
     def __init__(
@@ -130,10 +131,10 @@ class Stepper(Solver):
             cls.__init__ = _narrowed(_usable(cls))
 
     def _check_use(self, given: Sequence[str], fixed: Fixed | None) -> None:
-        """Refuses options that the method cannot use, or not beside the others.
+        """Rejects unsupported options and contradictory ones.
 
         Raises:
-            SettingError: There is one.
+            SettingError: The method does not support an option, or not in combination with the others.
         """
         useless = [option for option in given if option not in _usable(type(self))]
         if self.error_order is None and (fixed is None or useless):
@@ -153,24 +154,24 @@ class Stepper(Solver):
 
     @abstractmethod
     def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> Stages:
-        """What the steps of a solve are made of.
+        """The stages of the steps of a solve.
 
         Raises:
-            StateError: The family cannot integrate such states.
+            StateError: The family does not support such states.
         """
 
     def time_resolution(self, span: float) -> float:
         return self.control.time_resolution(span)
 
     def step_control(self, t0: float, t1: float) -> StepControl:
-        """The control of the steps of a solve from t0 to t1."""
+        """The step size control of a solve from t0 to t1."""
         return self.control.steps(t0, t1, self.error_order or self.order)
 
     def with_control(self, control: Fixed | Adaptive) -> Self:
-        """This solver with another choice of steps.
+        """This solver with other step size options.
 
         Raises:
-            SettingError: The method cannot take such steps.
+            SettingError: The method does not support them.
         """
         name = type(self).__name__
         if self.error_order is None and isinstance(control, Adaptive):
@@ -201,14 +202,14 @@ SIGNATURE = inspect.signature(Stepper.__init__)
 
 
 def _usable(cls: type[Stepper]) -> set[str]:
-    """The options that the methods of a class can use."""
+    """The options that the methods of a class support."""
     family = {"compile", "per_sample", "newton_tol"}.difference(cls.supports)
     useless = family.union(() if cls.orders else ("order",), ESTIMATED if cls.error_order is None else ())
     return set(SIGNATURE.parameters) - useless
 
 
 def _narrowed(options: set[str]) -> Any:
-    """The constructor of `Stepper` with only these options in its signature, for command lines and error messages."""
+    """The constructor of `Stepper` with its signature restricted to these options, for command line and messages."""
     original: Any = Stepper.__init__
     init: Any = FunctionType(
         original.__code__, original.__globals__, original.__name__, original.__defaults__, original.__closure__
@@ -224,7 +225,7 @@ def _narrowed(options: set[str]) -> Any:
 
 @contextmanager
 def naming(solver: str) -> Generator[None]:
-    """Begins the message of a `SettingError` with the solver's name."""
+    """Prefixes the message of a `SettingError` with the solver's name."""
     try:
         yield
     except SettingError as problem:
@@ -232,10 +233,10 @@ def naming(solver: str) -> Generator[None]:
 
 
 def _jumps(jump_ts: Sequence[float] | None) -> tuple[float, ...]:
-    """The times at which the field jumps.
+    """The times at which the field is discontinuous.
 
     Raises:
-        SettingError: They are no numbers.
+        SettingError: The times are not finite numbers.
     """
     try:
         times = tuple(float(time) for time in (() if jump_ts is None else jump_ts))

@@ -1,1 +1,1 @@
-"""Families of methods, to which a concrete one adds its coefficients."""
+"""Families of methods. Concrete methods add their coefficients."""

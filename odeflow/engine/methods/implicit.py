@@ -22,18 +22,18 @@ from odeflow.plugin.plugin import required
 
 SIMPLIFIED_ITERATIONS = 15
 FULL_ITERATIONS = 25
-FIXED_TOLERANCE = 1e-10  # of Newton's iteration with fixed steps
-LARGEST_PART = 0.03  # of the tolerances of adaptive steps
+FIXED_TOLERANCE = 1e-10  # of Newton's iteration with a fixed step size
+LARGEST_PART = 0.03  # of the tolerances, with an adaptive step size
 
 
 @dataclass(frozen=True)
 class Newton:
-    """When Newton's iteration has converged: its error is at most atol + rtol·|y|, entry by entry.
+    """The convergence criterion of Newton's iteration: its error is at most atol + rtol·|y|, entrywise.
 
     Attributes:
-        rtol: Relative to the state at the step's start.
-        atol: In the state's unit.
-        full: Whether to go on with a Jacobian at every iterate where one Jacobian a step does not lead to convergence.
+        rtol: Tolerance relative to the state at the start of the step.
+        atol: Tolerance in the unit of the state.
+        full: Whether to fall back to full Newton, with a Jacobian at every iterate, if the simplified iteration fails.
     """
 
     rtol: float
@@ -41,23 +41,23 @@ class Newton:
     full: bool
 
     def scale(self, y: Tensor) -> Tensor:
-        """The error that is allowed, as far as the dtype allows it too."""
+        """The permitted error, bounded below by round-off."""
         least = 10 * torch.finfo(y.dtype).eps
         return self.atol + max(self.rtol, least) * y.detach().abs() + least**2
 
 
 class ImplicitStages(MemoryStages):
-    """The stages of a diagonally implicit method: each solves k = f(t + ch, z + hγk) for its slope k.
+    """The stages of a diagonally implicit method: each solves k = f(t + ch, z + hγk) for k.
 
-    Newton's iteration uses one Jacobian and one factorisation a step. Autograd sees what is implicitly defined, not
-    the iteration.
+    Simplified Newton iteration uses one Jacobian and one factorisation per step. Gradients are computed by the implicit
+    function theorem, not through the iteration.
 
     Args:
         tableau: The method.
         field: The vector field.
-        newton: When its iteration has converged.
-        quadrature: Takes the integrals of the field's side results, if there are any.
-        jacobian: Differentiates the field; what it learned of the field is used again.
+        newton: The convergence criterion.
+        quadrature: Accumulates integrals of the field's side results, if any.
+        jacobian: Computes Jacobians; it is shared to reuse its knowledge of the field's structure.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ImplicitStages(MemoryStages):
         self.slopes: list[Tensor] = []
         self.sides: list[Sequence[Tensor | None]] = []
         self.converged = True
-        self.linearised: tuple[Tensor, Linearisation] | None = None  # the state where, and the derivatives there
+        self.linearised: tuple[Tensor, Linearisation] | None = None  # a state and the derivatives there
 
     @property
     def traced(self) -> Callable[[Field], "ImplicitStages"]:
@@ -115,7 +115,7 @@ class ImplicitStages(MemoryStages):
         return total
 
     def _linearise(self, t: float, y: Tensor) -> Linearisation:
-        """The derivatives at the step's start, once for all attempts from there."""
+        """The derivatives at the start of the step, reused by all attempts from there."""
         if self.linearised is None or self.linearised[0] is not y:
             self.linearised = y, self._derivatives(t, y)
         return self.linearised[1]
@@ -127,10 +127,10 @@ class ImplicitStages(MemoryStages):
         return linear
 
     def _solved(self, t: float, base: Tensor, weight: float, factors: Factors) -> Tensor | None:
-        """The slope k = f(t, base + weight·k) without a graph, or None if the iteration does not converge.
+        """The solution of k = f(t, base + weight·k) without a graph; None if the iteration does not converge.
 
         Raises:
-            SolveError: It does not converge, and no smaller step is taken.
+            SolveError: The iteration does not converge, and the step size is fixed.
         """
         with torch.no_grad():
             start = self.slopes[-1].detach() if self.slopes else torch.zeros_like(base)
@@ -146,7 +146,7 @@ class ImplicitStages(MemoryStages):
         return found
 
     def _iterated(self, t: float, base: Tensor, weight: float, slope: Tensor, factors: Factors | None) -> Tensor | None:
-        """Newton's iteration from a slope, with these factors or, without, with new ones each time."""
+        """Newton's iteration from an initial k, with the given factors or, if None, with new ones at each iterate."""
         scale, last = self.newton.scale(self.y), math.inf
         count = SIMPLIFIED_ITERATIONS if factors else FULL_ITERATIONS
         for number in range(count):
@@ -161,12 +161,12 @@ class ImplicitStages(MemoryStages):
             if size <= 0.01 or (number and (size <= 0.1 or (rate < 1 and size * rate / (1 - rate) <= 1))):
                 return slope
             if factors and number > 1 and (rate >= 1 or size * rate ** (count - number) > 1):
-                return None  # at this rate it will not converge in time
+                return None  # converges too slowly
             last = size
         return None
 
     def _attached(self, t: float, base: Tensor, weight: float, slope: Tensor) -> Tensor:
-        """The slope that was found, with a graph where autograd is enabled."""
+        """The solution k, with a graph if autograd is enabled."""
         if not torch.is_grad_enabled():
             return slope
         value = self.evaluate(t, base.add(slope, alpha=weight))
@@ -205,15 +205,18 @@ class ImplicitStages(MemoryStages):
 
 
 def _solve_transposed(jacobian: Jacobian, field: Field, t: float, y: Tensor, weight: float, value: Tensor) -> Tensor:
-    """(I − weight·J)⁻ᵀ value, with the Jacobian at (t, y). No method: stages hold the graph that this is a part of."""
+    """(I − weight·J)⁻ᵀ value, with the Jacobian at (t, y).
+
+    Not a method: the stages hold the graph that contains it.
+    """
     return jacobian.at(field, t, y).factors(weight).solve(value, adjoint=True)
 
 
 class ImplicitRungeKutta(Stepper):
-    """A diagonally implicit Runge–Kutta method. Subclasses set `tableau`, and that is all.
+    """A diagonally implicit Runge–Kutta method. Subclasses only set `tableau`.
 
-    Embedded weights let it adapt its steps: where Newton's iteration does not converge, the step is taken again with a
-    smaller size. Float64 is recommended.
+    With embedded weights it is adaptive: if Newton's iteration does not converge, the step is repeated with a smaller
+    size. Float64 is recommended.
     """
 
     tableau: ClassVar[Tableau] = required()
@@ -226,7 +229,7 @@ class ImplicitRungeKutta(Stepper):
 
     @property
     def newton(self) -> Newton:
-        """When the iteration has converged."""
+        """The convergence criterion of Newton's iteration."""
         control, tolerance = self.control, self.newton_tol
         if isinstance(control, Fixed) or tolerance is not None:
             tolerance = FIXED_TOLERANCE if tolerance is None else tolerance

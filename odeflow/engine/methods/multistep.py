@@ -1,4 +1,4 @@
-"""Multistep: methods of Adams, which go on from the slopes of earlier steps."""
+"""Multistep: Adams methods."""
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -25,12 +25,12 @@ HIGHEST_ORDER = 8
 def adams(nodes: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
     """Row j: the coefficients of θ, θ², … of ∫₀^θ Lⱼ, where the polynomial Lⱼ is 1 at node j and 0 at the others.
 
-    So y(t + θh) = y + h Σⱼ (row j)(θ) f(t + nodeⱼ h) for slopes that are a polynomial of degree below their number.
-    Computed in fractions.
+    Hence y(t + θh) = y + h Σⱼ (row j)(θ) f(t + nodeⱼ h) if f is a polynomial of degree less than the number of nodes.
+    Computed in exact fractions.
     """
     rows: list[tuple[float, ...]] = []
     for node in nodes:
-        polynomial = [Fraction(1)]  # of the powers 1, s, s², …
+        polynomial = [Fraction(1)]  # coefficients of 1, s, s², …
         for other in nodes:
             if other != node:
                 shifted, lowered = [Fraction(0), *polynomial], [-other * each for each in polynomial]
@@ -40,16 +40,16 @@ def adams(nodes: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
 
 
 class MultistepStages(MemoryStages):
-    """Steps of an Adams method, and of a Runge–Kutta method as long as there are too few slopes.
+    """Steps of an Adams method, and of a Runge–Kutta method until enough vector-field values are available.
 
-    Dense output is the method's own, the integral of the polynomial through the slopes, and costs nothing.
+    Dense output is the integral of the interpolating polynomial of these values, at no additional cost.
 
     Args:
         order: Order of the method.
         corrected: Whether a step is predicted, evaluated and corrected.
         starter: The method of the first steps.
         field: The vector field.
-        quadrature: Takes the integrals of the field's side results, if there are any.
+        quadrature: Accumulates integrals of the field's side results, if any.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class MultistepStages(MemoryStages):
     ) -> None:
         super().__init__(order, field, quadrature)
         self.corrected, self.starter = corrected, starter
-        self.single: ExplicitStages | None = None  # the starting method's stages, in its steps
-        self.slopes: list[Tensor] = []  # at the starts of this step and those before it
-        self.sides: list[Sequence[Tensor | None]] = []  # what the field computed with them
-        self.rows: tuple[tuple[float, ...], ...] = ()  # weights of the terms of this step
+        self.single: ExplicitStages | None = None  # the stages of the starting method, in its steps
+        self.slopes: list[Tensor] = []  # at the starts of this and earlier steps
+        self.sides: list[Sequence[Tensor | None]] = []  # the field's side results there
+        self.rows: tuple[tuple[float, ...], ...] = ()  # weights of this step
         self.terms: list[Tensor] = []
-        self.spacing: float | None = None  # size of the steps before
+        self.spacing: float | None = None  # size of the previous steps
 
     @property
     def traced(self) -> Callable[[Field], "MultistepStages"]:
@@ -106,7 +106,7 @@ class MultistepStages(MemoryStages):
         return () if self.quadrature is None else self.quadrature.integrand
 
     def _sum(self, theta: Sequence[float]) -> Tensor:
-        """(m, *state), y + h Σ w(θ) k at each place θ."""
+        """(m, *state), y + h Σ w(θ) k at each point θ."""
         rows = torch.tensor(self.rows, dtype=torch.float64)
         powers = torch.tensor(theta, dtype=torch.float64)[:, None].expand(-1, self.order).cumprod(1)
         terms = torch.stack(self.terms)
@@ -136,14 +136,14 @@ class MultistepStages(MemoryStages):
 
 
 class Multistep(Stepper):
-    """A method of Adams with fixed steps, which takes the slopes of earlier steps into account.
+    """An Adams method with a fixed step size, which uses the vector-field values of earlier steps.
 
-    Subclasses set `corrected`, whether a step is predicted, evaluated and corrected; the `order` that is theirs by
-    default; and `starters`, of which the first that is accurate enough takes the first order − 1 steps, as those after
-    a jump of the field or a step of another size.
+    Subclasses set `corrected`, whether a step is predicted, evaluated and corrected; their default `order`; and
+    `starters`. The first sufficiently accurate starter takes the first order − 1 steps, also after a discontinuity of
+    the field or a step of another size.
 
     Raises:
-        SettingError: As `Stepper` says; or no starter of a subclass is accurate enough for its `orders`.
+        SettingError: As in `Stepper`, or no starter of a subclass is accurate enough for its `orders`.
     """
 
     order: int = required()
@@ -161,7 +161,7 @@ class Multistep(Stepper):
 
     @property
     def starter(self) -> Tableau:
-        """The method of the first steps."""
+        """The starting method."""
         return next(tableau for tableau in self.starters if tableau.order >= self.order - 1)
 
     def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> MultistepStages:

@@ -1,4 +1,4 @@
-"""Rosenbrock: linearly implicit methods, for stiff equations without an iteration."""
+"""Rosenbrock: linearly implicit methods for stiff equations."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,24 +23,24 @@ Rows = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True)
 class RosenbrockTableau:
-    """The coefficients of a Rosenbrock method with s stages, in the form that needs no product with the Jacobian J.
+    """The coefficients of a Rosenbrock method with s stages, in the form without products with the Jacobian J.
 
         (I/(hγ) − J) uᵢ = f(t + αᵢ h, y + Σⱼ aᵢⱼ uⱼ) + Σⱼ cᵢⱼ uⱼ / h + γᵢ h ∂f/∂t,        y₁ = y + Σᵢ mᵢ uᵢ
 
-    The order conditions are checked when it is made, of the embedded solution too (Hairer & Wanner II, IV.7).
+    The order conditions of both solutions are checked at construction (Hairer & Wanner II, IV.7).
 
     Args:
         order: Order of the solution.
         gamma: γ.
-        a: Row i holds the i coefficients of the states.
-        c: Row i holds the i coefficients of the slopes.
+        a: Row i holds the coefficients aᵢⱼ of the states, j < i.
+        c: Row i holds the coefficients cᵢⱼ of the right-hand side, j < i.
         m: Weights of the solution.
         m_embedded: Weights of the embedded solution.
         embedded_order: Order of the embedded solution.
 
     Raises:
-        TableauError: An entry is no finite number, an order no positive integer, or a length or an order condition is
-            wrong; the message names it.
+        TableauError: An entry is not a finite number, an order is not a positive integer, or a length or an order
+            condition is wrong. The message names it.
     """
 
     order: int
@@ -77,17 +77,17 @@ class RosenbrockTableau:
 
     @property
     def error_order(self) -> int:
-        """Order q of the weaker of the two solutions whose difference is the error."""
+        """Order q of the less accurate of the two solutions."""
         return min(self.order, self.embedded_order)
 
     @property
     def error_weights(self) -> tuple[float, ...]:
-        """M − m_embedded."""
+        """`m` − `m_embedded`."""
         return tuple(x - y for x, y in zip(self.m, self.m_embedded, strict=True))
 
     @cached_property
     def nodes(self) -> tuple[float, ...]:
-        """α, where the stages lie."""
+        """The nodes α."""
         return tuple(sum(row) for row in self._alphas)
 
     @cached_property
@@ -97,7 +97,7 @@ class RosenbrockTableau:
 
     @cached_property
     def _gammas(self) -> Rows:
-        """Γ = (I/γ − C)⁻¹, row by row, the diagonal included: uᵢ = h Σⱼ Γᵢⱼ kⱼ with slopes k."""
+        """Γ = (I/γ − C)⁻¹ by rows, including the diagonal: uᵢ = h Σⱼ Γᵢⱼ kⱼ with stage derivatives k."""
         rows: list[tuple[float, ...]] = []
         for number, row in enumerate(self.c):
             known = _times(row, tuple(rows))
@@ -106,11 +106,11 @@ class RosenbrockTableau:
 
     @cached_property
     def _alphas(self) -> Rows:
-        """A Γ, row by row: the coefficients of the slopes k in the states."""
+        """A Γ by rows: the coefficients of the stage derivatives k in the states."""
         return tuple(_times(row, self._gammas) for row in self.a)
 
     def _weights(self, tree: Tree) -> list[float]:
-        """Φᵢ of a tree: α where a node has several branches, α + γ where it has one."""
+        """Φᵢ of a tree: with α at nodes with several branches, α + γ at nodes with one."""
         count = len(self.m)
         product = [1.0] * count
         for branch in tree.branches:
@@ -128,7 +128,7 @@ def _dot(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _times(weights: Sequence[float], rows: Rows) -> tuple[float, ...]:
-    """Weights times the lower triangular matrix of these rows."""
+    """The product of weights with the lower triangular matrix of these rows."""
     return tuple(
         sum(weight * row[j] for weight, row in zip(weights, rows, strict=False) if j < len(row))
         for j in range(len(weights))
@@ -141,8 +141,8 @@ class RosenbrockStages(MemoryStages):
     Args:
         tableau: The method.
         field: The vector field.
-        quadrature: Takes the integrals of the field's side results, if there are any.
-        jacobian: Differentiates the field; what it learned of the field is used again.
+        quadrature: Accumulates integrals of the field's side results, if any.
+        jacobian: Computes Jacobians; it is shared to reuse its knowledge of the field's structure.
     """
 
     def __init__(
@@ -182,10 +182,10 @@ class RosenbrockStages(MemoryStages):
         return self.finish(_sum(y, tableau.m, parts))
 
     def _along(self, t: float, y: Tensor, time_step: float, direction: Tensor) -> Tensor:
-        """The field's derivative along (time_step, direction), for autograd.
+        """The derivative of the field along (time_step, direction), with a graph.
 
         Raises:
-            GradientError: The field has no forward mode.
+            GradientError: The field does not support forward mode.
         """
         clock = y.new_full((), t)
         self.evaluations += 1
@@ -211,10 +211,10 @@ def _sum(start: Tensor, weights: Sequence[float], parts: Sequence[Tensor]) -> Te
 
 
 class Rosenbrock(Stepper):
-    """A Rosenbrock method. Subclasses set `tableau`, and that is all.
+    """A Rosenbrock method. Subclasses only set `tableau`.
 
-    Each stage solves one linear system with the same matrix, I − hγJ, so that no iteration can fail, at the price of an
-    exact Jacobian at each step. Gradients need fields that `torch.func.jvp` can differentiate. Float64 is recommended.
+    Each stage solves one linear system with the same matrix I − hγJ. There is no iteration that can fail, but each step
+    requires the exact Jacobian. Gradients require fields that support `torch.func.jvp`. Float64 is recommended.
     """
 
     tableau: ClassVar[RosenbrockTableau] = required()

@@ -1,4 +1,4 @@
-"""RungeKutta: explicit methods, to which a tableau is all that one adds."""
+"""RungeKutta: explicit methods, each defined by its tableau."""
 
 from typing import Any, ClassVar
 
@@ -19,12 +19,12 @@ from odeflow.plugin.plugin import required
 
 
 class RungeKutta(Stepper):
-    """An explicit Runge–Kutta method. Subclasses set `tableau`, and that is all.
+    """An explicit Runge–Kutta method. Subclasses only set `tableau`.
 
-    With embedded weights it can adapt its steps.
+    With embedded weights it is adaptive.
 
     Raises:
-        SettingError: As `Stepper` says; or the tableau of a subclass is implicit.
+        SettingError: As in `Stepper`, or the tableau of a subclass is implicit.
     """
 
     tableau: ClassVar[Tableau] = required()
@@ -38,7 +38,7 @@ class RungeKutta(Stepper):
         super().__init_subclass__(**kwargs)
 
     def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> Stages:
-        if self.compiled and isinstance(field, SameNoise):  # as `solve` gives it; gradients make fields for one solve
+        if self.compiled and isinstance(field, SameNoise):  # as passed by `solve`; gradients wrap fields for one solve
             return CompiledStages(self.tableau, field, self.compiled, judged=isinstance(self.control, Adaptive))
         return stages_of(self.tableau, field, y0, quadrature)
 
@@ -49,7 +49,7 @@ class RungeKutta(Stepper):
         t: Tensor,
         observer: Observer = UNOBSERVED,
     ) -> Solution:
-        adjoint = observer.quadrature is not None or observer.jump is not None  # whose equation is solved jointly
+        adjoint = observer.quadrature is not None or observer.jump is not None  # the adjoint equation is solved jointly
         if adjoint or not self.per_sample:
             return super().integrate(field, y0, t, observer)
         control = self.step_control(0.0, 0.0)

@@ -1,4 +1,4 @@
-"""Symplectic: compositions of the Störmer–Verlet step, for mechanics over long times."""
+"""Symplectic: compositions of Störmer–Verlet steps, for long-time mechanics."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,16 +17,16 @@ from odeflow.plugin.plugin import required
 
 
 class SymplecticStages(MemoryStages):
-    """Kicks and drifts: p += h/2 F(t, q), q += h v(t + h/2, p), p += h/2 F(t + h, q), for each of the sub-steps.
+    """Kick–drift–kick: p += h/2 F(t, q), q += h v(t + h/2, p), p += h/2 F(t + h, q), for each substep.
 
-    Of each evaluation of the field only the half that is asked for is used. The last force is the next step's first.
+    Each evaluation of the field uses only one half of its value. The last force is reused in the next step.
 
     Args:
         order: Order of the method.
-        weights: The sub-steps' sizes, as parts of the step's.
+        weights: Sizes of the substeps as fractions of the step.
         field: The vector field.
-        quadrature: Takes the integrals of the field's side results, if there are any.
-        checked: Whether it is known that each half's rate depends on the other half alone.
+        quadrature: Accumulates integrals of the field's side results, if any.
+        checked: Whether separability has already been verified.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class SymplecticStages(MemoryStages):
     ) -> None:
         super().__init__(order, field, quadrature)
         self.weights = weights
-        self.force: Tensor | None = None  # at the step's start
+        self.force: Tensor | None = None  # at the start of the step
         self.checked = checked
 
     @property
@@ -47,10 +47,10 @@ class SymplecticStages(MemoryStages):
         return partial(SymplecticStages, self.order, self.weights, checked=True)
 
     def _check(self, t: float, y: Tensor) -> None:
-        """Refuses a field whose rates do not depend on the other half alone, as far as that is seen near y.
+        """Rejects fields that are not separable near y.
 
         Raises:
-            StateError: One does.
+            StateError: The derivative of one half depends on that half.
         """
         with torch.no_grad():
             q, p = halves(y)
@@ -70,7 +70,7 @@ class SymplecticStages(MemoryStages):
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
         if not self.checked:
             self._check(t, y)
-            self.first = None  # it has no graph
+            self.first = None  # without a graph
         self.begin(t, h, y)
         q, p = halves(y)
         force = halves(self.first_slope(t, y))[1] if self.force is None else self.force
@@ -94,23 +94,24 @@ class SymplecticStages(MemoryStages):
 
 
 def halves(y: Tensor) -> tuple[Tensor, Tensor]:
-    """(q, p): the halves of a state along dimension 1, or along its only one."""
+    """(q, p): the halves of a state along dimension 1, or along its only dimension."""
     return y.chunk(2, dim=min(1, y.dim() - 1))  # pyright: ignore[reportReturnType]
 
 
 def joined(q: Tensor, p: Tensor) -> Tensor:
-    """The state made of (q, p)."""
+    """The state of the halves (q, p)."""
     return torch.cat((q, p), dim=min(1, q.dim() - 1))
 
 
 class Symplectic(Stepper):
-    """A symplectic method, of fixed steps, for dq/dt = v(t, p), dp/dt = F(t, q). Subclasses set `order` and `weights`.
+    """A symplectic method for dq/dt = v(t, p), dp/dt = F(t, q), with a fixed step size.
 
-    The state is a tuple of positions and as many momenta, or a tensor whose halves along dimension 1 (or its only one)
-    they are. Each rate must depend on the other half alone; a field that is not such is refused.
+    Subclasses set `order` and `weights`. The state is a tuple of positions and momenta, or a tensor with these halves
+    along dimension 1 (or its only dimension). The field must be separable: dq/dt independent of q, dp/dt of p. Other
+    fields are rejected.
 
-    Energy stays near its true value over very long times, because the method solves a neighbouring mechanical system
-    exactly, and a solve can be run back.
+    The energy error stays bounded over very long times, since the method nearly exactly solves a perturbed Hamiltonian
+    system, and solves are time-reversible.
     """
 
     order: int = required()

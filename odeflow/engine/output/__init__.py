@@ -1,1 +1,1 @@
-"""What a solve gives back: the solution, its interpolant, and its events."""
+"""The result of a solve: the solution, its interpolant, and its events."""

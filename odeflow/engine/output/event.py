@@ -1,4 +1,4 @@
-"""Event: where a function of time and state changes its sign, which may end the solve."""
+"""Event: a sign change of a function of time and state, which may end the solve."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from odeflow.errors import SettingError
 
 @dataclass(frozen=True)
 class Event:
-    """Where a function of time and state changes its sign.
+    """A sign change of a function of time and state.
 
-    A change is seen when a step ends, so that two within one step are missed: bound the steps by `max_step` where that
-    matters. An event that is zero at the start, to rounding, as after a restart where one was met, is not met there
-    but when it next crosses zero.
+    Sign changes are detected at the ends of steps, so that two within one step are missed: reduce `max_step` if that
+    matters. An event function that is zero at the start, up to rounding, as after a restart at an event, does not
+    trigger there but at its next zero crossing.
 
     Attributes:
-        fn: (t, y) ↦ (), or (B,) with one value for each sample; continuous and differentiable. t and y are as the field
-            takes them, but always of the whole batch.
-        terminal: Whether the solve ends there. With several samples that share their steps the value must be (); with
-            steps of their own it must be (B,), and each sample ends at its own.
-        direction: 1 for changes from − to + alone, in the direction of the solve; −1 for those from + to −; 0 for both.
-        required: Whether it is an error if the solve reaches its last time without meeting a terminal event.
+        fn: (t, y) ↦ (), or (B,), one value per sample; continuous and differentiable. t and y have the form that the
+            field takes, but always for the whole batch.
+        terminal: Whether the event ends the solve. If samples share their steps, the value must be (); with
+            `per_sample` it must be (B,), and each sample ends at its own event.
+        direction: 1 for sign changes from − to + only, in the direction of the solve; −1 for + to −; 0 for both.
+        required: Whether it is an error if no terminal event occurs before the last time.
     """
 
     fn: Callable[[Tensor, Any], Tensor]
@@ -40,15 +40,14 @@ class Event:
 
 @dataclass(frozen=True)
 class Crossings(Generic[S]):
-    """Where a solve met an event, in order of time.
+    """The occurrences of an event in a solve, in order of time.
 
     Attributes:
-        t: (K,), the times, differentiable.
-        y: (K, *state), the states there; where the event has a value for each sample, (K, *state of one sample).
-        sample: (K,), whose they are in that case; else None.
-        count: (B,), how many each sample met, where it has its own clock (`per_sample=True`); else None. Then t is
-            (B, K) and y (B, K, *state of one sample), with K the largest of these numbers and nan behind a sample's
-            last.
+        t: (K,), the event times, differentiable.
+        y: (K, *state), the states there; (K, *state of one sample) if the event has one value per sample.
+        sample: (K,), the indices of the samples in that case; otherwise None.
+        count: (B,), the number of events of each sample with `per_sample=True`; otherwise None. Then t is (B, K) and y
+            is (B, K, *state of one sample), with K the largest count, padded with nan.
     """
 
     t: Tensor
@@ -57,7 +56,7 @@ class Crossings(Generic[S]):
     count: Tensor | None = None
 
     def unpacked(self, unpack: Callable[[Any], State]) -> "Crossings[Any]":
-        """The same with unpacked states, and of these only the samples' own."""
+        """The same with unpacked states, restricted to the sample of each event."""
         y = unpack(self.y)
         if self.sample is not None:
             chosen = torch.arange(len(self.sample), device=self.sample.device), self.sample

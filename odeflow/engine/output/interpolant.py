@@ -1,4 +1,4 @@
-"""Dense output: the solution at any time between its first and its last."""
+"""Dense output: the solution at any time in its interval."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,13 +19,13 @@ View = Callable[[Any], State]
 
 @dataclass(frozen=True, eq=False)
 class Interpolant:
-    """A solution at any time, by the polynomial of the step in which it lies.
+    """The solution at any time, by the polynomial of the step that contains it.
 
     Attributes:
         steps: The steps, of C clocks.
-        values: (R, *state), all rows of the solution.
+        values: (R, *state), all rows.
         end: (C,), the last times.
-        views: Public views, one applied after the other.
+        views: Public views, applied in order.
     """
 
     steps: Steps
@@ -38,7 +38,7 @@ class Interpolant:
         """The state at the times t.
 
         Args:
-            t: (), or what `states` takes; inside; may carry a gradient.
+            t: (), or as in `states`; inside the interval; may require a gradient.
 
         Returns:
             (*state) or (m, *state).
@@ -57,10 +57,10 @@ class Interpolant:
         return state[0] if isinstance(state, Tensor) else tuple(leaf[0] for leaf in state)
 
     def states(self, t: Tensor) -> Tensor:
-        """(m, *state), the packed states at the times t, (m,), or (B, m) where each sample has its own clock.
+        """(m, *state), the packed states at the times t, (m,), or (B, m) for per-sample clocks.
 
         Raises:
-            SettingError: A time lies outside, or t has another shape.
+            SettingError: A time lies outside the interval, or t has the wrong shape.
         """
         clocks, per_sample = self.steps.clocks, self.steps.per_sample
         if t.dim() != 1 and not (per_sample and t.dim() == 2 and len(t) == clocks):
@@ -73,7 +73,7 @@ class Interpolant:
             return self.at(own.t(), self.numbers(own.detach(), torch.finfo(t.dtype).eps))
 
     def numbers(self, t: Tensor, eps: float) -> Tensor:
-        """(m, C), the numbers of the steps in which each clock's times t, (C, m), lie, up to roundings of size eps.
+        """(m, C), the indices of the steps that contain each clock's times t, (C, m), up to roundings of size eps.
 
         Raises:
             SettingError: A time lies outside.
@@ -89,7 +89,7 @@ class Interpolant:
                 f"{float(end[clock]):g}. Solve over a longer interval"
             )
         beyond = torch.arange(len(steps.ends), device=t.device) >= steps.count[:, None] - 1
-        ends = (sign * steps.ends.detach().t()).masked_fill(beyond, torch.inf)  # the last step has no end
+        ends = (sign * steps.ends.detach().t()).masked_fill(beyond, torch.inf)  # the last step is unbounded
         return torch.searchsorted(ends.contiguous(), (sign * t).contiguous()).t()
 
     def at(self, t: Tensor, numbers: Tensor) -> Tensor:
@@ -102,14 +102,14 @@ class Interpolant:
         return combine(weights, numbers).view(len(t), *self.values.shape[1:])
 
     def _by_clock(self, weights: Tensor, numbers: Tensor) -> Tensor:
-        """(m, C, n), rows with these weights, (m, C, d + 1), of these steps, (m, C): one product, of copies."""
+        """(m, C, n), rows combined with weights (m, C, d + 1) in steps (m, C): one product of copied rows."""
         clocks = weights.shape[1]
         places = self.steps.rows[numbers] * clocks + torch.arange(clocks, device=numbers.device)[:, None]
         values = by_clock(self.values, clocks).flatten(0, 1)[places.to(weights.device)]
         return weights[..., None, :] @ values
 
     def _by_step(self, weights: Tensor, numbers: Tensor) -> Tensor:
-        """(m, n), the same of one clock: a product for each step, which copies no rows, however many times it has."""
+        """(m, n), the same for one clock: one product per step, without copies of rows."""
         (number, order), device = numbers.squeeze(1).sort(stable=True), weights.device
         used, counts = number.unique_consecutive(return_counts=True)
         edges = [0, *(edge for row, *_, last in self.steps.rows[used].tolist() for edge in (row, last + 1))]
@@ -120,13 +120,13 @@ class Interpolant:
         return products[order.argsort().to(device)]
 
     def unpacked(self, view: View) -> "Interpolant":
-        """The same in this public view."""
+        """The same with a further public view."""
         return replace(self, views=(*self.views, view))
 
     def detach(self) -> "Interpolant":
-        """The same values without a gradient."""
+        """The same without gradients."""
         return replace(self, steps=self.steps.moved(Tensor.detach), values=self.values.detach())
 
     def until(self, end: Tensor) -> "Interpolant":
-        """The same up to earlier times, (C,)."""
+        """The same truncated at earlier times, (C,)."""
         return replace(self, end=end)

@@ -1,4 +1,4 @@
-"""Location: where an event is zero on the dense output of a solve."""
+"""Location: the zeros of an event function on the dense output of a solve."""
 
 from dataclasses import dataclass, replace
 
@@ -13,15 +13,15 @@ from odeflow.engine.output.watch import Watch
 
 @dataclass(frozen=True)
 class Location:
-    """Where one event changes its sign: up to K times on each of C clocks.
+    """The sign changes of one event: up to K on each of C clocks.
 
     Attributes:
-        watch: What has seen it.
-        event: The number of the event.
-        steps: (K, C), the numbers of the kept steps in which it does.
-        which: (K, C), the numbers of the values that do.
-        found: (K, C), whether there is such a change; a clock's come first, in order of time.
-        t: (K, C), the times.
+        watch: The watch that detected them.
+        event: Index of the event.
+        steps: (K, C), indices of the kept steps with a sign change.
+        which: (K, C), indices of the values that change sign.
+        found: (K, C), False for padding. The sign changes of a clock come first, in order of time.
+        t: (K, C), the event times.
     """
 
     watch: Watch
@@ -33,7 +33,7 @@ class Location:
 
     @classmethod
     def of(cls, watch: Watch, event: int, dense: Interpolant) -> "Location":
-        """All changes of an event's sign that were seen, bracketed on the polynomials of their steps."""
+        """All detected sign changes of an event, located on the polynomials of their steps."""
         steps, which, found = _seen(watch, event, dense.steps)
         clocks = torch.arange(dense.steps.clocks, device=steps.device)
         start, end = dense.steps.starts[steps, clocks], dense.steps.ends[steps, clocks]
@@ -46,7 +46,7 @@ class Location:
         return cls(watch, event, steps, which, found, t)
 
     def values(self, t: Tensor, dense: Interpolant) -> Tensor:
-        """(K, C), the event's values at the times t, (K, C), of the solution."""
+        """(K, C), the values of the event function at the times t, (K, C)."""
         if not len(t):
             return t
         states = zip(t, dense.at(t, self.steps), strict=True)
@@ -54,9 +54,9 @@ class Location:
         return values if self.watch.per_sample else values.view(len(t), -1).gather(1, self.which)
 
     def moving(self, dense: Interpolant) -> Tensor:
-        """(K, C), the times with their gradients, by the implicit function theorem.
+        """(K, C), the event times with gradients, by the implicit function theorem.
 
-        An event g(t, y(t)) = 0 with y(t) the dense output moves with whatever y depends on by δt = −δg / (dg/dt).
+        The root of g(t, y(t)) = 0 with y(t) the dense output moves with the variables of y by δt = −δg / (dg/dt).
         """
         if not (torch.is_grad_enabled() and len(self.t)):
             return self.t
@@ -68,12 +68,12 @@ class Location:
         return self.t - (value - value.detach()) / rate.where(self.found, 1)
 
     def until(self, final: Tensor, sign: Tensor, ties: Tensor) -> "Location":
-        """Those up to some time.
+        """The sign changes up to a final time.
 
         Args:
-            final: (C,), that time, in the direction of the solve.
-            sign: (C,), that direction.
-            ties: (C,), whether those at the very time count.
+            final: (C,), the final times, multiplied by the direction.
+            sign: (C,), the direction of the solve.
+            ties: (C,), whether sign changes at exactly the final time count.
         """
         ahead = sign * self.t
         found = self.found & ((ahead < final) | ((ahead == final) & ties))
@@ -83,12 +83,12 @@ class Location:
 
 
 def _seen(watch: Watch, event: int, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
-    """(steps, which, found) of a `Location`, in the order of the steps."""
+    """(steps, which, found) of a `Location`, in order of the steps."""
     clocks = torch.arange(steps.clocks, device=steps.count.device)
     seen = [(which.to(clocks), step.to(clocks)) for which, step in watch.crossings[event]]
     which, step = (torch.cat((clocks[:0], *each)) for each in (zip(*seen, strict=True) if seen else ((), ())))
     clock, order = (which if steps.per_sample else torch.zeros_like(which)).sort(stable=True)
-    number = torch.arange(len(clock), device=clock.device) - torch.searchsorted(clock, clock)  # among its clock's
+    number = torch.arange(len(clock), device=clock.device) - torch.searchsorted(clock, clock)  # within its clock
     place, shape = (number, clock), (int(number.max()) + 1 if seen else 0, len(clocks))
     return (
         clocks.new_zeros(shape).index_put(place, step[order]),

@@ -1,4 +1,4 @@
-"""Mesh: the steps of a solve whose polynomials are rows of its solution."""
+"""Mesh: the steps of a solve whose polynomials are stored as rows of its solution."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from odeflow.engine.output.watch import Watch
 
 @lru_cache(maxsize=32)
 def nodes(degree: int) -> tuple[float, ...]:
-    """The points θ of a step, 0 and 1 among them, whose values determine a polynomial of this degree: Chebyshev's."""
+    """The Chebyshev points θ of a step, including 0 and 1, that determine a polynomial of this degree."""
     if degree == 1:
         return 0.0, 1.0
     return tuple((1 - math.cos(math.pi * number / degree)) / 2 for number in range(degree + 1))
@@ -21,31 +21,31 @@ def nodes(degree: int) -> tuple[float, ...]:
 
 @lru_cache(maxsize=32)
 def powers_to_values(degree: int) -> Tensor:
-    """(degree + 1, degree + 1): takes 1, θ, θ², … to the weights of the values at the nodes."""
+    """(degree + 1, degree + 1), the matrix from 1, θ, θ², … to the weights of the values at the nodes."""
     with torch.inference_mode(False):
         points = torch.tensor(nodes(degree), dtype=torch.float64)
         return torch.linalg.inv(points[:, None] ** torch.arange(degree + 1))
 
 
 def by_clock(y: Tensor, clocks: int) -> Tensor:
-    """(m, *state) ↦ (m, C, n), states with what belongs to each of C clocks apart."""
+    """(m, *state) ↦ (m, C, n), states separated by clock."""
     return y.reshape(len(y), clocks, y.shape[1:].numel() // clocks)
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Steps whose polynomials are rows of a solution, of C clocks: one of all samples, or one for each.
+    """Steps of C clocks, one common clock or one per sample, whose polynomials are rows of a solution.
 
-    Every gradient that carries rows thereby carries the dense output.
+    Every gradient method that differentiates rows thereby differentiates dense output.
 
     Attributes:
         asked: The rows at the requested times.
-        rows: (S, d + 1), those of the n-th step of every clock: its polynomial, of degree d, at the `nodes`.
-        starts: (S, C), the times at which the steps start.
-        ends: (S, C), the times at which they end; beyond the last step of a clock, another time than its start.
+        rows: (S, d + 1), the rows of the n-th step of all clocks: its polynomial of degree d at the `nodes`.
+        starts: (S, C), the start times of the steps.
+        ends: (S, C), the end times; for padding, any time other than the start.
         count: (C,), number of steps of each clock.
-        first: (C,), where the clocks started.
-        last: (C,), where they have come to.
+        first: (C,), the first times of the clocks.
+        last: (C,), the last times reached.
         per_sample: Whether each sample has a clock.
     """
 
@@ -74,18 +74,18 @@ class Steps:
         return (self.last - self.first).sign()
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> "Steps":
-        """The same, with times that `move` lets follow whatever they depend on."""
+        """The same with all times mapped by `move`, which attaches their gradients."""
         return replace(self, starts=move(self.starts), ends=move(self.ends))
 
 
 @dataclass
 class Mesh:
-    """Asks the loop of a solve for its steps: for all of them, or those in which an event changes its sign.
+    """Requests steps from the integration loop: all of them, or those with a sign change of an event.
 
     Attributes:
-        dense: Whether all steps become rows.
-        watch: Sees the end of every step; None if there are no events.
-        steps: The steps, which the loop lays when the solve has come to its end.
+        dense: Whether to keep all steps.
+        watch: Checks the end of every step for events; None without events.
+        steps: The kept steps, set by the loop at the end of the solve.
     """
 
     dense: bool

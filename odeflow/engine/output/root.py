@@ -1,27 +1,27 @@
-"""Roots: zeros of many functions at once."""
+"""Root finding for many functions at once."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-PRECISION = 1e-14  # of a zero between 0 and 1
+PRECISION = 1e-14  # absolute, of a zero in [0, 1]
 
 
 def roots(function: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
-    """Zeros between 0 and 1 of functions whose signs differ there, by bisection or inverse quadratic interpolation.
+    """Zeros in [0, 1] of functions with a sign change, by bisection or inverse quadratic interpolation.
 
     Source: Chandrupatla (1997), "A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear
     function without using derivatives", Adv. Eng. Softw. 28, 145–149.
 
     Args:
-        function: Place of each ↦ value of each.
-        like: As many numbers as there are functions.
+        function: Arguments ↦ values, one per function.
+        like: A tensor with one entry per function.
     """
     a, b = torch.ones_like(like), torch.zeros_like(like)
     at_a, at_b = function(a), function(b)
     best = torch.where(at_a.abs() <= at_b.abs(), a, b)
-    found = ~(at_a * at_b < 0)  # by rounding, the zero lies at an end
+    found = ~(at_a * at_b < 0)  # due to rounding, the zero is at an end
     part = torch.full_like(like, 0.5)
     while not bool(found.all()):
         x = a + part * (b - a)

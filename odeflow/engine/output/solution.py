@@ -1,4 +1,4 @@
-"""Solution: the states at the requested times, with its statistics and events, and the error of a solve that failed."""
+"""Solution: the states at the requested times, statistics and events, and the error of a failed solve."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from odeflow.errors import OdeflowError, SettingError
 
 @dataclass
 class Stats:
-    """What a solve took. The backward figures are filled in when the backward pass runs.
+    """Solver statistics. The backward figures are set when the backward pass runs.
 
     Attributes:
         nfe_forward: Evaluations of the field in the forward pass.
@@ -24,15 +24,15 @@ class Stats:
         rejected: Rejected steps of the forward pass.
         smallest_step: Size of the smallest accepted step, in the field's time; inf before the first.
         largest_step: Size of the largest accepted step.
-        suggested_step: Size of a good first step for a solve like this one, where steps are chosen by their error.
-        stiffness: h|λ|, the step size times the field's largest eigenvalue, as the last two stages estimate it, the
-            mean over every tenth step; None where the method cannot tell or took fewer. Well below 1 accuracy chooses
-            the steps; at about 3 stability does: the problem is stiff, and an implicit solver takes fewer. Where each
-            sample has steps of its own, that of the stiffest.
-        accepted_per_sample: (B,), accepted steps of each sample, where each has its own. `accepted` and `rejected` are
-            then those of the sample that took the most attempts, as many as the whole solve.
-        rejected_per_sample: (B,), rejected steps of each sample, likewise.
-        stiffness_per_sample: (B,), h|λ| of each sample, likewise; nan where it took fewer than ten steps.
+        suggested_step: A suitable initial step size for a similar solve, if the step size is adaptive.
+        stiffness: h|λ|, the step size times the largest eigenvalue of ∂f/∂y, estimated from the last two stages and
+            averaged over every tenth step; None if the method has no estimate or took fewer steps. Well below 1,
+            accuracy limits the step size; at about 3, stability does: the problem is stiff, and an implicit solver
+            needs fewer steps. With per-sample steps, that of the stiffest sample.
+        accepted_per_sample: (B,), accepted steps of each sample, with per-sample steps. `accepted` and `rejected` are
+            then those of the sample with the most attempts, which equal the attempts of the whole solve.
+        rejected_per_sample: (B,), rejected steps of each sample, with per-sample steps.
+        stiffness_per_sample: (B,), h|λ| of each sample, with per-sample steps; nan after fewer than ten steps.
     """
 
     nfe_forward: int = 0
@@ -59,11 +59,11 @@ class Solution(Generic[S]):
     """The solution of an initial value problem at the requested times.
 
     Attributes:
-        t: (T,), the times, or (B, T) where each sample has its own, or ends at an event of its own.
-        y: (T, *state), or a tuple of such tensors where the state is a tuple.
-        stats: What it took.
-        events: Where each of the events was met, in the order in which they were given.
-        interpolant: The solution at any time, if requested: call the solution itself.
+        t: (T,), the times, or (B, T) with per-sample times or per-sample terminal events.
+        y: (T, *state), or a tuple of such tensors if the state is a tuple.
+        stats: The solver statistics.
+        events: The occurrences of each event, in the order of the argument `event`.
+        interpolant: The dense output, if requested: call the solution itself.
     """
 
     t: Tensor
@@ -76,14 +76,13 @@ class Solution(Generic[S]):
         """The state at the times t, by dense output; differentiable, also with respect to t.
 
         Args:
-            t: () or (m,), between the first time and the last; where the solver steps per sample also (B, m), a row
-                for each sample.
+            t: () or (m,), between the first and the last time; with per-sample steps also (B, m).
 
         Returns:
             (*state) or (m, *state), or a tuple of such tensors.
 
         Raises:
-            SettingError: The solve was without `dense=True`, or a time lies outside.
+            SettingError: The solve did not set `dense=True`, or a time lies outside the interval.
         """
         if self.interpolant is None:
             raise SettingError("this solution is known only at its times t: solve with dense=True to ask for others")
@@ -92,11 +91,11 @@ class Solution(Generic[S]):
     def select_outputs(
         self: "Solution[Tensor]", mesh: Mesh | None, move: Callable[[Tensor], Tensor] = lambda times: times
     ) -> "Solution[Tensor]":
-        """The solution at the requested times, from all rows of a solve that noted its mesh.
+        """The solution at the requested times, from all rows of a solve.
 
         Args:
-            mesh: The mesh, if there was one.
-            move: Lets the times of the mesh follow whatever they depend on.
+            mesh: The mesh of the solve, if any.
+            move: Attaches the gradients of the mesh's times.
         """
         if mesh is None:
             return self
@@ -106,26 +105,26 @@ class Solution(Generic[S]):
         return replace(self, t=self.t[..., : len(steps.asked)], y=self.y[steps.asked], interpolant=interpolant)
 
     def unpacked(self, view: View) -> "Solution[Any]":
-        """The same in its public view.
+        """The same in the public view.
 
         Args:
-            view: Takes (m, *state) for any m.
+            view: (m, *state) ↦ public view, for any m.
         """
         interpolant = None if self.interpolant is None else self.interpolant.unpacked(view)
         return Solution(self.t, view(self.y), self.stats, self.events, interpolant)
 
 
 class SolveError(OdeflowError, RuntimeError):
-    """The integration could not go on: the step size vanished, the state blew up, or the step budget ran out.
+    """The integration failed: the step size vanished, the state blew up, or the maximum number of steps was reached.
 
     Args:
         message: What happened, and what to do.
-        broken: Where a state or slope has entries that are not finite, that state or slope.
+        broken: The state or vector-field value with non-finite entries, if any.
 
     Attributes:
-        partial: The solution until there, at those of the requested times that were reached, and at the last time
-            reached; None if nothing was. With steps per sample t is (B, T), and rows that a sample did not reach repeat
-            its last time and state. It carries a gradient by `Backprop` alone.
+        partial: The solution at the requested times that were reached, and at the last time reached; None if there are
+            none. With per-sample steps t is (B, T), and rows that a sample did not reach repeat its last time and
+            state. It has a gradient only with `Backprop`.
     """
 
     def __init__(self, message: str, broken: Tensor | None = None) -> None:

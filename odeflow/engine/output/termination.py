@@ -1,4 +1,4 @@
-"""Termination: a solution ends at its first terminal event."""
+"""Termination: truncates a solution at its first terminal event."""
 
 import math
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from odeflow.engine.output.mesh import by_clock
 from odeflow.engine.output.solution import Solution, SolveError
 from odeflow.engine.output.watch import Watch
 
-LISTED = 8  # samples, in an error
+LISTED = 8  # maximum number of samples in a message
 
 
 def at_events(solution: Solution, watch: Watch) -> Solution:
-    """The solution with the crossings of its events, up to the first terminal one.
+    """The solution with its events, up to the first terminal one.
 
-    Where each sample has a clock, it ends at its own; from there on its rows hold the time and the state of that event.
+    With per-sample clocks, each sample ends at its own event. Its later rows repeat the time and state of that event.
 
     Raises:
-        SolveError: A terminal event that is required did not occur.
+        SolveError: A required terminal event did not occur.
     """
     dense = solution.interpolant
     assert dense is not None
@@ -49,9 +49,9 @@ def at_events(solution: Solution, watch: Watch) -> Solution:
 
 
 def _first_terminal(watch: Watch, found: Sequence[Location], sign: Tensor) -> tuple[Tensor, Tensor]:
-    """(C,), when the first terminal event of each clock is, in the direction of the solve; inf if there is none.
+    """(C,), the time of each clock's first terminal event, multiplied by the direction; inf if there is none.
 
-    And (C,), the number of that event.
+    And (C,), the index of that event.
     """
     final, by = torch.full_like(sign, math.inf), torch.full_like(sign, len(found), dtype=torch.long)
     for number, (event, each) in enumerate(zip(watch.events, found, strict=True)):
@@ -62,15 +62,16 @@ def _first_terminal(watch: Watch, found: Sequence[Location], sign: Tensor) -> tu
 
 
 def _ended(solution: Solution, final: Tensor, sign: Tensor, t_end: Tensor, y_end: Tensor, per_sample: bool) -> Solution:
-    """The solution up to the ends of its clocks.
+    """The solution truncated at the ends of its clocks.
 
     Args:
-        solution: To the last time, or to the last of the requested times that was reached.
-        final: (C,), where each clock ends, in the direction of the solve.
-        sign: (C,), that direction.
-        t_end: (C,), where it ends, with its gradient.
+        solution: The solution up to the last time, or to the last requested time that was reached.
+        final: (C,), the end time of each clock, multiplied by the direction.
+        sign: (C,), the direction.
+        t_end: (C,), the end time, with its gradient.
         y_end: (C, n), the state there.
-        per_sample: Whether each sample has a clock: its later rows then hold its end, which otherwise is the last row.
+        per_sample: Whether each sample has a clock. If so, its later rows repeat its end; otherwise the end is the last
+            row.
     """
     before = (sign[:, None] * solution.t.detach().to(sign) < final[:, None]).to(solution.t.device)
     t_end, y = t_end[:, None].to(solution.t.device), by_clock(solution.y, len(sign))
@@ -83,7 +84,7 @@ def _ended(solution: Solution, final: Tensor, sign: Tensor, t_end: Tensor, y_end
 
 
 def _crossings(found: Location, t: Tensor, y: Tensor) -> Crossings:
-    """What was found, at times (K, C) and in states (K, *state), in its public form."""
+    """The public form of located events at times (K, C) with states (K, *state)."""
     if found.watch.per_sample:
         mask = found.found.view(*t.shape, *(1,) * (y.dim() - 2))
         crossings = Crossings(
@@ -96,7 +97,7 @@ def _crossings(found: Location, t: Tensor, y: Tensor) -> Crossings:
 
 
 def _never_met(partial: Solution, unmet: Tensor | None) -> SolveError:
-    """The error where no terminal event occurred: for samples, (B,), with clocks, or for all."""
+    """The error for a missing terminal event: for the samples `unmet`, (B,), with per-sample clocks, or for all."""
     numbers = [] if unmet is None else unmet.nonzero().squeeze(1).tolist()
     listed = ", ".join(str(number) for number in numbers[:LISTED])
     more = f" and {len(numbers) - LISTED} more" if len(numbers) > LISTED else ""

@@ -1,4 +1,4 @@
-"""Watch: sees the changes of sign of events at the ends of steps."""
+"""Watch: detects sign changes of events at the ends of steps."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,30 +12,30 @@ from odeflow.errors import SettingError
 
 
 class Watch:
-    """Looks for changes of sign at the ends of steps. Events always see the whole batch.
+    """Detects sign changes at the ends of steps. Events are always evaluated for the whole batch.
 
     Args:
-        events: What to look for.
-        unpack: Packed state ↦ state as the events take it.
-        per_sample: Whether each sample has a clock; the C clocks are those of the B samples, or one.
+        events: The events.
+        unpack: Packed state ↦ state in the form that events take.
+        per_sample: Whether each sample has a clock: C = B clocks instead of one.
 
     Attributes:
-        values: The present values of the events, each () or (B,).
-        crossings: For each event, where it was seen to change its sign: the numbers of its values (k,), 0 if it has one
-            alone, and those of the kept steps, (k,).
+        values: The current values of the events, each () or (B,).
+        crossings: For each event its detected sign changes: the indices of the values, (k,), 0 for a scalar event, and
+            the indices of the kept steps, (k,).
     """
 
     def __init__(self, events: Sequence[Event], unpack: Callable[[Tensor], State], per_sample: bool) -> None:
         self.events, self.unpack, self.per_sample = events, unpack, per_sample
         self.values: list[Tensor] = []
         self.crossings: list[list[tuple[Tensor, Tensor]]] = []
-        self._begun: Tensor | bool = False  # (C,), whether a clock has made a step
+        self._begun: Tensor | bool = False  # (C,), whether a clock has taken a step
 
     def value(self, number: int, t: Tensor, y: Tensor) -> Tensor:
         """The value of an event, () or (B,), at the times t, (C,), and the packed state y.
 
         Raises:
-            SettingError: The value has a wrong shape or dtype.
+            SettingError: The value has the wrong shape or dtype.
         """
         event, t = self.events[number], (t if self.per_sample else t.view(())).to(y)
         state = self.unpack(y)
@@ -63,7 +63,7 @@ class Watch:
         return value
 
     def start(self, t: Tensor, y: Tensor) -> None:
-        """The solve starts at the times t, (C,), in the packed state y."""
+        """Starts the solve at the times t, (C,), and the packed state y."""
         self.crossings, self._begun = [[] for _ in self.events], False
         self.values = self._values(t, y)
 
@@ -73,16 +73,16 @@ class Watch:
             return [self.value(number, t, state) for number in range(len(self.events))]
 
     def sees(self, t: Tensor, y: Tensor, step: Tensor | int, moved: Tensor | bool = True) -> list[tuple[Event, Tensor]]:
-        """Steps ended.
+        """Checks the ends of steps.
 
         Args:
             t: (C,), the times.
             y: The packed state there.
-            step: (C,), the number that each clock's step gets if it is kept.
-            moved: (C,), whose step ended.
+            step: (C,), the index of each clock's step if it is kept.
+            moved: (C,), the clocks whose step ended.
 
         Returns:
-            The events that changed their sign, each with which of its values did, () or (B,).
+            The events that changed sign, each with a mask of its values, () or (B,).
         """
         before, self.values = self.values, self._values(t, y)
         seen: list[tuple[Event, Tensor]] = []

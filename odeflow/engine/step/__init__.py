@@ -1,1 +1,1 @@
-"""What one step is: coefficients, stages, compiled steps, and steps that carry history."""
+"""A single step: coefficients, stages, compiled steps, and steps with history."""

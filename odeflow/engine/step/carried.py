@@ -1,4 +1,4 @@
-"""Steps that go on from what earlier ones found, and segments that carry it."""
+"""Steps that reuse values of earlier steps, and segments that carry these."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -14,14 +14,14 @@ from odeflow.engine.tape import Quadrature, Segment, Tape
 
 
 class MemoryStages(Stages):
-    """Stages that may carry slopes from step to step, besides the state.
+    """Stages that may carry vector-field values from step to step, besides the state.
 
-    What is here does for a method that knows no more of a step than its ends: the slope at the end, if it is known, is
-    carried on as the next step's first, dense output is cubic Hermite interpolation, and the quadrature is Simpson's
-    rule. A method's `step` begins with `begin` and ends with `finish`.
+    The defaults suit methods that only know the ends of a step: the value at the end, if known, is reused as the first
+    of the next step, dense output is cubic Hermite interpolation, and the quadrature is Simpson's rule. The `step` of a
+    method starts with `begin` and ends with `finish`.
 
     Attributes:
-        carried: The slopes that the present step got from the last one.
+        carried: The vector-field values carried into the current step.
     """
 
     def __init__(self, order: int, field: Field, quadrature: Quadrature | None = None) -> None:
@@ -35,20 +35,20 @@ class MemoryStages(Stages):
         return 3
 
     def carry(self) -> tuple[Tensor, ...]:
-        """What the next step shall get from this one."""
+        """The values carried to the next step."""
         return () if self.last is None else (self.last,)
 
     def restore(self, carried: tuple[Tensor, ...]) -> None:
-        """Makes ready for a step that gets this from the last one."""
+        """Prepares a step with values carried from the previous one."""
         self.carried = carried
         self.first, self.last = carried[0] if carried else None, None
 
     def begin(self, t: float, h: float, y: Tensor) -> None:
-        """Notes the step that is taken."""
+        """Records the start of a step."""
         self.t, self.h, self.y, self.last = t, h, y, None
 
     def finish(self, y1: Tensor) -> Tensor:
-        """Notes where the step led."""
+        """Records the end of a step."""
         self.y1 = y1
         return y1
 
@@ -83,7 +83,7 @@ class MemoryStages(Stages):
                 self.quadrature.add(weight * h, self.quadrature.integrand)
 
     def error(self) -> Tensor:
-        """Nothing asks for it: methods that remember take equal steps."""
+        """Not used: these methods have a fixed step size."""
         raise NotImplementedError(f"{type(self).__name__} does not estimate its error")
 
     def keep(self) -> None:
@@ -97,14 +97,14 @@ class MemoryStages(Stages):
 
 
 class MemoryTape(Tape):
-    """Hands segments on to a tape whose states are stacked with the slopes that were carried into them.
+    """Forwards segments to a tape, with the vector-field values carried into each stacked onto its state.
 
-    So each segment can be run again from its start alone. The first one gets no slopes and the last one leaves none,
-    so that the ends of the chain are states.
+    Each segment can thus be rerun from its start alone. Nothing is carried into the first segment or out of the last
+    one, so that both ends of the chain are plain states.
 
     Args:
-        tape: Takes the segments.
-        stages: What the steps are made of.
+        tape: The tape.
+        stages: The stages of the steps.
     """
 
     def __init__(self, tape: Tape, stages: MemoryStages) -> None:
@@ -116,7 +116,7 @@ class MemoryTape(Tape):
         carried = self.stages.carried
         self.close(len(carried))
         places, rows, span = list(segment.places), segment.rows, segment.span
-        assert span is not None  # steps with memory are taken by all samples together
+        assert span is not None  # these steps are common to all samples
         if segment.end_row is not None:
             rows = slice(segment.end_row - len(places), segment.end_row + 1)
             places.append(1.0)
@@ -127,7 +127,7 @@ class MemoryTape(Tape):
         )
 
     def close(self, count: int = 0) -> None:
-        """Hands on the last segment, which leaves so many slopes to the next."""
+        """Forwards the last segment, which carries `count` values to the next."""
         if self.pending is not None:
             self.tape.append(self.pending(count))
         self.pending = None
@@ -143,17 +143,17 @@ def _again(
     field: Field,
     start: Tensor,
 ) -> tuple[Tensor, Tensor | None]:
-    """The step once more: (state at its end with `left` slopes, states at the places).
+    """Reruns a step: (state at its end with `left` carried values, states at the points θ).
 
     Args:
-        stages_over: Makes the stages over a field.
-        window: Between which times the field is evaluated.
+        stages_over: Field ↦ stages.
+        window: The times between which the field is evaluated.
         span: (time at the start, time at the end).
-        places: Where rows lie, 1 being the end.
-        taken: Number of slopes in `start`.
-        left: Number of slopes that the next step gets.
+        places: The points θ of rows; 1 is the end.
+        taken: Number of carried values in `start`.
+        left: Number of values carried to the next step.
         field: The vector field.
-        start: (*state), or (1 + taken, *state) if slopes are taken.
+        start: (*state), or (1 + taken, *state) with carried values.
     """
     stages = stages_over(field)
     stages.window = window

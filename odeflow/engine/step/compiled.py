@@ -1,4 +1,4 @@
-"""Steps compiled by torch.compile: all stages of a step, and what they are combined to, as one kernel call."""
+"""Steps compiled by torch.compile: all stages of a step and their combination in one call."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,14 +13,14 @@ from odeflow.engine.step.stages import ExplicitStages, Stages
 from odeflow.engine.step.tableau import Tableau
 
 Step = Callable[[Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor, Tensor | None]]
-"""((t, h), y, k₁ or None to evaluate it, whether the error is wanted) ↦ (y₁, slopes, error / h or None)."""
-KEPT = 8  # fields whose steps one solver keeps compiled
+"""((t, h), y, k₁ or None to evaluate it, whether to compute the error) ↦ (y₁, stage derivatives, error / h or None)."""
+KEPT = 8  # maximum number of compiled fields per solver
 
 
 class CompiledSteps:
-    """The compiled steps of one solver, by field; a copy of the solver compiles its own.
+    """The compiled steps of one solver, by field. A copy of the solver compiles its own.
 
-    Where compiling fails the step runs as it is, and a warning says why.
+    If compilation fails, the step runs uncompiled, with a warning.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class CompiledSteps:
         return CompiledSteps, ()
 
     def of(self, tableau: Tableau, field: Field) -> Step:
-        """The compiled step of a method over a field; only modules last, so that compiling for them pays."""
+        """The compiled step of a method and a field. Only modules persist across solves, so only these are compiled."""
         module = field.field if isinstance(field, Mixed) else field
         module = module.field if isinstance(module, PackedField) else module
         if not isinstance(module, nn.Module):
@@ -47,7 +47,7 @@ class CompiledSteps:
 
     def _compiled(self, tableau: Tableau, field: Field, module: nn.Module) -> Step:
         plain = step_of(tableau, field)
-        # torch keeps what it compiled, and limits how often it does, by code object: each field gets its own
+        # torch caches compilations, and limits their number, per code object: each field gets its own
         plain.__code__ = plain.__code__.replace(co_name=f"step_{len(self.kept)}")
         compiled = torch.compile(plain, fullgraph=True)
 
@@ -56,8 +56,8 @@ class CompiledSteps:
         ) -> tuple[Tensor, Tensor, Tensor | None]:
             try:
                 return compiled(clock, y, first, judged)
-            except Exception as problem:  # of as many kinds as a compiler has parts
-                # If the field itself is at fault, the error that the user shall see is its own
+            except Exception as problem:  # a compiler raises many types
+                # If the field itself fails, the user should see its own error
                 result = plain(clock, y, first, judged)
                 _warn(module, f"{type(problem).__name__}: {str(problem).strip().partition(chr(10))[0]}")
                 self.kept[field] = plain
@@ -72,7 +72,7 @@ def _warn(field: object, reason: str) -> None:
 
 
 def step_of(tableau: Tableau, field: Field) -> Step:
-    """One step of a method as a pure function of tensors."""
+    """A step of a method as a pure function of tensors."""
     count, error_weights = tableau.stages - tableau.fsal, tableau.error_weights
 
     def combined(y: Tensor, h: Tensor, weights: Sequence[float], slopes: list[Tensor]) -> Tensor:
@@ -100,23 +100,23 @@ def step_of(tableau: Tableau, field: Field) -> Step:
 
 
 class CompiledStages(ExplicitStages):
-    """Stages whose steps run compiled, with autograd or without.
+    """Stages whose steps run compiled, with or without autograd.
 
-    Compiled are steps over what was given to `solve`, the same in every solve. What a gradient makes of it, and
-    fields that draw random numbers, run as they are.
+    Only the field passed to `solve`, which is the same in every solve, is compiled. Fields wrapped by a gradient and
+    random fields run uncompiled.
 
     Args:
         tableau: The method.
         field: The vector field.
         steps: The solver's compiled steps.
-        judged: Whether the steps' errors will be asked for.
+        judged: Whether error estimates are needed.
     """
 
     def __init__(self, tableau: Tableau, field: Field, steps: CompiledSteps, judged: bool = True) -> None:
         super().__init__(tableau, field)
         self.steps, self.judged = steps, judged
         self.first: Tensor | None = None
-        self.slopes: Tensor | None = None  # (count, or count + 1 with that at the step's end, *state)
+        self.slopes: Tensor | None = None  # (count, or count + 1 with the value at the step's end, *state)
 
     @property
     def traced(self) -> Callable[[Field], Stages]:
@@ -130,7 +130,7 @@ class CompiledStages(ExplicitStages):
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
         inner = self.field.field if isinstance(self.field, Counted) else self.field
         if isinstance(inner, SameNoise) and inner.draws is None:
-            self.first_slope(t, y)  # which shows whether the field draws random numbers
+            self.first_slope(t, y)  # reveals whether the field is random
         count = self.count - (self.first is not None) + (self.tableau.fsal and self.judged)
         if isinstance(inner, SameNoise) and inner.draws is False:
             step = self.steps.of(self.tableau, inner.field)

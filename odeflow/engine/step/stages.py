@@ -1,4 +1,4 @@
-"""What one step is made of: the contract, and explicit Runge–Kutta's, for values only and for autograd."""
+"""The stages of a step: the contract, and explicit Runge–Kutta stages without and with autograd."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -16,17 +16,17 @@ from odeflow.engine.tape import Quadrature
 
 @lru_cache(maxsize=256)
 def _vectors(rows: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
-    """Each row, nested or not, as a tensor that is kept for the next solve."""
+    """The rows, nested or not, as tensors that are cached for the next solve."""
     with torch.inference_mode(False):
         return [torch.tensor(row, dtype=dtype, device=device) for row in rows]
 
 
 class Stages(ABC):
-    """What one step of a method is made of: the contract between a method and the loop over steps.
+    """The stages of a step: the contract between a method and the integration loop.
 
-    A step asks for `step`, then for `error` and `dense` as needed, and `advance` makes the slope at its end, if that
-    was evaluated, the first of the next step. So a method whose last stage lies at the step's end ("first same as
-    last") evaluates it once, and every other method evaluates it only where error or dense output ask for it.
+    The loop calls `step`, then `error` and `dense` as needed. `advance` reuses the vector-field value at the end of the
+    step, if evaluated, as the first stage derivative of the next step. A method whose last stage is at the end of the
+    step ("first same as last", FSAL) thus evaluates it once, and other methods only if error or dense output need it.
 
     Args:
         order: Order of the method.
@@ -37,7 +37,7 @@ class Stages(ABC):
     def __init__(self, order: int, field: Field, quadrature: Quadrature | None = None) -> None:
         self.order, self.field, self.quadrature = order, field, quadrature
         self.evaluations = 0
-        self.window: tuple[float, float] | None = None  # between which the field is evaluated, whatever the stage
+        self.window: tuple[float, float] | None = None  # the times between which all stages evaluate the field
 
     @property
     @abstractmethod
@@ -45,10 +45,10 @@ class Stages(ABC):
         """Degree of the dense output, a polynomial in θ."""
 
     def evaluate(self, t: float, y: Tensor) -> Tensor:
-        """dy/dt, counted and checked.
+        """The vector field at (t, y), counted and checked.
 
         Raises:
-            StateError: The field's value has another shape than y.
+            StateError: The shape of the value differs from that of y.
         """
         self.evaluations += 1
         slope = self.field(y.new_full((), self.inside(t)), y)
@@ -57,7 +57,7 @@ class Stages(ABC):
         return slope
 
     def inside(self, t: float) -> float:
-        """The time t, or the nearest in the window."""
+        """The time t, clamped to the window."""
         return t if self.window is None else min(max(t, self.window[0]), self.window[1])
 
     @abstractmethod
@@ -71,7 +71,7 @@ class Stages(ABC):
 
     @abstractmethod
     def first_slope(self, t: float, y: Tensor) -> Tensor:
-        """k₁ = f(t, y), evaluated unless the previous step left it."""
+        """k₁ = f(t, y), evaluated unless the previous step provided it."""
 
     @abstractmethod
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
@@ -79,18 +79,18 @@ class Stages(ABC):
 
     @abstractmethod
     def error(self) -> Tensor:
-        """(n,), the estimate of the step's error divided by its size h; fresh, so that it may be overwritten."""
+        """(n,), the estimate of the local error divided by h, in a new tensor that may be overwritten."""
 
     @abstractmethod
     def dense(self, theta: Sequence[float]) -> Tensor:
-        """(m, *state), the states at the m places θ of the step, each between 0 and 1."""
+        """(m, *state), the states at the m points θ in [0, 1] of the step."""
 
     def stiffness(self) -> float | None:
-        """h|λ| with λ the field's largest eigenvalue, if the last step tells."""
+        """h|λ| with λ the largest eigenvalue of ∂f/∂y, if the last step gives an estimate."""
         return None
 
     def interpolant(self) -> Callable[[float], Tensor]:
-        """θ ↦ the state at the place θ of this step, for good: later steps do not change it."""
+        """θ ↦ the state at the point θ of this step. Later steps do not change it."""
         self.last_slope()
         kept = copy.copy(self)
         kept.keep()
@@ -98,23 +98,23 @@ class Stages(ABC):
 
     @abstractmethod
     def last_slope(self) -> None:
-        """Evaluates the slope at the step's end, unless that was done."""
+        """Evaluates the field at the end of the step, unless already done."""
 
     @abstractmethod
     def keep(self) -> None:
-        """Makes the slopes this object's own."""
+        """Copies the stage derivatives, so that later steps do not overwrite them."""
 
     @abstractmethod
     def advance(self) -> None:
-        """Goes on to the next step."""
+        """Moves to the next step."""
 
     @abstractmethod
     def forget_slope(self) -> None:
-        """The state was replaced, so that its slope is no longer known."""
+        """Discards the vector-field value of the state, which was replaced."""
 
 
 class ExplicitStages(Stages):
-    """The stages of an explicit Runge–Kutta method: slopes k, and what is combined from them.
+    """The stages of an explicit Runge–Kutta method: stage derivatives k and their combinations.
 
     Args:
         tableau: The method.
@@ -125,7 +125,7 @@ class ExplicitStages(Stages):
     def __init__(self, tableau: Tableau, field: Field, quadrature: Quadrature | None = None) -> None:
         super().__init__(tableau.order, field, quadrature)
         self.tableau = tableau
-        self.count = tableau.stages - tableau.fsal  # stages before the one at the step's end
+        self.count = tableau.stages - tableau.fsal  # stages without the FSAL one
         self.sides: list[Sequence[Tensor | None]] = [()] * (self.count + 1)
         self.has_first = False
         self.has_last = False
@@ -135,7 +135,7 @@ class ExplicitStages(Stages):
         return len(self.tableau.interpolation[0])
 
     def stiffness(self) -> float | None:
-        """By the last two stages.
+        """An estimate from the last two stages.
 
         Source: Hairer & Wanner, Solving Ordinary Differential Equations II, IV.2, "Stiffness Detection".
         """
@@ -146,14 +146,14 @@ class ExplicitStages(Stages):
         return of_slopes / of_stages if of_stages > 0 else None
 
     def last_differences(self) -> Tensor | None:
-        """(2, n): how the slopes of the last two stages differ, and their states, divided by the step size."""
+        """(2, n): the differences of the last two stages in derivative, and in state divided by the step size."""
         slopes, weights = self.flat_slopes(), self.tableau.stiffness_weights
         if slopes is None or weights is None:
             return None
         return slopes.new_tensor(weights) @ slopes[: self.tableau.stages]
 
     def flat_slopes(self) -> Tensor | None:
-        """(≥ s, n), the slopes of the last step without autograd, where they are kept."""
+        """(≥ s, n), the stage derivatives of the last step without autograd, if stored."""
         return None
 
     def add_quadrature(self, h: float) -> None:
@@ -174,21 +174,21 @@ class ExplicitStages(Stages):
         self.has_first = False
 
     def dense_weights(self, theta: Sequence[float], like: Tensor) -> Tensor:
-        """(m, count + 1): weights w with y(t + θh) = y + h Σ w k, where the last k is the slope at the step's end."""
+        """(m, count + 1), weights w of y(t + θh) = y + h Σ w k, where the last k is f at the end of the step."""
         (coefficients,) = _vectors((self.tableau.interpolation,), torch.float64, torch.device("cpu"))
         places = torch.tensor(theta, dtype=torch.float64)
         return (places[:, None].expand(-1, coefficients.shape[1]).cumprod(1) @ coefficients.t()).to(like)
 
 
 def stages_of(tableau: Tableau, field: Field, like: Tensor, quadrature: Quadrature | None = None) -> ExplicitStages:
-    """The stages of a method in the form that the present state of autograd asks for."""
+    """The stages of a method in the form that suits the current autograd mode."""
     if torch.is_grad_enabled():
         return TracedStages(tableau, field)
     return ValueStages(tableau, field, like, quadrature)
 
 
 class ValueStages(ExplicitStages):
-    """Stages without autograd: the slopes are rows of one matrix, so that every combination is one product.
+    """Stages without autograd: the stage derivatives are rows of a matrix, so that combinations are products.
 
     Args:
         tableau: The method.
@@ -261,7 +261,7 @@ class ValueStages(ExplicitStages):
 
 
 class TracedStages(ExplicitStages):
-    """Stages that autograd sees: every combination is a chain of in-place additions, which keep nothing alive."""
+    """Stages with autograd: combinations are chains of in-place additions, which save no tensors."""
 
     def __init__(self, tableau: Tableau, field: Field) -> None:
         super().__init__(tableau, field)

@@ -1,4 +1,4 @@
-"""Tableau: the coefficients of a Runge–Kutta method, which verify themselves when they are made."""
+"""Tableau: the coefficients of a Runge–Kutta method, verified at construction."""
 
 import math
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class Tree:
 
     @cached_property
     def density(self) -> int:
-        """γ, the inverse of what Σ b Φ must be."""
+        """The density γ: the order condition is Σ b Φ = 1/γ."""
         value = self.order
         for branch in self.branches:
             value *= branch.density
@@ -42,7 +42,7 @@ class Tree:
 
     @cached_property
     def formula(self) -> str:
-        """Φ in matrix notation, a power of c standing for a vector: `cAc²`."""
+        """Φ in matrix notation, where powers of c are vectors: `cAc²`."""
         leaves = sum(not branch.branches for branch in self.branches)
         text = {0: "", 1: "c"}.get(leaves, "c" + "⁰¹²³⁴⁵⁶⁷"[min(leaves, 7)])
         for branch in self.branches:
@@ -81,15 +81,15 @@ def trees(order: int) -> tuple[Tree, ...]:
 
 
 def check_coefficients(name: str, value: object, depth: int = 1) -> None:
-    """Refuses coefficients that are not finite numbers.
+    """Rejects coefficients that are not finite numbers.
 
     Args:
-        name: Of the coefficients.
-        value: A tuple of numbers, at depth 1; of tuples of numbers, at depth 2; a number, at depth 0.
-        depth: Of the nesting.
+        name: Name of the coefficients.
+        value: A number (depth 0), a tuple of numbers (depth 1), or a tuple of such tuples (depth 2).
+        depth: The nesting depth.
 
     Raises:
-        TableauError: One is not; the message names it.
+        TableauError: A coefficient is not a finite number. The message names it.
     """
     if depth:
         if not isinstance(value, tuple):
@@ -101,10 +101,10 @@ def check_coefficients(name: str, value: object, depth: int = 1) -> None:
 
 
 def check_order(name: str, value: object) -> None:
-    """Refuses an order that is no positive integer.
+    """Rejects orders that are not positive integers.
 
     Raises:
-        TableauError: It is none.
+        TableauError: The order is not a positive integer.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise TableauError(f"{name} must be a positive integer; got {value!r}")
@@ -116,25 +116,25 @@ class Tableau:
 
         kᵢ = f(t + cᵢ h, y + h Σⱼ aᵢⱼ kⱼ),        y₁ = y + h Σᵢ bᵢ kᵢ
 
-    Everything that can be checked is checked when the tableau is made: lengths, row sums cᵢ = Σⱼ aᵢⱼ, and the order
+    Everything is checked at construction: lengths, row sums cᵢ = Σⱼ aᵢⱼ, and the order
     conditions of b, of `b_embedded` and of `dense`, up to order 8.
 
     Args:
         order: Order p of the solution with weights b.
         c: Nodes, s of them.
-        a: Row i holds the i coefficients to the left of the diagonal: `((), (1/2,), (0, 1/2))`.
+        a: Row i holds the coefficients to the left of the diagonal: `((), (1/2,), (0, 1/2))`.
         b: Weights, s of them.
         b_embedded: Weights of the embedded solution, whose difference from b estimates the error.
         embedded_order: Order of the embedded solution.
-        dense: Dense output, row i being the coefficients of θ, θ², … of bᵢ(θ) in y(t + θh) = y + h Σᵢ bᵢ(θ) kᵢ. One row
-            more than stages is for the slope f(t₁, y₁) at the step's end. Without it, a quartic of order 4 is derived
-            where the slopes allow one, and cubic Hermite interpolation is used elsewhere.
+        dense: Dense output: row i holds the coefficients of θ, θ², … of bᵢ(θ) in y(t + θh) = y + h Σᵢ bᵢ(θ) kᵢ. An
+            additional row is for f(t₁, y₁) at the end of the step. By default a quartic of order 4 is derived if one
+            exists; otherwise dense output is cubic Hermite interpolation.
         dense_order: Order of the dense output.
-        implicit: Whether a row of `a` may have one entry more, that on the diagonal, whose stage is then implicit.
+        implicit: Whether rows of `a` may include the diagonal entry of an implicit stage.
 
     Raises:
-        TableauError: An entry is no finite number, an order no positive integer, or a length, a row sum or an order
-            condition is wrong; the message names it.
+        TableauError: An entry is not a finite number, an order is not a positive integer, or a length, a row sum or an
+            order condition is wrong. The message names it.
     """
 
     order: int
@@ -169,17 +169,17 @@ class Tableau:
 
     @cached_property
     def fsal(self) -> bool:
-        """Whether the last stage is taken at the step's end, so that it is the next step's first."""
+        """Whether the last stage is f(t₁, y₁), the first stage of the next step ("first same as last")."""
         return self.stages > 1 and self.c[-1] == 1 and self.a[-1] == self.b[:-1] and self.b[-1] == 0
 
     @property
     def stiffly_accurate(self) -> bool:
-        """Whether the last stage is the state at the step's end, and is implicit."""
+        """Whether the last stage is implicit and its state is y₁."""
         return self.c[-1] == 1 and self.a[-1] == self.b
 
     @cached_property
     def stiffness_weights(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Weights of k, s of them, for kₛ − kₛ₋₁ and for (gₛ − gₛ₋₁)/h, if the last stages g lie at the same node."""
+        """The s weights of k for kₛ − kₛ₋₁ and for (gₛ − gₛ₋₁)/h, if the last two stages g have the same node."""
         if self.stages < 2 or self.c[-1] != self.c[-2]:
             return None
         rows = [(*row, *(0.0,) * (self.stages - len(row))) for row in self.a[-2:]]
@@ -187,21 +187,21 @@ class Tableau:
 
     @property
     def error_order(self) -> int | None:
-        """Order q of the weaker of the two solutions whose difference is the error; None without embedded weights."""
+        """Order q of the less accurate solution of the pair; None without embedded weights."""
         return None if self.embedded_order is None else min(self.order, self.embedded_order)
 
     @cached_property
     def error_weights(self) -> tuple[float, ...] | None:
-        """B − b_embedded, if there are embedded weights."""
+        """`b` − `b_embedded`; None without embedded weights."""
         if self.b_embedded is None:
             return None
         return tuple(x - y for x, y in zip(self.b, self.b_embedded, strict=True))
 
     @cached_property
     def interpolation(self) -> tuple[tuple[float, ...], ...]:
-        """Row i: the coefficients of θ, θ², … of bᵢ(θ), the last row for the slope f(t₁, y₁) at the step's end.
+        """Row i: the coefficients of θ, θ², … of bᵢ(θ). The last row is for f(t₁, y₁) at the end of the step.
 
-        Without dense output of the method's own, these are a quartic's, or cubic Hermite's,
+        Without `dense` this is a quartic, or cubic Hermite interpolation,
         y + (3θ² − 2θ³)(y₁ − y) + h(θ − 2θ² + θ³) k₁ + h(θ³ − θ²) f(t₁, y₁).
         """
         if self.quartic is not None:
@@ -215,10 +215,10 @@ class Tableau:
 
     @cached_property
     def quartic(self) -> tuple[tuple[float, ...], ...] | None:
-        """Dense output of order 4 with the slopes of both ends, where the method has none of its own and one exists.
+        """C¹ dense output of order 4, if the tableau has no `dense` and one exists.
 
-        It is the smallest solution of the linear equations for its coefficients: the order conditions of the trees with
-        up to four nodes, power by power of θ, and values and derivatives at θ = 0 and 1.
+        It is the minimum-norm solution of the linear equations for its coefficients: the order conditions of trees with
+        up to four nodes, for each power of θ, and values and derivatives at θ = 0 and 1.
         """
         ends = self.fsal or self.stiffly_accurate
         if self.dense is not None or self.order < 4 or (self.implicit and not ends):
@@ -243,7 +243,7 @@ class Tableau:
 
     @property
     def interpolation_order(self) -> int:
-        """Order of `interpolation`: a quartic's is 4; Hermite's is 3, if the step's end is that exact."""
+        """Order of `interpolation`: 4 for a quartic; 3 for Hermite, if the method has at least that order."""
         if self.dense_order is not None:
             return self.dense_order
         return 4 if self.quartic is not None else min(self.order, 3)
@@ -287,7 +287,7 @@ class Tableau:
                     )
 
     def _check_dense(self, dense: tuple[tuple[float, ...], ...], order: int) -> None:
-        """Checks that Σ bᵢ(θ) Φᵢ(τ) = θ^|τ| / γ(τ) for every tree τ, power by power of θ, and that bᵢ(1) = bᵢ."""
+        """Checks Σ bᵢ(θ) Φᵢ(τ) = θ^|τ| / γ(τ) for every tree τ and each power of θ, and bᵢ(1) = bᵢ."""
         if len(dense) not in (self.stages, self.stages + (not self.fsal)):
             raise TableauError(
                 f"dense must have one entry a stage, {self.stages} as c has, and may have one more for the slope at "
