@@ -1,4 +1,4 @@
-"""solve(): how people integrate."""
+"""solve(): the public entry point of the engine."""
 
 import math
 import warnings
@@ -47,31 +47,30 @@ def solve(
     """Solves dy/dt = field(t, y) from y(t[0]) = y0.
 
     Args:
-        field: The vector field, a module or a function; t comes as a Tensor of shape (), or of shape (B,) where the
-            solver steps per sample.
-        y0: (B, *state) or a tuple of such tensors, which the field then takes and returns too.
-        t: (T,), at least two times, strictly increasing or strictly decreasing. A Tensor may carry a gradient. Where
-            the solver steps per sample, each may have its own times in a row of (B, T), all rows in one direction.
+        field: The vector field, a module or a function, called with t of shape (), or (B,) with a per-sample solver.
+        y0: (B, *state), or a tuple of such tensors, which the field then takes and returns too.
+        t: (T,), at least two times, strictly increasing or strictly decreasing. A Tensor may require a gradient. With a
+            per-sample solver also (B, T), per-sample times, all in the same direction.
         solver: The solver.
         gradient: The gradient method; `Checkpointed()` by default.
-        params: The tensors to differentiate with respect to, besides y0 and t. By default the parameters of the field,
-            a module; `Backprop` finds all that the field uses by itself.
-        dense: Whether the solution can be called, `solution(t)`, for the state at any time. Costs the memory of a few
-            states a step.
-        event: What shall be looked for on the way. At the first terminal event the solve ends: its time is then the
-            last of the solution, and the times beyond are left out. Where the solver steps per sample, each sample ends
-            at its own: the times beyond are its event's time, and its state stays what it is there.
+        params: The tensors to differentiate with respect to, besides y0 and t. By default the parameters of the field
+            if it is a module; `Backprop` reaches all tensors that the field uses.
+        dense: Whether to compute dense output: `solution(t)` is then the state at any time. Costs the memory of a few
+            states per step.
+        event: The events to detect. The solve ends at the first terminal event: its time is then the last one of the
+            solution, and later times are dropped. With a per-sample solver each sample ends at its own event, and its
+            later rows repeat the time and state of that event.
 
     Returns:
-        Solution with y of shape (T, B, *state), or a tuple of such tensors. Where there are events, `events` says where
-        each was met.
+        Solution with y of shape (T, B, *state), or a tuple of such tensors. `events` contains the occurrences of each
+        event.
 
     Raises:
-        StateError: The state, or what the field made of it, has a wrong shape or dtype.
-        SettingError: The times are not strictly monotone and finite, or something is of the wrong kind.
-        GradientError: The field is a function and the gradient must be told its parameters, or the gradient does not
-            support what the solve uses, such as events.
-        SolveError: The integration could not go on, or a terminal event was not met. Carries the solution until there.
+        StateError: The state, or the field's value, has the wrong shape or dtype.
+        SettingError: The times are not finite and strictly monotone, or an argument has the wrong type.
+        GradientError: The gradient requires `params` and the field is a function, or the gradient does not support a
+            feature of the solve, such as events.
+        SolveError: The integration failed, or a terminal event did not occur. Contains the partial solution.
     """
     if torch.is_inference_mode_enabled():
         with outside_inference():
@@ -120,7 +119,7 @@ def _identity(state: Tensor) -> State:
 
 
 def _name_the_cause(error: SolveError, packing: Packing | None, params: Iterable[Tensor]) -> None:
-    """Adds to the message which leaves of a tuple, and which parameters of the field, are not finite."""
+    """Adds the non-finite leaves of a tuple state and the non-finite parameters of the field to the message."""
     if packing is not None and error.broken is not None:
         leaves = enumerate(packing.unpack(error.broken))
         names = ", ".join(f"leaf {number}" for number, leaf in leaves if not bool(leaf.isfinite().all()))
@@ -135,15 +134,15 @@ def _name_the_cause(error: SolveError, packing: Packing | None, params: Iterable
 
 
 def _check_finite(solution: Solution) -> None:
-    """Equal steps go on through infinity; the solution must not.
+    """Checks the solution, since fixed-step solvers do not stop at non-finite values.
 
     Raises:
         SolveError: The last state is not finite.
     """
     y = solution.y
     try:
-        fine = solution.t.dim() > 1 or bool(y[-1].isfinite().all())  # each sample's own steps are never equal ones
-    except RuntimeError:  # under vmap there is no one answer
+        fine = solution.t.dim() > 1 or bool(y[-1].isfinite().all())  # per-sample steps are always adaptive
+    except RuntimeError:  # under vmap the condition is data-dependent
         return
     if fine:
         return
@@ -181,7 +180,7 @@ def _wanted(field: object, gradient: Gradient, params: Sequence[Tensor] | None) 
     """The parameters that require a gradient.
 
     Raises:
-        GradientError: They are not known.
+        GradientError: The parameters are unknown.
     """
     if params is None:
         if isinstance(field, nn.Module):
@@ -199,7 +198,7 @@ def _listed(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """The tensors of `params`.
 
     Raises:
-        SettingError: It is one tensor, whose rows would be taken for parameters, or holds something else.
+        SettingError: `params` is a single tensor, which would be split into its rows, or contains other types.
     """
     if not isinstance(params, Tensor | nn.Module):
         listed = tuple(params)
@@ -209,7 +208,7 @@ def _listed(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _check_kinds(y0: object, solver: object, gradient: object, events: Sequence[object]) -> None:
-    """Refuses what is of another kind than its name says."""
+    """Rejects arguments of the wrong type."""
     check_kind("solver", solver, Solver, "Dopri5()")
     check_kind("gradient", gradient, Gradient, "Checkpointed()")
     for each in events:
@@ -223,7 +222,7 @@ def _checked_times(t: Tensor | Sequence[float]) -> Tensor:
         if isinstance(t, Tensor):
             times = t
         elif any(isinstance(each, Tensor) for each in t):
-            times = torch.stack([torch.as_tensor(each, dtype=torch.float64) for each in t])  # keeps their gradients
+            times = torch.stack([torch.as_tensor(each, dtype=torch.float64) for each in t])  # preserves gradients
         else:
             times = torch.tensor(t, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as problem:
@@ -247,10 +246,10 @@ def _checked_times(t: Tensor | Sequence[float]) -> Tensor:
 
 
 def _check_resolution(t: Tensor, dtype: torch.dtype, solver: Solver) -> None:
-    """Looks whether floating-point numbers are fine enough for times that lie far from 0.
+    """Checks that the dtype resolves the times.
 
     Raises:
-        SettingError: There is no room for steps between the first time and the last, or the dtype ends before them.
+        SettingError: The interval is too short for steps at this distance from 0, or the times overflow the dtype.
     """
     first, last = t.detach()[..., 0], t.detach()[..., -1]
     worst = int((first / (last - first)).abs().argmax()) if t.dim() > 1 else ...
@@ -279,7 +278,7 @@ def _check_resolution(t: Tensor, dtype: torch.dtype, solver: Solver) -> None:
 
 
 def _check_own_times(t: Tensor, y0: State, solver: Solver) -> None:
-    """Refuses times (B, T) where they cannot be."""
+    """Rejects unsupported or malformed times (B, T)."""
     lead = (y0[0] if isinstance(y0, tuple) else y0).shape[:1]
     if not solver.per_sample:
         raise SettingError(

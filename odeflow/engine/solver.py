@@ -1,4 +1,4 @@
-"""Solver: the contract of everything that integrates an equation."""
+"""Solver: the contract of solvers."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -16,16 +16,16 @@ class Solver(Plugin, ABC):
 
     kind = "solver"
     order: int
-    """Order p: the global error falls as step size to the power p."""
+    """Order p: the global error is O(hᵖ)."""
     shows_steps: ClassVar[bool] = False
-    """Whether an observer's mesh and tape get its steps. If not, it is a black box: no dense output or events."""
+    """Whether an observer's mesh and tape receive the steps. Otherwise there are no dense output and no events."""
     jump_ts: tuple[float, ...] = ()
-    """Times at which the field jumps, where a step ends."""
+    """Times at which the field is discontinuous; a step ends at each."""
     per_sample: bool = False
-    """Whether each sample, along dimension 0 of the state, has its own clock: the field's t is then of shape (B,)."""
+    """Whether each sample, along dimension 0 of the state, has its own clock. The field's t then has shape (B,)."""
 
     def time_resolution(self, span: float) -> float:
-        """How finely a field that depends on t must know it in a solve over `span`, in the field's time."""
+        """The required resolution of t in a solve over `span`, in the field's time."""
         return 1e-5 * span
 
     @abstractmethod
@@ -36,20 +36,20 @@ class Solver(Plugin, ABC):
         t: Tensor,
         observer: Observer = UNOBSERVED,
     ) -> Solution:
-        """The solution at the times t. Under `torch.no_grad` or not: autograd sees through it if it is enabled.
+        """The solution at the times t. Autograd records it if enabled.
 
-        Most people call `odeflow.solve` or `odeflow.Flow`, which check what they are given and choose a gradient.
+        Users call `odeflow.solve` or `odeflow.Flow`, which check their arguments and select a gradient.
 
         Args:
-            field: dy/dt = field(t, y), with t of shape () and y and the result of the shape of y0.
-            y0: (*state), contiguous: the state at t[0].
-            t: (T,), strictly increasing or strictly decreasing; with `per_sample` also (B, T), a row for each sample.
-                No gradient flows to it from here.
-            observer: What else is wanted: the steps, segments to run again, integrals on the side, or jumps.
+            field: dy/dt = field(t, y), with t of shape (), and y and the value of the shape of y0.
+            y0: (*state), contiguous, the state at t[0].
+            t: (T,), strictly increasing or strictly decreasing; with `per_sample` also (B, T), per-sample times. No
+                gradient flows to t from here.
+            observer: Receives steps, segments and quadrature terms, and applies jumps.
 
         Returns:
             Solution with y of shape (T, *state).
 
         Raises:
-            SolveError: The integration could not go on.
+            SolveError: The integration failed.
         """

@@ -1,4 +1,4 @@
-"""Observer: what looks on while a solver integrates; its tape lets gradients run the segments again."""
+"""Observer: observes a solve. Its tape records segments, which gradients can rerun."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from odeflow.engine.output.mesh import Mesh
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a solve that can be run again, with autograd, from the state at its start.
+    """A segment of a solve that can be rerun, with autograd, from the state at its start.
 
     Attributes:
-        start: (*state), the state where it starts.
-        rerun: (field, start) ↦ (state at the end, rows inside or None): pure, so that it gives the same values again.
-        rows: Which rows of the solution are computed with it, besides that at its end: what indexes them.
-        end_row: The row of the solution that is the state at its end, if there is one.
-        span: (time at its start, time at its end), where all samples have the same.
-        places: The places θ of the rows inside, each between 0 and 1, likewise.
-        dense: θ ↦ the state at the place θ between 0 and 1 of it, where the tape asked for that.
+        start: (*state), the state at the start.
+        rerun: (field, start) ↦ (state at the end, rows inside or None): a pure function.
+        rows: Index of the rows of the solution inside the segment, without that at its end.
+        end_row: The row of the solution at the end of the segment, if any.
+        span: (start time, end time), if common to all samples.
+        places: The points θ in (0, 1) of the rows inside, if common to all samples.
+        dense: θ ↦ the state at the point θ in [0, 1], if requested by the tape.
     """
 
     start: Tensor
@@ -33,10 +33,10 @@ class Segment:
 
 
 class Tape:
-    """The segments of a solve, in order. To forget what is not needed, override `append`.
+    """The segments of a solve, in order. Override `append` to discard data.
 
     Args:
-        dense: Whether the segments shall keep what their dense output needs.
+        dense: Whether segments provide dense output.
     """
 
     def __init__(self, dense: bool = False) -> None:
@@ -44,14 +44,14 @@ class Tape:
         self.segments: list[Segment] = []
 
     def append(self, segment: Segment) -> None:
-        """Takes the next segment."""
+        """Records the next segment."""
         self.segments.append(segment)
 
 
 class Quadrature:
-    """Integrals along a solution of what its field computes on the side, with the solver's own weights.
+    """Integrals of the field's side results along a solution, with the weights of the solver.
 
-    The field leaves its side results in `integrand` at every call. They take no part in the solver's error control.
+    The field stores its side results in `integrand` at every call. They are not under error control.
 
     Args:
         size: Number of side results.
@@ -67,18 +67,18 @@ class Quadrature:
 
 
 Jump = Callable[[int, Tensor], Tensor]
-"""(number of the output time, state there) ↦ the state to go on from."""
+"""(index of the output time, state there) ↦ the state to continue from."""
 
 
 @dataclass(frozen=True)
 class Observer:
-    """What a caller wants of a solve besides its solution, each part on its own.
+    """Optional observers of a solve, independent of each other.
 
     Attributes:
-        mesh: Asks for steps, whose polynomials become rows of the solution, for dense output and events.
-        tape: Takes the segments that the solve consists of, for gradients that run them again.
-        quadrature: Takes integrals of the field's side results.
-        jump: Replaces the state at each of the times t[1:], so that a step must end there.
+        mesh: Requests steps, whose polynomials become rows of the solution, for dense output and events.
+        tape: Records the segments of the solve, for gradients that rerun them.
+        quadrature: Accumulates integrals of the field's side results.
+        jump: Replaces the state at each of the times t[1:], where a step then ends.
     """
 
     mesh: Mesh | None = None
@@ -88,4 +88,4 @@ class Observer:
 
 
 UNOBSERVED = Observer()
-"""Of a solve that gives its solution alone."""
+"""No observers."""

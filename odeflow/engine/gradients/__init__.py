@@ -1,4 +1,4 @@
-"""The ways to differentiate through a solve, one file each."""
+"""Gradient methods, one file each."""
 
 from odeflow.engine.gradients.adjoint import Adjoint
 from odeflow.engine.gradients.backprop import Backprop

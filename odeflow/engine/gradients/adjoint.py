@@ -1,4 +1,4 @@
-"""Adjoint: the continuous adjoint equation, solved backwards in time."""
+"""Adjoint: the continuous adjoint equation, solved backward in time."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,25 +21,25 @@ from odeflow.errors import SettingError
 
 
 class Adjoint(Gradient):
-    """Optimise, then discretise, at constant memory: Algorithms 1 and 2 of Chen et al. (2018).
+    """Optimise-then-discretise at constant memory: Algorithms 1 and 2 of Chen et al. (2018).
 
     The state and its adjoint λ = ∂L/∂y follow
 
         dy/dt = f,    dλ/dt = −λᵀ ∂f/∂y,    ∂L/∂θ = ∫ λᵀ ∂f/∂θ dt
 
-    backwards in time, the state reconstructed on the way; at each time that was asked for, λ grows by the loss's
-    own ∂L/∂yᵢ and the state is set to what the forward pass found. ∂L/∂tᵢ = ∂L/∂yᵢ · f(tᵢ, yᵢ), and
-    ∂L/∂t₀ = −λ(t₀) · f(t₀, y₀). The result is the gradient up to both solves' errors, not that of the discrete
-    solution: choose tolerances accordingly. The backward equation is solved for all samples together, also where the
-    forward pass steps per sample, or its norm is "max_sample".
+    backward in time, which reconstructs the state. At each requested time, ∂L/∂yᵢ is added to λ and the state is reset
+    to that of the forward pass. ∂L/∂tᵢ = ∂L/∂yᵢ · f(tᵢ, yᵢ), and ∂L/∂t₀ = −λ(t₀) · f(t₀, y₀). The result approximates
+    the gradient up to the errors of both solves, and is not the gradient of the discrete solution: choose the
+    tolerances accordingly. The backward equation is solved jointly for all samples, even if the forward pass steps per
+    sample or uses the norm "max_sample".
 
     Args:
-        solver: Solves the backward equation; by default the solver of the forward pass.
-        norm: What is under error control backwards: "seminorm", state and adjoint, the parameters' integral being
-            a quadrature over the same steps (Kidger et al. 2021); "full", the parameters' integral too.
+        solver: The solver of the backward equation; by default that of the forward pass.
+        norm: The variables under error control in the backward solve: "seminorm", state and adjoint only, with the
+            parameters' integral as a quadrature over the same steps (Kidger et al. 2021); "full", that integral too.
 
     Raises:
-        SettingError: There is no such norm.
+        SettingError: `norm` is unknown.
     """
 
     needs_params = True
@@ -62,7 +62,7 @@ class Adjoint(Gradient):
 
 
 def _by_rms(solver: Solver) -> Solver:
-    """The solver for states in which no dimension is that of samples: whose error's norm is over everything."""
+    """The solver with the norm "rms", for states without a batch dimension."""
     if isinstance(solver, Stepper) and isinstance(solver.control, Adaptive):
         return solver.with_control(replace(solver.control, norm="rms"))
     return solver
@@ -70,13 +70,13 @@ def _by_rms(solver: Solver) -> Solver:
 
 @dataclass(frozen=True)
 class AdjointEquation:
-    """dλ/dt = −λᵀ ∂f/∂y along a solution, solved backwards in time.
+    """dλ/dt = −λᵀ ∂f/∂y along a solution, solved backward in time.
 
     Attributes:
-        solver: Solves it.
+        solver: The solver.
         field: The vector field f.
         params: The parameters θ.
-        stats: Of the forward pass, to which the evaluations of the backward pass are added.
+        stats: Statistics of the forward pass; the evaluations of the backward pass are added.
     """
 
     solver: Solver
@@ -96,7 +96,7 @@ class AdjointEquation:
         return slope.detach(), torch.zeros_like(slope) if change is None else change, integrand
 
     def solve(self, augmented: Field, start: Tensor, t: Tensor, observer: Observer) -> Tensor:
-        """What is integrated with the adjoint, at the first of the times t and before its jump, from the last."""
+        """Solves the augmented equation backward; the result is at the first of the times t, before its jump."""
         solution = self.solver.integrate(augmented, start, t.flip(0), observer)
         self.stats.nfe_backward += solution.stats.nfe_forward
         return solution.y[-1]
@@ -113,7 +113,7 @@ def _backward_seminorm(
         return torch.stack((slope, change))
 
     def jump(number: int, pair: Tensor) -> Tensor:
-        """Adds the loss's own part at the output time that was reached, and sets the state to the stored one."""
+        """Adds ∂L/∂yᵢ at an output time to the adjoint, and resets the state to the stored one."""
         row = -1 - number
         return torch.stack((y[row], pair[1] + grad_y[row]))
 

@@ -1,4 +1,4 @@
-"""Backprop: plain autograd through every accepted step."""
+"""Backprop: backpropagation through every accepted step."""
 
 from torch import Tensor
 
@@ -11,9 +11,9 @@ from odeflow.engine.tape import Observer
 
 
 class Backprop(Gradient):
-    """Discretise, then optimise: autograd records the solve and differentiates it.
+    """Discretise-then-optimise: autograd records and differentiates the solve.
 
-    Exact for what was computed, and twice differentiable. Memory grows with the number of field evaluations.
+    Exact for the discrete solution, and twice differentiable. Memory grows with the number of field evaluations.
     """
 
     needs_params = False

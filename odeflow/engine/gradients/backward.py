@@ -1,4 +1,4 @@
-"""with_backward: a solution made without autograd, and the backward pass that differentiates it."""
+"""with_backward: attaches a custom backward pass to a solution computed without autograd."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,16 +17,17 @@ Backward = Callable[..., tuple[Tensor, Sequence[Tensor | None]]]
 def with_backward(
     solution: Solution, backward: Backward, y0: Tensor, params: Sequence[Tensor], *saved: Tensor
 ) -> Solution:
-    """The solution with a graph that leads to y₀ and to the parameters through a backward pass of its own.
+    """The solution with a graph to y₀ and the parameters, given by a custom backward pass.
 
-    The backward pass runs without autograd. Differentiating its results again is an error that says what to do instead.
+    The backward pass runs without autograd. Second derivatives raise an error that says what to do instead.
 
     Args:
-        solution: All rows, solved without autograd.
-        backward: Takes ∂L/∂y, (R, *state), and the saved tensors. It must not keep the solution's y: save that.
+        solution: All rows, computed without autograd.
+        backward: Called with ∂L/∂y, (R, *state), and the saved tensors. It must not reference the solution's y; pass
+            that in `saved` instead.
         y0: (*state), the state at the first time.
         params: The other tensors to differentiate with respect to.
-        saved: Tensors for the backward pass, which autograd keeps until it has run.
+        saved: Tensors for the backward pass, which autograd frees once it has run.
     """
     return replace(solution, y=_WithBackward.apply(solution, backward, saved, y0, *params))
 
@@ -55,7 +56,7 @@ class _WithBackward(torch.autograd.Function):
 
 
 class _Refusal(torch.autograd.Function):
-    """The identity, which refuses to be differentiated."""
+    """The identity, whose differentiation raises an error."""
 
     @staticmethod
     def forward(ctx: Any, wanting: Tensor, *results: Tensor) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Gradient: the contract of the ways to differentiate through a solve."""
+"""Gradient: the contract of gradient methods."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -29,7 +29,7 @@ Feature = Literal[
     "black-box solvers",
     "solvers other than explicit Runge–Kutta methods",
 ]
-"""What a solve may use and a gradient may not support."""
+"""Features of a solve that a gradient may not support."""
 
 USES: dict[Feature, Callable[[Solver, Tensor, Mesh | None], bool]] = {
     "dense output and events": lambda solver, t, mesh: mesh is not None,
@@ -46,22 +46,22 @@ USES: dict[Feature, Callable[[Solver, Tensor, Mesh | None], bool]] = {
 
 
 class Gradient(Plugin, ABC):
-    """How ∂L/∂y₀, ∂L/∂θ and ∂L/∂t are computed from ∂L/∂y.
+    """A method to compute ∂L/∂y₀, ∂L/∂θ and ∂L/∂t from ∂L/∂y.
 
-    A subclass sets `needs_params` and implements `differentiate`; times, dense output and events are done for it. For a
-    backward pass of its own it solves under `torch.no_grad()` and returns `with_backward(…)`.
+    A subclass sets `needs_params` and implements `differentiate`. Times, dense output and events are handled by this
+    class. For a custom backward pass, solve under `torch.no_grad()` and return `with_backward(…)`.
 
     Raises:
-        PluginError: At the definition of a subclass that does not set `needs_params`, or lists an unknown feature.
+        PluginError: A subclass does not set `needs_params`, or lists an unknown feature.
     """
 
     kind = "gradient"
     needs_params: ClassVar[bool] = required()
-    """Whether gradients reach only the parameters that are named, rather than all that the field uses."""
+    """Whether gradients reach only the parameters passed as `params`, rather than all used by the field."""
     discrete: ClassVar[bool] = True
-    """Whether it differentiates the computed solution, whose steps move with the times, rather than the equation's."""
+    """Whether it differentiates the discrete solution, whose steps move with the times, rather than the exact one."""
     unsupported: ClassVar[frozenset[Feature]] = frozenset()
-    """What a solve must not use."""
+    """Features that the gradient does not support."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -81,35 +81,35 @@ class Gradient(Plugin, ABC):
     def differentiate(
         self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None
     ) -> Solution:
-        """The solution, with a graph that leads to y0 and to the parameters.
+        """The solution with a graph to y0 and the parameters.
 
         Args:
             solver: The solver.
             field: The vector field on one Tensor.
             y0: (*state), the state at t[0].
-            t: (T,), the times, or (B, T) where each sample has its own; without gradient.
+            t: (T,), the times, or (B, T), per-sample times; without gradient.
             params: The other tensors to differentiate with respect to.
-            mesh: Asks for steps, for dense output and events: goes into the solver's `Observer`.
+            mesh: Requests steps for dense output and events. It is passed in the solver's `Observer`.
 
         Returns:
-            Solution with all rows that the solver gave. Its statistics are completed when the backward pass runs.
+            Solution with all rows returned by the solver. Its statistics are completed by the backward pass.
         """
 
     def solve(
         self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None = None
     ) -> Solution:
-        """The solution at the requested times, with a graph that leads to y0, to t and to the parameters.
+        """The solution at the requested times, with a graph to y0, t and the parameters.
 
         Args:
             solver: As for `differentiate`.
             field: As for `differentiate`.
             y0: As for `differentiate`.
-            t: As for `differentiate`, but may carry a gradient.
+            t: As for `differentiate`, but may require a gradient.
             params: As for `differentiate`.
             mesh: As for `differentiate`.
 
         Raises:
-            GradientError: The solve uses a feature that the gradient does not support.
+            GradientError: The solve uses an unsupported feature.
         """
         for feature, uses in USES.items():
             if feature in self.unsupported and uses(solver, t, mesh):
@@ -124,7 +124,7 @@ class Gradient(Plugin, ABC):
     def _on_fixed_clock(
         self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None
     ) -> Solution:
-        """The solution whose steps move with the first and the last time, which are parameters of the field."""
+        """The solution whose steps move with the first and the last time, passed as parameters of the field."""
         jumps = solver.jump_ts
         rows = self.differentiate(solver, on_fixed_clock(field, t, jumps), y0, t.detach(), (t, *params), mesh)
         solution = replace(rows, t=t).select_outputs(mesh, partial(moved, t, jumps))
@@ -133,7 +133,7 @@ class Gradient(Plugin, ABC):
     def _along_field(
         self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None
     ) -> Solution:
-        """The solution of the equation: ∂y/∂tᵢ = f(tᵢ, yᵢ) in row i, and ∂/∂t₀ = −f(t₀, y₀) in the start."""
+        """The solution with the exact derivatives: ∂yᵢ/∂tᵢ = f(tᵢ, yᵢ), and ∂/∂t₀ = −f(t₀, y₀) at the start."""
         times = t.movedim(-1, 0)
         start = follow(field, times[:1], -times[:1], y0[None])[0]
         rows = self.differentiate(solver, field, start, t.detach(), params, mesh)

@@ -1,4 +1,4 @@
-"""Checkpointed: the exact gradient of the solve, at the memory of its states, or of as few as one likes."""
+"""Checkpointed: the exact discrete gradient, from stored states."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,25 +21,25 @@ from odeflow.errors import SettingError
 
 
 class Checkpointed(Gradient):
-    """Discretise, then optimise, keeping only the states at accepted steps.
+    """Discretise-then-optimise, storing only the states at accepted steps.
 
-    The backward pass takes the steps in reverse, each run again with autograd from its stored state. The result is
-    the gradient of what the forward pass computed, as by `Backprop`, while memory grows by one state a step rather
-    than by the graph of its stages. A solver that does not show its steps is run again as a whole.
+    The backward pass reruns the steps in reverse order, each with autograd from its stored state. The result is the
+    gradient of the discrete solution, as by `Backprop`, but memory grows by one state per step rather than by the graph
+    of its stages. A black-box solver is rerun as a whole.
 
-    States that are not kept are computed again from the last one that was: one more evaluation of every stage with
-    `every`, about as many as `max_bytes` makes necessary with the binomial schedule.
+    States that are not stored are recomputed from the last stored one: with `every`, one more evaluation of every
+    stage; with `max_bytes`, the number of the binomial schedule.
 
     Source: Zhuang et al. (2020), "Adaptive Checkpoint Adjoint Method", ICML; Griewank & Walther (2000), "Algorithm
     799: revolve", for the schedule.
 
     Args:
-        every: Keep the state at every so many steps.
-        max_bytes: Keep at most so many bytes of states, whatever the number of steps; at least one state is kept.
-        per_stage: Hold the graph of one stage at a time, not of a whole step; costs one evaluation a stage.
+        every: Number of steps between stored states.
+        max_bytes: Maximum memory of stored states in bytes, for any number of steps; at least one state is stored.
+        per_stage: Whether to hold the graph of one stage instead of a whole step, at one more evaluation per stage.
 
     Raises:
-        SettingError: A number is not positive, or both are given.
+        SettingError: A number is not positive, or both `every` and `max_bytes` are given.
     """
 
     needs_params = True
@@ -62,18 +62,18 @@ class Checkpointed(Gradient):
         return with_backward(solution, backward, y0, params, *starts)
 
     def tape(self, like: Tensor) -> "SparseTape":
-        """An empty tape for states like this one."""
+        """An empty tape for states like `like`."""
         if self.max_bytes is None:
             return SparseTape(self.every, None)
         return SparseTape(1, max(1, self.max_bytes // max(1, like.numel() * like.element_size())))
 
 
 class SparseTape(Tape):
-    """A tape that keeps few of its segments' states, at equal distances.
+    """A tape that stores the states of equally spaced segments only.
 
     Args:
-        every: A state is kept at every so many segments.
-        capacity: Largest number of kept states; the distance is doubled when there would be more.
+        every: Number of segments between stored states.
+        capacity: Maximum number of stored states; the spacing is doubled when it is exceeded.
     """
 
     def __init__(self, every: int, capacity: int | None) -> None:
@@ -99,7 +99,7 @@ def _backward(
     grad_y: Tensor,
     *starts: Tensor,
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """(∂L/∂y₀, ∂L/∂θ), by the segments run again."""
+    """(∂L/∂y₀, ∂L/∂θ), by rerunning the segments."""
     reversal = _Reversal(field, params, per_stage, grad_y)
     for number in reversed(range(len(starts))):
         group = tape.segments[number * tape.every : (number + 1) * tape.every]
@@ -110,12 +110,12 @@ def _backward(
 
 
 class _Reversal:
-    """The backward pass: segments run again, last to first, and what has accumulated.
+    """The backward pass: reruns the segments from last to first, and accumulates the gradients.
 
     Args:
         field: The vector field.
         params: The tensors to differentiate with respect to.
-        per_stage: Whether the graph of one stage is held at a time.
+        per_stage: Whether to hold the graph of a single stage at a time.
         grad_y: (R, *state), ∂L/∂y.
     """
 
@@ -132,7 +132,7 @@ class _Reversal:
             return segment.rerun(self.field, start)[0]
 
     def visit(self, segment: Segment, start: Tensor) -> None:
-        """Takes the adjoint from the segment's end to its start."""
+        """Propagates the adjoint from the segment's end to its start."""
         if segment.end_row is not None:
             self.adjoint = self.adjoint + self.grad_y[segment.end_row]
         with torch.enable_grad(), full_precision(start):
@@ -153,10 +153,10 @@ def _reverse(
     advance: Callable[[Segment, Tensor], Tensor],
     visit: Callable[[Segment, Tensor], None],
 ) -> None:
-    """Visits segments last to first, holding at most `free` states besides the first segment's `start`.
+    """Visits segments from last to first, storing at most `free` states besides the first segment's `start`.
 
-    Splits where the binomial schedule does: with s free states and each segment advanced at most r times, up to
-    C(s + r, s) segments can be reversed.
+    Splits follow the binomial schedule: with s free states and each segment advanced at most r times, up to C(s + r, s)
+    segments can be reversed.
     """
     if len(segments) <= 1:
         for segment in segments:
@@ -175,5 +175,5 @@ def _reverse(
     for segment in segments[:split]:
         state = advance(segment, state)
     _reverse(segments[split:], state, free - 1, advance, visit)
-    del state  # so that no level of the recursion holds one that was visited
+    del state  # no level of the recursion holds a visited state
     _reverse(segments[:split], start, free, advance, visit)

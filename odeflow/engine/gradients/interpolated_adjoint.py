@@ -1,4 +1,4 @@
-"""InterpolatedAdjoint: the continuous adjoint, with the state from the forward pass."""
+"""InterpolatedAdjoint: the continuous adjoint with the state from dense output."""
 
 from functools import partial
 
@@ -16,15 +16,15 @@ from odeflow.engine.tape import Observer, Quadrature, Segment, Tape
 
 
 class InterpolatedAdjoint(Gradient):
-    """The continuous adjoint, which reads the state from the forward pass's dense output.
+    """The continuous adjoint with the state from the dense output of the forward pass.
 
-    As `Adjoint`, but the state is not reconstructed backwards in time, which is unstable where the dynamics
-    contract. Memory grows by the slopes of each accepted step.
+    As `Adjoint`, but without reconstructing the state backward in time, which is unstable for contracting dynamics.
+    Memory grows by the stage derivatives of each accepted step.
 
     Source: Rackauckas et al. (2020), "Universal Differential Equations", section on adjoints.
 
     Args:
-        solver: Solves the backward equation; by default the solver of the forward pass.
+        solver: The solver of the backward equation; by default that of the forward pass.
     """
 
     needs_params = True
@@ -64,7 +64,7 @@ def _backward(
 
 
 class _Interpolated:
-    """The state as a function of time, from segments in the order of the solve; best asked for neighbouring times."""
+    """The state as a function of time, from segments in the order of the solve. Fastest for neighbouring times."""
 
     def __init__(self, segments: list[Segment]) -> None:
         self.segments, self.number = segments, len(segments) - 1

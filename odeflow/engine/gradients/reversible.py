@@ -1,4 +1,4 @@
-"""Reversible: exact gradients at constant memory, by a solve that can be run backwards."""
+"""Reversible: exact discrete gradients at constant memory, by an algebraically reversible solve."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,23 +23,23 @@ from odeflow.errors import GradientError, SettingError
 
 
 class Reversible(Gradient):
-    """Discretise, then optimise, at constant memory: the solve itself is replaced by an algebraically reversible one.
+    """Discretise-then-optimise at constant memory, by an algebraically reversible version of the method.
 
-    With Ψ_h(t, y) the increment of one step of an explicit Runge–Kutta method, a pair that starts at (y₀, y₀) goes
+    With Ψ_h(t, y) the increment of one step of an explicit Runge–Kutta method, a pair that starts at (y₀, y₀) follows
 
         yₙ₊₁ = λ yₙ + (1 − λ) zₙ + Ψ_h(tₙ, zₙ),        zₙ₊₁ = zₙ − Ψ₋ₕ(tₙ₊₁, yₙ₊₁)
 
-    and can be taken back step by step without anything stored. It keeps the method's order at twice its evaluations,
-    and the gradient is that of what was computed. Steps end at every output time. Where nothing wants a gradient the
-    method is run as it is.
+    and can be reversed step by step without stored states. It has the order of the method at twice the number of
+    evaluations, and the gradient is that of the discrete solution. Steps end at every output time. If no gradient is
+    required, the plain method is used.
 
     Source: McCallum & Foster (2024), "Efficient, Accurate and Stable Gradients for Neural ODEs".
 
     Args:
-        coupling: λ, between 0 and 1; closer to 1 is more exact backwards, further from it more stable forwards.
+        coupling: λ, between 0 and 1. Closer to 1, reversal is more accurate; further from 1, the solve is more stable.
 
     Raises:
-        SettingError: λ is out of range.
+        SettingError: `coupling` is not between 0 and 1.
     """
 
     needs_params = True
@@ -62,7 +62,7 @@ class Reversible(Gradient):
         self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None
     ) -> Solution:
         assert isinstance(solver, RungeKutta)  # others are not supported
-        reached: list[int] = []  # the number of steps that led to each row but the first
+        reached: list[int] = []  # the number of steps before each row except the first
 
         def note(number: int, pair: Tensor) -> Tensor:
             reached.append(len(stages.steps))
@@ -80,7 +80,7 @@ class Reversible(Gradient):
 
 @dataclass(frozen=True)
 class _PairField:
-    """A field as seen by pairs (2, *state).
+    """A field on pairs (2, *state).
 
     Attributes:
         field: The vector field on one state.
@@ -94,21 +94,21 @@ class _PairField:
 
 
 class _PairStages(ExplicitStages):
-    """One reversible step on pairs (2, *state), made of two steps of the method.
+    """A reversible step on pairs (2, *state), composed of two steps of the method.
 
     Args:
         tableau: The method.
         field: The vector field on one state.
         like: A state.
         coupling: λ.
-        judged: Whether the steps' errors will be asked for.
+        judged: Whether error estimates are needed.
     """
 
     def __init__(self, tableau: Tableau, field: Field, like: Tensor, coupling: float, judged: bool) -> None:
         self.inner = stages_of(tableau, field, like)
         super().__init__(tableau, _PairField(field))
         self.coupling, self.judged = coupling, judged
-        self.steps: list[tuple[float, float]] = []  # (start, size) of the accepted ones
+        self.steps: list[tuple[float, float]] = []  # (start, size) of accepted steps
 
     def first_slope(self, t: float, y: Tensor) -> Tensor:
         slope = self.inner.first_slope(t, y[1])
@@ -134,28 +134,28 @@ class _PairStages(ExplicitStages):
         raise GradientError("a reversible solve stops at its output times; it has no dense output")
 
     def last_slope(self) -> None:
-        """No slope is shared between steps."""
+        """Nothing: steps share no stage derivatives."""
 
     def keep(self) -> None:
-        """Nothing to keep."""
+        """Nothing to copy."""
 
     def advance(self) -> None:
-        """Each step evaluates its own slopes; the accepted step is noted."""
+        """Records the accepted step. Steps share no stage derivatives."""
         self.steps.append(self.taken)
 
 
 @dataclass(frozen=True)
 class _Way:
-    """The steps of a solve, to be taken back.
+    """The steps of a solve, for reversal.
 
     Attributes:
         coupling: λ.
         tableau: The method.
         field: The vector field on one state.
         params: The tensors to differentiate with respect to.
-        stats: Of the solve.
-        steps: (start, size) of each.
-        reached: The number of steps that led to each row but the first.
+        stats: Statistics of the solve.
+        steps: (start, size) of each step.
+        reached: The number of steps before each row except the first.
     """
 
     coupling: float

@@ -1,4 +1,4 @@
-"""Gradients with respect to the times, for methods that differentiate the computation itself."""
+"""Gradients with respect to the times, for discrete gradient methods."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,39 +11,37 @@ from odeflow.engine.equation.state import Field
 
 
 def on_fixed_clock(field: Field, t: Tensor, jump_ts: Sequence[float] = ()) -> Field:
-    """The field seen by a clock that stands still while the times t move: it makes t a parameter of the field.
+    """The field in a fixed time τ, which makes the times t parameters of the field.
 
-    With τ the clock's time, of the same value as t but without gradient, the map t(τ) = t₀ + (τ − τ₀) r with
-    r = (t_T − t₀)/(τ_T − τ₀) takes the solver's steps along with the first and the last time, and
-    dy/dτ = r f(t(τ), y). So r = 1 and t(τ) = τ in value, and autograd gives the exact derivative of the discrete
-    solution, its mesh moving in proportion. Between times at which the field jumps, which do not move, each piece
-    has such a map of its own.
+    τ has the value of t without its gradient. The map t(τ) = t₀ + (τ − τ₀) r with r = (t_T − t₀)/(τ_T − τ₀) moves the
+    solver's steps with the first and the last time, and dy/dτ = r f(t(τ), y). In value r = 1 and t(τ) = τ, and autograd
+    gives the exact derivative of the discrete solution, whose mesh moves in proportion. Discontinuities of the field do
+    not move: each piece between them has its own map.
 
     Args:
         field: The original field.
-        t: (T,), or (B, T) where each sample has its own, with gradient.
-        jump_ts: Times at which the field jumps, the same for all samples.
+        t: (T,), or (B, T), per-sample times, with gradient.
+        jump_ts: Times at which the field is discontinuous, common to all samples.
     """
     fixed = _knots(t.detach(), jump_ts)
 
     def on_clock(tau: Tensor, y: Tensor) -> Tensor:
         pieces = _pieces(fixed, tau)
         first, last = _ends(fixed, pieces)
-        start, end = _ends(_knots(t, jump_ts), pieces)  # in here, so that every rerun has a graph of its own
+        start, end = _ends(_knots(t, jump_ts), pieces)  # here, so that every rerun has its own graph
         rate = (end - start) / (last - first)
         time = start + (tau - first) * rate
         if jump_ts:
-            time = tau + (time - time.detach())  # not even by rounding on the other side of a jump
+            time = tau + (time - time.detach())  # exact, so as not to cross a discontinuity by rounding
         return field(time.to(tau), y) * _beside(rate, y)
 
     return on_clock
 
 
 def _knots(t: Tensor, jump_ts: Sequence[float]) -> list[Tensor]:
-    """The ends of the pieces of the clock, each () or (B,): the first time, those of jumps, the last time.
+    """The ends of the pieces, each () or (B,): the first time, the discontinuities, the last time.
 
-    Of jumps outside, those before the first time of a sample count as there, those after its last as there: such pieces
-    have no length.
+    Discontinuities outside a sample's interval are clamped to it, so that such pieces have zero length.
     """
     if not jump_ts:
         return [t[..., 0], t[..., -1]]
@@ -57,11 +55,11 @@ def _knots(t: Tensor, jump_ts: Sequence[float]) -> list[Tensor]:
 
 
 def _pieces(knots: Sequence[Tensor], times: Tensor) -> Tensor:
-    """The numbers of the pieces, none without length, in which times lie.
+    """The indices of the pieces of nonzero length that contain the times.
 
     Args:
-        knots: Of the clock, each () or (B,).
-        times: (…), or (…, B) where each sample has a clock of its own.
+        knots: The ends of the pieces, each () or (B,).
+        times: (…), or (…, B) for per-sample clocks.
     """
     first, *inner, last = knots
     number = torch.zeros_like(times, dtype=torch.long)
@@ -71,7 +69,7 @@ def _pieces(knots: Sequence[Tensor], times: Tensor) -> Tensor:
 
 
 def _ends(knots: Sequence[Tensor], pieces: Tensor) -> tuple[Tensor, Tensor]:
-    """Where pieces begin and end."""
+    """The start and end times of pieces."""
     if len(knots) == 2 or not pieces.dim():
         number = int(pieces) if len(knots) > 2 else 0
         return knots[number], knots[number + 1]
@@ -83,12 +81,12 @@ def _ends(knots: Sequence[Tensor], pieces: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def moved(t: Tensor, jump_ts: Sequence[float], times: Tensor) -> Tensor:
-    """Times on the fixed clock as functions of the first and the last of t, of the same values.
+    """Fixed times τ as differentiable functions t(τ) of the first and the last of t, with unchanged values.
 
     Args:
         t: (T,) or (B, T), with gradient.
-        jump_ts: Times at which the field jumps.
-        times: (m,), or (m, B) where each sample has its own, between the first and the last.
+        jump_ts: Times at which the field is discontinuous.
+        times: (m,), or (m, B), per-sample times, between the first and the last.
     """
     knots = [knot.to(times) for knot in _knots(t, jump_ts)]
     start, end = _ends(knots, _pieces(knots, times))
@@ -98,14 +96,14 @@ def moved(t: Tensor, jump_ts: Sequence[float], times: Tensor) -> Tensor:
 
 
 def move_rows(field: Field, t: Tensor, y: Tensor, jump_ts: Sequence[float] = ()) -> Tensor:
-    """Lets the inner rows of a solution follow their own times, to which the fixed clock has tied them in proportion.
+    """Attaches the gradients of the inner times to the rows of a solution on the fixed clock.
 
     y(tᵢ) = y(t(τᵢ)) + f(tᵢ, yᵢ) (tᵢ − t(τᵢ)), where the bracket is zero but has a gradient.
 
     Args:
         field: The original field.
         t: (T,) or (B, T), with gradient.
-        y: (T, *state), or fewer if the solve ended before, solved on the fixed clock.
+        y: (T, *state), or fewer rows if the solve ended early, solved on the fixed clock.
         jump_ts: Times at which the field jumps.
 
     Returns:
@@ -121,14 +119,14 @@ def move_rows(field: Field, t: Tensor, y: Tensor, jump_ts: Sequence[float] = ())
 
 
 def follow(field: Field, t: Tensor, shift: Tensor, y: Tensor) -> Tensor:
-    """Lets rows follow a shift of their times along the field: ∂y/∂shift = f(t, y).
+    """Attaches the derivative with respect to a time shift to rows: ∂y/∂shift = f(t, y).
 
-    The slopes are evaluated in the backward pass, at the result, so that ∂L/∂shift can be differentiated again.
+    The field is evaluated in the backward pass, at the result, so that ∂L/∂shift can be differentiated again.
 
     Args:
         field: The vector field.
         t: (m,) or (m, B), the times of the rows.
-        shift: Likewise; its value does not matter.
+        shift: (m,) or (m, B); only its gradient is used.
         y: (m, *state).
 
     Returns:
@@ -138,7 +136,7 @@ def follow(field: Field, t: Tensor, shift: Tensor, y: Tensor) -> Tensor:
 
 
 class _Follow(torch.autograd.Function):
-    """The identity of y, which depends on the shift."""
+    """The identity on y, with a gradient to the shift."""
 
     generate_vmap_rule = True
 
@@ -163,5 +161,5 @@ class _Follow(torch.autograd.Function):
 
 
 def _beside(values: Tensor, y: Tensor) -> Tensor:
-    """Values of y's leading dimensions, to be multiplied with y."""
+    """Values over y's leading dimensions, broadcastable with y."""
     return values.to(y).reshape((*values.shape, *(1,) * (y.dim() - values.dim())))

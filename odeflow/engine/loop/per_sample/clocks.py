@@ -1,4 +1,4 @@
-"""Samples with a clock each: the field as their steps see it, and where these end."""
+"""Per-sample clocks: the rescaled field, discontinuities, and the state of the samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ from odeflow.engine.loop.control import SAME_STEP
 from odeflow.errors import StateError
 
 Window = tuple[Tensor, Tensor]
-"""(b,) and (b,): between which times the field is evaluated in each sample's step, whatever the stage."""
+"""(b,) and (b,): the times between which all stages of each sample's step evaluate the field."""
 
 
 class OwnClocks:
-    """A field as a function of the time τ that runs from 0 to 1 in every sample's own step: dy/dτ = h f(t + τh, y).
+    """A field in the rescaled time τ, from 0 to 1 in each sample's step: dy/dτ = h f(t + τh, y).
 
-    So a step of each sample's own size is one common step of size 1, for which `Stages` are made.
+    Per-sample steps thus become one common step of size 1, which `Stages` can take.
 
     Args:
-        inner: (t of shape (b,), y of shape (b, *state)) ↦ slopes.
+        inner: (t of shape (b,), y of shape (b, *state)) ↦ dy/dt.
 
     Attributes:
-        t: (b,), where each sample's step begins.
-        h: (b,), its size; a sample of size 0 stays where it is.
-        known: (b, *state), the slopes at the beginning, which are used at the next call instead of an evaluation.
-        window: Where the field is evaluated, if it jumps somewhere.
-        slope: (b, *state), the slopes dy/dt of the last call.
-        evaluations: How often the field was evaluated.
+        t: (b,), the start of each sample's step.
+        h: (b,), its size; a sample with size 0 does not move.
+        known: (b, *state), dy/dt at the start, used at the next call instead of an evaluation.
+        window: The times between which the field is evaluated, if it has discontinuities.
+        slope: (b, *state), dy/dt of the last call.
+        evaluations: Number of evaluations of the field.
     """
 
     t: Tensor
@@ -43,7 +43,7 @@ class OwnClocks:
         self.evaluations = 0
 
     def set(self, t: Tensor, h: Tensor, known: Tensor | None = None, window: Window | None = None) -> None:
-        """Goes to the beginning of the next step."""
+        """Moves to the start of the next step."""
         self.t, self.h, self.known, self.window = t, h, known, window
 
     def __call__(self, tau: Tensor, y: Tensor) -> Tensor:
@@ -54,10 +54,10 @@ class OwnClocks:
         return self.slope * column(self.h, y)
 
     def evaluate(self, t: Tensor, y: Tensor, window: Window | None = None) -> Tensor:
-        """dy/dt at each sample's own time, counted and checked.
+        """dy/dt at per-sample times, counted and checked.
 
         Raises:
-            StateError: The field's value has another shape than y.
+            StateError: The shape of the field's value differs from that of y.
         """
         self.evaluations += 1
         t = t.to(y)
@@ -77,12 +77,12 @@ class OwnClocks:
 
 
 class Breaks:
-    """The times at which the field jumps, where the steps of all samples end.
+    """The times at which the field is discontinuous, where the steps of all samples end.
 
     Args:
-        times: In any order.
-        sign: 1 if the clocks go forwards, −1 if backwards.
-        like: A state; the field's times are of its dtype.
+        times: The times, in any order.
+        sign: 1 for forward integration, −1 for backward.
+        like: A state; the field's times have its dtype.
     """
 
     def __init__(self, times: Sequence[float], sign: float, like: Tensor) -> None:
@@ -95,7 +95,7 @@ class Breaks:
         self.after = torch.cat((-far, torch.nextafter(stops, far)))
 
     def ahead(self, t: Tensor) -> tuple[Tensor, Window]:
-        """For steps from t, (b,): the next time of a jump, (b,), and between which times the field is evaluated."""
+        """For steps from t, (b,): the next discontinuity, (b,), and the window of the field's evaluations."""
         number = torch.searchsorted(self.ascending, self.sign * t, right=True)
         first, last = self.after[number], self.before[number]
         return self.stops[number], (first, last) if self.sign > 0 else (last, first)
@@ -103,17 +103,17 @@ class Breaks:
 
 @dataclass
 class Samples:
-    """Those samples of the batch that are stepped.
+    """The samples of the batch that are still being integrated.
 
     Attributes:
-        ids: (b,), their numbers in the batch.
+        ids: (b,), their indices in the batch.
         t: (b,), their clocks.
-        stop: (b,), where they end.
-        h: (b,), sizes of their next steps, signed.
+        stop: (b,), their last times.
+        h: (b,), signed sizes of their next steps.
         y: (b, *state).
-        row: (b,), the row of the solution that each comes to next.
-        past: (n, b), what the control remembers of their last steps.
-        first: (b, *state), f(t, y), where the last step has left it.
+        row: (b,), the next row of the solution of each.
+        past: (n, b), their controller histories.
+        first: (b, *state), f(t, y), if the last step provided it.
     """
 
     ids: Tensor
@@ -127,16 +127,16 @@ class Samples:
 
     @property
     def moving(self) -> Tensor:
-        """(b,), which are on their way."""
+        """(b,), whether a sample has not reached its last time."""
         return self.t != self.stop
 
     def narrowed(self, keep: Tensor) -> "Samples":
-        """Some of them, by their numbers in here."""
+        """The subset with the indices `keep`."""
         first = None if self.first is None else self.first[keep]
         t, stop, h, past = self.t[keep], self.stop[keep], self.h[keep], self.past[:, keep]
         return Samples(self.ids[keep], t, stop, h, self.y[keep], self.row[keep], past, first)
 
     def step(self, stop: Tensor) -> tuple[Tensor, Tensor]:
-        """(where the next step ends, its size), each (b,); not beyond `stop`, (b,); samples at their end stay."""
+        """(end of the next step, its size), each (b,), truncated at `stop`, (b,). Finished samples do not move."""
         end = torch.where((stop - self.t).abs() <= self.h.abs() * (1 + SAME_STEP), stop, self.t + self.h)
         return end, end - self.t

@@ -1,4 +1,4 @@
-"""Step control where each sample has a step size of its own."""
+"""Step size control with per-sample step sizes."""
 
 import math
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ from odeflow.engine.step.stages import ExplicitStages
 
 @dataclass(frozen=True)
 class Verdict:
-    """What follows from the errors of the samples' steps.
+    """The decisions on per-sample steps.
 
     Attributes:
-        accepted: (b,), whether each step is good enough.
-        h: (b,), sizes of the next steps, signed.
-        past: (n, b), what the controller remembers.
+        accepted: (b,), whether each step is accepted.
+        h: (b,), signed sizes of the next steps.
+        past: (n, b), the controller histories.
     """
 
     accepted: Tensor
@@ -39,17 +39,17 @@ class Verdict:
 
 
 class OwnControl:
-    """The control of `ErrorControl` for each sample, with the error's mean over its own entries alone.
+    """`ErrorControl` for each sample, with a per-sample error norm.
 
     Args:
-        joint: The tolerances, the bounds of the steps, and the controller.
+        joint: The tolerances, the bounds of the step size, and the controller.
         order: Order of the method.
 
     Attributes:
         span: (B,), the lengths of the samples' intervals.
-        least: (B,), sizes below which their steps have shrunk beyond reason.
-        attempts: Of steps, which all samples make together.
-        stiffness: (B,), the means of h|λ|, nan where none was seen; None where the method cannot tell.
+        least: (B,), the smallest permitted step sizes.
+        attempts: Number of attempted steps, common to all samples.
+        stiffness: (B,), the means of h|λ|, nan if unknown; None if the method has no estimate.
     """
 
     span: Tensor
@@ -57,13 +57,13 @@ class OwnControl:
 
     def __init__(self, joint: ErrorControl, order: int) -> None:
         self.joint, self.order, self.attempts = joint, order, 0
-        self._seen: Tensor | None = None  # (2, B), the sum of the h|λ| seen, and how many
+        self._seen: Tensor | None = None  # (2, B), sum and number of the estimates of h|λ|
 
     def start(self, clocks: OwnClocks, samples: Samples, window: Window | None) -> Samples:
-        """The samples with their first slopes and steps, chosen as by `ErrorControl.start`.
+        """The samples with dy/dt at the start and initial step sizes, selected as by `ErrorControl.start`.
 
         Raises:
-            SolveError: A sample is not finite at its start, or its first step is too small.
+            SolveError: A sample is not finite at its start, or its initial step size underflows.
         """
         y, start, joint = samples.y, samples.t, self.joint
         first = clocks.evaluate(start, y, window)
@@ -99,13 +99,13 @@ class OwnControl:
         return samples
 
     def judge(self, samples: Samples, h: Tensor, y1: Tensor, error: Tensor) -> Verdict:
-        """Judges steps by their scaled errors, and chooses the next sizes as `ErrorControl.accepts` does.
+        """Accepts or rejects steps by their scaled errors, and selects the next sizes, as `ErrorControl.accepts`.
 
         Args:
-            samples: At the beginning of the steps.
-            h: (b,), their sizes.
-            y1: (b, *state), the states at their ends.
-            error: (b, *state), estimated.
+            samples: The samples at the start of the steps.
+            h: (b,), the step sizes.
+            y1: (b, *state), the states at the ends.
+            error: (b, *state), the error estimates.
         """
         joint = self.joint
         largest = torch.maximum(samples.y.abs(), y1.abs())
@@ -117,7 +117,7 @@ class OwnControl:
         rounding = samples.t.abs() * (4 * torch.finfo(DTYPE).eps)
         cut = chosen - size > (SAME_STEP * chosen).maximum(
             rounding
-        )  # by a stop: it says nothing against the larger one
+        )  # truncated by a stop: uninformative about the larger size
         ratio = SAFETY * scaled.clamp_min(1e-30).pow(joint.controller.exponent)
         factor, past = self._filtered(ratio, accepted & ~cut, samples.past)
         size = size * factor.clamp(LARGEST_SHRINKAGE, LARGEST_GROWTH).nan_to_num(LARGEST_SHRINKAGE)
@@ -125,13 +125,13 @@ class OwnControl:
         return Verdict(accepted, size * samples.h.sign(), past)
 
     def _filtered(self, ratio: Tensor, told: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """What `Controller.factor` makes of the ratios r, (b,), before its bounds, and its new memory.
+        """The filtered factors of `Controller.factor` before its bounds, (b,), and the new controller history.
 
-        The memory, (n, b), is nan as long as a sample has not taken enough steps.
+        The history, (n, b), is nan until a sample has taken enough steps.
 
         Args:
             ratio: (b,), rₙ.
-            told: (b,), whether the steps tell something of the choice of their sizes.
+            told: (b,), whether the errors are informative about the proposed sizes.
             past: (n, b), rₙ₋₁, rₙ₋₂, …
         """
         first, *others = self.joint.controller.gains
@@ -144,7 +144,7 @@ class OwnControl:
         return factor, torch.where(told, torch.cat((ratio[None], past))[: len(past)], past)
 
     def look_at_stiffness(self, stages: ExplicitStages, samples: Samples, taken: Tensor) -> None:
-        """Looks at every tenth attempt, of the samples whose step was taken, (b,)."""
+        """Estimates h|λ| at every tenth attempt, for the samples whose step was taken, (b,)."""
         self.attempts += 1
         differences = None if self.attempts % STIFFNESS_EVERY else stages.last_differences()
         if differences is None:
@@ -160,13 +160,13 @@ class OwnControl:
         return None if self._seen is None else self._seen[0] / self._seen[1]
 
     def too_small(self, samples: Samples) -> Tensor:
-        """(b,), whether a sample is on its way with too small a step."""
+        """(b,), whether the step size of an unfinished sample underflows."""
         smallest = (samples.t.abs() * (SMALLEST_STEP * torch.finfo(DTYPE).eps)).maximum(self.least[samples.ids])
         allowed = self.span[samples.ids].clamp_max(self.joint.min_step)
         return (samples.h.abs() < torch.maximum(smallest, allowed)) & samples.moving
 
     def give_up(self, samples: Samples) -> NoReturn:
-        """Says of which sample the steps became too small, or else too many."""
+        """Raises the error for the sample whose step size underflowed, or for too many steps."""
         small = self.too_small(samples)
         which = int((small if bool(small.any()) else samples.moving).nonzero()[0])
         number, t, h = int(samples.ids[which]), float(samples.t[which]), float(samples.h[which].abs())

@@ -1,4 +1,4 @@
-"""The steps of the samples that a mesh keeps."""
+"""The per-sample steps kept by a mesh."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ from odeflow.engine.output.mesh import Mesh, Steps, nodes
 
 @dataclass(frozen=True)
 class Kept:
-    """Kept steps, one of each of some samples.
+    """Kept steps, one per sample, for a subset of the samples.
 
     Attributes:
-        ids: (c,), whose.
-        number: (c,), its number among the kept steps of its sample.
-        start: (c,), the time at its start.
-        end: (c,), the time at its end.
+        ids: (c,), the samples.
+        number: (c,), the index among the kept steps of the sample.
+        start: (c,), the start times.
+        end: (c,), the end times.
     """
 
     ids: Tensor
@@ -28,10 +28,10 @@ class Kept:
 
 
 class KeptSteps:
-    """Keeps what a mesh asks for: the n-th kept step of all samples is a block of d + 1 rows behind the requested ones.
+    """Keeps the steps requested by a mesh. The n-th kept step of all samples is a block of d + 1 additional rows.
 
     Args:
-        mesh: Asks.
+        mesh: The mesh.
         samples: All samples, at their start.
         asked: Number of requested times.
         degree: Degree d of the polynomials.
@@ -47,20 +47,20 @@ class KeptSteps:
 
     @property
     def size(self) -> int:
-        """Number of rows of the blocks."""
+        """Total number of rows of the blocks."""
         return int(self.count.max()) * (self.degree + 1)
 
     def see(self, samples: Samples, taken: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Sees the ends of steps.
+        """Checks the ends of steps.
 
         Args:
-            samples: There.
-            taken: (b,), whose step was accepted.
+            samples: The samples at the ends.
+            taken: (b,), whether the step was accepted.
 
         Returns:
-            (b,), whose step is kept, and (b,), whose solve ends with it, if any can.
+            (b,), whether the step is kept, and (b,), whether the sample's solve ends with it; None if none can.
         """
-        # new tensors: the value of an event may be a part of them
+        # new tensors: an event value may be a view of them
         self.last, watch = self.last.index_copy(0, samples.ids, samples.t), self.mesh.watch
         if watch is None:
             return taken, None
@@ -76,12 +76,12 @@ class KeptSteps:
         """Keeps steps.
 
         Args:
-            samples: At the beginning of the steps.
-            h: (b,), their sizes.
-            kept: (b,), whose are kept.
+            samples: The samples at the start of the steps.
+            h: (b,), the step sizes.
+            kept: (b,), whether to keep the step.
 
         Returns:
-            Whose row, at which point of the step, and which row of the solution; each (m,).
+            Sample, point θ of the step, and row of the solution, each (m,).
         """
         whose = kept.nonzero().squeeze(1)
         ids, t = samples.ids[whose], samples.t[whose]
@@ -92,7 +92,7 @@ class KeptSteps:
         return whose.repeat_interleave(len(theta)), theta.repeat(len(whose)), row.flatten()
 
     def steps(self) -> Steps:
-        """All of them."""
+        """All kept steps."""
         starts = self.first.repeat(int(self.count.max()), 1)
         ends = starts + 1
         for each in self.kept:

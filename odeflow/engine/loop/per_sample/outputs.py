@@ -1,4 +1,4 @@
-"""The rows of a solution whose samples come to them at different steps."""
+"""The rows of a solution with per-sample steps."""
 
 from dataclasses import dataclass
 
@@ -18,14 +18,14 @@ SlopeStages = ValueStages | TracedStages
 
 @dataclass(frozen=True)
 class Passed:
-    """The rows that the samples come to in one step: output times that they pass, and those that the mesh asks for.
+    """The rows in one step of the samples: output times, and the rows of the mesh.
 
     Attributes:
-        sample: (m,), which sample, for rows inside its step.
-        theta: (m,), the place of the row in that step, between 0 and 1.
-        row: (m,), the row of the solution.
-        ending: (k,), which samples end their step at an output time.
-        ending_row: (k,), the rows of the solution.
+        sample: (m,), the samples of rows inside a step.
+        theta: (m,), the points θ in [0, 1] of these rows.
+        row: (m,), their indices in the solution.
+        ending: (k,), the samples whose step ends at an output time.
+        ending_row: (k,), the indices of these rows.
     """
 
     sample: Tensor
@@ -40,7 +40,7 @@ class Passed:
     def values(self, stages: SlopeStages, tableau: Tableau, y: Tensor, y1: Tensor) -> Tensor:
         """(m + k, *state), the states at these times, after the step from y to y1.
 
-        y(t + θh) = y + Σ_d θᵈ P_d, where the coefficients P of all samples are one product with the slopes.
+        y(t + θh) = y + Σ_d θᵈ P_d; one product with the stage derivatives gives the coefficients P of all samples.
         """
         ends = y1[self.ending]
         if not len(self.sample):
@@ -57,12 +57,12 @@ class Passed:
 
 
 class Outputs:
-    """The solution's rows, of which each sample passes as many in a step as lie there.
+    """The rows of the solution. Each sample may pass any number of output times in a step.
 
     Args:
         t: (T,) or (B, T), the times.
         y0: (B, *state), row 0.
-        mesh: Asks for rows of its own, which come behind.
+        mesh: Requests additional rows, stored after the others.
     """
 
     kept: KeptSteps | None = None
@@ -79,17 +79,17 @@ class Outputs:
         self.places = [torch.arange(len(y0), device=y0.device)]
 
     def start(self, samples: Samples, degree: int) -> None:
-        """The solve starts.
+        """Starts the solve.
 
         Args:
             samples: All samples.
-            degree: Of the dense output's polynomials.
+            degree: Degree of the dense output.
         """
         if self.mesh is not None:
             self.kept = KeptSteps(self.mesh, samples, self.times.shape[-1], degree)
 
     def count(self, samples: Samples, end: Tensor) -> tuple[Tensor, Tensor]:
-        """For steps that end there: the first row (b,) not inside each step, and the first not passed by it."""
+        """For steps that end at `end`: the first row (b,) not inside the step, and the first not passed by it."""
         end = end * self.sign
         if self.times.dim() == 1:
             return (
@@ -104,11 +104,11 @@ class Outputs:
         """The rows from each sample's next one to those of `count`, and those of kept steps.
 
         Args:
-            samples: At the beginning of the step.
-            h: (b,), sizes of the step.
-            inside: (b,), the first row not inside, not below `samples.row`.
+            samples: The samples at the start of the step.
+            h: (b,), the step sizes.
+            inside: (b,), the first row not inside the step, at least `samples.row`.
             beyond: (b,), the first row not passed.
-            kept: (b,), whose steps are kept.
+            kept: (b,), whether the step is kept.
         """
         number = inside - samples.row
         sample = torch.repeat_interleave(number)
@@ -123,7 +123,7 @@ class Outputs:
         return Passed(sample, theta, row, ending, inside[ending])
 
     def add(self, samples: Samples, passed: Passed, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Takes the states at the times passed; returns (row, sample) of each in the solution."""
+        """Stores the states of passed rows; returns (row, sample) of each in the solution."""
         rows = torch.cat((passed.row, passed.ending_row))
         ids = samples.ids[torch.cat((passed.sample, passed.ending))]
         self.values.append(values)
@@ -131,7 +131,7 @@ class Outputs:
         return rows, ids
 
     def solution(self) -> Tensor:
-        """(R, B, *state); rows that a sample did not come to hold its first state."""
+        """(R, B, *state). Rows that a sample did not reach contain its initial state."""
         if self.mesh is not None and self.kept is not None:
             self.mesh.steps = self.kept.steps()
         count = self.times.shape[-1] + (0 if self.kept is None else self.kept.size)

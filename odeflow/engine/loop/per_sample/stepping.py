@@ -20,18 +20,18 @@ from odeflow.engine.step.tableau import Tableau
 from odeflow.engine.tape import Observer, Segment
 from odeflow.errors import StateError
 
-NARROW_AT = 0.75  # finished samples are left out once no more than this part of those in the batch is on its way
+NARROW_AT = 0.75  # fraction of unfinished samples at which the finished ones are removed from the batch
 
 
 @dataclass
 class Tally:
-    """What the steps of the samples took.
+    """Step statistics of the samples.
 
     Attributes:
-        accepted: (B,).
-        rejected: (B,).
-        smallest: (), the smallest accepted step.
-        largest: (), the largest.
+        accepted: (B,), accepted steps.
+        rejected: (B,), rejected steps.
+        smallest: (), the smallest accepted step size.
+        largest: (), the largest accepted step size.
     """
 
     accepted: Tensor
@@ -43,10 +43,10 @@ class Tally:
         """Counts a step of each sample.
 
         Args:
-            samples: Whose.
-            h: (b,), sizes.
-            taken: (b,), whether it was accepted.
-            refused: (b,), whether it was rejected.
+            samples: The samples.
+            h: (b,), the step sizes.
+            taken: (b,), whether the step was accepted.
+            refused: (b,), whether the step was rejected.
         """
         self.accepted[samples.ids] += taken
         self.rejected[samples.ids] += refused
@@ -55,11 +55,11 @@ class Tally:
         self.largest = torch.maximum(self.largest, size.where(taken, 0).amax())
 
     def stats(self, evaluations: int, stiffness: Tensor | None) -> Stats:
-        """The statistics; the number of steps is that of the sample that took the most.
+        """The solver statistics. The numbers of steps are those of the sample with the most.
 
         Args:
-            evaluations: Of the field.
-            stiffness: (B,), the means of h|λ|, nan where unknown; None where the method cannot tell.
+            evaluations: Number of evaluations of the field.
+            stiffness: (B,), the means of h|λ|, nan if unknown; None if the method has no estimate.
         """
         slowest = int((self.accepted + self.rejected).argmax())
         known = None if stiffness is None else stiffness[~stiffness.isnan()]
@@ -77,23 +77,23 @@ class Tally:
 
 
 class PerSample:
-    """A solve in which every sample goes its own way.
+    """A solve with per-sample clocks and step sizes.
 
-    All samples that are on their way are stepped by one call of the field, with t of shape (b,). Finished ones are left
-    out from time to time, unless the field turns out to need the whole batch, as it does if it holds data of each
-    sample. Autograd sees the solve if it is enabled.
+    All unfinished samples are stepped by common calls of the field, with t of shape (b,). Finished samples are removed
+    from time to time, unless the field requires the whole batch, for example if it holds per-sample data. Autograd
+    records the solve if enabled.
 
     Args:
         tableau: The method.
-        control: The tolerances and bounds of the steps.
+        control: The tolerances and bounds of the step size.
         field: dy/dt = field(t, y).
         y0: (B, *state).
         t: (T,) or (B, T).
-        observer: Its mesh asks for steps, its tape takes the segments.
-        jump_ts: Times at which the field jumps.
+        observer: Its mesh requests steps, its tape records the segments.
+        jump_ts: Times at which the field is discontinuous.
 
     Raises:
-        StateError: The state has no samples, or the field takes their times for something else.
+        StateError: The state has no batch dimension, or the field does not support per-sample times.
         SolveError: A sample is not finite at its start.
     """
 
@@ -114,11 +114,11 @@ class PerSample:
         self.clocks, self.control = OwnClocks(field), OwnControl(control, tableau.order)
         self.outputs = Outputs(t, y0, observer.mesh)
         self.breaks = Breaks(jump_ts, self.outputs.sign, y0) if jump_ts else None
-        self.separable: bool | None = None  # whether the field gives samples alone the slopes that it gives the batch
+        self.separable: bool | None = None  # whether the field is the same on a subset of the batch
         with torch.no_grad():
             self.samples = self._started(y0)
         self.stages = ValueStages(tableau, self.clocks, y0)
-        self.left = len(y0)  # samples on their way
+        self.left = len(y0)  # number of unfinished samples
         self.left_out: list[Samples] = []
         zeros, bound = torch.zeros_like(self.samples.ids), self.samples.t.new_zeros(())
         self.tally = Tally(zeros, zeros.clone(), bound + math.inf, bound)
@@ -147,7 +147,7 @@ class PerSample:
         return Solution(self.t, self.outputs.solution(), self._stats())
 
     def _go(self) -> None:
-        """Steps until all samples are at their ends."""
+        """Steps until all samples are finished."""
         while self.left:
             if self.left <= NARROW_AT * len(self.samples.ids):
                 self._narrow()
@@ -156,7 +156,7 @@ class PerSample:
             self._step()
 
     def _partial(self) -> Solution:
-        """What is known when a sample could not go on; rows that one did not come to hold its last time and state."""
+        """The partial solution after a failure. Rows that a sample did not reach repeat its last time and state."""
         parts, count = [*self.left_out, self.samples], self.t.shape[-1]
         order = torch.cat([part.ids for part in parts]).argsort()
         row = torch.cat([part.row for part in parts])[order]
@@ -172,10 +172,10 @@ class PerSample:
         return self.tally.stats(self.clocks.evaluations, self.control.stiffness)
 
     def _step(self) -> None:
-        """One attempt of every sample, from which the accepted ones go on.
+        """Attempts one step of every sample, and advances the accepted ones.
 
-        It is made without autograd. With it the accepted steps are then taken once more, so that a rejected one, which
-        may have left the field's domain, does not come into the graph, where zero times nan is nan.
+        The attempt runs without autograd. If autograd is enabled, the accepted steps are then repeated, so that
+        rejected ones, which may have left the domain of the field, do not enter the graph, where 0 · nan = nan.
         """
         samples, stages = self.samples, self.stages
         with torch.no_grad():
@@ -210,7 +210,7 @@ class PerSample:
                 y1 = torch.where(choice, y1, samples.y)
                 last = None if last is None or samples.first is None else torch.where(choice, last, samples.first)
             if self.breaks is not None and bool(((t == stop) & after.moving).any()):
-                last = None  # the field goes on from there with other slopes
+                last = None  # the field has another value on the other side
         if self.traced:
             y1, values = rerun(self.clocks.evaluate, samples.y)
         rows = slice(0, 0) if passed is None or values is None else self.outputs.add(samples, passed, values)
@@ -220,7 +220,7 @@ class PerSample:
         self.samples = after
 
     def _attempt(self, h: Tensor, window: Window | None) -> Tensor:
-        """(b, *state), the ends of steps of sizes h, without autograd."""
+        """(b, *state), the states after steps of sizes h, without autograd."""
         samples = self.samples
         if samples.first is None:
             samples.first = self.clocks.evaluate(samples.t, samples.y, window)
@@ -229,7 +229,7 @@ class PerSample:
         return self.stages.step(0.0, 1.0, samples.y)
 
     def _ahead(self) -> tuple[Tensor, Window | None]:
-        """(b,), where the next steps end at the latest, and between which times the field is evaluated in them."""
+        """(b,), the latest ends of the next steps, and the window of the field's evaluations."""
         stop = self.samples.stop
         if self.breaks is None:
             return stop, None
@@ -237,7 +237,7 @@ class PerSample:
         return torch.where(self.breaks.sign * (stop - jump) > 0, jump, stop), window
 
     def _narrow(self) -> None:
-        """Leaves out the samples that are finished, unless the field needs them too."""
+        """Removes finished samples, unless the field requires the whole batch."""
         if self.separable is False:
             return
         moving = self.samples.moving
@@ -254,25 +254,25 @@ class PerSample:
         self.stages = ValueStages(self.tableau, self.clocks, self.samples.y)
 
     def _is_separable(self, keep: Tensor) -> bool:
-        """Whether the field gives some samples alone the slopes that it gives them among the others."""
+        """Whether the field has the same values on a subset of the samples as in the whole batch."""
         samples, window = self.samples, self._ahead()[1]
         if samples.first is None:
             samples.first = self.clocks.evaluate(samples.t, samples.y, window)
         window = None if window is None else (window[0][keep], window[1][keep])
         try:
             alone = self.clocks.evaluate(samples.t[keep], samples.y[keep], window)
-        except Exception:  # whatever a field does that was given data for the whole batch
+        except Exception:  # any error of a field that holds data for the whole batch
             return False
         return _alike(alone, samples.first[keep])
 
 
 def check_times_are_apart(clocks: OwnClocks, y: Tensor, start: Tensor, stop: Tensor) -> None:
-    """Refuses a field in which t of shape (B,) meets the last dimension of y, which broadcasting would hide.
+    """Rejects a field that broadcasts t, of shape (B,), against the last dimension of y instead of the first.
 
-    Only where that dimension is of size B too can this go unnoticed, so that it is looked for only there.
+    This goes unnoticed only if the last dimension has size B too, so it is checked only then.
 
     Raises:
-        StateError: The field does that.
+        StateError: The field broadcasts t against the last dimension.
     """
     if y.dim() < 2 or len(y) == 1 or y.shape[-1] != len(y):
         return
@@ -288,7 +288,7 @@ def check_times_are_apart(clocks: OwnClocks, y: Tensor, start: Tensor, stop: Ten
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors differ by rounding alone."""
+    """Whether two tensors are equal up to rounding."""
     tolerance = math.sqrt(torch.finfo(one.dtype).eps)
     return not one.numel() or bool((one - other).abs().amax() <= tolerance * other.abs().amax())
 
@@ -296,7 +296,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 def _rerun(
     tableau: Tableau, t: Tensor, h: Tensor, window: Window | None, passed: Passed | None, inner: Field, y: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """The step from (t, y) once more: (states at its end, states of the rows that it passed, if any)."""
+    """Reruns the step from (t, y): (states at its end, states of the rows passed, if any)."""
     clocks = OwnClocks(inner)
     clocks.set(t, h, window=window)
     stages = TracedStages(tableau, clocks)
