@@ -8,6 +8,7 @@ from .density.bijections import MovingBatchNorm as MovingBatchNorm
 from .density.bijections import Planar as Planar
 from .density.cnf import CNF as CNF
 from .density.marginals import Marginals as Marginals
+from .engine.equation.state import Field as Field
 from .engine.gradients import Adjoint as Adjoint
 from .engine.gradients import Backprop as Backprop
 from .engine.gradients import Checkpointed as Checkpointed
@@ -17,6 +18,7 @@ from .engine.gradients import Reversible as Reversible
 from .engine.gradients import with_backward as with_backward
 from .engine.loop.adaptive import Adaptive as Adaptive
 from .engine.loop.fixed import Fixed as Fixed
+from .engine.loop.stepper import Stepper as Stepper
 from .engine.methods.implicit import ImplicitRungeKutta as ImplicitRungeKutta
 from .engine.methods.multistep import Multistep as Multistep
 from .engine.methods.rosenbrock import Rosenbrock as Rosenbrock
@@ -30,8 +32,11 @@ from .engine.output.solution import SolveError as SolveError
 from .engine.output.solution import Stats as Stats
 from .engine.solve import solve as solve
 from .engine.solver import Solver as Solver
+from .engine.step.carried import MemoryStages as MemoryStages
+from .engine.step.stages import Stages as Stages
 from .engine.step.tableau import Tableau as Tableau
 from .engine.tape import Observer as Observer
+from .engine.tape import Quadrature as Quadrature
 from .errors import CheckpointError as CheckpointError
 from .errors import ConformanceError as ConformanceError
 from .errors import DataError as DataError
@@ -57,6 +62,7 @@ from .flow.regularizers import Taylor as Taylor
 from .plugin.plugin import OptionGroup as OptionGroup
 from .plugin.plugin import Plugin as Plugin
 from .plugin.plugin import check_least as check_least
+from .plugin.plugin import required as required
 from .training.checkpoint import load as load
 from .training.data import DataModule as DataModule
 from .training.data import Series as Series

@@ -164,7 +164,10 @@ class _Required:
 
 
 def required() -> Any:
-    """Declares a class attribute that concrete subclasses must set."""
+    """Declares a class attribute that concrete subclasses must set.
+
+    A class that lacks one is a base class: it is no plugin, and making an instance is an error that names it.
+    """
     return _Required()
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from odeflow.engine.equation.clock import SAME_STEP
 from odeflow.engine.loop.adaptive import Adaptive
-from odeflow.engine.loop.control import SAME_STEP, SMALLEST_STEP, StepControl
+from odeflow.engine.loop.control import SMALLEST_STEP, StepControl
 from odeflow.engine.output.solution import SolveError
 from odeflow.engine.step.stages import Stages
 from odeflow.errors import SettingError

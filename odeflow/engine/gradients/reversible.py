@@ -133,8 +133,8 @@ class _PairStages(ExplicitStages):
     def dense(self, theta: Sequence[float]) -> Tensor:
         raise GradientError("a reversible solve stops at its output times; it has no dense output")
 
-    def last_slope(self) -> None:
-        """Nothing: steps share no stage derivatives."""
+    def last_slope(self) -> Tensor:
+        raise GradientError("a reversible solve shares no stage derivative between its steps")
 
     def keep(self) -> None:
         """Nothing to copy."""

@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from odeflow.engine.loop.control import SAME_STEP, SMALLEST_STEP, StepControl
+from odeflow.engine.equation.clock import SAME_STEP
+from odeflow.engine.loop.control import SMALLEST_STEP, StepControl
 from odeflow.engine.loop.controller import Controller, Gains
 from odeflow.engine.output.solution import SolveError
 from odeflow.engine.step.stages import Stages

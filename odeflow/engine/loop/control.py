@@ -1,6 +1,5 @@
 """Step size control: proposes and accepts steps."""
 
-import math
 from abc import ABC, abstractmethod
 
 from torch import Tensor
@@ -8,7 +7,6 @@ from torch import Tensor
 from odeflow.engine.step.stages import Stages
 
 SMALLEST_STEP = 8  # in spacings of floating-point numbers at the current time
-SAME_STEP = 1e-6  # a step whose end is within this fraction of its size from a time ends there
 
 
 class StepControl(ABC):
@@ -37,8 +35,3 @@ class StepControl(ABC):
     @abstractmethod
     def forget_state(self) -> None:
         """Discards everything stored about the state, which was replaced."""
-
-
-def same_step(h: float, t: float) -> float:
-    """The largest difference of steps of size h near t that is due to rounding."""
-    return max(SAME_STEP * abs(h), 4 * math.ulp(t))

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from odeflow.engine.loop.control import SAME_STEP, SMALLEST_STEP, StepControl, same_step
+from odeflow.engine.equation.clock import SAME_STEP, same_step
+from odeflow.engine.loop.control import SMALLEST_STEP, StepControl
 from odeflow.engine.step.stages import Stages
 from odeflow.errors import SettingError
 

@@ -38,6 +38,16 @@ class Stepper(Solver):
     A method with an error estimate is adaptive unless `step_size` or `num_steps` is given; a method without one has a
     fixed step size. The signature of each class contains the options that its methods support.
 
+    A family implements `stages` and declares by `required` what its methods set, as `RungeKutta` does `tableau`. Each
+    method has an `order`, and an `error_order` if its stages implement `error`.
+
+    Example:
+        >>> class ForwardEuler(of.Stepper):
+        ...     order = 1
+        ...
+        ...     def stages(self, field, y0, quadrature):
+        ...         return EulerStages(self.order, field, quadrature)  # see `MemoryStages`
+
     Args:
         rtol: Relative tolerance of the local error.
         atol: Absolute tolerance, in the unit of the state.
@@ -154,7 +164,12 @@ class Stepper(Solver):
 
     @abstractmethod
     def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> Stages:
-        """The stages of the steps of a solve.
+        """The stages of the steps of a solve, new ones for each solve.
+
+        Args:
+            field: The vector field.
+            y0: (*state), the initial state; a tuple state is one flat tensor here.
+            quadrature: Accumulates integrals of the field's side results, if any; the stages take it.
 
         Raises:
             StateError: The family does not support such states.

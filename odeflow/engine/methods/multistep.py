@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.equation.state import Field
-from odeflow.engine.loop.control import same_step
 from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.step.carried import MemoryStages
 from odeflow.engine.step.stages import ExplicitStages, stages_of
@@ -52,6 +51,8 @@ class MultistepStages(MemoryStages):
         quadrature: Accumulates integrals of the field's side results, if any.
     """
 
+    equal_steps = True
+
     def __init__(
         self, order: int, corrected: bool, starter: Tableau, field: Field, quadrature: Quadrature | None = None
     ) -> None:
@@ -62,7 +63,6 @@ class MultistepStages(MemoryStages):
         self.sides: list[Sequence[Tensor | None]] = []  # the field's side results there
         self.rows: tuple[tuple[float, ...], ...] = ()  # weights of this step
         self.terms: list[Tensor] = []
-        self.spacing: float | None = None  # size of the previous steps
 
     @property
     def traced(self) -> Callable[[Field], "MultistepStages"]:
@@ -80,9 +80,7 @@ class MultistepStages(MemoryStages):
 
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
         self.begin(t, h, y)
-        if self.spacing is not None and abs(h - self.spacing) > same_step(h, t):
-            self.forget_slope()
-        self.spacing, past = h, self.sides[: len(self.carried)]
+        past = self.sides[: len(self.carried)]
         if len(self.carried) < self.order - 1:
             single = self.single = stages_of(self.starter, self.field, y, self.quadrature)
             single.window = self.window

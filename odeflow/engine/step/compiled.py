@@ -148,10 +148,11 @@ class CompiledStages(ExplicitStages):
         assert self.estimate is not None
         return self.estimate.reshape(-1).clone()
 
-    def last_slope(self) -> None:
+    def last_slope(self) -> Tensor:
         assert self.slopes is not None
         if len(self.slopes) == self.count:
             self.slopes = torch.cat((self.slopes, self.evaluate(self.t + self.h, self.y1)[None]))
+        return self.slopes[self.count]
 
     def dense(self, theta: Sequence[float]) -> Tensor:
         self.last_slope()

@@ -24,14 +24,23 @@ def _vectors(rows: tuple[Any, ...], dtype: torch.dtype, device: torch.device) ->
 class Stages(ABC):
     """The stages of a step: the contract between a method and the integration loop.
 
-    The loop calls `step`, then `error` and `dense` as needed. `advance` reuses the vector-field value at the end of the
+    `Stepper.stages` makes one such object for each solve. In each step the loop calls `step`, and for error control
+    `error`; a rejected step is repeated from the same state with a smaller size. For an accepted step it calls
+    `add_quadrature`, `dense` as needed, and finally `advance`, which reuses the vector-field value at the end of the
     step, if evaluated, as the first stage derivative of the next step. A method whose last stage is at the end of the
     step ("first same as last", FSAL) thus evaluates it once, and other methods only if error or dense output need it.
 
+    With autograd enabled, `step` and `dense` must be differentiable.
+
+    To write a family, subclass `MemoryStages`, which leaves only `step` and `traced` to implement.
+
     Args:
         order: Order of the method.
-        field: The vector field.
+        field: The vector field. Call it through `evaluate`.
         quadrature: Takes the integrals of the field's side results, if there are any.
+
+    Attributes:
+        evaluations: Number of evaluations of the field so far.
     """
 
     def __init__(self, order: int, field: Field, quadrature: Quadrature | None = None) -> None:
@@ -45,7 +54,11 @@ class Stages(ABC):
         """Degree of the dense output, a polynomial in θ."""
 
     def evaluate(self, t: float, y: Tensor) -> Tensor:
-        """The vector field at (t, y), counted and checked.
+        """(*state), the vector field at (t, y), counted and checked.
+
+        Args:
+            t: In the field's time.
+            y: (*state).
 
         Raises:
             StateError: The shape of the value differs from that of y.
@@ -62,20 +75,26 @@ class Stages(ABC):
 
     @abstractmethod
     def add_quadrature(self, h: float) -> None:
-        """Adds an accepted step of size h to the quadrature, if there is one."""
+        """Adds an accepted step of size h to the quadrature, if there is one: weight · `quadrature.integrand`s.
+
+        The field leaves its side results in `quadrature.integrand` at every evaluation.
+        """
 
     @property
     @abstractmethod
     def traced(self) -> Callable[[Field], "Stages"]:
-        """A field of the same values ↦ stages of the same method for autograd. It keeps nothing of this solve alive."""
+        """A field of the same values ↦ new stages of the same method, by which gradients run a step again.
+
+        It must keep nothing of this solve alive: a `partial` of the class and its coefficients, not a method of self.
+        """
 
     @abstractmethod
     def first_slope(self, t: float, y: Tensor) -> Tensor:
-        """k₁ = f(t, y), evaluated unless the previous step provided it."""
+        """(*state), k₁ = f(t, y), evaluated unless the previous step provided it."""
 
     @abstractmethod
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
-        """y₁, the state at t + h."""
+        """(*state), y₁, the state at t + h, after a step of size h from the state y at t. It must not change y."""
 
     @abstractmethod
     def error(self) -> Tensor:
@@ -97,8 +116,8 @@ class Stages(ABC):
         return lambda theta: kept.dense([theta])[0]
 
     @abstractmethod
-    def last_slope(self) -> None:
-        """Evaluates the field at the end of the step, unless already done."""
+    def last_slope(self) -> Tensor:
+        """(*state), f(t + h, y₁), evaluated unless already done."""
 
     @abstractmethod
     def keep(self) -> None:
@@ -229,10 +248,11 @@ class ValueStages(ExplicitStages):
         self.t1, self.y1 = t + h, torch.addmv(flat, self.columns[self.count], self.b, alpha=h).view_as(y)
         return self.y1
 
-    def last_slope(self) -> None:
+    def last_slope(self) -> Tensor:
         if not self.has_last:
             self._evaluate_into(self.count, self.t1, self.y1)
             self.has_last = True
+        return self.rows[self.count]
 
     def error(self) -> Tensor:
         if self.tableau.fsal:
@@ -292,10 +312,11 @@ class TracedStages(ExplicitStages):
                 total = y.add(slope, alpha=h * weight) if total is None else total.add_(slope, alpha=h * weight)
         return y.clone() if total is None else total
 
-    def last_slope(self) -> None:
+    def last_slope(self) -> Tensor:
         if not self.has_last:
             self.slopes.append(self.evaluate(self.t1, self.y1))
             self.has_last = True
+        return self.slopes[self.count]
 
     def error(self) -> Tensor:
         if self.tableau.fsal:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odeflow.engine.equation.clock import DTYPE, column
+from odeflow.engine.equation.clock import DTYPE, SAME_STEP, column
 from odeflow.engine.equation.state import Field, check_shape
-from odeflow.engine.loop.control import SAME_STEP
 from odeflow.errors import StateError
 
 Window = tuple[Tensor, Tensor]

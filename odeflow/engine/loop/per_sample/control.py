@@ -7,7 +7,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from odeflow.engine.equation.clock import DTYPE, column
+from odeflow.engine.equation.clock import DTYPE, SAME_STEP, column
 from odeflow.engine.loop.adaptive import (
     FIRST_CHANGE,
     HALF,
@@ -16,7 +16,7 @@ from odeflow.engine.loop.adaptive import (
     ErrorControl,
     advice,
 )
-from odeflow.engine.loop.control import SAME_STEP, SMALLEST_STEP
+from odeflow.engine.loop.control import SMALLEST_STEP
 from odeflow.engine.loop.controller import LARGEST_GROWTH, LARGEST_SHRINKAGE, SAFETY
 from odeflow.engine.loop.per_sample.clocks import OwnClocks, Samples, Window
 from odeflow.engine.output.solution import SolveError
