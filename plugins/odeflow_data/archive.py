@@ -1,4 +1,4 @@
-"""Arrays from `.npz` files, and what to say where they are not there."""
+"""Arrays from `.npz` files, with errors for missing or damaged ones."""
 
 import zipfile
 from collections.abc import Generator
@@ -32,13 +32,13 @@ def reading(path: object, advice: str = "", failed: str = "cannot be read") -> G
         yield
     except of.OdeflowError:
         raise
-    except Exception as problem:  # readers raise as many kinds as there are ways to be damaged
+    except Exception as problem:  # readers raise many types for damaged files
         told = " ".join(str(problem).split())[:200] or type(problem).__name__
         raise of.DataError(f"{path} {failed}: {told}. {advice}".rstrip()) from problem
 
 
 def load(path: Path, wanted: list[str], optional: list[str], advice: str) -> dict[str, NDArray[Any]]:
-    """Arrays by name; those that nobody asks for are not read.
+    """Arrays by name. Only the requested ones are read.
 
     Args:
         path: The `.npz` file.
@@ -72,7 +72,7 @@ def require_finite(path: Path, name: str, array: NDArray[Any], advice: str) -> N
     """Raises unless an array holds real numbers that are finite in float32.
 
     Raises:
-        DataError: It does not.
+        DataError: The array contains other values.
     """
     if array.dtype.kind not in "fiub":
         raise of.DataError(f"{path}: {name} must hold real numbers; its dtype is {array.dtype}. {advice}")

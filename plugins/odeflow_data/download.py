@@ -1,4 +1,4 @@
-"""Downloads of published files, of which nothing is kept but what was checked, and no half."""
+"""Downloads of published files: checked, and written atomically."""
 
 import hashlib
 import io
@@ -24,7 +24,7 @@ def fetch(address: str, root: Path, name: str, advice: str) -> io.BytesIO:
         advice: What else the user can do, for messages: "Put … there".
 
     Raises:
-        DataError: It cannot be had, or the folder not be made.
+        DataError: The download fails, or the folder cannot be created.
     """
     contents = io.BytesIO()
     try:
@@ -47,7 +47,7 @@ def published_text(text: bytes, sha256: str, origin: str) -> bytes:
         origin: Where the text comes from, for messages.
 
     Raises:
-        DataError: It is another one.
+        DataError: The text differs from the published one.
     """
     text = text.replace(b"\r", b"")
     found = hashlib.sha256(text).hexdigest()
@@ -59,7 +59,7 @@ def published_text(text: bytes, sha256: str, origin: str) -> bytes:
 
 
 def keep(root: Path, name: str, write: Callable[[Path], object]) -> None:
-    """Writes a file and then gives it its name, so that a killed run leaves no half of it.
+    """Writes a file atomically, so that a killed run leaves no partial file.
 
     A folder that nobody may write to stays as it is, even for root, whom its mode would not stop.
 
@@ -69,7 +69,7 @@ def keep(root: Path, name: str, write: Callable[[Path], object]) -> None:
         write: Writes it, to a path.
 
     Raises:
-        DataError: The file cannot be written, or not get its name.
+        DataError: The file cannot be written or renamed.
     """
     try:
         if not root.stat().st_mode & ANYONE_WRITES:

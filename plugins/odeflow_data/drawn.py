@@ -1,4 +1,4 @@
-"""Drawn: points without end, of which every epoch brings new ones."""
+"""Drawn: synthetic points, redrawn in every epoch."""
 
 import math
 from abc import ABC, abstractmethod
@@ -13,7 +13,7 @@ from odeflow_data.rows import RowData
 
 
 class Drawn(RowData, ABC):
-    """Points that each epoch draws anew, settled by the seed apart from the global generator; val and test, once.
+    """Points redrawn in each epoch, determined by the seed, not the global generator; fixed in validation and test.
 
     Args:
         batch_size: Number of points in a batch, in training and evaluation; the last one may be smaller.
@@ -47,7 +47,7 @@ class Drawn(RowData, ABC):
         return DataLoader(self.train, batch_size=None)
 
     def state_dict(self) -> dict[str, int]:
-        """The number of the epoch, so that a resumed run goes on with new points."""
+        """The index of the epoch, so that a resumed run continues with new points."""
         return {"epoch": self.train.epoch}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:

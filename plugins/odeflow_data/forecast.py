@@ -1,4 +1,4 @@
-"""Forecast: one measured series, whose beginning is known and whose end is to be foretold."""
+"""Forecast: one measured series, whose first part is known and whose rest is predicted."""
 
 from abc import ABC
 

@@ -34,7 +34,7 @@ class Hopper(SeriesData):
         points: Number of consecutive times to interpolate.
         divisor: What the values are divided by.
         mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
-        observed: The share that is seen: of the times to interpolate, of the span to extrapolate.
+        observed: The fraction seen: of the times for interpolation, of the time span for extrapolation.
         batch_size: Number of series in a batch; the last one may be smaller.
         val: Fraction of the series for validation.
         test: Fraction of the series for testing.

@@ -32,7 +32,7 @@ class IrregularSeries(SeriesData):
             keeps to what it was trained with, whatever this says, and so with the times.
         scale_time: Whether all times are mapped to [0, 1].
         mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
-        observed: The share that is seen, of the times or of each series' span.
+        observed: The fraction seen, of the times or of each series' time span.
         batch_size: Number of series in a batch; the last one may be smaller.
         val: Fraction of the series for validation.
         test: Fraction of the series for testing.

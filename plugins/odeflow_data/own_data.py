@@ -1,4 +1,4 @@
-"""OwnData: data that a user brings, as a file, a data frame or arrays."""
+"""OwnData: user data from a file, a data frame or arrays."""
 
 from abc import ABC
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from odeflow_data.frame import Frame
 
 SHOWN = 5
-"""Number of names that the line about the data lists."""
+"""Maximum number of names in the summary line."""
 
 
 class OwnData(of.DataModule, ABC):
@@ -44,13 +44,13 @@ class OwnData(of.DataModule, ABC):
         return Frame.of(source, self.key)
 
     def settle(self, **options: Any) -> None:
-        """Remembers options that the file decided, as if they had been given."""
+        """Stores options inferred from the file as if they had been given."""
         self.remembered_spec["init_args"] |= options
 
     def columns(
         self, frame: "Frame", chosen: Sequence[str] | None, roles: Sequence[str | None], option: str
     ) -> list[str]:
-        """The columns that were chosen; by default all that have no other role.
+        """The chosen columns; by default all without another role.
 
         Args:
             frame: The file.
@@ -72,7 +72,7 @@ class OwnData(of.DataModule, ABC):
         return found
 
     def say(self, text: str) -> None:
-        """Tells in one line what the data of a run are, in its first process."""
+        """Prints a summary line, in the first process of a run."""
         rank_zero_info(f"{type(self).__name__}: {text}")
 
 

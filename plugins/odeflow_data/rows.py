@@ -63,7 +63,7 @@ def batches(*tables: Tensor, batch_size: int, shuffle: bool = False) -> DataLoad
     Args:
         *tables: Each (N, …).
         batch_size: Number of rows in a batch.
-        shuffle: Whether each pass has an order of its own.
+        shuffle: Whether to reshuffle in each pass.
 
     Raises:
         SettingError: `batch_size` is not positive.
@@ -74,5 +74,5 @@ def batches(*tables: Tensor, batch_size: int, shuffle: bool = False) -> DataLoad
 
 
 def _together(rows: Any) -> Any:
-    """A batch as it is: its rows come together already."""
+    """The batch, unchanged: its rows are already collated."""
     return rows

@@ -1,4 +1,4 @@
-"""SeriesData: irregular time series, handed out a padded batch at a time."""
+"""SeriesData: irregular time series in padded batches."""
 
 from abc import ABC
 from typing import Any, Literal
@@ -18,16 +18,16 @@ Divisor = Literal["range", "largest"]
 class SeriesData(of.DataModule, ABC):
     """Time series whose batches are `Series`. Subclasses set the three parts in `setup`, most of them by `divide`.
 
-    What a model sees and predicts is Rubanova's choice. Interpolation: it sees a random share of the times at which
-    anything was observed, and is to give all that was; the share is drawn anew for each batch in training, and once by
-    the seed for validation and test. Extrapolation: it sees what was observed before a time, and is to give the rest.
+    Seen values and targets follow Rubanova. Interpolation: the model sees a random fraction of the observation times
+    and predicts all values; the times are drawn anew for each training batch, and once, by the seed, for validation and
+    test. Extrapolation: the model sees the values before a time and predicts the rest.
 
     Source: Rubanova, Chen & Duvenaud (2019), "Latent ODEs for Irregularly-Sampled Time Series", section 4.
 
     Attributes:
-        train: All series that train.
-        val: Those that validate.
-        test: Those that test, which predictions are made of, too.
+        train: The training series.
+        val: The validation series.
+        test: The test series, also used for predictions.
 
     Args:
         batch_size: Number of series in a batch, in training and evaluation; the last one may be smaller.
@@ -117,7 +117,7 @@ class _Collection(Dataset[of.Series]):
         return len(self.whole.t)
 
     def __getitems__(self, indices: list[int]) -> of.Series:
-        """A batch: what a DataLoader asks for where it is offered."""
+        """A batch; called by DataLoader instead of `__getitem__`."""
         return trimmed(interpolation(rows_of(self.whole, torch.tensor(indices)), self.redrawn))
 
 
@@ -127,24 +127,24 @@ def batches(whole: of.Series, batch_size: int, redrawn: float = 1.0, shuffle: bo
     Args:
         whole: The series.
         batch_size: Number of series in a batch.
-        redrawn: Share of the times of what is seen that each batch draws anew.
-        shuffle: Whether each pass has an order of its own.
+        redrawn: Fraction of the seen times that each batch draws anew.
+        shuffle: Whether to reshuffle in each pass.
     """
     return DataLoader(_Collection(whole, redrawn), batch_size=batch_size, shuffle=shuffle, collate_fn=_together)
 
 
 def _together(series: Any) -> Any:
-    """A batch as it is: its series come together already."""
+    """The batch, unchanged: its series are already collated."""
     return series
 
 
 def rows_of(whole: of.Series, rows: Tensor) -> of.Series:
-    """The series of these numbers, (B,)."""
+    """The series with these indices, (B,)."""
     return of.Series(*(None if part is None else part[rows] for part in whole))  # pyright: ignore[reportArgumentType]
 
 
 def trimmed(batch: of.Series) -> of.Series:
-    """Without the end of the grid that no series of the batch uses."""
+    """The batch without trailing times that are padding in all series."""
     t, y, seen, target, label = batch
     used = (seen | target).any(dim=2).any(dim=0).nonzero()
     length = int(used.max()) + 1 if len(used) else 1
@@ -266,7 +266,7 @@ def ranges(whole: of.Series, divisor: Divisor = "range", unit: float = 1.0) -> o
 
 
 def moments(whole: of.Series) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each dimension, (d,) and (d,); the latter 1 where it is 0.
+    """Mean and standard deviation of each dimension, (d,) and (d,); a zero deviation is replaced by 1.
 
     Args:
         whole: The series.

@@ -51,14 +51,14 @@ class SeriesTable(OwnData, SeriesData):
         path: The file, CSV, TSV, Parquet, `.npy` or `.npz`; in Python a data frame or columns by name.
         series: The column of the series' ids, text or whole numbers.
         time: The column of the times, numbers or dates.
-        columns: The columns of values; by default all that have no other role.
+        columns: The columns of values; by default all without another role.
         label: A column of classes, of which each series has one.
-        ignore: Columns that have no role.
-        time_unit: Of dates and durations; numbers stay.
+        ignore: Columns to ignore.
+        time_unit: Unit of dates and durations; numbers are used as they are.
         duplicates: What becomes of several rows of one series and time: "refuse" is an error that names them, "mean"
             averages what was observed.
         mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
-        observed: The share that is seen, of the times or of each series' span.
+        observed: The fraction seen, of the times or of each series' time span.
         standardise: Whether values are standardised.
         scale_time: Whether all times are mapped to [0, 1].
         classes: The names of the classes in the order of their numbers; by default those in the file.
@@ -70,7 +70,7 @@ class SeriesTable(OwnData, SeriesData):
 
     Raises:
         SettingError: An option is out of range.
-        DataError: There is no such file or column, or a cell cannot be understood.
+        DataError: A file or column does not exist, or a cell is malformed.
 
     Example:
         >>> data = SeriesTable({"id": [1, 1, 2], "t": [0.0, 1.0, 0.5], "y": [3.0, 4.0, 5.0]}, series="id", time="t")
@@ -221,7 +221,7 @@ class SeriesTable(OwnData, SeriesData):
         return of.Units(shift, scale, origin, unit, tuple(self.features), self.class_names, whole.clock)
 
     def _moments(self, y: NDArray[np.float64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """What each column has subtracted and is divided by, from what was observed."""
+        """The offset and scale of each column, from what was observed."""
         if not self.standardise:
             return (0.0,), (1.0,)
         for name, column in zip(self.features, y.T, strict=True):

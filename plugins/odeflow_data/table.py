@@ -46,10 +46,10 @@ class Table(OwnData):
 
     Args:
         path: The file, CSV, TSV, Parquet, `.npy` or `.npz`; in Python a data frame, columns by name or an array (N, D).
-        columns: The columns of values; by default all that have no other role.
+        columns: The columns of values; by default all without another role.
         target: The columns that a regression predicts.
         label: The column of classes, as text or whole numbers.
-        ignore: Columns that have no role.
+        ignore: Columns to ignore.
         time: A column by which rows are in order: the last ones test, those before them validate.
         part: A column that says of each row whether it is of "train", "val" or "test".
         val: Share of the rows that validate, or a file of them.
@@ -63,7 +63,7 @@ class Table(OwnData):
 
     Raises:
         SettingError: An option is out of range, or contradicts another.
-        DataError: There is no such file or column, or a cell cannot be understood.
+        DataError: A file or column does not exist, or a cell is malformed.
 
     Example:
         >>> data = Table({"x": range(20), "kind": ["a", "b"] * 10}, label="kind")
@@ -191,7 +191,7 @@ class Table(OwnData):
         return [found[name] for name in PARTS]
 
     def _divided(self, whole: Part) -> dict[str, Tensor]:
-        """Which rows of the first file are of each part that comes from it."""
+        """The row indices of each part in the first file."""
         if self.part is not None:
             self.frame.require([self.part], "part")
             codes = torch.from_numpy(self.frame.classes(self.part, PARTS).codes)[whole.row]
@@ -223,7 +223,7 @@ class Table(OwnData):
         )
 
     def _moments(self, values: Tensor, names: Sequence[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """What each column has subtracted and is divided by.
+        """The offset and scale of each column.
 
         Raises:
             DataError: A column is constant.

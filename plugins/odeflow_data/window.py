@@ -25,12 +25,12 @@ class Window(OwnData):
     Args:
         path: The file, CSV, TSV, Parquet, `.npy` or `.npz`; in Python a data frame or columns by name.
         time: The column of the times, numbers or dates.
-        columns: The columns of values; by default all that have no other role.
-        ignore: Columns that have no role.
+        columns: The columns of values; by default all without another role.
+        ignore: Columns to ignore.
         history: Number of rows of a window that are seen.
         horizon: Number of rows after them that are forecast.
         stride: Number of rows from one window's beginning to the next one's.
-        time_unit: Of dates and durations; numbers stay.
+        time_unit: Unit of dates and durations; numbers are used as they are.
         standardise: Whether values are standardised.
         batch_size: Number of windows in a batch.
         val: Share of the rows that validate.
@@ -39,7 +39,7 @@ class Window(OwnData):
 
     Raises:
         SettingError: An option is out of range.
-        DataError: There is no such file or column, or a cell cannot be understood.
+        DataError: A file or column does not exist, or a cell is malformed.
 
     Example:
         >>> data = Window({"t": range(100), "y": range(100)}, time="t", history=8, horizon=4)
@@ -211,10 +211,10 @@ class _Windows(Dataset[of.Series]):
         return len(self.starts)
 
     def __getitems__(self, indices: list[int]) -> of.Series:
-        """A batch: what a DataLoader asks for where it is offered."""
+        """A batch; called by DataLoader instead of `__getitem__`."""
         return self.data.window(self.starts[indices], self.whole)
 
 
 def _together(windows: Any) -> Any:
-    """A batch as it is: its windows come together already."""
+    """The batch, unchanged: its windows are already collated."""
     return windows
