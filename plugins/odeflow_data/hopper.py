@@ -32,7 +32,7 @@ class Hopper(SeriesData):
     Args:
         root: Folder of `hopper_first1500.npz`.
         points: Number of consecutive times to interpolate.
-        divisor: What the values are divided by.
+        divisor: The divisor of the values.
         mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
         observed: The fraction seen: of the times for interpolation, of the time span for extrapolation.
         batch_size: Number of series in a batch; the last one may be smaller.

@@ -94,8 +94,8 @@ class PhysioNet2012(SeriesData):
 
     Args:
         root: Folder of `set-a.tar.gz` and `Outcomes-a.txt`.
-        quantisation: What times are rounded to, in hours; 1/60 is the resolution of the data.
-        divisor: What the values are divided by.
+        quantisation: Rounding of times, in hours; 1/60 is the resolution of the data.
+        divisor: The divisor of the values.
         mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
         observed: The share that is seen: of the times to interpolate, of the 48 hours to extrapolate.
         batch_size: Number of stays in a batch; the last one may be smaller.

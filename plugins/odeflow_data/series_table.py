@@ -52,10 +52,10 @@ class SeriesTable(OwnData, SeriesData):
         series: The column of the series' ids, text or whole numbers.
         time: The column of the times, numbers or dates.
         columns: The columns of values; by default all without another role.
-        label: A column of classes, of which each series has one.
+        label: A column of classes, constant within each series.
         ignore: Columns to ignore.
         time_unit: Unit of dates and durations; numbers are used as they are.
-        duplicates: What becomes of several rows of one series and time: "refuse" is an error that names them, "mean"
+        duplicates: Treatment of rows with the same series and time: "refuse" raises an error that names them, "mean"
             averages what was observed.
         mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
         observed: The fraction seen, of the times or of each series' time span.

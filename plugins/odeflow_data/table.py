@@ -50,16 +50,16 @@ class Table(OwnData):
         target: The columns that a regression predicts.
         label: The column of classes, as text or whole numbers.
         ignore: Columns to ignore.
-        time: A column by which rows are in order: the last ones test, those before them validate.
-        part: A column that says of each row whether it is of "train", "val" or "test".
-        val: Share of the rows that validate, or a file of them.
-        test: Share of the rows that test, or a file of them.
-        missing: What becomes of a row with an empty cell: "refuse" is an error that names it, "drop" leaves it out.
+        time: A column that orders the rows: the last ones are for testing, those before them for validation.
+        part: A column that assigns each row to "train", "val" or "test".
+        val: Fraction of the rows for validation, or a file of them.
+        test: Fraction of the rows for testing, or a file of them.
+        missing: Treatment of rows with an empty cell: "refuse" raises an error that names them, "drop" omits them.
         standardise: Whether values and targets are standardised.
         classes: The names of the classes in the order of their numbers; by default those in the file.
         batch_size: Number of rows in a batch, in training and evaluation; the last one may be smaller.
         key: Name of the array in a `.npz` file that holds several.
-        seed: Of the split, where it is at random.
+        seed: Seed of a random split.
 
     Raises:
         SettingError: An option is out of range, or contradicts another.

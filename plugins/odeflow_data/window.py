@@ -27,9 +27,9 @@ class Window(OwnData):
         time: The column of the times, numbers or dates.
         columns: The columns of values; by default all without another role.
         ignore: Columns to ignore.
-        history: Number of rows of a window that are seen.
-        horizon: Number of rows after them that are forecast.
-        stride: Number of rows from one window's beginning to the next one's.
+        history: Number of seen rows of a window.
+        horizon: Number of forecast rows of a window.
+        stride: Number of rows between the starts of consecutive windows.
         time_unit: Unit of dates and durations; numbers are used as they are.
         standardise: Whether values are standardised.
         batch_size: Number of windows in a batch.
