@@ -12,7 +12,7 @@ usage: odeflow COMMAND …
   fit       train:     odeflow fit -c mnist/ode_net --model.solver RK4 --model.solver.num_steps 4
   validate  evaluate on the validation part
   test      evaluate on the test part:  odeflow test --ckpt_path best.ckpt --model.solver.rtol 1e-8
-  predict   write predictions
+  predict   write predictions:  odeflow predict --ckpt_path best.ckpt --data.path new.csv --output out.csv
   plot      draw what a checkpoint's flow does:  odeflow plot KIND --ckpt_path best.ckpt, the KIND being
             statistics, activations, precision or animation
   sample    draw from a learned density:  odeflow sample --ckpt_path best.ckpt --count 1000

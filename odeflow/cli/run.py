@@ -97,7 +97,7 @@ class Command(LightningCLI):
         self, words: list[str], run: bool = True, pretrained: Path | None = None, lost: Sequence[str] = ()
     ) -> None:
         self.command, self.pretrained, self.lost = words[0] if run else None, pretrained, lost
-        writers = [Figures(), Predictions()] if run else []
+        figures = [Figures()] if run else []
         super().__init__(
             Task,
             DataModule,
@@ -108,7 +108,7 @@ class Command(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=RunConfig if run else None,
             seed_everything_default=0,
-            trainer_defaults={"callbacks": [SolverStatistics(), *writers]},
+            trainer_defaults={"callbacks": [SolverStatistics(), *figures]},
             load_from_checkpoint_support=False,
             run=run,
         )
@@ -118,9 +118,9 @@ class Command(LightningCLI):
         return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name == self.command}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """As LightningCLI, with callbacks to interrupt and resume a run, and with atomic checkpoint writes.
+        """As LightningCLI, with callbacks to interrupt and resume a run and to write predictions.
 
-        If `enable_checkpointing` is False, the recipe's checkpoint callbacks are dropped.
+        Checkpoint writes are atomic. If `enable_checkpointing` is False, the recipe's checkpoint callbacks are dropped.
 
         Raises:
             SettingError: The callbacks include LearningRateFinder, which does not support tasks.
@@ -138,6 +138,8 @@ class Command(LightningCLI):
             kwargs["callbacks"] = [each for each in listed if not isinstance(each, Checkpoint)]
         trainer = super().instantiate_trainer(**kwargs)
         trainer.callbacks.extend([Resumption(), Randomness()])  # pyright: ignore
+        if self.command == "predict":
+            trainer.callbacks.append(Predictions(self._get(self.config_init, "output")))  # pyright: ignore
         if options.enable_checkpointing is not False and not options.fast_dev_run:
             trainer.callbacks.append(LastCheckpoint())  # pyright: ignore
         trainer.callbacks.append(Interruption())  # pyright: ignore
@@ -149,7 +151,10 @@ class Command(LightningCLI):
         return trainer
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Links the sizes from the data to the model."""
+        """Adds the option of `predict`, and links the sizes from the data to the model."""
+        if self.command == "predict":
+            told = "a table to write instead of predictions.pt: *.csv, *.parquet or *.npz"
+            parser.add_argument("--output", type=str | None, metavar="FILE", help=told)
         for size in LINKS:
             parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
 

@@ -3,7 +3,7 @@
 import argparse
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,8 +15,12 @@ from odeflow.cli.options import Options, count, run_of
 from odeflow.errors import SettingError
 from odeflow.training import checkpoint
 from odeflow.training.files import replacing
+from odeflow.training.table import check_suffix, write_table
 from odeflow.training.task import Task
 from odeflow.training.units import Units
+
+if TYPE_CHECKING:
+    import polars as pl
 
 AT_ONCE = 10_000
 """Batch size of sampling, which bounds the memory."""
@@ -30,20 +34,26 @@ def sample(words: list[str]) -> int:
     Raises:
         OdeflowError: The options are invalid, or the checkpoint's task does not implement sampling.
         CheckpointError: The checkpoint does not exist, or does not contain its model's spec.
-        SettingError: The output file does not end with .npz.
+        SettingError: The output file does not end with .csv, .parquet or .npz.
+        OdeflowError: The samples are no vectors, which a table of another format than .npz needs.
     """
     given = _options(words)
     folder = run_of(Path(given.ckpt_path)) or Path()  # the working directory if the checkpoint is not in a run's folder
     output = folder / "samples.npz" if given.output is None else Path(given.output)
-    if output.suffix != ".npz":
-        raise SettingError(f"--output must end with .npz; got {given.output}")
+    check_suffix(output)
     task = checkpoint.load(given.ckpt_path, given.plugins)
     torch.manual_seed(given.seed)
     drawn = _drawn(task, given.count)
-    arrays: dict[str, Any] = {**drawn, "seed": given.seed}
-    with replacing(output) as part:
-        np.savez(part, **arrays)
-    told = f"{given.count:,} samples are in {output}, as {', '.join(drawn)}"
+    if output.suffix == ".npz":
+        arrays: dict[str, Any] = {**drawn, "seed": given.seed}
+        with replacing(output) as part:
+            np.savez(part, **arrays)
+        names = list(drawn)
+    else:
+        table = _table(drawn, task.units or Units())
+        write_table(table, output)
+        names = table.columns
+    told = f"{given.count:,} samples are in {output}, as {', '.join(names)}"
     if task.units is not None and not task.units.same:
         told += ", in the units of the file that it was trained on"
     figure = _picture(drawn)
@@ -61,7 +71,7 @@ def _options(words: list[str]) -> argparse.Namespace:
     parser = Options("sample", description)
     parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="the checkpoint, or exported weights")
     parser.add_argument("--count", metavar="COUNT", type=count, default="1000", help="of samples; by default 1000")
-    output = "the file to write, *.npz; by default samples.npz in the run's folder"
+    output = "the file to write, *.npz, *.csv or *.parquet; by default samples.npz in the run's folder"
     parser.add_argument("--output", metavar="FILE", help=output)
     parser.add_argument("--seed", metavar="SEED", type=_seed, default="0", help="of the samples; by default 0")
     plugins = "file, folder or module of plugins that are not installed; may be repeated"
@@ -95,6 +105,22 @@ def _restored(drawn: dict[str, Tensor], units: Units) -> dict[str, Tensor]:
     if "t" in drawn:
         restored["t"] = units.restored_time(drawn["t"])
     return restored
+
+
+def _table(drawn: dict[str, np.ndarray], units: Units) -> "pl.DataFrame":
+    """Samples (N, d) as columns with the names of the features, and their log-densities.
+
+    Raises:
+        SettingError: The samples are no vectors.
+    """
+    import polars as pl
+
+    x = drawn["x"]
+    if x.ndim != 2:
+        raise SettingError(f"--output: samples of shape {x.shape[1:]} are no rows of a table; write them to *.npz")
+    names = units.features or tuple(f"x{number}" for number in range(x.shape[1]))
+    others = {name: values for name, values in drawn.items() if name != "x" and name not in names and values.ndim == 1}
+    return pl.DataFrame(dict(zip(names, x.T, strict=True)) | others)
 
 
 def _picture(drawn: dict[str, np.ndarray]) -> Figure | None:

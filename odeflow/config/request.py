@@ -24,7 +24,7 @@ KEYWORDS = {
 """Keywords for `--ckpt_path`, with their glob patterns in the folder of a recipe's runs."""
 INSIDE = ("init_args", "dict_kwargs")
 SECTIONS = ("model", "data", "trainer", "optimizer", "lr_scheduler")
-SETTINGS = ("seed_everything", "ckpt_path", "weights_only", "verbose", "return_predictions", "print_config")
+SETTINGS = ("seed_everything", "ckpt_path", "output", "weights_only", "verbose", "return_predictions", "print_config")
 
 
 @dataclass

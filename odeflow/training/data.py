@@ -1,7 +1,8 @@
 """DataModule: the base class of data plugins."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch.utils.data import DataLoader
 from odeflow.errors import DataError
 from odeflow.plugin.plugin import Plugin
 from odeflow.training.units import Units
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class DataModule(Plugin, LightningDataModule, ABC):
@@ -22,12 +26,15 @@ class DataModule(Plugin, LightningDataModule, ABC):
     A subclass that standardises sets `standardises`. If `units` is None, its `setup` fits it; otherwise `setup` uses
     the given units, which were fitted to the model's training data. Every checkpoint contains them.
 
+    A subclass that implements `table` sets `tabular`.
+
     Attributes:
         units: The map from the numbers of batches to those of the file; None if it is unknown or the identity.
     """
 
     kind = "data"
     standardises: ClassVar[bool] = False
+    tabular: ClassVar[bool] = False
     units: Units | None = None
 
     @abstractmethod
@@ -37,6 +44,17 @@ class DataModule(Plugin, LightningDataModule, ABC):
     @abstractmethod
     def val_dataloader(self) -> DataLoader[object]:
         """Validation batches."""
+
+    def table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
+        """The predictions as a table with the names of the file, for `odeflow predict --output`.
+
+        Args:
+            predictions: Predictions of the first batches of `predict_dataloader`, in the file's units.
+
+        Raises:
+            DataError: The data do not support tables, as by default, or not of such predictions.
+        """
+        raise DataError(f"{type(self).__name__} does not support tables")
 
     def adopt(self, units: Units) -> None:
         """Standardises batches by a model's units instead of those fitted to this file.

@@ -196,6 +196,36 @@ class Frame:
             )
         return Times(values, clock)
 
+    def as_times(self, name: str, values: NDArray[np.float64], unit: str) -> pl.Series:
+        """Numbers as times of a column's type, the inverse of `times`; durations remain numbers.
+
+        Args:
+            name: The column.
+            values: (N,), times as `times` counts them, inside or outside the file's.
+            unit: The unit of dates.
+
+        Returns:
+            (N,), dates if the column holds dates and all are whole days, in the column's time zone.
+        """
+        kind = self._types[name]
+        if kind.is_integer() and bool((values == np.rint(values)).all()):
+            return pl.Series(name, values.astype(np.int64))
+        if not isinstance(kind, (pl.Date, pl.Datetime)):
+            return pl.Series(name, values)
+        stamps = np.rint(values * (SECONDS[unit] * 1e6))
+        whole = 1000 * np.rint(stamps / 1000)
+        stamps = np.where(np.abs(stamps - whole) <= 2, whole, stamps)  # float64 resolves a microsecond, not better
+        dates = pl.Series(name, stamps.astype(np.int64)).cast(pl.Datetime("us"))
+        if isinstance(kind, pl.Datetime) and kind.time_zone is not None:
+            return dates.dt.replace_time_zone("UTC").dt.convert_time_zone(kind.time_zone)
+        days = isinstance(kind, pl.Date) and bool((stamps % (SECONDS["days"] * 1e6) == 0).all())
+        return dates.cast(pl.Date) if days else dates
+
+    def as_ids(self, name: str, values: Sequence[str]) -> pl.Series:
+        """Names of `classes` as values of the column's type, numbers or text."""
+        ids, kind = pl.Series(name, values, dtype=pl.String), self._types[name]
+        return ids.cast(kind) if kind.is_numeric() else ids
+
     def classes(self, name: str, known: Sequence[str] | None = None) -> Classes:
         """A column of classes, named by text or whole numbers.
 

@@ -1,10 +1,12 @@
 """OwnData: user data from a file, a data frame or arrays."""
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
 import odeflow as of
 
@@ -23,6 +25,7 @@ class OwnData(of.DataModule, ABC):
     """
 
     standardises = True
+    tabular = True
     path: Any
     key: str | None
 
@@ -74,6 +77,19 @@ class OwnData(of.DataModule, ABC):
     def say(self, text: str) -> None:
         """Prints a summary line, in the first process of a run."""
         rank_zero_info(f"{type(self).__name__}: {text}")
+
+
+def joined(predictions: Sequence[Tensor]) -> Tensor:
+    """The predictions of several batches as one tensor, in single precision at least."""
+    whole = torch.cat(list(predictions))
+    return whole.float() if whole.dtype in (torch.float16, torch.bfloat16) else whole
+
+
+def unused(name: str, taken: Collection[str]) -> str:
+    """A name for a column beside those of the file, with a trailing underscore if the file has such a name."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def several(names: str | Sequence[str] | None) -> list[str]:

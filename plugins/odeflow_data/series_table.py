@@ -1,7 +1,7 @@
 """SeriesTable: anyone's time series in a table of one row an observation."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.own_data import OwnData, several, shortly
+from odeflow_data.own_data import OwnData, joined, several, shortly, unused
 from odeflow_data.series import Mode, SeriesData, batches, padded, random_split
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from odeflow_data.frame import Frame
 
 
@@ -44,8 +46,9 @@ class SeriesTable(OwnData, SeriesData):
     mapped to [0, 1]; the model keeps both, and the columns: later files are read alike. Losses are in these units,
     predictions and samples in the file's.
 
-    `odeflow predict` takes all series of its file, in the order of their ids; of each it sees what `mode` and
-    `observed` say.
+    `odeflow predict` takes all series of its file, in the order of their ids, and all times, those of empty cells too;
+    of each series it sees what `mode` and `observed` say. Its table has a row for each series and time: the id, the
+    time, whether anything was seen there, and the predicted values.
 
     Args:
         path: The file, CSV, TSV, Parquet, `.npy` or `.npz`; in Python a data frame or columns by name.
@@ -128,7 +131,9 @@ class SeriesTable(OwnData, SeriesData):
         whole = self._observations(self.frame, known=stage != "predict")
         if stage == "predict":
             generator = torch.Generator().manual_seed(self.seed)
-            self.predicted = self.shown(self._batch(whole, self.units or of.Units()), generator)
+            batch = self._batch(whole, self.units or of.Units())
+            shown, empty = self.shown(batch, generator), _exists(whole)[:, :, None] & ~batch.seen
+            self.predicted, self.rows = shown._replace(target=shown.target | empty), whole
             return
         if self.units is None:
             self.units = self._fitted(whole)
@@ -138,6 +143,26 @@ class SeriesTable(OwnData, SeriesData):
 
     def predict_dataloader(self) -> DataLoader[of.Series]:
         return batches(self.predicted, self.batch_size)
+
+    def table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
+        import polars as pl
+
+        rows, exists = self.rows, _exists(self.rows)
+        lengths = np.diff(rows.offsets)
+        every = (series for batch in predictions for series in batch)
+        values = joined([series[:length] for series, length in zip(every, lengths, strict=False)]).numpy()
+        count = len(values)
+        features = (self.units.features if self.units else ()) or tuple(self.features)
+        names = [rows.names[code] for code in np.repeat(np.arange(len(lengths)), lengths)[:count]]
+        seen = unused("seen", (self.series, self.time, *features))
+        return pl.DataFrame(
+            {
+                self.series: self.frame.as_ids(self.series, names),
+                self.time: self.frame.as_times(self.time, rows.t[:count], self.time_unit),
+                seen: self.predicted.seen.any(dim=2)[exists][:count].numpy(),
+            }
+            | dict(zip(features, values.T, strict=True))
+        )
 
     # Reading
 
@@ -256,3 +281,9 @@ class SeriesTable(OwnData, SeriesData):
         told += [f"time {self.time} in {clock}, {whole.t.min():g} to {whole.t.max():g}"]
         told += [f"classes of {self.label}: {shortly(self.class_names)}"] if self.label else []
         return "; ".join([*told, "standardised" if self.standardise else "in the file's units"])
+
+
+def _exists(rows: Observations) -> torch.Tensor:
+    """(N, T), which places of the padded series are rows of the file."""
+    lengths = torch.from_numpy(np.diff(rows.offsets))
+    return torch.arange(int(lengths.max())) < lengths[:, None]

@@ -9,10 +9,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.own_data import OwnData, several, shortly
+from odeflow_data.own_data import OwnData, joined, several, shortly, unused
 from odeflow_data.rows import batches
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from odeflow_data.frame import Frame
 
 PARTS = ("train", "val", "test")
@@ -42,7 +44,9 @@ class Table(OwnData):
     deviation of the training rows, which the model keeps, as it keeps the columns and the names of the classes: later
     files are read alike. Losses are in these units; predictions, samples and their densities are in the file's.
 
-    `odeflow predict` takes all rows of its file, in their order; targets and labels need not be in it.
+    `odeflow predict` takes all rows of its file, in their order; targets and labels need not be in it. Its table has
+    the number of each row, from 1 on, beside the predicted targets, or the predicted class and its probability, or the
+    log-density in nats, `log_prob`.
 
     Args:
         path: The file, CSV, TSV, Parquet, `.npy` or `.npz`; in Python a data frame, columns by name or an array (N, D).
@@ -272,6 +276,31 @@ class Table(OwnData):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         return batches(self.predicted.x, batch_size=self.batch_size)
+
+    def table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
+        import polars as pl
+
+        columns = self._named(joined(predictions))
+        count = len(next(iter(columns.values())))
+        return pl.DataFrame({unused("row", columns): self.predicted.row[:count].numpy() + 1} | columns)
+
+    def _named(self, values: Tensor) -> dict[str, Any]:
+        """Predictions by name: log-densities (N,), targets (N, k) or probabilities of classes (N, C)."""
+        targets = (self._known.target or of.Units()).features or tuple(self.target)
+        classes = self._known.classes or self.class_names
+        if values.dim() == 1:
+            return {"log_prob": values.numpy()}
+        if values.dim() == 2 and targets and values.shape[1] == len(targets):
+            return dict(zip(targets, values.numpy().T, strict=True))
+        if values.dim() == 2 and self.label is not None and values.shape[1] == len(classes):
+            probability, number = values.max(dim=1)
+            named = [classes[each] for each in number.tolist()]
+            return {self.label: named, unused("probability", [self.label]): probability.numpy()}
+        raise of.DataError(
+            f"Table cannot write predictions of shape {tuple(values.shape)} as a table; expected (rows,), "
+            f"(rows, {len(targets)} targets) or (rows, {len(classes)} classes). Leave out --output to write "
+            "predictions.pt"
+        )
 
     def _batches(self, rows: Part, shuffle: bool = False) -> DataLoader[Any]:
         beside = [rows.label] if rows.label is not None else [rows.y] if self.target else []

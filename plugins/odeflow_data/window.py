@@ -1,6 +1,7 @@
 """Window: one long series of anyone's, cut into windows whose end is to be forecast from their beginning."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -8,7 +9,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import odeflow as of
-from odeflow_data.own_data import OwnData, several, shortly
+from odeflow_data.own_data import OwnData, joined, several, shortly, unused
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class Window(OwnData):
@@ -20,7 +24,8 @@ class Window(OwnData):
     first row, and its span is 1. Losses are in these units, predictions in the file's.
 
     `odeflow predict` forecasts what comes after the end of its file: one window, of the last `history` rows and
-    `horizon` times that go on by the median step.
+    `horizon` times that go on by the median step. Its table has the times, whether a row is of the forecast, and the
+    predicted values.
 
     Args:
         path: The file, CSV, TSV, Parquet, `.npy` or `.npz`; in Python a data frame or columns by name.
@@ -92,7 +97,8 @@ class Window(OwnData):
                 f"{rows[1]}. Leave them out; many series with an id are for SeriesTable"
             )
         if stage == "predict":
-            self._set(*self._continued(t, y), self.units or of.Units())
+            self.times, known = self._continued(t, y)
+            self._set(self.times, known, self.units or of.Units())
             self.predicted = torch.zeros(1, dtype=torch.int64)
             return
         ends = self._ends(len(t))
@@ -187,6 +193,20 @@ class Window(OwnData):
 
     def predict_dataloader(self) -> DataLoader[of.Series]:
         return self._loader(self.predicted)
+
+    def table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
+        import polars as pl
+
+        (values,) = joined(predictions).numpy()
+        features = (self.units.features if self.units else ()) or tuple(self.features)
+        forecast = unused("forecast", (self.time, *features))
+        return pl.DataFrame(
+            {
+                self.time: self.frame.as_times(self.time, self.times, self.time_unit),
+                forecast: np.arange(len(values)) >= self.history,
+            }
+            | dict(zip(features, values.T, strict=True))
+        )
 
     def window(self, starts: Tensor, whole: bool) -> of.Series:
         """The windows that begin in rows (B,); `whole`: what is seen is to be predicted, too."""

@@ -2,13 +2,17 @@
 
 import csv
 import math
+import re
 from collections.abc import Callable, Sequence
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 QUIET = "--trainer.enable_progress_bar false --trainer.enable_model_summary false --trainer.num_sanity_val_steps 0"
 SHORT = f"--trainer.max_epochs 3 --trainer.check_val_every_n_epoch 1 --seed_everything 1 {QUIET}"
@@ -147,3 +151,164 @@ def test_forecasts_follow_the_units(done: Any) -> None:
         found.append(predicted("predict"))
     assert found[0].shape == (1, 17, 1)
     torch.testing.assert_close(found[1], 10 * found[0] + 50, rtol=1e-5, atol=1e-4)
+
+
+# Tables of predictions
+
+FEW = f"--trainer.max_epochs 1 --trainer.check_val_every_n_epoch 1 {QUIET}"
+
+
+def read(path: str) -> dict[str, list[str]]:
+    """The columns of a file as Python's own csv module reads it."""
+    with Path(path).open(newline="") as stream:
+        head, *rows = csv.reader(stream)
+    return dict(zip(head, (list(column) for column in zip(*rows, strict=True)), strict=True))
+
+
+def numbers(cells: Sequence[str]) -> np.ndarray:
+    return np.array(cells, dtype=float)
+
+
+def fitted(done: Callable[..., Any], recipe: str, options: str) -> Path:
+    """The checkpoint of an epoch on `first.csv`."""
+    done(f"fit -c own/{recipe} --data.path first.csv {options} {FEW}")
+    (file,) = Path(f"runs/own/{recipe}").glob("version_0/checkpoints/last.ckpt")
+    return file
+
+
+def both(done: Callable[..., Any], checkpoint: Path, name: str = "out.csv") -> torch.Tensor:
+    """What is predicted for `second.csv`, once as a table and once as the default file, which is returned."""
+    words = f"predict --ckpt_path {checkpoint} --data.path second.csv {QUIET}"
+    done(f"{words} --output {name}")
+    assert not list(Path("runs/predict").glob("*/predictions.pt"))
+    done(words)
+    return predicted("predict")
+
+
+def test_a_table_of_targets_has_their_names_and_units(done: Any) -> None:
+    """A row for each row of the file that can be predicted, with its number and the targets in the file's units."""
+    written("first.csv", table(80, 0, changed=True))
+    second = table(20, 1, changed=True)
+    written("second.csv", {"v": second["v"], "u": ["", *second["u"][1:]]})
+    checkpoint = fitted(done, "regression", "--data.target w --data.ignore [kind] --data.missing drop")
+    wanted = both(done, checkpoint)
+    found = read("out.csv")
+    assert list(found) == ["row", "w"]
+    assert found["row"] == [str(row) for row in range(2, 21)]
+    np.testing.assert_allclose(numbers(found["w"]), wanted[:, 0], rtol=1e-12)
+    assert abs(numbers(found["w"]).mean() + 700) < 100
+
+
+def test_a_table_of_classes_names_them(done: Any) -> None:
+    """The name of the most probable class and its probability; a column that the file calls so keeps its name."""
+    first = table(80, 0)
+    written("first.csv", {"u": first["u"], "v": first["v"], "probability": first["kind"]})
+    written("second.csv", {name: column for name, column in table(20, 1).items() if name in "uv"})
+    wanted = both(done, fitted(done, "classification", "--data.label probability"))
+    found = read("out.csv")
+    assert list(found) == ["row", "probability", "probability_"]
+    names = [("cold", "warm")[number] for number in wanted.argmax(dim=1).tolist()]
+    assert found["probability"] == names
+    np.testing.assert_allclose(numbers(found["probability_"]), wanted.amax(dim=1), rtol=1e-6)
+
+
+def test_a_table_of_densities(done: Any) -> None:
+    """Log p of each row in nats of the file; samples in a table have the names of its columns."""
+    written("first.csv", table(80, 0, changed=True))
+    written("second.csv", table(20, 1, changed=True))
+    checkpoint = fitted(done, "density", "--data.ignore [kind]")
+    wanted = both(done, checkpoint)
+    found = read("out.csv")
+    assert list(found) == ["row", "log_prob"]
+    np.testing.assert_allclose(numbers(found["log_prob"]), wanted, rtol=1e-6)
+    told = done(f"sample --ckpt_path {checkpoint} --count 30 --output drawn.csv").out
+    assert told.startswith("30 samples are in drawn.csv, as u, v, w, log_prob, in the units of the file")
+    done(f"sample --ckpt_path {checkpoint} --count 30 --output drawn.npz")
+    drawn = read("drawn.csv")
+    with np.load("drawn.npz") as archive:
+        columns = np.stack([numbers(drawn[name]) for name in "uvw"], axis=1)
+        np.testing.assert_allclose(columns, archive["x"], rtol=1e-12)
+        np.testing.assert_allclose(numbers(drawn["log_prob"]), archive["log_prob"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dates", ["days", "seconds", "numbers"])
+def test_a_table_of_series_has_their_ids_and_times(done: Any, dates: str) -> None:
+    """A row for each series and time, also of empty cells at a series' end; ids and times as in the file."""
+    random = np.random.default_rng(0)
+    day, second = date(2024, 5, 31), datetime(2024, 5, 31, 18, 0, 1)
+    t: list[Any] = {
+        "days": [day + timedelta(days=step) for step in range(8)],
+        "seconds": [second + timedelta(hours=7 * step, seconds=step) for step in range(8)],
+        "numbers": [1700 + step for step in range(8)],
+    }[dates]
+    y = np.sin(np.arange(8) + random.uniform(0, 6, (20, 1))) * 10 + 50
+    number = np.repeat(np.arange(20), 8).tolist()
+    written("first.csv", {"id": number, "when": t * 20, "y": y.ravel().tolist(), "z": (2 * y).ravel().tolist()})
+    cells = y[:3].ravel().tolist()
+    cells[6:8] = ["", ""]  # nothing is known of the end of the first series
+    keep = [place for place in range(24) if place not in (14, 15)]  # and the second is shorter
+    order = random.permutation(keep).tolist()
+    columns: dict[str, list[Any]] = {"id": [number[place] + 5 for place in range(24)], "when": t * 3, "y": cells}
+    columns["z"] = [cell and 2 * cell for cell in cells]
+    written("second.csv", {name: [column[place] for place in order] for name, column in columns.items()})
+    options = "--data.series id --data.time when --data.mode interpolation --data.observed 1.0 --data.batch_size 2"
+    checkpoint = fitted(done, "series", options)
+    words = f"predict --ckpt_path {checkpoint} --data.path second.csv {QUIET}"
+    done(f"{words} --output out.csv")
+    found = read("out.csv")
+    assert list(found) == ["id", "when", "seen", "y", "z"]
+    assert found["id"] == [str(number[place] + 5) for place in keep]
+    assert found["when"] == [str((t * 3)[place]) for place in keep]
+    assert found["seen"] == [str(place not in (6, 7)).lower() for place in keep]
+    done(words)
+    newest = max(Path("runs/predict").glob("*/predictions.pt"), key=lambda file: file.stat().st_mtime_ns)
+    first, last = torch.load(newest)
+    wanted = torch.cat([first[0], first[1, :6], last[0]])
+    np.testing.assert_allclose(numbers(found["y"]), wanted[:, 0], rtol=1e-12)
+    np.testing.assert_allclose(numbers(found["z"]), wanted[:, 1], rtol=1e-12)
+    done(f"{words} --output some.csv --trainer.limit_predict_batches 1")
+    assert read("some.csv") == {name: column[:14] for name, column in found.items()}
+
+
+def test_a_table_of_forecasts_marks_them(done: Any) -> None:
+    """The rows that were seen and those that come after the file, at dates that go on; in each format alike."""
+    days = [date(2024, 2, 20) + timedelta(days=step) for step in range(120)]
+    y = (10 * np.sin(np.arange(120) / 3) + 50).tolist()
+    written("first.csv", {"day": days[:100], "y": y[:100]})
+    written("second.csv", {"day": days[90:], "y": y[90:]})
+    checkpoint = fitted(done, "forecast", "--data.time day --data.history 12 --data.horizon 5")
+    wanted = both(done, checkpoint)
+    found = read("out.csv")
+    assert list(found) == ["day", "forecast", "y"]
+    assert found["day"] == [str(days[-12] + timedelta(days=step)) for step in range(17)]
+    assert found["forecast"] == 12 * ["false"] + 5 * ["true"]
+    np.testing.assert_allclose(numbers(found["y"]), wanted[0, :, 0], rtol=1e-12)
+    for name in ("there/out.parquet", "out.npz"):
+        done(f"predict --ckpt_path {checkpoint} --data.path second.csv {QUIET} --output {name}")
+    frame = pl.read_parquet("there/out.parquet")
+    with np.load("out.npz") as archive:
+        assert archive["day"].dtype == "datetime64[D]"
+        for column in frame:
+            assert np.array_equal(column.to_numpy(), archive[column.name])
+    assert frame["day"].cast(pl.String).to_list() == found["day"]
+    assert frame["y"].to_list() == numbers(found["y"]).tolist()
+
+
+def test_a_table_that_cannot_be_written_is_refused(
+    done: Any, refused: Any, spiral_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unknown format, no place for the file, data without tables, several processes, another command."""
+    written("first.csv", table(80, 0))
+    checkpoint = fitted(done, "density", "--data.ignore [kind]")
+    words = f"predict --ckpt_path {checkpoint} {QUIET} --output"
+    assert "--output must end with .csv, .parquet or .npz; got out.xls" in refused(f"{words} out.xls")
+    assert re.search(r"output.*xpected one argument", refused(words))
+    Path("file").write_text("no folder")
+    assert "file/out.csv cannot be written: " in refused(f"{words} file/out.csv")
+    spiral = refused(f"predict --ckpt_path {spiral_run}/checkpoints/last.ckpt {QUIET} --output out.csv")
+    assert "--output: Spiral does not support tables; leave it out to write predictions.pt" in spiral
+    assert "output" in refused(f"fit -c own/density --data.path first.csv {FEW} --output out.csv")
+    monkeypatch.setattr(Trainer, "world_size", property(lambda _: 2))
+    told = refused(f"{words} out.csv")
+    assert "--output writes one file, but 2 processes predict; set --trainer.devices 1" in told
+    assert not Path("out.csv").exists()

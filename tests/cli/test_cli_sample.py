@@ -141,7 +141,7 @@ def test_help(done):
     [
         ("sample", "the following arguments are required: --ckpt_path"),
         ("sample --ckpt_path no.ckpt", "there is no checkpoint no.ckpt"),
-        ("sample --ckpt_path no.ckpt --output a.pt", "--output must end with .npz; got a.pt"),
+        ("sample --ckpt_path no.ckpt --output a.pt", "--output must end with .csv, .parquet or .npz; got a.pt"),
         ("sample --ckpt_path no.ckpt --count 0", "argument --count: expected a positive number, got '0'"),
         ("sample --ckpt_path no.ckpt --seed=-1", "argument --seed: expected a number from 0 on, got '-1'"),
         ("sample --ckpt_path no.ckpt --cuont 3", "no option named 'cuont'. Did you mean count?"),

@@ -143,6 +143,31 @@ def test_dates_are_counted_in_every_unit(unit: str) -> None:
     np.testing.assert_array_equal(frame.times("t", unit).values, seconds)
 
 
+@pytest.mark.parametrize("unit", SECONDS)
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Kolkata"])
+def test_numbers_become_dates_again(unit: str, zone: str | None) -> None:
+    """`as_times` is the inverse of `times`, to the millisecond of dates before 1970 and after 2100 too."""
+    stamps = pl.Series(["1901-02-03 04:05:06.789", "2024-05-31 18:00:00.000", "2150-12-31 23:59:59.999"])
+    dates = stamps.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", time_zone=zone)
+    frame = Frame.of(pl.DataFrame({"t": dates}))
+    assert frame.as_times("t", frame.times("t", unit).values, unit).equals(dates)
+
+
+def test_times_keep_their_type() -> None:
+    """Whole days of a column of dates are dates, other times in it are not; whole numbers stay whole; ids too."""
+    days = pl.Series(["2024-02-28", "2024-02-29"]).str.to_date()
+    lengths = days - days[0]
+    frame = Frame.of(pl.DataFrame({"day": days, "year": [1700, 1701], "span": lengths, "name": ["a", "b"]}))
+    values = frame.times("day", "days").values
+    assert frame.as_times("day", values, "days").equals(days)
+    assert frame.as_times("day", values + 0.5, "days").dt.hour().to_list() == [12, 12]
+    assert frame.as_times("year", np.array([1702.0]), "days").to_list() == [1702]
+    assert frame.as_times("year", np.array([1702.5]), "days").to_list() == [1702.5]
+    assert frame.as_times("span", frame.times("span", "hours").values, "hours").to_list() == [0.0, 24.0]
+    assert frame.as_ids("year", ["3"]).to_list() == [3]
+    assert frame.as_ids("name", ["3"]).to_list() == ["3"]
+
+
 def test_times_of_day_and_zones_are_read(tmp_path: Path) -> None:
     """18:30 is 18.5 hours; a date with a zone is the moment that it names."""
     path = written(

@@ -298,6 +298,15 @@ def test_a_class_that_did_not_train_is_refused() -> None:
         later.setup("test")
 
 
+def test_predictions_of_another_shape_are_no_table() -> None:
+    """A table of predictions has a column for each target; others are an error with both sizes."""
+    data = Table(numbers(), target="target", ignore=["kind", "day"])
+    data.setup("predict")
+    assert data.table([torch.zeros(40, 1, dtype=torch.bfloat16)])["target"].to_list() == 40 * [0.0]
+    with pytest.raises(of.DataError, match=r"shape \(40, 2\) as a table; expected \(rows,\), \(rows, 1 targets\)"):
+        data.table([torch.zeros(40, 2)])
+
+
 def test_a_million_rows_are_split_in_seconds(tmp_path: Path) -> None:
     """The whole of a large CSV is read, split and standardised; parts are tensors, not lists of rows."""
     random = np.random.default_rng(0)

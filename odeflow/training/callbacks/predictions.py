@@ -1,34 +1,78 @@
 """Predictions: saves the results of `odeflow predict`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities import rank_zero_info
 
+from odeflow.errors import SettingError
 from odeflow.training.callbacks.run_folder import run_folder
+from odeflow.training.data import DataModule
 from odeflow.training.files import replacing
+from odeflow.training.table import check_suffix, write_table
 from odeflow.training.task import Task
 from odeflow.training.units import Units
 
 
 class Predictions(BasePredictionWriter):
-    """Writes the list of batch predictions to `predictions.pt`; several processes write one file each.
+    """Writes predictions, in the units of the data file even if batches are standardised.
 
-    Predicted values and densities are in the units of the data file, even if batches are standardised.
-    `torch.load("predictions.pt")` returns the list.
+    By default the list of batch predictions goes to `predictions.pt` in the run's folder, which `torch.load` returns;
+    several processes write one file each. With `output` one table is written instead, see `DataModule.table`.
+
+    Args:
+        output: The table's file, *.csv, *.parquet or *.npz.
+
+    Raises:
+        SettingError: `output` has another suffix.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, output: str | None = None) -> None:
         super().__init__(write_interval="epoch")
+        self.output = None if output is None else Path(output)
+        if self.output is not None:
+            check_suffix(self.output)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Checks, before anything is predicted, that a table can be written.
+
+        Raises:
+            SettingError: There are several processes, or the data do not support tables.
+        """
+        super().setup(trainer, pl_module, stage)
+        if self.output is None:
+            return
+        if trainer.world_size > 1:
+            raise SettingError(
+                f"--output writes one file, but {trainer.world_size} processes predict; set --trainer.devices 1"
+            )
+        data = _data(trainer)
+        if data is None or not data.tabular:
+            name = "the data" if data is None else type(data).__name__
+            raise SettingError(f"--output: {name} does not support tables; leave it out to write predictions.pt")
 
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
-        name = "predictions.pt" if trainer.world_size == 1 else f"predictions_{trainer.global_rank}.pt"
         restored = list(predictions)
         if isinstance(pl_module, Task):
             restored = [pl_module.restored(each, pl_module.units or Units()) for each in predictions]
+        data = _data(trainer)
+        if self.output is not None and data is not None:
+            table = data.table(restored)
+            write_table(table, self.output)
+            rank_zero_info(f"{len(table):,} rows are in {self.output}: {', '.join(table.columns)}")
+            return
+        name = "predictions.pt" if trainer.world_size == 1 else f"predictions_{trainer.global_rank}.pt"
         with replacing(run_folder(trainer) / name) as part:
             torch.save(restored, part)
+
+
+def _data(trainer: Trainer) -> DataModule | None:
+    """The trainer's data plugin; None without one."""
+    data = getattr(trainer, "datamodule", None)
+    return data if isinstance(data, DataModule) else None
