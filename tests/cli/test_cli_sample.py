@@ -125,7 +125,7 @@ def test_other_tasks_may_draw_samples(done, brief):
 def test_a_task_without_samples_says_so(refused, spiral_run):
     """Nothing is written."""
     ckpt_path = spiral_run / "checkpoints/last.ckpt"
-    assert "Trajectory draws no samples" in refused(f"sample --ckpt_path {ckpt_path} --output no.npz")
+    assert "Trajectory does not implement sampling" in refused(f"sample --ckpt_path {ckpt_path} --output no.npz")
     assert not Path("no.npz").exists()
 
 

@@ -189,7 +189,7 @@ def test_forecasts_are_counted_in_the_units_of_the_file(done, brief):
 def test_data_that_do_not_standardise_are_refused(refused, trained):
     """A model of standardised rows cannot be tested on data that know no units."""
     words = f"test --ckpt_path {checkpoint('density')}"
-    assert "which ToyDensity does not make" in refused(f"{words} --data ToyDensity")
+    assert "which ToyDensity does not provide" in refused(f"{words} --data ToyDensity")
 
 
 def test_images_are_sampled_as_brightness():
