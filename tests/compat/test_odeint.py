@@ -463,7 +463,7 @@ def test_grid_constructor_and_perturb() -> None:
         ({"method": "rk4", "options": {"interp": "spline"}}, "interp must be 'linear' or 'cubic'"),
         ({"method": "rk4", "event_fn": lambda t, y: y.sum()}, "an event needs options"),
         ({"method": "heun3", "event_fn": lambda t, y: y.sum()}, "an event needs options"),
-        ({"method": "scipy_solver", "event_fn": lambda t, y: y.sum()}, "scipy_solver does not look for events"),
+        ({"method": "scipy_solver", "event_fn": lambda t, y: y.sum()}, "scipy_solver does not support events"),
         ({"method": "heun3", "options": {"stepsize": 0.1}}, "no option of heun3 named 'stepsize'. Did you mean step_"),
         ({"method": "rk4", "options": {"step_size": 0.0}}, "step_size must be a positive number; got 0"),
         ({"options": {"first_step": float("nan")}}, "first_step must be a positive number; got nan"),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import odeflow as of
 from equations import after_the_jump, brusselator, column, jumping
-from odeflow.engine.loop.control import ErrorPer
+from odeflow.engine.loop.adaptive import ErrorPer
 from odeflow.plugin.registry import look_up, plugins
 from odeflow_solvers import Dopri5, Dopri8, Tsit5
 

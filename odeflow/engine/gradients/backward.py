@@ -23,8 +23,7 @@ def with_backward(
 
     Args:
         solution: All rows, computed without autograd.
-        backward: Called with ∂L/∂y, (R, *state), and the saved tensors. It must not reference the solution's y; pass
-            that in `saved` instead.
+        backward: Called with ∂L/∂y, (R, *state), and the saved tensors.
         y0: (*state), the state at the first time.
         params: The other tensors to differentiate with respect to.
         saved: Tensors for the backward pass, which autograd frees once it has run.
@@ -39,7 +38,7 @@ class _WithBackward(torch.autograd.Function):
     ) -> Tensor:
         ctx.run = backward
         ctx.save_for_backward(*saved)
-        return solution.y
+        return solution.y.detach()  # no graph on `solution` itself, which `backward` may hold
 
     @staticmethod
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
