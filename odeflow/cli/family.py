@@ -1,9 +1,11 @@
-"""Ends the child processes of a distributed run when their parent is gone."""
+"""The processes of a distributed run: children end when their parent is gone, and all close their connections."""
 
 import os
 import sys
 import threading
 import time
+
+import torch.distributed as dist
 
 EVERY = 1.0
 """Seconds between two checks."""
@@ -25,3 +27,13 @@ def _watch(parent: int) -> None:
     rank = os.environ["LOCAL_RANK"]
     print(f"error: process {rank} ends: its parent process {parent} has died", file=sys.stderr, flush=True)  # noqa: T201
     os._exit(1)  # a collective call may block the main thread; exceptions do not interrupt it
+
+
+def leave_group() -> None:
+    """Closes this process's connections to the others once a run has ended.
+
+    Otherwise a thread of gloo may release a Python object while the interpreter shuts down, which aborts the process
+    and turns a successful run into a failed one. Lightning does this for NCCL alone.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

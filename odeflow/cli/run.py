@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
 
 from odeflow.cli import explain
-from odeflow.cli.family import end_with_parent
+from odeflow.cli.family import end_with_parent, leave_group
 from odeflow.config import recipes
 from odeflow.config.request import Request
 from odeflow.errors import CheckpointError, OdeflowError, PluginError, SettingError
@@ -234,6 +234,7 @@ def run(command: str, words: list[str]) -> None:
         if reason is None:
             raise
         raise SettingError(reason) from problem
+    leave_group()
 
 
 def prepared(command: str, request: Request) -> dict[str, Any]:

@@ -121,6 +121,24 @@ def test_processes_of_every_task_keep_the_same_weights(tmp_path, loose, recipe):
     assert one == other
 
 
+def test_a_run_closes_its_process_group(tmp_path):
+    """Nothing of the connections between processes is left to the shutdown of the interpreter, where it may abort."""
+    words = (
+        "fit -c decay --trainer.strategy ddp --trainer.devices 1 --trainer.accelerator cpu --trainer.max_steps 1 "
+        "--trainer.logger false --trainer.enable_progress_bar false --trainer.enable_model_summary false"
+    )
+    code = f"""
+import torch.distributed as dist
+from odeflow.cli.main import main
+begin, begun = dist.init_process_group, []
+dist.init_process_group = lambda *args, **kwargs: (begun.append(args), begin(*args, **kwargs))
+assert main({words.split()!r}) == 0
+print(len(begun), dist.is_initialized())
+"""
+    outcome = started(sys.executable, "-c", code, folder=tmp_path)
+    assert outcome.stdout.split()[-2:] == ["1", "False"], outcome.stderr
+
+
 class _Problem:
     """A nonlinear, time-dependent field, a batch of eight, and the loss's gradient, in float64."""
 
