@@ -4,8 +4,10 @@ from abc import ABC
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
 from torch import Tensor
 
 import odeflow as of
@@ -28,6 +30,9 @@ class OwnData(of.DataModule, ABC):
     tabular = True
     path: Any
     key: str | None
+    frame: "Frame"
+    features: list[str]
+    standardise: bool
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         given = kwargs.get("path", args[0] if args else "")
@@ -49,6 +54,27 @@ class OwnData(of.DataModule, ABC):
     def settle(self, **options: Any) -> None:
         """Stores options inferred from the file as if they had been given."""
         self.remembered_spec["init_args"] |= options
+
+    def moments(self, y: NDArray[np.float64], rows: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The mean and standard deviation of each column's observed values; 0 and 1 without standardisation.
+
+        Args:
+            y: (N, d), NaN where nothing was observed.
+            rows: What the rows are, for the message.
+
+        Raises:
+            DataError: A column is empty or constant.
+        """
+        if not self.standardise:
+            return (0.0,), (1.0,)
+        for name, column in zip(self.features, y.T, strict=True):
+            seen = column[~np.isnan(column)]
+            if not len(seen) or seen.min() == seen.max():
+                raise of.DataError(
+                    f"{self.frame.origin}: column {name!r} is empty or constant in the training {rows}, so it cannot "
+                    "be standardised. Leave it out by --data.ignore, or set --data.standardise=false"
+                )
+        return tuple(np.nanmean(y, axis=0).tolist()), tuple(np.nanstd(y, axis=0).tolist())
 
     def columns(
         self, frame: "Frame", chosen: Sequence[str] | None, roles: Sequence[str | None], option: str

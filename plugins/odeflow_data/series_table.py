@@ -236,7 +236,7 @@ class SeriesTable(OwnData, SeriesData):
         generator = torch.Generator().manual_seed(self.seed)
         train, _, _ = random_split(count, self.val_share, self.test_share, generator, type(self).__name__)
         rows = np.repeat(np.isin(np.arange(count), train.numpy()), np.diff(whole.offsets))
-        shift, scale = self._moments(whole.y[rows])
+        shift, scale = self.moments(whole.y[rows], "series")
         first, last = float(whole.t.min()), float(whole.t.max())
         if first == last:
             raise of.DataError(
@@ -244,20 +244,6 @@ class SeriesTable(OwnData, SeriesData):
             )
         origin, unit = (first, last - first) if self.scale_time else (0.0, 1.0)
         return of.Units(shift, scale, origin, unit, tuple(self.features), self.class_names, whole.clock)
-
-    def _moments(self, y: NDArray[np.float64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """The offset and scale of each column, from what was observed."""
-        if not self.standardise:
-            return (0.0,), (1.0,)
-        for name, column in zip(self.features, y.T, strict=True):
-            seen = column[~np.isnan(column)]
-            if not len(seen) or seen.min() == seen.max():
-                raise of.DataError(
-                    f"{self.frame.origin}: column {name!r} holds {len(np.unique(seen))} different values in the "
-                    "training series, so that it cannot be standardised. Leave it out by --data.ignore, or set "
-                    "--data.standardise=false"
-                )
-        return tuple(np.nanmean(y, axis=0).tolist()), tuple(np.nanstd(y, axis=0).tolist())
 
     def _batch(self, whole: Observations, units: of.Units) -> of.Series:
         """All series in these units, padded to one length."""

@@ -149,16 +149,7 @@ class Window(OwnData):
         if len(t) < 2:
             raise of.DataError(f"{self.frame.origin} has too few rows: {len(t)}")
         span = float(np.median(np.diff(t))) * (self.history + self.horizon - 1)
-        shift, scale = (0.0,), (1.0,)
-        if self.standardise:
-            for name, column in zip(self.features, y.T, strict=True):
-                seen = column[~np.isnan(column)]
-                if not len(seen) or seen.min() == seen.max():
-                    raise of.DataError(
-                        f"{self.frame.origin}: column {name!r} is empty or constant in the training rows, so that it "
-                        "cannot be standardised. Leave it out by --data.ignore, or set --data.standardise=false"
-                    )
-            shift, scale = tuple(np.nanmean(y, axis=0).tolist()), tuple(np.nanstd(y, axis=0).tolist())
+        shift, scale = self.moments(y, "rows")
         return of.Units(shift, scale, unit=span, features=tuple(self.features), clock=clock)
 
     def _set(self, t: Any, y: Any, units: of.Units) -> None:

@@ -30,7 +30,7 @@ SOLVERS = [
 @pytest.mark.parametrize("name", EXPLICIT)
 @pytest.mark.parametrize("backwards", [False, True])
 def test_agrees_with_the_output_times(name: str, backwards: bool, pendulum: torch.nn.Module) -> None:
-    """At times that were asked for it is what was given there, and costs at most one evaluation."""
+    """At the requested times it equals the saved states, and costs at most one evaluation."""
     t = torch.linspace(1.5, -0.5, 12, dtype=D) if backwards else torch.linspace(-0.5, 1.5, 12, dtype=D)
     y0 = 0.3 * torch.randn(3, 3, dtype=D, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -285,7 +285,7 @@ def test_too_large_a_table_is_refused_before_it_is_read(tmp_path: Path, monkeypa
     assert frame.numbers(["c3"]).shape == (10_000, 1)
 
 
-def test_columns_that_nobody_asks_for_are_not_read(tmp_path: Path) -> None:
+def test_unused_columns_are_not_read(tmp_path: Path) -> None:
     """One of forty columns of 80 MB of Parquet takes less memory than a quarter of the file."""
     path = tmp_path / "wide.parquet"
     random = np.random.default_rng(0)

@@ -146,7 +146,7 @@ def test_duplicates_are_averaged_on_request() -> None:
         ({}, {"columns": None}, "column 'kind' must hold numbers; row 1 holds"),
         ({}, {"duplicates": "first"}, "duplicates must be 'refuse' or 'mean'; got 'first'"),
         ({"t": np.ones(COUNT * 9)}, {"duplicates": "mean"}, "all times in column 't' are 1"),
-        ({"a": np.ones(COUNT * 9)}, {}, "column 'a' holds 1 different values in the training series"),
+        ({"a": np.ones(COUNT * 9)}, {}, "column 'a' is empty or constant in the training series"),
         ({"id": np.zeros(COUNT * 9)}, {"duplicates": "mean"}, "of 1 series, 1 would train, 0 validate and 0 test"),
         (
             {"a": np.full(COUNT * 9, np.nan), "b": np.full(COUNT * 9, np.nan)},

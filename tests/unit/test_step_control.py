@@ -487,3 +487,21 @@ def test_no_absolute_tolerance_at_zero() -> None:
         of.SolveError, match="atol = 0 allows no error where the state is 0, as it is at t = 0: give an"
     ):
         of.solve(lambda t, y: 1 - y, torch.zeros(1, 1), [0.0, 1.0], solver=Dopri5(1e-3, 0.0), params=())
+
+
+class Unestimated(of.MemoryStages):
+    """Euler's step, without an estimate of its error."""
+
+    def step(self, t: float, h: float, y: Tensor) -> Tensor:
+        self.begin(t, h, y)
+        return self.finish(y + h * self.first_slope(t, y))
+
+    @property
+    def traced(self) -> Callable[[of.Field], of.Stages]:
+        return lambda field: Unestimated(1, field)
+
+
+def test_a_family_without_an_error_estimate_says_what_to_implement() -> None:
+    """Error control of steps that have no estimate ends with the method that is missing."""
+    with pytest.raises(of.PluginError, match="Unestimated does not estimate its error: implement `error`, or set"):
+        Unestimated(1, lambda t, y: -y).error()

@@ -66,7 +66,7 @@ class FixedSteps(StepControl):
         self.slack, spacing = same_step((t1 - t0) / count, far), math.ulp(far)
         if abs(t1 - t0) < SMALLEST_STEP * spacing * count:
             raise SettingError(
-                f"{count} equal steps from t = {t0!r} to {t1!r} have a size of {abs(t1 - t0) / count:.3g}, but "
+                f"{count} fixed steps from t = {t0!r} to {t1!r} have a size of {abs(t1 - t0) / count:.3g}, but "
                 f"floating-point numbers there are {spacing:.3g} apart. Take fewer steps, or measure time from a "
                 "closer origin"
             )

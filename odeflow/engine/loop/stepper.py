@@ -51,8 +51,8 @@ class Stepper(Solver):
     Args:
         rtol: Relative tolerance of the local error.
         atol: Absolute tolerance, in the unit of the state.
-        step_size: Fixed step size, in the field's time. The interval is divided into the fewest equal steps that
-            are not larger.
+        step_size: Fixed step size, in the field's time. The interval is divided into the fewest
+            equal steps not larger than this.
         num_steps: Number of steps between the first and the last time; an alternative to `step_size`.
         first_step: Initial step size, in the field's time; selected automatically by default.
         min_step: Minimum step size; the solve fails below it. 0: limited by floating-point resolution only.

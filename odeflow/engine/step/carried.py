@@ -13,6 +13,7 @@ from odeflow.engine.equation.clock import same_step
 from odeflow.engine.equation.state import Field
 from odeflow.engine.step.stages import Stages
 from odeflow.engine.tape import Quadrature, Segment, Tape
+from odeflow.errors import PluginError
 
 
 class MemoryStages(Stages):
@@ -122,8 +123,15 @@ class MemoryStages(Stages):
                 self.quadrature.add(weight * h, self.quadrature.integrand)
 
     def error(self) -> Tensor:
-        """Not implemented by default; required if the solver has an `error_order`."""
-        raise NotImplementedError(f"{type(self).__name__} does not estimate its error")
+        """The estimate of the step's error; required of a family whose solvers have an `error_order`.
+
+        Raises:
+            PluginError: The family does not implement it.
+        """
+        raise PluginError(
+            f"{type(self).__name__} does not estimate its error: implement `error`, or set the solver's "
+            "error_order to None"
+        )
 
     def keep(self) -> None:
         """Every step makes slopes of its own."""
