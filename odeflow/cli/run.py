@@ -42,9 +42,8 @@ from odeflow.training.files import replacing
 from odeflow.training.schedule import WarmupCosine
 from odeflow.training.task import Task
 
-LINKS = ("num_classes", "num_outputs", "channels", "dim", "shape")
-"""Sizes that are linked from the data to the task."""
-
+LINKS = {"num_classes": "num_classes", "num_outputs": "num_outputs", "dim": "dim", "shape": "input_shape"}
+"""The options of a task that are linked from the data, with the attribute of the data."""
 
 CHATTER = (
     ".*does not have many workers.*",  # data sets that need workers have an option
@@ -155,8 +154,8 @@ class Command(LightningCLI):
         if self.command == "predict":
             told = "a table to write instead of predictions.pt: *.csv, *.parquet or *.npz"
             parser.add_argument("--output", type=str | None, metavar="FILE", help=told)
-        for size in LINKS:
-            parser.link_arguments(f"data.{size}", f"model.init_args.{size}", apply_on="instantiate")
+        for size, source in LINKS.items():
+            parser.link_arguments(f"data.{source}", f"model.init_args.{size}", apply_on="instantiate")
 
     @staticmethod
     def configure_optimizers(

@@ -120,9 +120,11 @@ def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
 
 
 def _options(cls: type) -> dict[str, inspect.Parameter]:
-    """The parameters of a class's constructor."""
-    own = inspect.signature(cls.__init__).parameters if cls.__init__ is not object.__init__ else {}
-    return dict(list(own.items())[1:])
+    """The parameters of a class's constructor; none if a plugin inherits it, such as that of `nn.Module`."""
+    owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
+    if owner is object or (issubclass(cls, Plugin) and not issubclass(owner, Plugin)):
+        return {}
+    return dict(list(inspect.signature(cls.__init__).parameters.items())[1:])
 
 
 def unknown_option(cls: type, options: Iterable[str], skip: int = 1) -> str | None:

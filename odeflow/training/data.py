@@ -20,8 +20,8 @@ class DataModule(Plugin, LightningDataModule, ABC):
     """Data for training, validation and testing. Their sizes are known before they are read.
 
     A subclass sets its sizes as attributes in `__init__`, where applicable: `dim` (length of a vector, or number of
-    values of an image), `channels`, `shape` (of an image), `num_classes` and `num_outputs` (length of a target). The
-    command line passes them to the task.
+    values of an image), `shape` (of an image, (C, H, W)), `num_classes` and `num_outputs` (length of a target). The
+    command line passes them to the task, as the shape of a vector (dim,).
 
     A subclass that standardises sets `standardises`. If `units` is None, its `setup` fits it; otherwise `setup` uses
     the given units, which were fitted to the model's training data. Every checkpoint contains them.
@@ -36,6 +36,12 @@ class DataModule(Plugin, LightningDataModule, ABC):
     standardises: ClassVar[bool] = False
     tabular: ClassVar[bool] = False
     units: Units | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """The shape of an input: `shape`, or (dim,) of a vector; None if the class sets neither."""
+        dim = getattr(self, "dim", None)
+        return getattr(self, "shape", None if dim is None else (dim,))
 
     @abstractmethod
     def train_dataloader(self) -> DataLoader[object]:

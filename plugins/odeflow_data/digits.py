@@ -24,7 +24,7 @@ class Digits(of.DataModule):
         super().__init__()
         of.check_least(self, 1, batch_size=batch_size)
         of.check_least(self, 0, seed=seed)
-        self.channels, self.dim, self.num_classes = 1, 64, 10
+        self.dim, self.num_classes = 64, 10
         self.shape = (1, 8, 8)
         self.batch_size, self.seed = batch_size, seed
 

@@ -64,7 +64,7 @@ class MNIST(of.DataModule):
         of.check_least(self, 0, seed=seed)
         if not 0 < val_size < 60_000:
             raise of.SettingError(f"MNIST: val_size must lie between 1 and 59,999; got {val_size}")
-        self.channels, self.dim, self.num_classes = 1, 784, 10
+        self.dim, self.num_classes = 784, 10
         self.shape = (1, 28, 28)
         self.root, self.url = Path(root).expanduser(), url
         self.batch_size, self.val_size, self.augment, self.seed = batch_size, val_size, augment, seed

@@ -1,12 +1,11 @@
 """ConvNet: the convolutional vector field of the ODE-Net."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 import odeflow as of
 from odeflow_dynamics.clock import as_feature
+from odeflow_dynamics.group_norm import group_norm
 
 
 class ConvNet(of.Dynamics):
@@ -17,15 +16,13 @@ class ConvNet(of.Dynamics):
 
     Args:
         channels: Number of channels C of the state.
-        groups: Groups of each GroupNorm, reduced to the largest number that also divides C.
     """
 
-    def __init__(self, channels: int = 64, groups: int = 32) -> None:
+    def __init__(self, channels: int = 64) -> None:
         super().__init__()
-        of.check_least(self, 1, channels=channels, groups=groups)
+        of.check_least(self, 1, channels=channels)
         self.width = channels
-        groups = math.gcd(groups, channels)
-        self.norm1, self.norm2, self.norm3 = (nn.GroupNorm(groups, channels) for _ in range(3))
+        self.norm1, self.norm2, self.norm3 = (group_norm(channels) for _ in range(3))
         self.conv1, self.conv2 = (nn.Conv2d(channels + 1, channels, 3, padding=1) for _ in range(2))
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """odeflow's tasks and their components, one file each."""
 
+from odeflow_tasks.chain import Chain
 from odeflow_tasks.classification import Classification
 from odeflow_tasks.density import Density
+from odeflow_tasks.dequantisation import Dequantisation
 from odeflow_tasks.encoder import Encoder, ODERNNEncoder, RNNEncoder
-from odeflow_tasks.head import Head, Perceptron
+from odeflow_tasks.head import Head, LinearHead, Perceptron, PooledHead
 from odeflow_tasks.latent_ode import Bound, LatentODE
 from odeflow_tasks.likelihood import Gaussian, Likelihood
 from odeflow_tasks.masking import Masking
@@ -11,6 +13,7 @@ from odeflow_tasks.ode_rnn import ODERNN
 from odeflow_tasks.regression import Regression
 from odeflow_tasks.rnn import RNN
 from odeflow_tasks.shooting import Shooting
+from odeflow_tasks.stem import ConvStem, FlatStem, Stem
 from odeflow_tasks.trajectory import Trajectory
 from odeflow_tasks.variational import Variational
 
@@ -28,9 +31,16 @@ __all__ = [
     "ODERNNEncoder",
     "RNNEncoder",
     "Head",
+    "LinearHead",
     "Perceptron",
+    "PooledHead",
     "Likelihood",
     "Gaussian",
+    "Stem",
+    "ConvStem",
+    "FlatStem",
     "Bound",
+    "Chain",
+    "Dequantisation",
     "Masking",
 ]

@@ -1,7 +1,7 @@
 """Classification: a stem, a flow, a head."""
 
-import math
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
@@ -12,26 +12,26 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 import odeflow as of
 from odeflow_tasks import batch as batches
 from odeflow_tasks.batch import floating, inputs, pair
+from odeflow_tasks.head import Head, LinearHead, PooledHead
+from odeflow_tasks.stem import ConvStem, Stem
 
 
 class Classification(of.Task):
     """Classifies images or vectors: the ODE-Net of Chen et al. (2018), section 3.
 
     The stem maps an input to the width of the state, the flow integrates it from t₀ to t₁, and the head maps it to
-    logits. With `ConvNet(64)` and the convolutional stem it has 208,266 parameters on MNIST. Without dynamics there is
-    no flow, only stem and head.
+    logits. With `ConvNet(64)` it has 208,266 parameters on MNIST. Without dynamics there is no flow, only stem and
+    head.
 
     Args:
-        dynamics: The vector field; its width is the number of channels (conv) or features (flat).
+        dynamics: The vector field; its width is the number of channels or features of the state.
         solver: The solver; required with dynamics.
         gradient: The gradient method; `Checkpointed()` by default.
         flow: Options of the flow; the dynamics' width includes the augmented dimensions.
+        stem: Maps an input to the initial state; `ConvStem()` by default.
+        head: Maps the final state to logits; by default `PooledHead()` for images, `LinearHead()` for vectors.
+        shape: Shape of an input, (C, H, W) or (d,); the command line takes it from the data.
         num_classes: Number of classes; the command line takes it from the data.
-        channels: Channels of the images, for the convolutional stem; from the data.
-        dim: Number of values of an input, for the flat stem; from the data.
-        stem: "conv": a 3×3 convolution, then 4×4 convolutions of stride 2; "flat": one linear layer.
-        downsample: Number of the stem's convolutions of stride 2.
-        width: Width of the state; only without dynamics.
         label_smoothing: Fraction of each label spread over all classes, in training.
 
     Raises:
@@ -44,27 +44,23 @@ class Classification(of.Task):
         solver: of.Solver | None = None,
         gradient: of.Gradient | None = None,
         flow: of.FlowOptions = of.FlowOptions(),
+        stem: Stem | None = None,
+        head: Head | None = None,
+        shape: Sequence[int] | None = None,
         num_classes: int = 10,
-        channels: int = 1,
-        dim: int | None = None,
-        stem: Literal["conv", "flat"] = "conv",
-        downsample: int = 2,
-        width: int | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        of.check_least(self, 1, num_classes=num_classes, channels=channels, dim=dim, width=width)
-        of.check_least(self, 0, downsample=downsample)
+        of.check_least(self, 1, num_classes=num_classes, shape=shape)
+        if not shape:
+            raise of.SettingError("Classification needs the shape of an input, such as (1, 28, 28); give model.shape")
         if not 0 <= label_smoothing < 1:
             raise of.SettingError(f"label_smoothing must lie between 0 and 1; got {label_smoothing}")
-        outer = _width(dynamics, width)
-        inner = flow.input_width(outer)
-        if stem == "conv":
-            self.stem, self.head = _conv_stem(channels, inner, downsample), _conv_head(outer, num_classes)
-        elif stem == "flat":
-            self.stem, self.head = _flat_stem(dim, inner), nn.Sequential(nn.ReLU(), nn.Linear(outer, num_classes))
-        else:
-            raise of.SettingError(f"Classification: stem must be 'conv' or 'flat'; got {stem!r}")
+        self.stem = stem or ConvStem()
+        self.head = head or (PooledHead() if self.stem.images else LinearHead())
+        width = _input_width(dynamics, flow, self.stem)
+        self.stem.build(shape, width)
+        self.head.build(width if dynamics is None else dynamics.width, num_classes)
         if dynamics is None:
             flow.refuse_all("Classification", "without dynamics there is no flow")
             self.flow = nn.Identity()
@@ -72,8 +68,7 @@ class Classification(of.Task):
             raise of.SettingError(f"Classification needs a solver for {type(dynamics).__name__}; give model.solver")
         else:
             self.flow = of.Flow(dynamics, solver, gradient, flow)
-        self.label_smoothing, self.num_classes = label_smoothing, num_classes
-        self.channels, self.dim = (channels, 0) if stem == "conv" else (None, dim or 0)
+        self.label_smoothing, self.num_classes, self.shape = label_smoothing, num_classes, tuple(shape)
         self.accuracy = nn.ModuleDict(
             {stage: MulticlassAccuracy(num_classes, average="micro") for stage in ("train_", "val_", "test_")}
         )
@@ -84,7 +79,7 @@ class Classification(of.Task):
         """Logits.
 
         Args:
-            x: (B, channels, H, W), or (B, …) with dim values for the flat stem.
+            x: (B, *shape).
 
         Returns:
             (B, num_classes).
@@ -139,48 +134,22 @@ class Classification(of.Task):
         return self(self._inputs(inputs(batch))).softmax(1)
 
     def _inputs(self, x: Any) -> Tensor:
-        """The inputs; raises if the stem does not accept their shape."""
+        """The inputs; raises if they have another shape."""
         x = floating("Classification", "inputs", x, self)
-        if self.channels is not None and (x.dim() != 4 or x.shape[1] != self.channels):
-            raise of.DataError(
-                f"Classification(channels={self.channels}) wants images (B, {self.channels}, H, W); got "
-                f"{tuple(x.shape)}. For vectors set stem='flat'"
-            )
-        if self.channels is None and x[:1].numel() != self.dim * len(x[:1]):
-            raise of.DataError(
-                f"Classification(dim={self.dim}) wants inputs of {self.dim} values; got {tuple(x.shape)}"
-            )
+        if x.shape[1:] != self.shape:
+            wanted = ", ".join(map(str, self.shape))
+            raise of.DataError(f"Classification wants inputs of shape (B, {wanted}); got {tuple(x.shape)}")
         return x
 
 
-def _width(dynamics: of.Dynamics | None, width: int | None) -> int:
-    """The width of the flow's output."""
-    if dynamics is None and width is None:
-        raise of.SettingError("Classification needs dynamics, or without a flow the width between stem and head")
+def _input_width(dynamics: of.Dynamics | None, flow: of.FlowOptions, stem: Stem) -> int:
+    """The width of the stem's output: that of the flow's input, or without a flow the stem's own."""
+    name = type(stem).__name__
     if dynamics is None:
-        return width or 0
-    if width not in (None, dynamics.width):
-        raise of.SettingError(f"width={width} contradicts the dynamics' width {dynamics.width}; leave it out")
-    return dynamics.width
-
-
-def _norm(width: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(32, width), width)
-
-
-def _conv_stem(channels: int, width: int, downsample: int) -> nn.Module:
-    layers: list[nn.Module] = [nn.Conv2d(channels, width, 3)]
-    for _ in range(downsample):
-        layers += [_norm(width), nn.ReLU(), nn.Conv2d(width, width, 4, stride=2, padding=1)]
-    return nn.Sequential(*layers)
-
-
-def _conv_head(width: int, num_classes: int) -> nn.Module:
-    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return nn.Sequential(_norm(width), nn.ReLU(), pool, nn.Linear(width, num_classes))
-
-
-def _flat_stem(dim: int | None, width: int) -> nn.Module:
-    if dim is None:
-        raise of.SettingError("the flat stem needs dim, the number of values of an input, e.g. 784 for MNIST")
-    return nn.Sequential(nn.Flatten(), nn.Linear(dim, width))
+        if stem.width is None:
+            raise of.SettingError(f"Classification needs dynamics, or without a flow a width, as {name}(width=64)")
+        return stem.width
+    width = flow.input_width(dynamics.width)
+    if stem.width not in (None, width):
+        raise of.SettingError(f"{name}(width={stem.width}) contradicts the flow's input width {width}; leave it out")
+    return width

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import odeflow as of
-from odeflow.plugin import registry
 from odeflow_tasks import density_figures
 from odeflow_tasks.batch import floating, inputs
+from odeflow_tasks.chain import Chain
+from odeflow_tasks.dequantisation import Dequantisation
 
 SHAPE = "a density needs a state of its input's shape"
 """Why augmentation is not supported."""
@@ -23,33 +24,27 @@ class Density(of.Task):
     One or several flows, each with its own parameters, transport the base, a standard normal at t₀, to the data at t₁.
     Figures show images and two-dimensional data; for other data the marginals.
 
-    Discrete pixel values need dequantisation: x ↦ (kx + u)/(k + 1) with k + 1 `levels` and u uniform. A `Logit` then
-    maps the flow's space to [0, 1]. The loss is then an upper bound of the negative log-likelihood of the discrete
-    values, and is also logged in bits per dimension.
+    Discrete values, such as those of pixels, need `Dequantisation`. The loss is then an upper bound of the negative
+    log-likelihood of the discrete values, and is also logged in bits per dimension.
 
     Losses and log-densities are in the units of the batches; for standardised data, nats per standardised unit. Those
     written by `odeflow predict` and `odeflow sample` are per unit of the file, lower by Σ log σ. Validation and test
     also log the loss in that unit, as `nll`.
 
-    Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 4; Grathwohl et al. (2019), "FFJORD";
-    levels: Theis, van den Oord & Bethge (2016), "A note on the evaluation of generative models", section 3.1.
+    Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 4; Grathwohl et al. (2019), "FFJORD".
 
     Args:
         dynamics: The vector field of the first flow; the others are built from its spec.
         solver: The solver.
         gradient: The gradient method; `Checkpointed()` by default.
         flow: Options of each flow; augmentation is not supported.
-        dim: Length d of a vector; the command line takes it from the data. By default the dynamics' width.
-        shape: Shape (C, H, W) of an image; the command line takes it from the data. A field of width C acts on images,
-            one of width CHW on vectors.
+        shape: Shape of x, (d,) or (C, H, W); the command line takes it from the data. By default a vector of the
+            dynamics' width. A field of width C acts on images, one of width CHW on vectors.
         divergence: The divergence in training; `Exact()` by default.
         eval_divergence: The divergence in evaluation; `Exact()` by default, so that results are free of noise.
-        num_flows: Number of flows in sequence.
-        batch_norm: Whether to insert a `MovingBatchNorm` before, between and after the flows.
-        marginals: Number of knots with which `Marginals` makes each feature standard normal before the flows; fitted to
-            the training data at the start of `fit`. 0, the default: none.
-        levels: Number of discrete values 0, 1/k, …, 1 of the data, such as 256; by default the data are continuous.
-        alpha: α of the `Logit`, used with levels.
+        chain: The number of flows and the bijections around them. `Marginals` are fitted to the training data at the
+            start of `fit`.
+        dequantisation: The number of levels of discrete data.
 
     Raises:
         SettingError: An option is out of range, or the dynamics do not match the data.
@@ -63,35 +58,19 @@ class Density(of.Task):
         solver: of.Solver,
         gradient: of.Gradient | None = None,
         flow: of.FlowOptions = of.FlowOptions(),
-        dim: int | None = None,
         shape: Sequence[int] | None = None,
         divergence: of.Divergence | None = None,
         eval_divergence: of.Divergence | None = None,
-        num_flows: int = 1,
-        batch_norm: bool = False,
-        marginals: int = 0,
-        levels: int | None = None,
-        alpha: float = 1e-6,
+        chain: Chain = Chain(),
+        dequantisation: Dequantisation = Dequantisation(),
     ) -> None:
         super().__init__()
         flow.refuse("Density", augment=SHAPE, lift=SHAPE)
-        if num_flows < 1:
-            raise of.SettingError(f"Density: num_flows must be at least 1; got {num_flows}")
-        if levels is not None and levels < 2:
-            raise of.SettingError(f"Density: levels must be at least 2; got {levels}")
-        if marginals and (levels or shape):
-            raise of.SettingError("Density: marginals are of vectors that have a density; leave out levels and shape")
-        self.shape, seen = _shapes(dynamics.width, dim, shape)
-        logit = of.Logit(alpha)
-        fields = [dynamics, *(registry.build(dynamics.spec) for _ in range(num_flows - 1))]
-        transforms: list[of.Flow | of.Bijection] = []
-        for field in fields:
-            transforms += [of.MovingBatchNorm(dynamics.width)] if batch_norm else []
-            transforms.append(of.Flow(field, solver, gradient, flow))
-        transforms += [of.MovingBatchNorm(dynamics.width)] if batch_norm else []
-        transforms += [of.Marginals(dynamics.width, marginals)] if marginals else []
-        transforms += [logit] if levels else []
-        self.cnf, self.levels = of.CNF(transforms, seen), levels
+        self.shape, seen = _shapes(dynamics.width, shape)
+        if chain.marginals and (dequantisation.levels or len(self.shape) > 1):
+            raise of.SettingError("Density: marginals are of vectors with a density; leave out levels and images")
+        transforms = [*chain.transforms(dynamics, solver, gradient, flow), *dequantisation.transforms()]
+        self.cnf, self.dequantisation = of.CNF(transforms, seen), dequantisation
         self.divergence, self.eval_divergence = divergence or of.Exact(), eval_divergence or of.Exact()
 
     def on_fit_start(self) -> None:
@@ -118,7 +97,7 @@ class Density(of.Task):
         """The log-density in nats, with `divergence` in training mode and `eval_divergence` otherwise.
 
         Args:
-            x: (B, d) or (B, C, H, W); with levels, in [0, 1].
+            x: (B, *shape); with levels, in [0, 1].
 
         Returns:
             (B,).
@@ -143,10 +122,10 @@ class Density(of.Task):
 
     def loss(self, batch: Any, stage: str) -> Tensor:
         """The mean of −log p(x) in nats; with levels, bits per dimension are logged too."""
-        x = self._spread(batch)
+        x = self.dequantisation(self._data_of(batch))
         loss = -self.log_prob(x).mean()
-        if self.levels is not None:
-            bits = (loss.detach() / math.prod(self.shape) + math.log(self.levels)) / math.log(2)
+        bits = self.dequantisation.bits_per_dim(loss.detach(), math.prod(self.shape))
+        if bits is not None:
             options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(x), "sync_dist": True}
             self.log(f"{stage}/bits_per_dim", bits, prog_bar=True, **options)
         if stage != "train" and self.units is not None and not self.units.same:
@@ -156,7 +135,7 @@ class Density(of.Task):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(B,), log p(x) in nats."""
-        return self.log_prob(self._spread(batch))
+        return self.log_prob(self.dequantisation(self._data_of(batch)))
 
     def restored(self, prediction: Tensor, units: of.Units) -> Tensor:
         """Log-densities with respect to the units of the file instead of the standardised ones."""
@@ -170,38 +149,25 @@ class Density(of.Task):
             torch.manual_seed(0)
             return density_figures.draw(self.cnf, x)
 
-    def _spread(self, batch: Any) -> Tensor:
-        """The data of a batch, dequantised by uniform noise if they have levels."""
-        x = self._data_of(batch)
-        return x if self.levels is None else ((self.levels - 1) * x + torch.rand_like(x)) / self.levels
-
     def _data_of(self, batch: Any) -> Tensor:
         """The data of a batch, without labels."""
         x = floating("Density", "data", inputs(batch), self)
-        if self.levels is not None and not bool(((x >= 0) & (x <= 1)).all()):
-            raise of.DataError(
-                f"Density(levels={self.levels}) wants data between 0 and 1; got {float(x.min()):g} to "
-                f"{float(x.max()):g}. Divide bytes by 255, and set standardise to false"
-            )
+        self.dequantisation.check(x)
         return x
 
 
-def _shapes(width: int, dim: int | None, shape: Sequence[int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _shapes(width: int, shape: Sequence[int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shape of the data, and their shape as the input of dynamics of this width.
 
     Raises:
         SettingError: The width does not match the shape of the data.
     """
-    if shape is None:
-        if dim not in (None, width):
-            raise of.SettingError(
-                f"the data have dim={dim}, but the dynamics' width is {width}; a density needs both alike"
-            )
-        return (width,), (width,)
-    shape = tuple(shape)
-    if width not in (shape[0], math.prod(shape)):
-        raise of.SettingError(
-            f"images of the shape {shape} need dynamics of the width {shape[0]}, that of their channels, or "
-            f"{math.prod(shape)}, for vectors of all their values; got {width}"
-        )
-    return shape, shape if width == shape[0] else (width,)
+    shape = (width,) if shape is None else tuple(shape)
+    if width == shape[0]:
+        return shape, shape
+    if width == math.prod(shape):
+        return shape, (width,)
+    images = f", that of their channels, or {math.prod(shape)}, for vectors of all their values"
+    raise of.SettingError(
+        f"data of shape {shape} need dynamics of width {shape[0]}{images if len(shape) > 1 else ''}; got {width}"
+    )

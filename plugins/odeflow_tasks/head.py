@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 import odeflow as of
+from odeflow_dynamics.group_norm import group_norm
 from odeflow_dynamics.perceptron import perceptron
 
 
@@ -25,7 +26,7 @@ class Head(of.Plugin, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """(…, inputs) ↦ (…, outputs)."""
+        """(…, inputs) ↦ (…, outputs), or images (B, inputs, H, W) ↦ (B, outputs)."""
 
 
 class Perceptron(Head):
@@ -47,6 +48,35 @@ class Perceptron(Head):
 
     def build(self, inputs: int, outputs: int) -> None:
         self.layers = perceptron(inputs, self.hidden, outputs, nn.SiLU)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class LinearHead(Head):
+    """ReLU, then a linear layer."""
+
+    layers: nn.Sequential
+
+    def build(self, inputs: int, outputs: int) -> None:
+        self.layers = nn.Sequential(nn.ReLU(), nn.Linear(inputs, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class PooledHead(Head):
+    """Group norm, ReLU and the mean over all pixels of an image, then a linear layer.
+
+    Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 3, as released in torchdiffeq's
+    `odenet_mnist`.
+    """
+
+    layers: nn.Sequential
+
+    def build(self, inputs: int, outputs: int) -> None:
+        pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        self.layers = nn.Sequential(group_norm(inputs), nn.ReLU(), *pool, nn.Linear(inputs, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)

@@ -315,7 +315,7 @@ def test_weights_that_do_not_fit_are_told(refused, last, words):
     """A model of other shapes or names than the checkpoint's weights is refused with the first of them."""
     message = refused(f"test {words} --ckpt_path {last} {QUIET}")
     assert "do not fit the model" in message
-    assert "stem.0.weight" in message or "flow.dynamics.layers.0.weight" in message
+    assert "stem.layers.0.weight" in message or "flow.dynamics.layers.0.weight" in message
 
 
 def test_a_recipe_may_name_a_checkpoint(done, refused, last):

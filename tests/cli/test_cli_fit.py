@@ -83,7 +83,7 @@ def test_the_kept_configuration_names_every_option(digits_run):
     """config.yaml holds the recipe's options, those typed, and the defaults of all others."""
     config = yaml.safe_load((digits_run / "config.yaml").read_text())
     options = config["model"]["init_args"]
-    assert options["dynamics"]["init_args"] == {"channels": 4, "groups": 32}
+    assert options["dynamics"]["init_args"] == {"channels": 4}
     assert options["solver"]["init_args"]["max_steps"] == 10_000
     assert config["data"]["init_args"] == {"batch_size": 64, "seed": 0}
     assert config["trainer"]["limit_train_batches"] == 3
@@ -267,11 +267,11 @@ def test_a_recipe_is_read_as_yaml_1_2():
 
 def test_sizes_come_from_the_data(done, brief):
     """A task is told the sizes of its data: the flat stem takes the 64 values of a digit."""
-    flat = "--model.stem flat --model.dynamics MLP --model.dynamics.dim 6"
+    flat = "--model.stem FlatStem --model.dynamics MLP --model.dynamics.dim 6"
     done(f"fit -c digits/ode_net {flat} {brief}")
     task = of.load("runs/digits/ode_net/version_0/checkpoints/last.ckpt")
-    assert task.stem[1].in_features == 64
-    assert task.head[-1].out_features == 10
+    assert task.stem.layers[1].in_features == 64
+    assert task.head.layers[-1].out_features == 10
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_sizes_follow_the_data_that_are_typed(done, brief):
     model = "-c digits/ode_net --model.dynamics.channels 4 --plugins three_classes.py --data ThreeClasses"
     done(f"fit {model} {brief}")
     last = "runs/digits/ode_net/version_0/checkpoints/last.ckpt"
-    assert of.load(last).head[-1].out_features == 3
+    assert of.load(last).head.layers[-1].out_features == 3
     done(f"predict --ckpt_path {last}")
     assert torch.load("runs/predict/version_0/predictions.pt", weights_only=True)[0].shape == (300, 3)
 

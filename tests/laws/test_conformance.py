@@ -26,7 +26,7 @@ from odeflow.testing import (
 )
 from odeflow_dynamics import MLP, ConvNet, PlanarCNF
 from odeflow_solvers import RK4, AdamsBashforth, Dopri5, Euler, Heun
-from odeflow_tasks import Classification
+from odeflow_tasks import Classification, FlatStem
 
 OURS = [cls for cls in plugins("solver").values() if cls.__module__.startswith("odeflow_solvers")]
 
@@ -80,7 +80,7 @@ def test_gradients(name: str, solver: str) -> None:
 
 @pytest.mark.parametrize(
     ("make", "shape"),
-    [(lambda: MLP(3), (4, 3)), (lambda: ConvNet(8, groups=4), (3, 8, 5, 4)), (lambda: PlanarCNF(3), (4, 3))],
+    [(lambda: MLP(3), (4, 3)), (lambda: ConvNet(8), (3, 8, 5, 4)), (lambda: PlanarCNF(3), (4, 3))],
     ids=["MLP", "ConvNet", "PlanarCNF"],
 )
 def test_dynamics(make: Callable[[], of.Dynamics], shape: tuple[int, ...]) -> None:
@@ -92,7 +92,7 @@ def test_dynamics(make: Callable[[], of.Dynamics], shape: tuple[int, ...]) -> No
 def test_tasks() -> None:
     """A task keeps the laws of tasks, and its weights."""
     torch.manual_seed(0)
-    task = Classification(MLP(12), RK4(num_steps=2), num_classes=3, dim=5, stem="flat")
+    task = Classification(MLP(12), RK4(num_steps=2), num_classes=3, shape=(5,), stem=FlatStem())
     before = {name: value.clone() for name, value in task.state_dict().items()}
     check_task(task, (torch.randn(8, 5), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])))
     assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
@@ -328,7 +328,7 @@ def test_wrong_gradients_and_tasks_are_caught() -> None:
         def loss(self, batch: Any, stage: str) -> Tensor:
             return super().loss(batch, stage).expand(3)
 
-    task = Listing(MLP(12), RK4(num_steps=2), num_classes=3, dim=5, stem="flat")
+    task = Listing(MLP(12), RK4(num_steps=2), num_classes=3, shape=(5,), stem=FlatStem())
     batch = (torch.randn(4, 5), torch.tensor([0, 1, 2, 0]))
     with pytest.raises(of.ConformanceError, match=r"Listing: loss: wanted one finite number .*of shape \(3,\)"):
         check_task(task, batch)

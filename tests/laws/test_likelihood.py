@@ -38,7 +38,7 @@ def pendulum() -> DampedPendulum:
 
 
 FIELDS: dict[str, tuple[Callable[[], of.Dynamics], tuple[int, ...]]] = {
-    "ConvNet": (lambda: ConvNet(4, groups=1), (4, 2, 1)),
+    "ConvNet": (lambda: ConvNet(4), (4, 2, 1)),
     "DampedPendulum": (pendulum, (2,)),
     "Galerkin": (lambda: Galerkin(perceptron()), (3,)),
     "Hypernetwork": (lambda: Hypernetwork(perceptron(), hidden=(4,)), (3,)),

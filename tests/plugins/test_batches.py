@@ -15,7 +15,9 @@ from odeflow_tasks import (
     ODERNN,
     RNN,
     Classification,
+    ConvStem,
     Density,
+    Dequantisation,
     LatentODE,
     Perceptron,
     Regression,
@@ -113,9 +115,9 @@ def test_trajectories_of_another_form_are_refused(batch: Any, message: str, dist
 # Pairs and tables
 
 
-def classifier(stem: str = "conv") -> Classification:
+def classifier() -> Classification:
     torch.manual_seed(0)
-    return quiet(Classification(width=4, num_classes=3, stem=stem, dim=36, downsample=1))
+    return quiet(Classification(stem=ConvStem(downsample=1, width=4), shape=(1, 6, 6), num_classes=3))
 
 
 def regressor() -> Regression:
@@ -137,14 +139,13 @@ WRONG: dict[str, tuple[Callable[[], Any], Any, str]] = {
     "bytes": (classifier, ((255 * IMAGES).byte(), LABELS), r"got torch\.uint8\. .*bytes of images by \.float\(\) / 255"),
     "NaN in images": (classifier, (IMAGES.log() * math.nan, LABELS), r"inputs must be finite in torch\.float32; 72 of 72"),
     "no labels": (classifier, IMAGES, r"\(inputs, labels\); got a tensor of shape \(2, 1, 6, 6\)"),
-    "flat images": (classifier, (X, LABELS), r"images \(B, 1, H, W\); got \(2, 2\)\. For vectors set stem='flat'"),
-    "other widths": (lambda: classifier("flat"), (X, LABELS), r"wants inputs of 36 values; got \(2, 2\)"),
+    "flat images": (classifier, (X, LABELS), r"inputs of shape \(B, 1, 6, 6\); got \(2, 2\)"),
     "a bare table": (regressor, X, r"\(inputs, targets\); got a tensor of shape \(2, 2\).*Choose data that have targets"),
     "three parts": (regressor, (X, X, X), r"\(inputs, targets\); got a tuple of 3"),
     "whole targets": (regressor, (X, LABELS[:, None]), r"targets must be floating-point numbers; got torch\.int64"),
     "whole numbers": (density, LABELS[:, None].expand(2, 2), r"data must be floating-point numbers; got torch\.int64"),
     "NaN in a table": (density, torch.tensor([[0, 1], [math.nan, 0]]), r"1 of 4 values are not.*nan at \[1, 0\]"),
-    "grey levels": (lambda: density(levels=256), 255 * X.abs() + 1, r"between 0 and 1; got .*Divide bytes by 255"),
+    "grey levels": (lambda: density(dequantisation=Dequantisation(256)), 255 * X.abs() + 1, r"between 0 and 1; got .*Divide bytes by 255"),
     "wide noise": (lambda: quiet(Variational(planar=1)), torch.randn(2, 3), r"noise of shape \(B, 2\); got \(2, 3\)"),
 }  # fmt: skip
 

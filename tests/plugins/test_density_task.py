@@ -15,7 +15,7 @@ from odeflow.plugin.registry import build
 from odeflow_data import ToyDensity
 from odeflow_dynamics import MLP, Linear, PlanarCNF, UNet
 from odeflow_solvers import RK4, Dopri5
-from odeflow_tasks import Density
+from odeflow_tasks import Chain, Density, Dequantisation
 
 DOUBLE = torch.float64
 SCALES = torch.tensor([0.5, -1.0], dtype=DOUBLE)
@@ -34,8 +34,9 @@ def gaussian(tolerance: float = 1e-10) -> Density:
 def stacked(solver: of.Solver | None = None, **options: Any) -> Density:
     """Three flows with batch norms that have seen data, in evaluation mode."""
     torch.manual_seed(0)
-    options = {"num_flows": 3, "batch_norm": True, **options}
-    task = Density(MLP(2, hidden=(16,)), solver or Dopri5(1e-8, 1e-8), flow=of.FlowOptions(t1=0.5), **options).double()
+    chain = Chain(**{"num_flows": 3, "batch_norm": True, **options})
+    flow = of.FlowOptions(t1=0.5)
+    task = Density(MLP(2, hidden=(16,)), solver or Dopri5(1e-8, 1e-8), flow=flow, chain=chain).double()
     with torch.no_grad():
         for flow in (part for part in task.cnf.transforms if isinstance(part, of.Flow)):
             flow.dynamics.layers[-1].weight *= 3
@@ -151,7 +152,7 @@ def test_penalties_and_losses_are_logged(tmp_path: Any) -> None:
 def test_maximum_likelihood_finds_a_gaussian() -> None:
     """A linear flow trained on samples of N(1, ½²) comes within a hundredth of their entropy."""
     torch.manual_seed(0)
-    task = Density(Linear(1), RK4(num_steps=2), dim=1)
+    task = Density(Linear(1), RK4(num_steps=2), shape=(1,))
     x = 1 + 0.5 * torch.randn(300, 1)
     optimizer = torch.optim.Adam(task.parameters(), lr=0.05)
     for _ in range(80):
@@ -244,14 +245,18 @@ def test_other_tasks_draw_no_samples() -> None:
 
 def test_errors() -> None:
     """What does not fit is refused with the numbers that came."""
-    with pytest.raises(of.SettingError, match="Density: num_flows must be at least 1; got 0"):
-        Density(MLP(2), RK4(num_steps=2), num_flows=0)
-    with pytest.raises(of.SettingError, match=r"the data have dim=3, but the dynamics' width is 2"):
-        Density(MLP(2), RK4(num_steps=2), dim=3)
-    with pytest.raises(of.SettingError, match=r"shape \(1, 4, 4\) need dynamics of the width 1, .*, or 16, .*; got 2"):
+    with pytest.raises(of.SettingError, match="num_flows must be at least 1; got 0"):
+        Chain(num_flows=0)
+    with pytest.raises(of.SettingError, match="marginals must not be negative; got -1"):
+        Chain(marginals=-1)
+    with pytest.raises(of.SettingError, match="marginals are of vectors with a density"):
+        Density(MLP(2), RK4(num_steps=2), chain=Chain(marginals=8), dequantisation=Dequantisation(4))
+    with pytest.raises(of.SettingError, match=r"data of shape \(3,\) need dynamics of width 3; got 2"):
+        Density(MLP(2), RK4(num_steps=2), shape=(3,))
+    with pytest.raises(of.SettingError, match=r"shape \(1, 4, 4\) need dynamics of width 1, .*, or 16, .*; got 2"):
         Density(MLP(2), RK4(num_steps=2), shape=[1, 4, 4])
-    with pytest.raises(of.SettingError, match="Density: levels must be at least 2; got 1"):
-        Density(MLP(2), RK4(num_steps=2), levels=1)
+    with pytest.raises(of.SettingError, match="levels must be at least 2; got 1"):
+        Dequantisation(levels=1)
     with pytest.raises(of.DataError, match=r"Density wants data of shape \(B, 2\); got \(4, 3\)"):
         Density(MLP(2), RK4(num_steps=2)).log_prob(torch.zeros(4, 3))
 
@@ -259,15 +264,15 @@ def test_errors() -> None:
 def images(**options: Any) -> Density:
     """A flow of grey images of four levels, whose field sees images."""
     torch.manual_seed(0)
-    field = UNet(1, hidden=4, depth=1, groups=2)
-    task = Density(field, RK4(num_steps=2), shape=(1, 4, 4), levels=4, alpha=1e-3, **options).double().eval()
+    field, levels = UNet(1, hidden=4, depth=1, groups=2), Dequantisation(4, alpha=1e-3)
+    task = Density(field, RK4(num_steps=2), shape=(1, 4, 4), dequantisation=levels, **options).double().eval()
     task.log = lambda *args, **kwargs: None
     return task
 
 
 def test_images_have_a_density_between_zero_and_one() -> None:
     """Samples are images whose log-density is what log_prob says, a little beyond [0, 1] at most."""
-    task = images(batch_norm=True)
+    task = images(chain=Chain(batch_norm=True))
     drawn = task.sample(6)
     assert drawn["x"].shape == (6, 1, 4, 4)
     assert -2e-3 < drawn["x"].min() < drawn["x"].max() < 1 + 2e-3
@@ -277,7 +282,7 @@ def test_images_have_a_density_between_zero_and_one() -> None:
 
 def test_fields_on_vectors_see_images_as_such() -> None:
     """A field as wide as all values gives each image the density of its vector."""
-    task = Density(MLP(18), RK4(num_steps=2), dim=18, shape=(2, 3, 3)).eval()
+    task = Density(MLP(18), RK4(num_steps=2), shape=(2, 3, 3)).eval()
     x = torch.randn(4, 2, 3, 3)
     assert torch.equal(task.log_prob(x), task.cnf().log_prob(x.flatten(1)))
     assert task.sample(5)["x"].shape == (5, 2, 3, 3)
@@ -288,7 +293,7 @@ def test_noise_fills_the_steps_between_levels() -> None:
     task, logged = images(), {}
     task.log = lambda name, value, **options: logged.update({name: value})
     levels = torch.arange(4, dtype=DOUBLE).repeat_interleave(4).view(1, 1, 4, 4) / 3
-    spread = task._spread((levels.repeat(500, 1, 1, 1), None))
+    spread = task.dequantisation(levels.repeat(500, 1, 1, 1))
     assert torch.equal((spread * 4).floor() / 3, levels.expand_as(spread))
     assert (spread.mean(0) - (levels[0] * 3 + 0.5) / 4).abs().max() < 0.02
     loss = task.loss(levels, "val")
@@ -298,7 +303,7 @@ def test_noise_fills_the_steps_between_levels() -> None:
 def test_bits_per_dimension_bound_the_entropy_of_the_levels() -> None:
     """Uniform pixels of four levels take two bits, which no model beats and a trained one comes near."""
     torch.manual_seed(0)
-    task = Density(Linear(1), RK4(num_steps=2), levels=4, alpha=1e-2)
+    task = Density(Linear(1), RK4(num_steps=2), dequantisation=Dequantisation(4, alpha=1e-2))
     logged: dict[str, Tensor] = {}
     task.log = lambda name, value, **options: logged.update({name: value})
     x = torch.randint(0, 4, (4000, 1)) / 3

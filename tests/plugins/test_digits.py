@@ -80,11 +80,10 @@ def test_grey_levels_fill_the_unit_interval(parts: dict[str, tuple[Tensor, Tenso
 
 
 def test_announced_sizes_are_those_of_the_batches(parts: dict[str, tuple[Tensor, Tensor]]) -> None:
-    """`channels`, `dim` and `num_classes`, known before the data are read, are what the batches show."""
+    """`shape`, `dim` and `num_classes`, known before the data are read, are what the batches show."""
     announced = Digits()
     for images, labels in parts.values():
-        assert images.shape[1:] == (1, 8, 8)
-        assert images.shape[1] == announced.channels
+        assert images.shape[1:] == announced.shape == announced.input_shape == (1, 8, 8)
         assert images[0].numel() == announced.dim
         assert labels.dtype == torch.int64
         assert labels.unique().tolist() == list(range(announced.num_classes))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import odeflow as of
 from odeflow_dynamics import MLP, ConvNet, Linear, PlanarCNF, Transformer, UNet
+from odeflow_dynamics.group_norm import group_norm
 from odeflow_dynamics.time_embedding import TimeEmbedding
 from odeflow_solvers import RK4
 
@@ -19,7 +20,7 @@ TIMED: dict[str, tuple[Callable[[], of.Dynamics], tuple[int, ...]]] = {
     "MLP sinusoidal": (lambda: MLP(3, time="sinusoidal"), (5, 2, 3)),
     "Linear concat": (lambda: Linear(3, time="concat"), (5, 2, 3)),
     "PlanarCNF": (lambda: PlanarCNF(3), (5, 2, 3)),
-    "ConvNet": (lambda: ConvNet(8, groups=4), (3, 8, 5, 4)),
+    "ConvNet": (lambda: ConvNet(8), (3, 8, 5, 4)),
     "UNet": (lambda: UNet(3, hidden=8, groups=4), (3, 3, 8, 12)),
     "Transformer": (lambda: Transformer(3, hidden=8, num_heads=2), (3, 5, 3)),
     "Transformer leading": (lambda: Transformer(3, hidden=8, num_heads=2), (3, 2, 5, 3)),
@@ -38,6 +39,15 @@ def field_and_state(name: str, dtype: torch.dtype = torch.float32) -> tuple[of.D
     torch.manual_seed(0)
     make, shape = FIELDS[name]
     return make().to(dtype), torch.randn(shape, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups"),
+    [(1, 1), (3, 1), (4, 1), (10, 2), (32, 8), (37, 1), (48, 12), (64, 32), (100, 25), (128, 32)],
+)
+def test_groups_have_several_channels(channels: int, groups: int) -> None:
+    """There are 32 groups from 64 channels on, below groups of at least four channels, and always a divisor."""
+    assert group_norm(channels).num_groups == groups
 
 
 def size(field: nn.Module) -> int:

@@ -125,13 +125,12 @@ def test_validation_is_drawn_from_all_digits(real: MNIST) -> None:
 
 
 def test_announced_sizes_are_those_of_the_batches(real: MNIST) -> None:
-    """`channels`, `dim` and `num_classes`, known before the data are read, are what the batches show."""
+    """`shape`, `dim` and `num_classes`, known before the data are read, are what the batches show."""
     announced = MNIST("nowhere")
     loaders = (real.train_dataloader(), real.val_dataloader(), real.test_dataloader(), real.predict_dataloader())
     for loader in loaders:
         images, labels = next(iter(loader))
-        assert images.shape[1:] == (1, 28, 28)
-        assert images.shape[1] == announced.channels
+        assert images.shape[1:] == announced.shape == announced.input_shape == (1, 28, 28)
         assert images[0].numel() == announced.dim
         assert images.dtype == torch.float32
         assert labels.dtype == torch.int64

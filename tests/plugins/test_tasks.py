@@ -4,14 +4,17 @@ import pytest
 import torch
 
 import odeflow as of
+from odeflow.plugin.registry import build
 from odeflow_dynamics import MLP, ConvNet
 from odeflow_solvers import RK4, Dopri5
-from odeflow_tasks import Classification, Trajectory
+from odeflow_tasks import Classification, ConvStem, FlatStem, Perceptron, Trajectory
+
+IMAGE = (1, 28, 28)
 
 
 def test_the_published_ode_net_has_its_size() -> None:
     """With 64 channels on 28×28 images it has 208,266 parameters, and the flow runs at 6×6."""
-    task = Classification(ConvNet(64), RK4(num_steps=1))
+    task = Classification(ConvNet(64), RK4(num_steps=1), shape=(1, 28, 28))
     assert sum(param.numel() for param in task.parameters()) == 208_266
     assert task.stem(torch.randn(2, 1, 28, 28)).shape == (2, 64, 6, 6)
     assert task(torch.randn(2, 1, 28, 28)).shape == (2, 10)
@@ -19,21 +22,32 @@ def test_the_published_ode_net_has_its_size() -> None:
 
 def test_flat_stem_and_augmentation() -> None:
     """Vectors go through a linear stem; augmented dimensions belong to the dynamics' width."""
-    task = Classification(MLP(12), RK4(num_steps=1), num_classes=3, dim=64, stem="flat", flow=of.FlowOptions(augment=4))
+    options = of.FlowOptions(augment=4)
+    task = Classification(MLP(12), RK4(num_steps=1), flow=options, stem=FlatStem(), shape=(1, 8, 8), num_classes=3)
     assert task.stem(torch.randn(2, 1, 8, 8)).shape == (2, 8)
     assert task(torch.randn(2, 1, 8, 8)).shape == (2, 3)
 
 
 def test_without_dynamics_stem_and_head_are_all() -> None:
     """The net without a flow has the parameters of the ODE-Net less those of its field."""
-    task = Classification(width=64)
+    task = Classification(stem=ConvStem(width=64), shape=(1, 28, 28))
     assert sum(param.numel() for param in task.parameters()) == 208_266 - 75_392
     assert task(torch.randn(2, 1, 28, 28)).shape == (2, 10)
 
 
+def test_a_classifier_has_a_stem_and_a_head_of_its_own() -> None:
+    """Plugins in their place are built for the sizes of the task, and rebuilt from its spec."""
+    head, images = Perceptron([5]), torch.randn(2, 1, 8, 8)
+    task = Classification(MLP(6), RK4(num_steps=1), stem=FlatStem(), head=head, shape=(1, 8, 8), num_classes=3)
+    assert [layer.in_features for layer in task.head.layers[::2]] == [6, 5]
+    again = build(task.spec)
+    again.load_state_dict(task.state_dict())
+    assert torch.equal(again(images), task(images))
+
+
 def test_labels_are_smoothed_in_training_alone() -> None:
     """The training loss is (1 − s) of the cross-entropy and s of that to all classes; other losses are plain."""
-    task = Classification(MLP(4), RK4(num_steps=1), num_classes=3, dim=5, stem="flat", label_smoothing=0.3)
+    task = Classification(MLP(4), RK4(num_steps=1), stem=FlatStem(), shape=(5,), num_classes=3, label_smoothing=0.3)
     x, labels = torch.randn(6, 5), torch.tensor([0, 1, 2, 0, 1, 2])
     task.log = lambda *args, **kwargs: None
     logs = task(x).log_softmax(1)
@@ -44,7 +58,7 @@ def test_labels_are_smoothed_in_training_alone() -> None:
 
 def test_a_test_ends_with_its_confusion_matrix() -> None:
     """Rows are the true classes, columns the predicted ones, and the title is the error in percent."""
-    task = Classification(width=4, dim=3, num_classes=3, stem="flat")
+    task = Classification(stem=FlatStem(4), shape=(3,), num_classes=3)
     task.confusion.update(torch.eye(3)[[0, 0, 1, 2]], torch.tensor([0, 1, 1, 2]))
     (axes, _) = task.test_figures()["confusion_matrix"].axes
     assert axes.get_title() == "25.00 % wrong"
@@ -86,22 +100,27 @@ def test_a_trajectory_draws_its_phase_portrait() -> None:
     ("make", "message"),
     [
         (
-            lambda: Classification(ConvNet(8), RK4(num_steps=1), stem="round"),
-            "stem must be 'conv' or 'flat'; got 'round'",
+            lambda: Classification(ConvNet(8), RK4(num_steps=1), shape=(5,)),
+            r"ConvStem needs images of shape \(C, H, W\); got \(5,\). Use FlatStem",
         ),
-        (lambda: Classification(MLP(8), RK4(num_steps=1), stem="flat"), "the flat stem needs dim"),
+        (lambda: Classification(MLP(8), RK4(num_steps=1)), r"needs the shape of an input, such as \(1, 28, 28\)"),
         (
-            lambda: Classification(MLP(8), RK4(num_steps=1), flow=of.FlowOptions(augment=8)),
+            lambda: Classification(MLP(8), RK4(num_steps=1), flow=of.FlowOptions(augment=8), shape=IMAGE),
             "augment=8 leaves nothing of the dynamics' width 8",
         ),
-        (lambda: Classification(), "needs dynamics, or without a flow the width between stem and head"),
-        (lambda: Classification(MLP(8)), "needs a solver for MLP; give model.solver"),
         (
-            lambda: Classification(ConvNet(8), RK4(num_steps=1), width=4),
-            "width=4 contradicts the dynamics' width 8; leave it out",
+            lambda: Classification(shape=IMAGE),
+            r"needs dynamics, or without a flow a width, as ConvStem\(width=64\)",
         ),
+        (lambda: Classification(ConvNet(8), shape=IMAGE), "needs a solver for ConvNet; give model.solver"),
         (
-            lambda: Classification(width=8, label_smoothing=1.0),
+            lambda: Classification(ConvNet(8), RK4(num_steps=1), stem=ConvStem(width=4), shape=IMAGE),
+            r"ConvStem\(width=4\) contradicts the flow's input width 8; leave it out",
+        ),
+        (lambda: ConvStem(downsample=-1), "ConvStem: downsample must be at least 0; got -1"),
+        (lambda: FlatStem(width=0), "FlatStem: width must be at least 1; got 0"),
+        (
+            lambda: Classification(shape=IMAGE, label_smoothing=1.0),
             "label_smoothing must lie between 0 and 1; got 1.0",
         ),
         (lambda: Trajectory(MLP(8), RK4(num_steps=1), distance="max"), "distance must be 'mae' or 'mse'; got 'max'"),

@@ -12,7 +12,7 @@ import odeflow as of
 from odeflow_data.rows import RowData, batches
 from odeflow_dynamics import MLP
 from odeflow_solvers import RK4
-from odeflow_tasks import Density
+from odeflow_tasks import Chain, Density
 
 DOUBLE = torch.float64
 
@@ -117,7 +117,7 @@ def trainer(folder: Path, steps: int) -> Trainer:
 @pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec:FutureWarning", "ignore:.*:UserWarning:lightning.*")
 def test_the_task_fits_marginals_once_and_keeps_them(tmp_path: Path) -> None:
     """When `fit` begins; a checkpoint holds them, and a run that goes on does not fit them again."""
-    task = Density(MLP(2, hidden=(8,)), RK4(num_steps=1), marginals=64)
+    task = Density(MLP(2, hidden=(8,)), RK4(num_steps=1), chain=Chain(marginals=64))
     trainer(tmp_path, 1).fit(task, datamodule=Peaks())
     marginals = task.cnf.transforms[-1]
     assert isinstance(marginals, of.Marginals)
@@ -129,6 +129,6 @@ def test_the_task_fits_marginals_once_and_keeps_them(tmp_path: Path) -> None:
 
 def test_without_a_data_module_there_is_nothing_to_fit_to(tmp_path: Path) -> None:
     """The error says so."""
-    task = Density(MLP(2, hidden=(8,)), RK4(num_steps=1), marginals=64)
+    task = Density(MLP(2, hidden=(8,)), RK4(num_steps=1), chain=Chain(marginals=64))
     with pytest.raises(of.DataError, match="fit them yourself"):
         trainer(tmp_path, 1).fit(task, _loader(), _loader())

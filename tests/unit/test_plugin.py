@@ -18,7 +18,7 @@ from odeflow.plugin import registry
 from odeflow_data import MNIST, BidirectionalSpirals, Crossing, Digits, PeriodicSeries, Power, Spheres, Spiral
 from odeflow_dynamics import MLP, ConvNet, Cubic, Linear, PlanarCNF, Transformer, UNet
 from odeflow_solvers import RK4, Dopri5, ImplicitEuler, Kvaerno5, TorchDiffEq
-from odeflow_tasks import RNN, Classification, Density, Perceptron, RNNEncoder, Trajectory
+from odeflow_tasks import RNN, Classification, ConvStem, Dequantisation, Perceptron, RNNEncoder, Trajectory
 
 
 def test_spec_nests_and_holds_defaults() -> None:
@@ -42,7 +42,7 @@ def test_spec_nests_and_holds_defaults() -> None:
 
 def test_build_is_the_inverse_of_spec() -> None:
     """A plugin built from another's spec has the same spec and, with the same weights, the same values."""
-    first = Classification(ConvNet(8), RK4(num_steps=1), num_classes=3, downsample=1)
+    first = Classification(ConvNet(8), RK4(num_steps=1), stem=ConvStem(1), shape=(1, 10, 10), num_classes=3)
     second = registry.build(json.loads(json.dumps(first.spec)))
     assert second.spec == first.spec
     second.load_state_dict(first.state_dict())
@@ -148,7 +148,6 @@ SENSELESS: list[tuple[Callable[[], object], str]] = [
     (lambda: MLP(2, hidden=[0]), r"MLP: hidden must be at least 1; got \[0\]"),
     (lambda: MLP(-1), "MLP: dim must be at least 1; got -1"),
     (lambda: ConvNet(0), "ConvNet: channels must be at least 1; got 0"),
-    (lambda: ConvNet(4, groups=-1), "ConvNet: groups must be at least 1; got -1"),
     *((partial(cls, dim=0), "dim must be at least 1; got 0") for cls in (Cubic, Linear, PlanarCNF, Transformer)),
     (lambda: UNet(0), "UNet: channels must be at least 1; got 0"),
     *(
@@ -160,13 +159,8 @@ SENSELESS: list[tuple[Callable[[], object], str]] = [
     (lambda: Dopri5(controller=[1e30]), "gains are of size 10 at most"),
     (lambda: Kvaerno5(newton_tol=1e30), "newton_tol must be positive and below 1"),
     (lambda: ImplicitEuler(num_steps=1, newton_tol=1e30), "newton_tol must be positive and below 1"),
-    *(
-        (
-            partial(Classification, ConvNet(4), RK4(num_steps=1), **{name: -1}),
-            f"Classification: {name} must be at least",
-        )
-        for name in ("num_classes", "channels", "dim", "downsample")
-    ),
+    (lambda: Classification(shape=(1, 0, 8)), r"Classification: shape must be at least 1; got \[1, 0, 8\]"),
+    (lambda: Classification(num_classes=-1), "Classification: num_classes must be at least 1; got -1"),
     (lambda: RNN(dim=2, width=0), "RNN: width must be at least 1; got 0"),
     (lambda: Perceptron(hidden=[0]), "Perceptron: hidden must be at least 1"),
     (lambda: RNN(dim=2, num_classes=-1), "RNN: num_classes must be at least 1"),
@@ -174,7 +168,7 @@ SENSELESS: list[tuple[Callable[[], object], str]] = [
         lambda: RNNEncoder(width=0),
         "RNNEncoder: width must be at least 1",
     ),
-    (lambda: Density(MLP(2), RK4(num_steps=1), alpha=-1.0), "alpha must lie between 0 and 0.5; got -1.0"),
+    (lambda: Dequantisation(alpha=-1.0), "alpha must lie between 0 and 0.5; got -1.0"),
     *(
         (partial(cls, batch_size=0), f"{cls.__name__}: batch_size must be at least 1; got 0")
         for cls in (Digits, MNIST, Power)
