@@ -61,7 +61,7 @@ def check(config: Mapping[str, Any]) -> None:
             if several is not None or isinstance(node, str) or class_spec(node):
                 place = f"trainer.{option}" if several is None else f"trainer.{option}[{number}]"
                 _check_class(place, node, contract, option.removesuffix("s"))
-    for key, kind in (("model", "task"), ("data", "data")):
+    for key, kind in (("data", "data"), ("model", "task")):
         if config.get(key) is not None:
             _check_plugin(key, config[key], kind)
     for key, contract in (("optimizer", Optimizer), ("lr_scheduler", LRScheduler)):

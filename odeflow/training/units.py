@@ -25,6 +25,7 @@ class Units:
         classes: The names of the classes in the file, by their number in batches; empty where they have none.
         clock: What the file's times count, such as "days since 1970-01-01"; empty where they are mere numbers.
         target: The units of the targets; None where batches have none, or they are the same.
+        condition: The units of what a density depends on; likewise.
 
     Example:
         >>> import torch
@@ -40,6 +41,7 @@ class Units:
     classes: tuple[str, ...] = ()
     clock: str = ""
     target: "Units | None" = None
+    condition: "Units | None" = None
 
     @classmethod
     def of(cls, plain: Any) -> "Units":
@@ -51,11 +53,12 @@ class Units:
         try:
             shift, scale = (tuple(float(entry) for entry in plain[name]) for name in ("shift", "scale"))
             features, classes = (tuple(str(entry) for entry in plain.get(name, ())) for name in ("features", "classes"))
-            target = plain.get("target")
+            target, condition = (plain.get(name) for name in ("target", "condition"))
             return cls(
                 *(shift, scale, float(plain["origin"]), float(plain["unit"]), features, classes),
                 clock=str(plain.get("clock", "")),
                 target=None if target is None else cls.of(target),
+                condition=None if condition is None else cls.of(condition),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as problem:
             raise CheckpointError(
@@ -64,15 +67,16 @@ class Units:
 
     def plain(self) -> dict[str, Any]:
         """The units as lists, numbers and text, for storage."""
-        fields = asdict(replace(self, target=None))
+        inner = {"target": self.target, "condition": self.condition}
+        fields = asdict(replace(self, target=None, condition=None))
         stored = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
-        return stored | {"target": None if self.target is None else self.target.plain()}
+        return stored | {name: None if units is None else units.plain() for name, units in inner.items()}
 
     @property
     def same(self) -> bool:
         """Whether batches hold the numbers of the file."""
-        mapped = replace(self, features=(), classes=(), clock="", target=None)
-        return mapped == Units() and (self.target is None or self.target.same)
+        mapped = replace(self, features=(), classes=(), clock="", target=None, condition=None)
+        return mapped == Units() and all(units is None or units.same for units in (self.target, self.condition))
 
     def standardised(self, x: Tensor) -> Tensor:
         """Values in the units of batches.

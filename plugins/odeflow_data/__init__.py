@@ -14,10 +14,12 @@ from odeflow_data.pendulum import Pendulum
 from odeflow_data.periodic_series import PeriodicSeries
 from odeflow_data.physionet2012 import PhysioNet2012
 from odeflow_data.power import Power
+from odeflow_data.reading import Reading
 from odeflow_data.series_table import SeriesTable
 from odeflow_data.simulated import Simulated
 from odeflow_data.spheres import Spheres
 from odeflow_data.spiral import Spiral
+from odeflow_data.split import Split
 from odeflow_data.standard_normal import StandardNormal
 from odeflow_data.table import Table
 from odeflow_data.toy_density import ToyDensity
@@ -38,10 +40,12 @@ __all__ = [
     "PeriodicSeries",
     "PhysioNet2012",
     "Power",
+    "Reading",
     "SeriesTable",
     "Simulated",
     "Spheres",
     "Spiral",
+    "Split",
     "StandardNormal",
     "Table",
     "ToyDensity",

@@ -132,6 +132,10 @@ class Frame:
                     f"{self.origin} has no column {name!r}, which {option} names.{hint} It has {listed(self.names)}"
                 )
 
+    def is_text(self, name: str) -> bool:
+        """Whether a column holds text."""
+        return isinstance(self._types[name], TEXT)
+
     def numbers(self, names: Sequence[str]) -> NDArray[np.float64]:
         """(N, D), the values of columns; NaN where a cell is empty.
 

@@ -1,7 +1,9 @@
 """OwnData: user data from a file, a data frame or arrays."""
 
 from abc import ABC
+from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import odeflow as of
+from odeflow_data.reading import Reading
+from odeflow_data.split import Split
 
 if TYPE_CHECKING:
     from odeflow_data.frame import Frame
@@ -29,9 +33,11 @@ class OwnData(of.DataModule, ABC):
     standardises = True
     tabular = True
     path: Any
-    key: str | None
+    read: Reading
+    split: Split
     frame: "Frame"
     features: list[str]
+    class_names: tuple[str, ...] = ()
     standardise: bool
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -45,21 +51,78 @@ class OwnData(of.DataModule, ABC):
             return super().__new__(cls, *args, **(kwargs | {"path": text}))
         return super().__new__(cls, text, *args[1:], **kwargs)
 
+    def begin(
+        self,
+        path: Any,
+        columns: Sequence[str] | None,
+        roles: Sequence[str],
+        label: str | None,
+        ignore: Sequence[str] | None,
+        split: Split,
+        read: Reading,
+        standardise: bool,
+    ) -> None:
+        """Opens the file, and settles which columns are values, and the classes.
+
+        Args:
+            path: The file, or another source.
+            columns: The columns of values; by default all without another role.
+            roles: The columns that have another role.
+            label: The column of classes, too.
+            ignore: Columns to ignore.
+            split: Which rows train.
+            read: How cells are read.
+            standardise: Whether values are standardised.
+
+        Raises:
+            SettingError: A column has two roles.
+            DataError: A file or column does not exist, no column is left, or there is only one class.
+        """
+        self.path, self.split, self.read, self.standardise = path, split, read, standardise
+        self.frame = self.open(path)
+        roles = [*roles, *([] if label is None else [label])]
+        self.features = self._columns(columns, [*roles, *split.columns], several(ignore))
+        twice = [name for name, count in Counter([*self.features, *roles]).items() if count > 1]
+        if twice:
+            raise of.SettingError(
+                f"{type(self).__name__}: column {twice[0]!r} is named twice; each column has one role"
+            )
+        self.settle(columns=self.features)
+        self.dim = len(self.features)
+        if label is None:
+            return
+        if read.classes is None:
+            self.frame.require([label], "label")
+            self.read = replace(read, classes=list(self.frame.classes(label).names))
+            self.settle(read=dict(vars(self.read)))
+        self.class_names = tuple(self.read.classes or ())
+        self.num_classes = len(self.class_names)
+        if self.num_classes < 2:
+            raise of.DataError(f"{self.frame.origin}: column {label!r} holds one class only, {self.class_names[0]}")
+
     def open(self, source: Any) -> "Frame":
         """The columns of a file, or of another source."""
         from odeflow_data.frame import Frame
 
-        return Frame.of(source, self.key)
+        return Frame.of(source, self.read.key)
 
     def settle(self, **options: Any) -> None:
         """Stores options inferred from the file as if they had been given."""
         self.remembered_spec["init_args"] |= options
 
-    def moments(self, y: NDArray[np.float64], rows: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    @property
+    def known(self) -> of.Units:
+        """The units of the model, if there is one."""
+        return self.units or of.Units()
+
+    def moments(
+        self, y: NDArray[np.float64], names: Sequence[str], rows: str
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The mean and standard deviation of each column's observed values; 0 and 1 without standardisation.
 
         Args:
             y: (N, d), NaN where nothing was observed.
+            names: (d,), the columns.
             rows: What the rows are, for the message.
 
         Raises:
@@ -67,7 +130,7 @@ class OwnData(of.DataModule, ABC):
         """
         if not self.standardise:
             return (0.0,), (1.0,)
-        for name, column in zip(self.features, y.T, strict=True):
+        for name, column in zip(names, y.T, strict=True):
             seen = column[~np.isnan(column)]
             if not len(seen) or seen.min() == seen.max():
                 raise of.DataError(
@@ -76,27 +139,16 @@ class OwnData(of.DataModule, ABC):
                 )
         return tuple(np.nanmean(y, axis=0).tolist()), tuple(np.nanstd(y, axis=0).tolist())
 
-    def columns(
-        self, frame: "Frame", chosen: Sequence[str] | None, roles: Sequence[str | None], option: str
-    ) -> list[str]:
-        """The chosen columns; by default all without another role.
-
-        Args:
-            frame: The file.
-            chosen: Their names.
-            roles: The columns that have another role.
-            option: The option that chooses, for messages.
-
-        Raises:
-            DataError: There are none.
-        """
+    def _columns(self, chosen: Sequence[str] | None, roles: Sequence[str], ignore: Sequence[str]) -> list[str]:
+        """The columns of values: the chosen ones, or all without another role."""
         if chosen is not None:
-            frame.require(chosen, option)
-        found = [name for name in frame.names if name not in roles] if chosen is None else list(chosen)
+            self.frame.require(chosen, "columns")
+            return list(chosen)
+        found = [name for name in self.frame.names if name not in (*roles, *ignore)]
         if not found:
             raise of.DataError(
-                f"{frame.origin}: no column is left for {option}; it has {', '.join(frame.names)}. Name some by "
-                f"--data.{option}"
+                f"{self.frame.origin}: no column is left for columns; it has {', '.join(self.frame.names)}. Name some "
+                "by --data.columns"
             )
         return found
 

@@ -1,6 +1,7 @@
 """SeriesData: irregular time series in padded batches."""
 
 from abc import ABC
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -69,13 +70,22 @@ class SeriesData(of.DataModule, ABC):
             DataError: A part would be empty.
         """
         generator = torch.Generator().manual_seed(self.seed)
-        train, val_rows, test_rows = random_split(len(whole.t), val, test, generator, type(self).__name__)
+        rows = random_split(len(whole.t), val, test, generator, type(self).__name__)
+        self.assign([rows_of(whole, part) for part in rows], generator, span)
+
+    def assign(self, parts: Sequence[of.Series], generator: torch.Generator, span: float | None = None) -> None:
+        """Sets training, validation and test, and says what each part is to see and predict.
+
+        Args:
+            parts: The three parts.
+            generator: Of what validation and test see.
+            span: As in `divide`.
+        """
         if self.mode == "extrapolation":
-            whole = extrapolation(whole, self.observed, span)
-        self.train = rows_of(whole, train)
-        self.val, self.test = rows_of(whole, val_rows), rows_of(whole, test_rows)
-        if self.mode == "interpolation":
-            self.val, self.test = (interpolation(part, self.observed, generator) for part in (self.val, self.test))
+            self.train, self.val, self.test = (extrapolation(part, self.observed, span) for part in parts)
+        else:
+            self.train = parts[0]
+            self.val, self.test = (interpolation(part, self.observed, generator) for part in parts[1:])
 
     def shown(self, whole: of.Series, generator: torch.Generator) -> of.Series:
         """The series with what `mode` and `observed` let a model see of them, and is to predict.

@@ -5,42 +5,47 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import odeflow as of
 from odeflow_data.own_data import OwnData, joined, several, shortly, unused
+from odeflow_data.reading import Reading
+from odeflow_data.split import PARTS, Split
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from odeflow_data.frame import Frame
+    from odeflow_data.observations import Observations
+
 
 class Window(OwnData):
-    """One long series, an observation a row, cut into windows: `history` rows are seen, `horizon` rows are forecast.
+    """Long series, an observation a row, cut into windows: `history` rows are seen, `horizon` rows are forecast.
 
-    The first rows train, those after them validate, the last ones test: forecasts of a part are of its rows, what they
-    see may lie before it. Training also asks for what is seen. Rows may be in any order of time; an empty cell is a
+    The first rows in time train, those after them validate, the last ones test: forecasts of a part are of its rows,
+    what they see may lie before. Training also asks for what is seen. Rows may be in any order; an empty cell is a
     value that was not observed. Values are standardised by the training rows. The times of a window count from its
     first row, and its span is 1. Losses are in these units, predictions in the file's.
 
-    `odeflow predict` forecasts what comes after the end of its file: one window, of the last `history` rows and
-    `horizon` times that go on by the median step. Its table has the times, whether a row is of the forecast, and the
-    predicted values.
+    `odeflow predict` forecasts what comes after the end of its file: of each series one window, of the last `history`
+    rows and `horizon` times that go on by the median step. Its table has the series' id if there are several, the
+    times, whether a row is of the forecast, and the predicted values.
 
     Args:
         path: The file, CSV, TSV, Parquet, `.npy` or `.npz`; in Python a data frame or columns by name.
         time: The column of the times, numbers or dates.
+        series: The column of the series' ids; by default all rows are of one series.
         columns: The columns of values; by default all without another role.
         ignore: Columns to ignore.
         history: Number of seen rows of a window.
         horizon: Number of forecast rows of a window.
         stride: Number of rows between the starts of consecutive windows.
-        time_unit: Unit of dates and durations; numbers are used as they are.
+        split: Which rows train, validate and test; in time by default, whole series at random with `split.group`.
+        read: How cells are read.
         standardise: Whether values are standardised.
         batch_size: Number of windows in a batch.
-        val: Share of the rows that validate.
-        test: Share of the rows that test.
-        key: Name of the array in a `.npz` file that holds several.
 
     Raises:
         SettingError: An option is out of range.
@@ -56,118 +61,128 @@ class Window(OwnData):
         self,
         path: str,
         time: str,
+        series: str | None = None,
         columns: list[str] | None = None,
         ignore: list[str] | None = None,
         history: int = 48,
         horizon: int = 12,
         stride: int = 1,
-        time_unit: str = "days",
+        split: Split = Split(),
+        read: Reading = Reading(),
         standardise: bool = True,
         batch_size: int = 64,
-        val: float = 0.1,
-        test: float = 0.2,
-        key: str | None = None,
     ) -> None:
         super().__init__()
         of.check_least(self, 1, history=history, horizon=horizon, stride=stride, batch_size=batch_size)
-        if not (val > 0 and test > 0 and val + test < 1):
-            raise of.SettingError(
-                f"Window: val and test must be positive and leave a share to train on; got {val} and {test}"
-            )
-        self.path, self.key, self.time, self.time_unit, self.standardise = path, key, time, time_unit, standardise
-        self.history, self.horizon, self.stride, self.batch_size = history, horizon, stride, batch_size
-        self.val_share, self.test_share = val, test
-        self.frame = self.open(path)
-        self.frame.require([time], "time")
-        self.features = self.columns(self.frame, columns, [time, *several(ignore)], "columns")
-        self.settle(columns=self.features)
-        self.dim = len(self.features)
+        read.refuse(self, missing="an empty cell is a value that was not observed")
+        self.time, self.series, self.batch_size = time, series, batch_size
+        self.history, self.horizon, self.stride = history, horizon, stride
+        self.begin(path, columns, [time, *several(series)], None, ignore, split, read, standardise)
 
     def setup(self, stage: str) -> None:
-        features = (self.units.features if self.units else ()) or tuple(self.features)
-        self.frame.require(features, "columns")
-        times = self.frame.times(self.time, self.time_unit)
-        order = np.argsort(times.values, kind="stable")
-        t, y = times.values[order], self.frame.numbers(features)[order]
-        again = np.flatnonzero(np.diff(t) == 0)
-        if len(again):
-            rows = sorted(int(row) + 1 for row in order[again[0] : again[0] + 2])
-            raise of.DataError(
-                f"{self.frame.origin}: {len(again):,} rows have a time that another has, first rows {rows[0]} and "
-                f"{rows[1]}. Leave them out; many series with an id are for SeriesTable"
-            )
+        whole = self._read(self.frame)
         if stage == "predict":
-            self.times, known = self._continued(t, y)
-            self._set(self.times, known, self.units or of.Units())
-            self.predicted = torch.zeros(1, dtype=torch.int64)
+            self.continued = self._continued(whole)
+            self._set(self.continued)
+            self.predicted = torch.from_numpy(self.continued.offsets[:-1])
             return
-        ends = self._ends(len(t))
+        parts = self.split.parts(self.frame, whole.rows, order=whole.t)
         if self.units is None:
-            self.units = self._fitted(t, y[: ends[0]], times.clock)
-        self._set(t, y, self.units)
-        self.train, self.val, self.test = (self._starts(*part) for part in zip((0, *ends[:-1]), ends, strict=True))
+            self.units = self._fitted(whole, parts == 0)
+        for name, path in self.split.files.items():
+            other = self._read(self.open(path))
+            whole, parts = whole.beside(other), np.append(parts, np.full(len(other.t), PARTS.index(name)))
+        self._set(whole)
+        self.train = self._starts(whole, parts == 0, history=parts == 0)
+        self.val, self.test = (self._starts(whole, parts == part) for part in (1, 2))
         for name, starts in (("train", self.train), ("validate", self.val), ("test", self.test)):
             if not len(starts):
                 raise of.DataError(
-                    f"{self.frame.origin}: none of the {len(t):,} rows can {name} in windows of history={self.history} "
-                    f"and horizon={self.horizon} in which something is seen and something to forecast. Set a shorter "
-                    "history or horizon, or other shares"
+                    f"{self.frame.origin}: none of the {len(whole.t):,} rows can {name} in windows of "
+                    f"history={self.history} and horizon={self.horizon} in which something is seen and something to "
+                    "forecast. Set a shorter history or horizon, or other shares by --data.split.val and "
+                    "--data.split.test"
                 )
         if stage == "fit":
-            self.say(self._summary(t, times.clock))
+            self.say(self._summary(whole))
 
-    def _ends(self, count: int) -> tuple[int, int, int]:
-        """Where the rows of training, validation and test end."""
-        test = round(self.test_share * count)
-        val = round(self.val_share * count)
-        return count - val - test, count - test, count
+    def _read(self, frame: "Frame") -> "Observations":
+        """The rows of a file, sorted by series and time."""
+        from odeflow_data.observations import Observations
 
-    def _starts(self, first: int, end: int) -> Tensor:
-        """The first rows of the windows whose forecasts are of rows from `first` to `end`."""
-        places = range(max(first - self.history, 0), end - self.history - self.horizon + 1, self.stride)
-        starts = torch.tensor(places, dtype=torch.int64)
-        seen = self.observed.any(dim=1)
-        counts = torch.cat([torch.zeros(1, dtype=torch.int64), seen.cumsum(0)])
-        middle = starts + self.history
-        kept = (counts[middle] > counts[starts]) & (counts[middle + self.horizon] > counts[middle])
-        return starts[kept]
+        return Observations.of(frame, self.known.features or self.features, self.time, self.series, self.read)
 
-    def _continued(self, t: Any, y: Any) -> tuple[Any, Any]:
-        """The last rows that are seen, and the times of the forecast, of which nothing is known."""
-        if len(t) < max(self.history, 2):
+    def _starts(
+        self, whole: "Observations", part: NDArray[np.bool_], history: NDArray[np.bool_] | None = None
+    ) -> Tensor:
+        """The first rows of the windows of a part.
+
+        Args:
+            whole: All rows.
+            part: (M,), which of them may be forecast.
+            history: (M,), which of them may be seen; by default all.
+        """
+        length = self.history + self.horizon
+        first = np.arange(max(len(part) - length + 1, 0))
+        middle, end = first + self.history, first + length
+        valid = (_count(part, middle, end) == self.horizon) & (whole.codes[first] == whole.codes[end - 1])
+        if history is not None:
+            valid &= _count(history, first, middle) == self.history
+        starts = np.flatnonzero(valid)
+        place = np.arange(len(starts))
+        run = np.maximum.accumulate(np.where(np.diff(starts, prepend=-2) > 1, place, 0))  # of consecutive starts
+        starts = starts[(place - run) % self.stride == 0]
+        seen, middle = whole.observed, starts + self.history
+        kept = (_count(seen, starts, middle) > 0) & (_count(seen, middle, middle + self.horizon) > 0)
+        return torch.from_numpy(starts[kept])
+
+    def _continued(self, whole: "Observations") -> "Observations":
+        """The last rows of each series, which are seen, and the times of the forecast, of which nothing is known."""
+        short = np.flatnonzero(whole.lengths < max(self.history, 2))
+        if len(short):
+            which = f" of the series {whole.names[short[0]]}" if self.series else ""
             raise of.DataError(
-                f"{self.frame.origin}: a forecast needs history={self.history} rows, two at least; there are {len(t)}"
+                f"{self.frame.origin}: a forecast needs history={self.history} rows, two at least; there are "
+                f"{whole.lengths[short[0]]}{which}"
             )
-        later = t[-1] + np.median(np.diff(t)) * np.arange(1, self.horizon + 1)
-        unknown = np.full((self.horizon, y.shape[1]), np.nan)
-        return np.concatenate([t[-self.history :], later]), np.concatenate([y[-self.history :], unknown])
+        t, y = [], []
+        for first, end in zip(whole.offsets[:-1], whole.offsets[1:], strict=True):
+            step = np.median(np.diff(whole.t[first:end]))
+            later = whole.t[end - 1] + step * np.arange(1, self.horizon + 1)
+            t += [whole.t[end - self.history : end], later]
+            y += [whole.y[end - self.history : end], np.full((self.horizon, whole.y.shape[1]), np.nan)]
+        offsets = (self.history + self.horizon) * np.arange(len(whole.names) + 1)
+        return whole._replace(t=np.concatenate(t), y=np.concatenate(y), offsets=offsets)
 
     # Units
 
-    def _fitted(self, t: Any, y: Any, clock: str) -> of.Units:
+    def _fitted(self, whole: "Observations", train: NDArray[np.bool_]) -> of.Units:
         """Units of the training rows, and a window's span."""
-        if len(t) < 2:
-            raise of.DataError(f"{self.frame.origin} has too few rows: {len(t)}")
-        span = float(np.median(np.diff(t))) * (self.history + self.horizon - 1)
-        shift, scale = self.moments(y, "rows")
-        return of.Units(shift, scale, unit=span, features=tuple(self.features), clock=clock)
+        steps = np.diff(whole.t)[np.diff(whole.codes) == 0]
+        if not len(steps):
+            raise of.DataError(f"{self.frame.origin} has too few rows: {len(whole.t)}")
+        span = float(np.median(steps)) * (self.history + self.horizon - 1)
+        shift, scale = self.moments(whole.y[train], self.features, "rows")
+        return of.Units(shift, scale, unit=span, features=tuple(self.features), clock=whole.clock)
 
-    def _set(self, t: Any, y: Any, units: of.Units) -> None:
-        """Keeps the rows in these units."""
-        values = torch.from_numpy(y)
+    def _set(self, whole: "Observations") -> None:
+        """Keeps the rows in the units of batches."""
+        values = torch.from_numpy(whole.y)
         self.observed = ~values.isnan()
-        self.y = units.standardised(values.nan_to_num(0.0)).masked_fill(~self.observed, 0.0).float()
-        self.t = torch.from_numpy(t / units.unit)
+        self.y = self.known.standardised(values.nan_to_num(0.0)).masked_fill(~self.observed, 0.0).float()
+        self.t = torch.from_numpy(whole.t / self.known.unit)
 
-    def _summary(self, t: Any, clock: str) -> str:
+    def _summary(self, whole: "Observations") -> str:
         """The windows of each part, the series, its columns and units, in one line."""
-        counts = f"{len(self.train):,} windows train, {len(self.val):,} validate, {len(self.test):,} test"
-        shape = f"each of {self.history} rows seen and {self.horizon} forecast"
-        told = [f"{self.frame.origin}: {counts}, split by {self.time}, {shape}"]
-        clock = clock or "the file's numbers"
-        told += [f"{len(t):,} rows, {t[0]:g} to {t[-1]:g} in {clock}"]
+        counts = [len(starts) for starts in (self.train, self.val, self.test)]
+        each = f" of {len(whole.names)} series" if self.series else ""
+        order = None if self.split.group else self.time
+        told = [f"{self.frame.origin}: {self.split.told(counts, 'windows', order)}"]
+        told += [f"each of {self.history} rows seen and {self.horizon} forecast"]
+        clock = whole.clock or "the file's numbers"
+        told += [f"{len(whole.t):,} rows{each}, {whole.t.min():g} to {whole.t.max():g} in {clock}"]
         told += [f"{self.dim} columns: {shortly(self.features)}"]
-        missing = 1 - float(self.observed.float().mean())
+        missing = np.isnan(whole.y).mean()
         told += [f"{100 * missing:.3g} % of the cells empty"] if missing else []
         return "; ".join([*told, "standardised" if self.standardise else "in the file's units"])
 
@@ -188,15 +203,20 @@ class Window(OwnData):
     def table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
         import polars as pl
 
-        (values,) = joined(predictions).numpy()
-        features = (self.units.features if self.units else ()) or tuple(self.features)
-        forecast = unused("forecast", (self.time, *features))
+        values = joined(predictions)
+        count, length = values.shape[:2]
+        rows = self.continued
+        features = self.known.features or tuple(self.features)
+        forecast = unused("forecast", (self.time, *several(self.series), *features))
+        names = [rows.names[code] for code in rows.codes[: count * length]]
+        ids = {self.series: self.frame.as_ids(self.series, names)} if self.series else {}
         return pl.DataFrame(
-            {
-                self.time: self.frame.as_times(self.time, self.times, self.time_unit),
-                forecast: np.arange(len(values)) >= self.history,
+            ids
+            | {
+                self.time: self.frame.as_times(self.time, rows.t[: count * length], self.read.time_unit),
+                forecast: np.tile(np.arange(length) >= self.history, count),
             }
-            | dict(zip(features, values.T, strict=True))
+            | dict(zip(features, values.flatten(0, 1).numpy().T, strict=True))
         )
 
     def window(self, starts: Tensor, whole: bool) -> of.Series:
@@ -229,3 +249,9 @@ class _Windows(Dataset[of.Series]):
 def _together(windows: Any) -> Any:
     """The batch, unchanged: its windows are already collated."""
     return windows
+
+
+def _count(rows: NDArray[np.bool_], first: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(M,), how many rows are true from each first one to before each end."""
+    total = np.concatenate([[0], np.cumsum(rows)])
+    return total[end] - total[first]

@@ -119,6 +119,18 @@ def test_wrong_files_are_refused_in_a_line(refused: Any) -> None:
     assert "there is no example 'irises'; there are" in refused("fit -c own/density --data.path example:irises")
 
 
+def test_a_split_is_chosen_on_the_command_line(done: Any, refused: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Options of the split and of reading are options of a group, and a wrong one is named."""
+    columns = table(80, 0)
+    written("first.csv", columns | {"u": ["", *columns["u"][1:]], "day": list(range(80))})
+    words = "fit -c own/density --data.path first.csv --data.ignore [kind]"
+    with caplog.at_level("INFO"):
+        done(f"{words} --data.split.by day --data.split.test 0.3 --data.read.missing drop {FEW}")
+    assert "47 rows train, 8 rows validate, 24 rows test, split by day; 3 columns: u, v, w" in caplog.text
+    assert "leave a share to train on; got 0.1 and 1.5" in refused(f"{words} --data.split.test 1.5")
+    assert "Did you mean split.test?" in refused(f"{words} --data.test 0.3")
+
+
 def test_series_follow_the_units(done: Any) -> None:
     """Predicted values map by a·x + b, of every series of a second file."""
     random = np.random.default_rng(0)
@@ -190,7 +202,7 @@ def test_a_table_of_targets_has_their_names_and_units(done: Any) -> None:
     written("first.csv", table(80, 0, changed=True))
     second = table(20, 1, changed=True)
     written("second.csv", {"v": second["v"], "u": ["", *second["u"][1:]]})
-    checkpoint = fitted(done, "regression", "--data.target w --data.ignore [kind] --data.missing drop")
+    checkpoint = fitted(done, "regression", "--data.target w --data.ignore [kind] --data.read.missing drop")
     wanted = both(done, checkpoint)
     found = read("out.csv")
     assert list(found) == ["row", "w"]

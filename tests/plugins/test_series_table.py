@@ -1,5 +1,6 @@
 """Laws of tables of series: rows in any order become series with times of their own, gaps and all."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 import odeflow as of
-from odeflow_data import SeriesTable
+from odeflow_data import Reading, SeriesTable, Split
 
 COUNT = 20
 
@@ -32,8 +33,9 @@ def rows(scale: float = 1.0, shift: float = 0.0) -> dict[str, Any]:
     return {name: column[order] for name, column in columns.items()}
 
 
-def ready(table: dict[str, Any], stage: str = "fit", units: of.Units | None = None, **options: Any) -> SeriesTable:
-    data = SeriesTable(table, **({"series": "id", "time": "t", "columns": ["a", "b"]} | options))
+def ready(table: Any, stage: str = "fit", units: of.Units | None = None, **options: Any) -> SeriesTable:
+    defaults: dict[str, Any] = {"series": "id", "time": "t", "columns": ["a", "b"]}
+    data = SeriesTable(table, **(defaults | options))
     if units is not None:
         data.adopt(units)
     data.setup(stage)
@@ -44,7 +46,7 @@ def everything(data: SeriesTable) -> set[tuple[float, float, float]]:
     """All that was observed, in the file's units, as (time, dimension, value)."""
     found = set()
     for part in (data.train, data.val, data.test):
-        values, times = data.units.restored(part.y), data.units.restored_time(part.t)
+        values, times = data.known.restored(part.y), data.known.restored_time(part.t)
         for series, step, dimension in part.seen.nonzero().tolist():
             found.add(
                 (round(float(times[series, step]), 3), dimension, round(float(values[series, step, dimension]), 2))
@@ -62,11 +64,36 @@ def test_every_observation_is_in_one_series() -> None:
         for row, dimension in np.argwhere(~np.isnan(table)).tolist()
     }
     assert everything(data) == wanted
-    assert [len(part.t) for part in (data.train, data.val, data.test)] == [14, 2, 4]
+    assert [len(part.t) for part in (data.train, data.val, data.test)] == [16, 2, 2]
     for part in (data.train, data.val, data.test):
         assert (part.t.diff(dim=1) >= 0).all()
         assert 0 <= part.t.min() <= part.t.max() <= 1
         assert (part.y[~part.seen] == 0).all()
+
+
+def first_times(data: SeriesTable) -> list[list[float]]:
+    """The first time of each series of each part, in the file's units."""
+    return [data.known.restored_time(part.t)[:, 0].tolist() for part in (data.train, data.val, data.test)]
+
+
+def test_series_are_split_like_rows(tmp_path: Path) -> None:
+    """By their first times, by a column that names the part of each series, by groups of series, or by a file."""
+    columns = rows()
+    train, val, test = first_times(ready(columns, split=Split(by="t")))
+    assert max(train) <= min(val) <= max(val) <= min(test)
+    parts = np.array(["train", "train", "train", "val", "test"])[columns["id"] % 5]
+    named = ready(columns | {"set": parts}, split=Split(by="set"))
+    assert [len(part.t) for part in (named.train, named.val, named.test)] == [12, 4, 4]
+    parts[np.flatnonzero(columns["id"] == 7)[0]] = "val"
+    with pytest.raises(of.DataError, match="belong together, but set put them into"):
+        ready(columns | {"set": parts}, split=Split(by="set"))
+    grouped = ready(columns | {"place": columns["id"] // 4}, split=Split(0.2, 0.2, group="place"))
+    assert [len(part.t) for part in (grouped.train, grouped.val, grouped.test)] == [12, 4, 4]
+    np.savez(tmp_path / "test.npz", **{name: column[columns["id"] < 7] for name, column in columns.items()})
+    filed = ready(columns, split=Split(test=str(tmp_path / "test.npz")))
+    assert [len(part.t) for part in (filed.train, filed.val, filed.test)] == [18, 2, 7]
+    wanted = [columns["t"][columns["id"] == number].min() for number in range(7)]
+    np.testing.assert_allclose(first_times(filed)[2], wanted, rtol=1e-6)
 
 
 def test_training_series_are_standardised() -> None:
@@ -82,8 +109,8 @@ def test_batches_do_not_depend_on_the_units() -> None:
     """An affine change of a column's unit leaves the batches, and is in the units."""
     plain, changed = ready(rows()), ready(rows(10, -700))
     torch.testing.assert_close(changed.train.y, plain.train.y, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(changed.units.shift[0], 10 * plain.units.shift[0] - 700)
-    np.testing.assert_allclose(changed.units.scale[0], 10 * plain.units.scale[0])
+    np.testing.assert_allclose(changed.known.shift[0], 10 * plain.known.shift[0] - 700)
+    np.testing.assert_allclose(changed.known.scale[0], 10 * plain.known.scale[0])
 
 
 def test_a_whole_file_is_predicted_by_what_trained() -> None:
@@ -93,29 +120,35 @@ def test_a_whole_file_is_predicted_by_what_trained() -> None:
     later["t"] = later["t"] + 50
     del later["kind"]
     found = ready(
-        later, "predict", data.units, label="kind", classes=["even", "odd"], mode="extrapolation", observed=0.5
+        later,
+        "predict",
+        data.units,
+        label="kind",
+        read=Reading(classes=["even", "odd"]),
+        mode="extrapolation",
+        observed=0.5,
     )
     (batch,) = found.predict_dataloader()
     assert len(batch.t) == COUNT
-    assert float(data.units.restored_time(batch.t).min()) == pytest.approx(later["t"].min(), rel=1e-6)
+    assert float(data.known.restored_time(batch.t).min()) == pytest.approx(later["t"].min(), rel=1e-6)
     assert not (batch.seen & batch.target).any()
     first = later["id"] == 0
-    assert float(data.units.restored_time(batch.t[0]).max()) == pytest.approx(later["t"][first].max(), rel=1e-6)
+    assert float(data.known.restored_time(batch.t[0]).max()) == pytest.approx(later["t"][first].max(), rel=1e-6)
 
 
 def test_dates_are_times() -> None:
     """A column of dates is counted in the unit that is asked for, and the units say what it counts."""
     columns = rows()
     columns["t"] = (columns["t"] * 86_400).astype("datetime64[s]")
-    data = ready(columns, time_unit="hours")
-    assert data.units.clock == "hours since 1970-01-01"
-    assert data.units.unit == pytest.approx(24 * (rows()["t"].max() - rows()["t"].min()))
+    data = ready(columns, read=Reading(time_unit="hours"))
+    assert data.known.clock == "hours since 1970-01-01"
+    assert data.known.unit == pytest.approx(24 * (rows()["t"].max() - rows()["t"].min()))
 
 
 def test_each_series_has_its_class() -> None:
     """Classes are numbered by name, one a series; a series with two is an error that names it."""
     data = ready(rows(), label="kind")
-    assert (data.num_classes, data.units.classes) == (2, ("even", "odd"))
+    assert (data.num_classes, data.known.classes) == (2, ("even", "odd"))
     assert data.train.label is not None
     assert set(data.train.label.tolist()) == {0, 1}
     columns = rows()
@@ -127,12 +160,13 @@ def test_each_series_has_its_class() -> None:
 def test_duplicates_are_averaged_on_request() -> None:
     """Two rows of a series and time are refused with their numbers, or averaged, empty cells apart."""
     columns = {"id": [1, 1, 1, 2, 3], "t": [1, 0, 1, 1, 1], "a": [2.0, 5.0, 4.0, 1.0, 7.0], "b": [np.nan, 1, 3, 2, 9]}
-    options = {"val": 0.3, "test": 0.3, "standardise": False, "scale_time": False}
+    options: dict[str, Any] = {"split": Split(0.3, 0.3), "standardise": False, "scale_time": False}
     with pytest.raises(
-        of.DataError, match=r"the series 1 has 1 rows of a time .* first in rows 1 and 3\. .*duplicates mean"
+        of.DataError,
+        match=r"1 rows have a time of their series that another row has, first rows 1 and 3 of the series 1\. .*duplicates mean",
     ):
         ready(columns, **options)
-    data = ready(columns, duplicates="mean", **options)
+    data = ready(columns, read=Reading(duplicates="mean"), **options)
     data.setup("predict")
     assert data.predicted.y[0].tolist() == [[5, 1], [3, 3]]
 
@@ -144,10 +178,15 @@ def test_duplicates_are_averaged_on_request() -> None:
         ({}, {"time": "time"}, "no column 'time', which time names"),
         ({}, {"columns": ["c"]}, "no column 'c', which columns names"),
         ({}, {"columns": None}, "column 'kind' must hold numbers; row 1 holds"),
-        ({}, {"duplicates": "first"}, "duplicates must be 'refuse' or 'mean'; got 'first'"),
-        ({"t": np.ones(COUNT * 9)}, {"duplicates": "mean"}, "all times in column 't' are 1"),
+        ({}, {"read": Reading(missing="drop")}, "does not support read.missing: an empty cell is a value"),
+        ({}, {"columns": ["a"], "label": "a"}, "column 'a' is named twice"),
+        ({"t": np.ones(COUNT * 9)}, {"read": Reading(duplicates="mean")}, "all times in column 't' are 1"),
         ({"a": np.ones(COUNT * 9)}, {}, "column 'a' is empty or constant in the training series"),
-        ({"id": np.zeros(COUNT * 9)}, {"duplicates": "mean"}, "of 1 series, 1 would train, 0 validate and 0 test"),
+        (
+            {"id": np.zeros(COUNT * 9)},
+            {"read": Reading(duplicates="mean")},
+            "has too few series: 1 train, 0 val, 0 test, but each part needs one",
+        ),
         (
             {"a": np.full(COUNT * 9, np.nan), "b": np.full(COUNT * 9, np.nan)},
             {},
@@ -170,7 +209,7 @@ def test_a_run_is_told_what_its_series_are(caplog: pytest.LogCaptureFixture) -> 
         ready(rows())
     (line,) = (record.message for record in caplog.records if record.message.startswith("SeriesTable"))
     assert line.startswith(
-        "SeriesTable: a dict: 14 series train, 2 series validate, 4 series test, split at random by seed 0"
+        "SeriesTable: a dict: 16 series train, 2 series validate, 2 series test, split at random by seed 0"
     )
     assert "2 columns: a, b" in line
     assert "% of the cells empty; time t in the file's numbers" in line

@@ -1,5 +1,6 @@
 """Laws of windows: the beginning is seen, the end is forecast, and no forecast of a part has trained."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 import odeflow as of
-from odeflow_data import Window
+from odeflow_data import Reading, Split, Window
 
 
 def series(count: int = 100, **change: Any) -> dict[str, Any]:
@@ -18,8 +19,9 @@ def series(count: int = 100, **change: Any) -> dict[str, Any]:
     return {"t": 5.0 * order + 1000, "a": 1.0 * order, "b": b[order]} | change
 
 
-def ready(table: dict[str, Any], stage: str = "fit", units: of.Units | None = None, **options: Any) -> Window:
-    data = Window(table, **({"time": "t", "history": 6, "horizon": 3} | options))
+def ready(table: Any, stage: str = "fit", units: of.Units | None = None, **options: Any) -> Window:
+    defaults: dict[str, Any] = {"time": "t", "history": 6, "horizon": 3, "split": Split(0.1, 0.2)}
+    data = Window(table, **(defaults | options))
     if units is not None:
         data.adopt(units)
     data.setup(stage)
@@ -30,7 +32,7 @@ def restored(data: Window, loader: Any) -> tuple[torch.Tensor, of.Series]:
     """All windows of a part: column a in the file's units, which is the number of the row, and the batch."""
     parts = list(loader)
     batch = of.Series(*(torch.cat([part[field] for part in parts]) for field in range(4)))
-    return data.units.restored(batch.y)[..., 0], batch
+    return data.known.restored(batch.y)[..., 0], batch
 
 
 def test_windows_are_rows_in_order() -> None:
@@ -57,6 +59,43 @@ def test_forecasts_of_a_part_are_of_its_rows() -> None:
     assert not (batch.seen & batch.target).any()
 
 
+def test_several_series_have_windows_of_their_own(tmp_path: Path) -> None:
+    """No window spans two series; parts are in time, whole series by groups, or a file; each series is forecast."""
+    table = {name: np.concatenate([column, column[:40]]) for name, column in series().items()}
+    table |= {"place": np.repeat(["north", "south"], [100, 40]), "one": np.repeat([1.0, 2.0], [100, 40])}
+    options: dict[str, Any] = {"columns": ["a", "one"], "series": "place", "standardise": False}
+    data = ready(table, **options)
+    ends = []
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        rows, batch = restored(data, loader)
+        assert (batch.y[..., 1] == batch.y[:, :1, 1]).all()
+        ends.append((rows[:, 6].min(), rows[:, -1].max()))
+    assert ends[0][1] < ends[1][0] <= ends[1][1] < ends[2][0]
+    np.savez(
+        tmp_path / "test.npz",
+        allow_pickle=False,
+        **series() | {"place": np.repeat("east", 100), "one": np.full(100, 3.0)},
+    )
+    filed = ready(table, split=Split(test=str(tmp_path / "test.npz")), **options)
+    (batch,) = [restored(filed, filed.test_dataloader())[1]]
+    assert (len(batch.y), set(batch.y[..., 1].ravel().tolist())) == (92, {3.0})
+    predicted = ready(table, "predict", data.units, **options)
+    (batch,) = predicted.predict_dataloader()
+    assert batch.y[:, 5, 1].tolist() == [1, 2]
+    assert predicted.continued.names == ("north", "south")
+    groups = {name: np.tile(column, 4) for name, column in series().items()} | {"id": np.repeat(np.arange(4), 100)}
+    whole = ready(groups, series="id", columns=["a"], split=Split(0.25, 0.25, group="id"))
+    assert [len(part) for part in (whole.train, whole.val, whole.test)] == [184, 92, 92]
+
+
+def test_duplicates_are_averaged_on_request() -> None:
+    """Rows of one time are refused, or become one of their mean."""
+    table = {name: np.tile(column, 2) for name, column in series().items()}
+    data = ready(table | {"a": table["a"] + np.repeat([-0.5, 0.5], 100)}, read=Reading(duplicates="mean"))
+    rows, _ = restored(data, data.train_dataloader())
+    torch.testing.assert_close(rows.diff(dim=1), torch.ones_like(rows[:, 1:]), rtol=0, atol=1e-4)
+
+
 def test_empty_cells_are_neither_seen_nor_forecast() -> None:
     """Where a cell is empty both masks are false and the value is 0."""
     data = ready(series())
@@ -72,13 +111,13 @@ def test_units_are_those_of_the_training_rows() -> None:
     """An affine change of a column's unit leaves the batches; mean and deviation are of the first rows."""
     plain, changed = ready(series()), ready(series(a=10 * series()["a"] - 700))
     torch.testing.assert_close(plain.y, changed.y, rtol=1e-5, atol=1e-5)
-    assert plain.units.shift[0] == pytest.approx(np.arange(70).mean())
-    assert plain.units.unit == 40
+    assert plain.known.shift[0] == pytest.approx(np.arange(70).mean())
+    assert plain.known.unit == 40
 
 
 def test_a_forecast_goes_on_after_the_file() -> None:
     """Prediction sees the last rows of a file, in the units of the model, and asks for times after them."""
-    units = ready(series()).units
+    units = ready(series()).known
     data = ready(series(20), "predict", units)
     (batch,) = data.predict_dataloader()
     assert units.restored(batch.y)[0, :6, 0].round().tolist() == [14, 15, 16, 17, 18, 19]
@@ -92,10 +131,13 @@ def test_a_forecast_goes_on_after_the_file() -> None:
         (series(), {"time": "T"}, "no column 'T', which time names"),
         (series(), {"columns": ["c"]}, "no column 'c', which columns names"),
         (series(), {"horizon": 0}, "horizon must be at least 1"),
-        (series(), {"val": 0.5, "test": 0.5}, "leave a share to train on"),
         (series(), {"history": 90}, "none of the 100 rows can train in windows of history=90 and horizon=3"),
         (series(a=np.ones(100)), {}, "column 'a' is empty or constant in the training rows"),
-        (series(t=np.arange(100) // 2), {}, "50 rows have a time that another has, first rows 1 and 2"),
+        (
+            series(t=np.arange(100) // 2),
+            {},
+            "50 rows have a time that another row has, first rows 1 and 2. Leave them out, or average them by --data.read",
+        ),
         (series(a=["x"] * 100), {}, "column 'a' must hold numbers; row 1 holds 'x'"),
     ],
 )
@@ -117,5 +159,7 @@ def test_a_run_is_told_what_its_windows_are(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level("INFO"):
         ready(series())
     (line,) = (record.message for record in caplog.records if record.message.startswith("Window"))
-    assert line.startswith("Window: a dict: 62 windows train, 8 validate, 18 test, split by t, each of 6 rows seen")
+    assert line.startswith(
+        "Window: a dict: 62 windows train, 8 windows validate, 18 windows test, split by t; each of 6 rows seen"
+    )
     assert "100 rows, 1000 to 1495 in the file's numbers; 2 columns: a, b" in line

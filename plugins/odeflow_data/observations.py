@@ -1,0 +1,124 @@
+"""Observations: the rows of a table as series, in the order of time."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import odeflow as of
+from odeflow_data.frame import Frame
+from odeflow_data.own_data import shortly
+from odeflow_data.reading import Reading
+
+
+class Observations(NamedTuple):
+    """The rows of a table, by series and in the order of time.
+
+    Attributes:
+        t: (M,), float64.
+        y: (M, d), float64; NaN where nothing was observed.
+        rows: (M,), which rows of the file they are, from 0 on.
+        offsets: (N + 1,), where each series begins, and the end.
+        names: (N,), the series' ids in the file; "" for the only series of a file without ids.
+        clock: What the times count.
+    """
+
+    t: NDArray[np.float64]
+    y: NDArray[np.float64]
+    rows: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    names: tuple[str, ...]
+    clock: str
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(N,), the number of times of each series."""
+        return np.diff(self.offsets)
+
+    @property
+    def codes(self) -> NDArray[np.int64]:
+        """(M,), the number of the series of each row."""
+        return np.repeat(np.arange(len(self.names)), self.lengths)
+
+    @property
+    def observed(self) -> NDArray[np.bool_]:
+        """(M,), whether anything was observed in each row."""
+        return np.array(~np.isnan(self.y).all(axis=1))
+
+    @classmethod
+    def of(cls, frame: Frame, features: Sequence[str], time: str, series: str | None, read: Reading) -> "Observations":
+        """The observations in a file.
+
+        Args:
+            frame: The file.
+            features: The columns of values.
+            time: The column of times.
+            series: The column of the series' ids; None if all rows are of one series.
+            read: How cells are read.
+
+        Raises:
+            DataError: A column does not exist, a cell is malformed, two rows have the same series and time, or nothing
+                was observed of a series.
+        """
+        frame.require(features, "columns")
+        frame.require([time], "time")
+        t, clock = frame.times(time, read.time_unit)
+        y = frame.numbers(features)
+        if series is None:
+            codes, names = np.zeros(len(t), np.int64), ("",)
+        else:
+            frame.require([series], "series")
+            codes, names = frame.classes(series)
+        order = np.lexsort((t, codes))
+        t, codes, y = t[order], codes[order], y[order]
+        start = np.append(True, (np.diff(codes) != 0) | (np.diff(t) != 0))
+        if not start.all():
+            if read.duplicates == "refuse":
+                _refuse(frame, start, order, names if series else None, codes)
+            t, codes, y, order = t[start], codes[start], _means(y, np.flatnonzero(start)), order[start]
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(codes))])
+        empty = np.flatnonzero(np.add.reduceat(~np.isnan(y).all(axis=1), offsets[:-1]) == 0)
+        if len(empty):
+            which = f" of the series {shortly([names[code] for code in empty])}" if series else ""
+            raise of.DataError(
+                f"{frame.origin}: nothing was observed{which}: all cells of its values are empty. Leave it out"
+            )
+        return cls(t, y, order, offsets, names, clock)
+
+    def beside(self, other: "Observations") -> "Observations":
+        """These series, and then those of another file."""
+        return Observations(
+            np.concatenate([self.t, other.t]),
+            np.concatenate([self.y, other.y]),
+            np.concatenate([self.rows, other.rows]),
+            np.concatenate([self.offsets, len(self.t) + other.offsets[1:]]),
+            (*self.names, *other.names),
+            self.clock,
+        )
+
+
+def _refuse(
+    frame: Frame,
+    start: NDArray[np.bool_],
+    order: NDArray[np.int64],
+    names: Sequence[str] | None,
+    codes: NDArray[np.int64],
+) -> None:
+    """Raises, since some rows have the series and time of those before them."""
+    again = np.flatnonzero(~start)
+    rows = sorted(int(row) + 1 for row in order[again[0] - 1 : again[0] + 1])
+    which = f" of the series {names[int(codes[again[0]])]}" if names else ""
+    remedy = "average them by --data.read.duplicates mean"
+    raise of.DataError(
+        f"{frame.origin}: {len(again):,} rows have a time{' of their series' if names else ''} that another row has, "
+        f"first rows {rows[0]} and {rows[1]}{which}. Leave them out, or {remedy}"
+        + ("" if names else "; if the file holds several series, name the column of their ids by --data.series")
+    )
+
+
+def _means(y: NDArray[np.float64], start: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The means of what was observed in rows from each start to the next."""
+    counts = np.add.reduceat(~np.isnan(y), start)
+    sums = np.add.reduceat(np.nan_to_num(y), start)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)

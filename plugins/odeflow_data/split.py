@@ -1,0 +1,168 @@
+"""Split: which rows of a table, or which series, train, validate and test."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import odeflow as of
+
+if TYPE_CHECKING:
+    from odeflow_data.frame import Frame
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split(of.OptionGroup):
+    """Training, validation and test part of a file.
+
+    Attributes:
+        val: Fraction for validation, or a file of its own.
+        test: Fraction for testing, or a file of its own.
+        by: A column that decides the part. If it holds the words train, val and test, these name it; if it holds times
+            or numbers, the last ones are for testing and those before them for validation.
+        group: A column of groups, such as patients, each of which is in one part.
+        seed: Seed of all random numbers.
+
+    Raises:
+        SettingError: An option is out of range.
+    """
+
+    val: float | str = 0.1
+    test: float | str = 0.1
+    by: str | None = None
+    group: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        shares = [share for share in (self.val, self.test) if not isinstance(share, str)]
+        if not (all(share > 0 for share in shares) and sum(shares) < 1):
+            raise of.SettingError(
+                f"split: val and test must be positive and leave a share to train on; got {self.val} and {self.test}"
+            )
+        if self.seed < 0:
+            raise of.SettingError(f"split: seed must be at least 0; got {self.seed}")
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of the file that decide."""
+        return [name for name in (self.by, self.group) if name is not None]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The parts that are files of their own, and their paths."""
+        return {name: share for name, share in (("val", self.val), ("test", self.test)) if isinstance(share, str)}
+
+    def parts(
+        self,
+        frame: "Frame",
+        rows: NDArray[np.int64],
+        whole: NDArray[np.int64] | None = None,
+        order: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.int64]:
+        """The part of each row, by its number in `PARTS`.
+
+        Args:
+            frame: The file.
+            rows: (N,), the rows of it that are divided.
+            whole: (N,), numbers of what is in one part, such as series; by default each row is on its own.
+            order: (N,), by what rows without groups are ordered if no column decides; by default at random.
+
+        Returns:
+            (N,).
+
+        Raises:
+            DataError: A column does not exist, or says nothing of a part, or several parts of one group.
+        """
+        codes = self._codes(frame, rows, whole)
+        named = self._named(frame, rows)
+        found = self._cut(self._order(frame, rows, codes, order))[codes] if named is None else named
+        together = [codes] if whole is None or self.group is None else [codes, whole]
+        for numbers in together:
+            _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+            wrong = np.flatnonzero(found != found[first][inverse])
+            if len(wrong):
+                place = int(rows[wrong[0]]) + 1
+                other = int(rows[first[inverse[wrong[0]]]]) + 1
+                raise of.DataError(
+                    f"{frame.origin}: rows {other} and {place} belong together, but {' and '.join(self.columns)} put "
+                    f"them into {PARTS[found[first[inverse[wrong[0]]]]]} and {PARTS[found[wrong[0]]]}"
+                )
+        return found
+
+    def check(self, origin: str, counts: Sequence[int], what: str) -> None:
+        """Checks that no part is empty.
+
+        Args:
+            origin: The file.
+            counts: The size of each part.
+            what: What is counted, for the message.
+
+        Raises:
+            DataError: A part is empty.
+        """
+        if not all(counts):
+            found = ", ".join(f"{count} {name}" for count, name in zip(counts, PARTS, strict=True))
+            raise of.DataError(
+                f"{origin} has too few {what}: {found}, but each part needs one. Give more {what}, or other shares by "
+                "--data.split.val and --data.split.test"
+            )
+
+    def told(self, counts: Sequence[int], what: str, order: str | None = None) -> str:
+        """The size of each part and how it was found, for a summary line.
+
+        Args:
+            counts: The size of each part.
+            what: What is counted.
+            order: By what rows are divided if no column is.
+        """
+        verbs = (("train", "train"), ("val", "validate"), ("test", "test"))
+        places = {name: f" in {path}" for name, path in self.files.items()}
+        sizes = [
+            f"{count:,} {what} {verb}{places.get(name, '')}" for count, (name, verb) in zip(counts, verbs, strict=True)
+        ]
+        how = self.by or order
+        kept = f", by groups of {self.group}" if self.group else ""
+        return f"{', '.join(sizes)}, split {f'by {how}' if how else f'at random by seed {self.seed}'}{kept}"
+
+    def _codes(self, frame: "Frame", rows: NDArray[np.int64], whole: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        """(N,), numbers from 0 on of what is in one part."""
+        if self.group is not None:
+            frame.require([self.group], "split.group")
+            whole = frame.classes(self.group).codes[rows]
+        return np.arange(len(rows)) if whole is None else np.unique(whole, return_inverse=True)[1]
+
+    def _named(self, frame: "Frame", rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """(N,), the part that the column names; None if it names none."""
+        if self.by is None:
+            return None
+        frame.require([self.by], "split.by")
+        return frame.classes(self.by, PARTS).codes[rows] if frame.is_text(self.by) else None
+
+    def _order(
+        self,
+        frame: "Frame",
+        rows: NDArray[np.int64],
+        codes: NDArray[np.int64],
+        order: NDArray[np.float64] | None,
+    ) -> NDArray[np.float64]:
+        """(M,), the places of groups in a row that is cut into parts; in time, that of their first row."""
+        count = int(codes.max()) + 1
+        if self.by is not None:
+            order = frame.times(self.by, "seconds").values[rows]
+        if order is None or (self.group is not None and self.by is None):
+            shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
+            return shuffled.argsort().double().numpy()
+        first = np.full(count, np.inf)
+        np.minimum.at(first, codes, order)
+        return first
+
+    def _cut(self, places: NDArray[np.float64]) -> NDArray[np.int64]:
+        """(M,), the parts of groups: in order of their places training first, test last, equal places together."""
+        sizes = [0 if isinstance(share, str) else round(share * len(places)) for share in (self.val, self.test)]
+        numbers = np.repeat(np.arange(3), [len(places) - sum(sizes), *sizes])
+        return numbers[np.searchsorted(np.sort(places), places)]
