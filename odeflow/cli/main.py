@@ -13,10 +13,12 @@ usage: odeflow COMMAND …
   validate  evaluate on the validation part
   test      evaluate on the test part:  odeflow test --ckpt_path best.ckpt --model.solver.rtol 1e-8
   predict   write predictions:  odeflow predict --ckpt_path best.ckpt --data.path new.csv --output out.csv
+  grid      train every combination of options:  odeflow grid spiral --seed_everything 0,1,2
   plot      draw what a checkpoint's flow does:  odeflow plot KIND --ckpt_path best.ckpt, the KIND being
             statistics, activations, precision or animation
   sample    draw from a learned density:  odeflow sample --ckpt_path best.ckpt --count 1000
   export    write a checkpoint's weights alone:  odeflow export --ckpt_path best.ckpt --output net.safetensors
+  runs      list [RECIPE] | compare RUN RUN … | best RECIPE
   recipes   list | show NAME | copy NAME FILE
   plugins   list [KIND] | show NAME
 
@@ -25,7 +27,7 @@ usage: odeflow COMMAND …
   --plugins FILE|FOLDER|MODULE, with any command, adds plugins that are not installed.
 """
 RUNS = ("fit", "validate", "test", "predict")
-COMMANDS = (*RUNS, "plot", "sample", "export", "recipes", "plugins")
+COMMANDS = (*RUNS, "grid", "plot", "sample", "export", "runs", "recipes", "plugins")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,6 +60,10 @@ def _dispatch(words: list[str]) -> int:
 
         run(command, rest)
         return 0
+    if command == "grid":
+        from odeflow.cli.grid import grid
+
+        return grid(rest)
     if command == "plot":
         from odeflow.cli.plot import plot
 
@@ -70,6 +76,10 @@ def _dispatch(words: list[str]) -> int:
         from odeflow.cli.export import export
 
         return export(rest)
+    if command == "runs":
+        from odeflow.cli.runs import runs
+
+        return runs(rest)
     if command == "recipes":
         from odeflow.cli.recipes import recipes
 

@@ -3,9 +3,11 @@
 import contextlib
 import inspect
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +22,9 @@ from torch.optim import Optimizer
 
 from odeflow.cli import explain
 from odeflow.cli.family import end_with_parent, leave_group
+from odeflow.cli.options import run_of
 from odeflow.config import recipes
+from odeflow.config.record import RunRecord
 from odeflow.config.request import Request
 from odeflow.errors import CheckpointError, OdeflowError, PluginError, SettingError
 from odeflow.plugin import registry
@@ -34,6 +38,7 @@ from odeflow.training.callbacks import (
     Predictions,
     Randomness,
     Resumption,
+    RunRecorder,
     SolverStatistics,
     run_folder,
 )
@@ -54,6 +59,7 @@ CHATTER = (
     ".*The dirpath has changed from.*",  # a resumed run has its own folder and best checkpoint
     ".*dataloader is not resumable.*",  # Randomness resumes it
     ".*Couldn't infer the batch indices.*",  # not defined for data that make their own batches
+    ".*Experiment logs directory .* exists and is not empty.*",  # the folder of the run's other files
 )
 """Warnings that are irrelevant to users of recipes."""
 
@@ -90,12 +96,18 @@ class Command(LightningCLI):
         run: Whether to run the command. Otherwise `model`, `datamodule` and a `trainer` that writes no files are built.
         pretrained: A file with the model's initial weights.
         lost: The recipe's checkpoint callbacks that were replaced; the user is notified.
+        record: The record of the run; None if none is to be written.
     """
 
     def __init__(
-        self, words: list[str], run: bool = True, pretrained: Path | None = None, lost: Sequence[str] = ()
+        self,
+        words: list[str],
+        run: bool = True,
+        pretrained: Path | None = None,
+        lost: Sequence[str] = (),
+        record: RunRecord | None = None,
     ) -> None:
-        self.command, self.pretrained, self.lost = words[0] if run else None, pretrained, lost
+        self.command, self.pretrained, self.lost, self.record = words[0] if run else None, pretrained, lost, record
         figures = [Figures()] if run else []
         super().__init__(
             Task,
@@ -141,6 +153,8 @@ class Command(LightningCLI):
             trainer.callbacks.append(Predictions(self._get(self.config_init, "output")))  # pyright: ignore
         if options.enable_checkpointing is not False and not options.fast_dev_run:
             trainer.callbacks.append(LastCheckpoint())  # pyright: ignore
+        if self.record is not None and not options.fast_dev_run:
+            trainer.callbacks.append(RunRecorder(self.record))  # pyright: ignore
         trainer.callbacks.append(Interruption())  # pyright: ignore
         for each in trainer.checkpoint_callbacks:
             if isinstance(each, ModelCheckpoint):
@@ -217,11 +231,22 @@ def run(command: str, words: list[str]) -> None:
         explain.check_help(request.options)
         Command([command, *request.words])
         return
+    record = RunRecord.begin(command, request)
     config = prepared(command, request)
-    _name_loggers(config, request, request.label or command)
+    trained = None if request.ckpt_path is None else run_of(Path(request.ckpt_path))
+    stored = None if trained is None else RunRecord.read(trained)
+    label = request.label or (command if stored is None else stored.recipe)
+    if command != "fit" and trained is not None and os.access(trained, os.W_OK):
+        _name_loggers(config, request, str(trained), command)
+    else:
+        _name_loggers(config, request, "runs", label)
     try:
-        words = [command, "--config", json.dumps(config), *request.words]
-        Command(words, pretrained=request.pretrained(), lost=request.lost(config) if command == "fit" else ())
+        Command(
+            [command, "--config", json.dumps(config), *request.words],
+            pretrained=request.pretrained(),
+            lost=request.lost(config) if command == "fit" else (),
+            record=replace(record, recipe=label, ckpt_path=request.ckpt_path),
+        )
     except OdeflowError:
         raise
     except (MisconfigurationException, *registry.UNBUILDABLE) as problem:
@@ -262,28 +287,28 @@ def prepared(command: str, request: Request) -> dict[str, Any]:
     return config
 
 
-def _name_loggers(config: dict[str, Any], request: Request, label: str) -> None:
-    """Sets the default logger, CSVLogger in runs/<recipe>/version_N. Other loggers get the same names."""
+def _name_loggers(config: dict[str, Any], request: Request, folder: str, label: str) -> None:
+    """Sets the default logger, CSVLogger in <folder>/<label>/version_N. Other loggers get the same names."""
     trainer = config["trainer"]
-    trainer["default_root_dir"] = trainer.get("default_root_dir") or f"runs/{label}"  # for runs without a logger
+    trainer["default_root_dir"] = trainer.get("default_root_dir") or f"{folder}/{label}"  # for runs without a logger
     unsaid = trainer.get("logger") is None or trainer["logger"] is True
     present = "CSVLogger" if unsaid else trainer["logger"]
     wanted = request.effective({"trainer": {**trainer, "logger": present}})["trainer"].get("logger")
     several = sequence(wanted)
     if several is not None:
         request.drop("trainer.logger")  # the parser would replace the whole list
-        trainer["logger"] = [_named(each, label) for each in several]
+        trainer["logger"] = [_named(each, folder, label) for each in several]
     elif isinstance(wanted, str) or class_spec(wanted):
         same = recipes.same_class(explain.path_of(present), explain.path_of(wanted))
-        trainer["logger"] = _named(present if same else explain.path_of(wanted), label)
+        trainer["logger"] = _named(present if same else explain.path_of(wanted), folder, label)
 
 
-def _named(logger: Any, label: str) -> dict[str, Any]:
-    """A logger that writes to runs/<label>, if it has options for that."""
+def _named(logger: Any, folder: str, label: str) -> dict[str, Any]:
+    """A logger that writes to <folder>/<label>, if it has options for that."""
     spec = class_spec(logger) or {"class_path": logger}
     cls = explain.lightning_class(spec["class_path"], Logger)
     known = {} if cls is None else inspect.signature(cls).parameters
-    options = {"save_dir": "runs", "name": label, "project": "odeflow"}
+    options = {"save_dir": folder, "name": label, "project": "odeflow"}
     options = {name: value for name, value in options.items() if name in known} | (spec.get("init_args") or {})
     if cls is WandbLogger:  # it writes elsewhere if the folder does not exist
         Path(options["save_dir"]).mkdir(parents=True, exist_ok=True)

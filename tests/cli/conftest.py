@@ -72,6 +72,16 @@ def done() -> Callable[[str | Sequence[str]], Outcome]:
 
 
 @pytest.fixture(scope="session")
+def newest() -> Callable[[Path, str], Path]:
+    """The folder of the last evaluation of a run's checkpoint by a command; other tests may have evaluated it, too."""
+
+    def find(run: Path, command: str) -> Path:
+        return max((run / command).iterdir(), key=lambda folder: int(folder.name.removeprefix("version_")))
+
+    return find
+
+
+@pytest.fixture(scope="session")
 def refused() -> Callable[[str | Sequence[str]], str]:
     """Runs the words after `odeflow`, which must be refused in a few lines; gives the message."""
 
@@ -114,13 +124,13 @@ def by_name() -> Callable[[Any], Any]:
 
 @pytest.fixture(scope="session")
 def spiral_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a short run of the recipe spiral, not to be written to."""
+    """The folder of a short run of the recipe spiral; evaluations of its checkpoints are added to it."""
     return _trained(tmp_path_factory.mktemp("spiral"), f"fit -c spiral {BRIEF}", "spiral")
 
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a short run of the recipe digits/ode_net with four channels, not to be written to."""
+    """The folder of a short run of the recipe digits/ode_net with four channels; evaluations of its checkpoints are added to it."""
     return _trained(tmp_path_factory.mktemp("digits"), f"fit {SMALL}", "digits/ode_net")
 
 

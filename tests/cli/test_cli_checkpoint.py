@@ -62,65 +62,65 @@ def batch():
 # Evaluation by the checkpoint alone
 
 
-def test_validation_repeats_the_number_of_the_training(done, metrics, digits_run, last):
+def test_validation_repeats_the_number_of_the_training(done, metrics, newest, digits_run, last):
     """`validate --ckpt_path x` alone gives the val/loss and val/accuracy that the run noted when it kept x."""
     done(f"validate --ckpt_path {last} {QUIET}")
-    noted, repeated = metrics(digits_run), metrics(Path("runs/validate/version_0"))
+    noted, repeated = metrics(digits_run), metrics(newest(digits_run, "validate"))
     for name in ("val/loss", "val/accuracy", "val/nfe"):
         assert repeated[name] == pytest.approx(noted[name], rel=1e-6), name
 
 
-def test_the_test_is_that_of_the_trained_model(done, metrics, last, batch):
+def test_the_test_is_that_of_the_trained_model(done, metrics, newest, digits_run, last, batch):
     """`test --ckpt_path x` alone gives the error of the model that `odeflow.load(x)` gives."""
     done(f"test --ckpt_path {last} {QUIET}")
     images, labels = batch
     with torch.no_grad():
         wrong = (of.load(last)(images).argmax(1) != labels).float().mean().item()
-    assert metrics(Path("runs/test/version_0"))["test/error_percent"] == [pytest.approx(100 * wrong, rel=1e-5)]
+    assert metrics(newest(digits_run, "test"))["test/error_percent"] == [pytest.approx(100 * wrong, rel=1e-5)]
 
 
-def test_predictions_are_those_of_the_trained_model(done, last, batch):
+def test_predictions_are_those_of_the_trained_model(done, newest, digits_run, last, batch):
     """`predict --ckpt_path x` alone writes all predictions, in order, to a file that loads safely."""
     done(f"predict --ckpt_path {last} {QUIET}")
-    predictions = torch.load("runs/predict/version_0/predictions.pt", weights_only=True)
+    predictions = torch.load(newest(digits_run, "predict") / "predictions.pt", weights_only=True)
     with torch.no_grad():
         expected = of.load(last)(batch[0]).softmax(1)
     torch.testing.assert_close(torch.cat(predictions), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_trajectories_are_predicted(done, spiral_run):
+def test_trajectories_are_predicted(done, newest, spiral_run):
     """`predict` works for a task whose batches are no (inputs, labels), too."""
     done(f"predict --ckpt_path {spiral_run / 'checkpoints/best.ckpt'} {QUIET}")
-    (prediction,) = torch.load("runs/predict/version_0/predictions.pt", weights_only=True)
+    (prediction,) = torch.load(newest(spiral_run, "predict") / "predictions.pt", weights_only=True)
     assert prediction.shape == (1000, 1, 2)
 
 
 # What the user types beats the checkpoint
 
 
-def test_another_solver_is_really_used(done, metrics, last):
+def test_another_solver_is_really_used(done, metrics, newest, digits_run, last):
     """`--model.solver RK4 --model.solver.num_steps 3` evaluates the checkpoint by RK4: 12 evaluations a batch."""
     done(f"validate --ckpt_path {last} --model.solver RK4 --model.solver.num_steps 3 {QUIET}")
-    run = Path("runs/validate/version_0")
+    run = newest(digits_run, "validate")
     assert metrics(run)["val/nfe"] == [12]
     assert solver_of(run)["class_path"].endswith("RK4")
     assert solver_of(run)["init_args"] == {"step_size": None, "num_steps": 3, "compile": False, "jump_ts": None}
 
 
-def test_a_tighter_tolerance_is_really_used(done, metrics, digits_run, last):
+def test_a_tighter_tolerance_is_really_used(done, metrics, newest, digits_run, last):
     """`--model.solver.atol 1e-6` takes more evaluations than the run did; what is not typed stays the checkpoint's."""
     done(f"validate --ckpt_path {last} --model.solver.atol 1e-6 {QUIET}")
-    run = Path("runs/validate/version_0")
+    run = newest(digits_run, "validate")
     assert metrics(run)["val/nfe"][0] > metrics(digits_run)["val/nfe"][0]
     assert solver_of(run)["init_args"]["atol"] == 1e-6
     assert solver_of(run)["init_args"]["rtol"] == 1e-3
 
 
-def test_a_recipe_beats_the_checkpoint(done, metrics, last):
+def test_a_recipe_beats_the_checkpoint(done, metrics, newest, digits_run, last):
     """With -c and --ckpt_path, the recipe is laid onto what the checkpoint says."""
     Path("coarse.yaml").write_text("model: {init_args: {solver: {class_path: Euler, init_args: {num_steps: 5}}}}")
     done(f"validate -c coarse.yaml --ckpt_path {last} {QUIET}")
-    run = Path("runs/coarse/version_0")
+    run = newest(digits_run, "validate")
     assert metrics(run)["val/nfe"] == [5]
     assert (
         yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["dynamics"]["init_args"]["channels"]
@@ -128,11 +128,11 @@ def test_a_recipe_beats_the_checkpoint(done, metrics, last):
     )
 
 
-def test_data_options_beat_the_checkpoint(done, metrics, spiral_run):
+def test_data_options_beat_the_checkpoint(done, metrics, newest, spiral_run):
     """Options of the data are the user's, too: another length of the trajectory, another loss."""
     best = spiral_run / "checkpoints/best.ckpt"
     done(f"test --ckpt_path {best} --data.observations 50 --data.t1 1.0 {QUIET}")
-    run = Path("runs/test/version_0")
+    run = newest(spiral_run, "test")
     data = yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]
     assert (data["observations"], data["t1"], data["batch_size"]) == (50, 1.0, 20)
     assert metrics(run)["test/loss"] != metrics(spiral_run)["val/loss"]

@@ -184,7 +184,7 @@ def test_a_test_leaves_its_confusion_matrix(done, small):
     """The test's pictures are written beside its other results."""
     done(f"fit {small}")
     done("test --ckpt_path runs/digits/ode_net/version_0/checkpoints/best.ckpt --trainer.enable_progress_bar false")
-    assert Path("runs/test/version_0/figures/confusion_matrix_test.png").stat().st_size > 5000
+    assert Path("runs/digits/ode_net/version_0/test/version_0/figures/confusion_matrix_test.png").stat().st_size > 5000
 
 
 def test_later_recipes_are_laid_onto_earlier_ones(done):

@@ -37,9 +37,9 @@ def table(count: int, seed: int, changed: bool = False) -> dict[str, Sequence[An
     return dict(zip(("u", "v", "w"), rows.T.tolist(), strict=True)) | {"kind": kind.tolist()}
 
 
-def predicted(name: str) -> torch.Tensor:
-    """What the newest run of a folder predicted, all batches together."""
-    newest = max(Path("runs", name).glob("*/predictions.pt"), key=lambda file: file.stat().st_mtime_ns)
+def predicted() -> torch.Tensor:
+    """What was predicted last, all batches together."""
+    newest = max(Path("runs").rglob("predictions.pt"), key=lambda file: file.stat().st_mtime_ns)
     return torch.cat(torch.load(newest))
 
 
@@ -63,7 +63,7 @@ def trained(
     done(f"fit -c own/{recipe} --data.path first.csv {options} {SHORT}")
     run = max(Path(f"runs/own/{recipe}").iterdir(), key=lambda folder: int(folder.name.removeprefix("version_")))
     done(f"predict --ckpt_path {run}/checkpoints/last.ckpt --data.path second.csv {QUIET}")
-    return predicted("predict"), metrics(run)
+    return predicted(), metrics(run)
 
 
 def test_densities_follow_the_units(done: Any, metrics: Any) -> None:
@@ -145,7 +145,7 @@ def test_series_follow_the_units(done: Any) -> None:
         done(f"fit -c own/series --data.path first.csv --data.series id --data.time t {SHORT}")
         run = max(Path("runs/own/series").iterdir(), key=lambda folder: int(folder.name.removeprefix("version_")))
         done(f"predict --ckpt_path {run}/checkpoints/last.ckpt --data.path second.csv {QUIET}")
-        found.append(predicted("predict"))
+        found.append(predicted())
     assert found[0].shape == (5, 8, 1)
     torch.testing.assert_close(found[1], 10 * found[0] + 50, rtol=1e-5, atol=1e-4)
 
@@ -160,7 +160,7 @@ def test_forecasts_follow_the_units(done: Any) -> None:
         done(f"fit -c own/forecast --data.path first.csv --data.time t --data.history 12 --data.horizon 5 {SHORT}")
         run = max(Path("runs/own/forecast").iterdir(), key=lambda folder: int(folder.name.removeprefix("version_")))
         done(f"predict --ckpt_path {run}/checkpoints/last.ckpt --data.path second.csv {QUIET}")
-        found.append(predicted("predict"))
+        found.append(predicted())
     assert found[0].shape == (1, 17, 1)
     torch.testing.assert_close(found[1], 10 * found[0] + 50, rtol=1e-5, atol=1e-4)
 
@@ -192,9 +192,9 @@ def both(done: Callable[..., Any], checkpoint: Path, name: str = "out.csv") -> t
     """What is predicted for `second.csv`, once as a table and once as the default file, which is returned."""
     words = f"predict --ckpt_path {checkpoint} --data.path second.csv {QUIET}"
     done(f"{words} --output {name}")
-    assert not list(Path("runs/predict").glob("*/predictions.pt"))
+    assert not list(Path("runs").rglob("predictions.pt"))
     done(words)
-    return predicted("predict")
+    return predicted()
 
 
 def test_a_table_of_targets_has_their_names_and_units(done: Any) -> None:
@@ -273,7 +273,7 @@ def test_a_table_of_series_has_their_ids_and_times(done: Any, dates: str) -> Non
     assert found["when"] == [str((t * 3)[place]) for place in keep]
     assert found["seen"] == [str(place not in (6, 7)).lower() for place in keep]
     done(words)
-    newest = max(Path("runs/predict").glob("*/predictions.pt"), key=lambda file: file.stat().st_mtime_ns)
+    newest = max(Path("runs").rglob("predictions.pt"), key=lambda file: file.stat().st_mtime_ns)
     first, last = torch.load(newest)
     wanted = torch.cat([first[0], first[1, :6], last[0]])
     np.testing.assert_allclose(numbers(found["y"]), wanted[:, 0], rtol=1e-12)

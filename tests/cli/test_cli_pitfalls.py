@@ -202,7 +202,8 @@ def test_sizes_follow_the_data_that_are_typed(done, brief):
     last = "runs/digits/ode_net/version_0/checkpoints/last.ckpt"
     assert of.load(last).head.layers[-1].out_features == 3
     done(f"predict --ckpt_path {last}")
-    assert torch.load("runs/predict/version_0/predictions.pt", weights_only=True)[0].shape == (300, 3)
+    file = "runs/digits/ode_net/version_0/predict/version_0/predictions.pt"
+    assert torch.load(file, weights_only=True)[0].shape == (300, 3)
 
 
 def test_interpolation_is_no_part_of_a_recipe(refused):
@@ -249,7 +250,7 @@ def test_a_file_cannot_make_anything_run(refused, monkeypatch, text):
     assert not Path("executed").exists()
 
 
-def test_predictions_are_one_for_each_sample(done, digits_run):
+def test_predictions_are_one_for_each_sample(done, newest, digits_run):
     """`predict` leaves out none of the data and keeps their order, with a batch size that does not divide them."""
     Path("uneven.py").write_text(
         "from odeflow_data import Digits\nfrom torch.utils.data import DataLoader\n\n\nclass Uneven(Digits):\n"
@@ -257,7 +258,7 @@ def test_predictions_are_one_for_each_sample(done, digits_run):
         "    def predict_dataloader(self):\n        return DataLoader(self.test, batch_size=128)\n"
     )
     done(f"predict --plugins uneven.py --data Uneven --ckpt_path {digits_run / 'checkpoints/last.ckpt'}")
-    predictions = torch.load("runs/predict/version_0/predictions.pt", weights_only=True)
+    predictions = torch.load(newest(digits_run, "predict") / "predictions.pt", weights_only=True)
     assert [len(batch) for batch in predictions] == [128, 128, 44]
     data = Digits()
     data.setup("predict")

@@ -263,12 +263,12 @@ def test_samples_are_told_apart_by_class(classes):
 # precision
 
 
-def test_under_its_own_solver_the_test_is_that_of_the_command_test(done, metrics, last):
+def test_under_its_own_solver_the_test_is_that_of_the_command_test(done, metrics, newest, digits_run, last):
     """The first row repeats `odeflow test`; a method of s stages in n steps takes s·n evaluations."""
     done(f"test --ckpt_path {last} --trainer.enable_progress_bar false --trainer.enable_model_summary false")
     out = done(f"plot precision --ckpt_path {last} --output p.png --num_steps 3,1 --tolerances 1e-2,1e-4").out
     own, *others = table(Path("p.csv"))
-    noted = metrics(Path("runs/test/version_0"))
+    noted = metrics(newest(digits_run, "test"))
     assert (own["solver"], own["setting"], own["trained"]) == ("Dopri5", "rtol=0.001, atol=0.001", "True")
     assert (own["metric"], [float(own["value"])]) == ("test/error_percent", noted["test/error_percent"])
     assert [float(own["nfe"])] == noted["test/nfe"]

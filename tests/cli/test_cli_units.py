@@ -59,7 +59,7 @@ def checkpoint(name: str) -> Path:
 
 def predictions() -> list[torch.Tensor]:
     """Those of the newest run."""
-    return torch.load(max(Path("runs/predict").glob("*/predictions.pt"), key=lambda file: file.stat().st_mtime_ns))
+    return torch.load(max(Path().rglob("predictions.pt"), key=lambda file: file.stat().st_mtime_ns))
 
 
 def other() -> Table:

@@ -1,6 +1,7 @@
 """Weights & Biases: what a run leaves in its own record, read back from the file that would be uploaded."""
 
 import contextlib
+import csv
 import json
 import struct
 from collections.abc import Iterator
@@ -115,6 +116,14 @@ def test_losses_and_statistics_are_logged(offline):
         assert min(record.history("nfe/backward")) > 0
 
 
+def test_metrics_are_in_a_file_too(offline):
+    """The run's folder has a metrics.csv with the losses that W&B has."""
+    for record in offline:
+        with (record.home / "metrics.csv").open() as file:
+            losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
+        assert losses == pytest.approx(record.history("train/loss"))
+
+
 def test_pictures_are_logged(offline):
     """The pictures at the start, midway and at the end are in the run's media."""
     (record,) = [each for each in offline if each.run.display_name == "spiral"]
@@ -138,6 +147,7 @@ def test_each_run_keeps_its_own_files(offline):
         tasks[record.run.display_name] = config["model"]["class_path"].rpartition(".")[2]
         assert (record.home / "checkpoints/best.ckpt").is_file()
         assert (record.home / "checkpoints/last.ckpt").is_file()
+        assert json.loads((record.home / "run.json").read_text())["status"] == "finished"
     assert tasks == {"spiral": "Trajectory", "digits/ode_net": "Classification"}
     assert not list(offline[0].home.parents[1].glob("*.yaml"))
     assert not list(offline[0].home.parents[2].glob("*.yaml"))

@@ -160,7 +160,7 @@ def test_forecasts_beat_persistence(
     folder = fit(f"trajectory/{name}", *([] if root is None else ["--data.root", root]))
     trained = str(folder / "checkpoints/best.ckpt")
     assert main(["test", "--ckpt_path", trained, "--trainer.enable_progress_bar", "false"]) == 0
-    tested = Path("runs/test/version_0")
+    tested = folder / "test/version_0"
     assert last(tested, "test/forecast_mae") < 0.2 * last(tested, "test/persistence_mae")
 
 
@@ -231,7 +231,7 @@ def test_densities_of_the_plane_come_near_the_truth(name: str, tmp_path: Path, m
     assert main(["test", "--ckpt_path", str(folder / "checkpoints/best.ckpt")]) == 0
     data = build(recipes.read(f"density/{name}")["data"])
     assert isinstance(data, ToyDensity)
-    assert last(Path("runs/test/version_0"), "test/loss") == pytest.approx(data.entropy(), abs=0.05)
+    assert last(folder / "test/version_0", "test/loss") == pytest.approx(data.entropy(), abs=0.05)
 
 
 @LIGHTNING_WARNS
@@ -245,7 +245,7 @@ def test_spirals_begin_to_be_learned(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert names == {f"{name}_{moment}.png" for name in ("series", "plane", "latent", "samples") for moment in MOMENTS}
     best_checkpoint = str(folder / "checkpoints/best.ckpt")
     assert main(["predict", "--ckpt_path", best_checkpoint, "--trainer.enable_progress_bar", "false"]) == 0
-    predictions = torch.load("runs/predict/version_0/predictions.pt")
+    predictions = torch.load(folder / "predict/version_0/predictions.pt")
     assert [tuple(each.shape) for each in predictions] == [(100, 150, 2), (100, 150, 2)]
     assert main(["sample", "--ckpt_path", best_checkpoint, "--count", "5"]) == 0
     assert np.load(folder / "samples.npz")["x"].shape == (5, 100, 2)
@@ -285,7 +285,7 @@ def test_mnist_in_one_epoch(
     for label, options in {"same": [], "tight": tight}.items():
         assert main(["test", "--ckpt_path", best_checkpoint, "--trainer.enable_progress_bar", "false", *options]) == 0
         version = {"same": "version_0", "tight": "version_1"}[label]
-        assert last(Path("runs/test") / version, "test/error_percent") <= 3
-        evaluations[label] = last(Path("runs/test") / version, "test/nfe")
+        assert last(folder / "test" / version, "test/error_percent") <= 3
+        evaluations[label] = last(folder / "test" / version, "test/nfe")
     assert evaluations["same"] == 8
     assert evaluations["tight"] > 20

@@ -7,6 +7,7 @@ from odeflow.training.callbacks.predictions import Predictions
 from odeflow.training.callbacks.randomness import Randomness
 from odeflow.training.callbacks.resumption import Resumption
 from odeflow.training.callbacks.run_folder import run_folder
+from odeflow.training.callbacks.run_recorder import RunRecorder
 from odeflow.training.callbacks.statistics import SolverStatistics
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Predictions",
     "Randomness",
     "Resumption",
+    "RunRecorder",
     "SolverStatistics",
     "run_folder",
 ]
