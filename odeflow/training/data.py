@@ -30,12 +30,14 @@ class DataModule(Plugin, LightningDataModule, ABC):
 
     Attributes:
         units: The map from the numbers of batches to those of the file; None if it is unknown or the identity.
+        period: The period of time series in the file's time, for the seasonal baseline; None if there is none.
     """
 
     kind = "data"
     standardises: ClassVar[bool] = False
     tabular: ClassVar[bool] = False
     units: Units | None = None
+    period: float | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
@@ -50,6 +52,10 @@ class DataModule(Plugin, LightningDataModule, ABC):
     @abstractmethod
     def val_dataloader(self) -> DataLoader[object]:
         """Validation batches."""
+
+    def training_part(self) -> Any | None:
+        """The training part as a single batch, to which baselines are fitted; by default None, none are fitted."""
+        return None
 
     def table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
         """The predictions as a table with the names of the file, for `odeflow predict --output`.

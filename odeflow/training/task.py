@@ -1,6 +1,8 @@
 """Task: the base class of all LightningModules."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +21,8 @@ from odeflow.training.units import Units
 
 KEY = "odeflow"
 """Key of the specs in a checkpoint."""
+Baseline = Callable[[Tensor], Tensor]
+"""Inputs of a batch ↦ predictions in the form of the task's own."""
 
 
 class Task(Plugin, LightningModule, ABC):
@@ -34,11 +38,14 @@ class Task(Plugin, LightningModule, ABC):
         units: The map from the numbers of its training batches to those of the data file; None if unknown. A trained
             task standardises all data by these units. Losses, metrics and figures are in the units of the batches;
             `odeflow sample` and `odeflow predict` write the units of the file.
+        baselines: Simple models by name, fitted to the training part of the run's data; empty if the data do not offer
+            it. `log_baselines` logs their metrics.
     """
 
     kind = "task"
     carries_data: ClassVar[bool] = False
     units: Units | None = None
+    baselines: Mapping[str, Baseline] = MappingProxyType({})
 
     @abstractmethod
     def loss(self, batch: Any, stage: str) -> Tensor:
@@ -50,6 +57,22 @@ class Task(Plugin, LightningModule, ABC):
 
         Returns:
             (), the value to minimise.
+        """
+
+    def fit_baselines(self, part: Any) -> Mapping[str, Baseline]:
+        """Fits the baselines. By default there are none.
+
+        Args:
+            part: The training part of the data as a single batch.
+        """
+        return {}
+
+    def log_baselines(self, batch: Any, stage: str) -> None:
+        """Logs metrics of simple models beside the task's own, with the model's name as their end. By default none.
+
+        Args:
+            batch: A batch of validation or test.
+            stage: "val" or "test".
         """
 
     def figures(self, batch: Any) -> dict[str, Figure]:
@@ -115,6 +138,7 @@ class Task(Plugin, LightningModule, ABC):
     def _log_evaluation(self, batch: Any, stage: str) -> None:
         loss = self.loss(batch, stage)
         self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=self.sample_count(batch), sync_dist=True)
+        self.log_baselines(batch, stage)
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.parameters(), lr=1e-3)
@@ -126,11 +150,15 @@ class Task(Plugin, LightningModule, ABC):
         return data if isinstance(data, DataModule) else None
 
     def setup(self, stage: str) -> None:
-        """Adopts the units of the first data, and passes them to all later data."""
-        if self._data is not None and self.units is None:
+        """Adopts the units of the first data, and passes them to all later data; fits the baselines to the data."""
+        if self._data is None:
+            return
+        if self.units is None:
             self.units = self._data.units or Units()
-        elif self._data is not None and self.units is not None:
+        else:
             self._data.adopt(self.units)
+        part = None if stage == "predict" else self._data.training_part()
+        self.baselines = {} if part is None else self.fit_baselines(part)
 
     def teardown(self, stage: str) -> None:
         """Checks that the run processed data.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.own_data import OwnData, joined, shortly, unused
+from odeflow_data.own_data import OwnData, joined, positive, shortly, unused
 from odeflow_data.reading import Reading
 from odeflow_data.series import Mode, SeriesData, batches, padded, rows_of, trimmed
 from odeflow_data.split import PARTS, Split
@@ -45,6 +45,8 @@ class SeriesTable(OwnData, SeriesData):
         read: How cells are read.
         mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
         observed: The fraction seen, of the times or of each series' time span.
+        period: The period of the series in the unit of `read.time_unit`, such as 7 for a week of days, for the seasonal
+            baseline; by default it has none.
         standardise: Whether values are standardised.
         scale_time: Whether all times are mapped to [0, 1].
         batch_size: Number of series in a batch; the last one may be smaller.
@@ -71,6 +73,7 @@ class SeriesTable(OwnData, SeriesData):
         read: Reading = Reading(),
         mode: Mode = "interpolation",
         observed: float = 1.0,
+        period: float | None = None,
         standardise: bool = True,
         scale_time: bool = True,
         batch_size: int = 50,
@@ -78,6 +81,7 @@ class SeriesTable(OwnData, SeriesData):
         super().__init__(batch_size, mode, observed, split.seed)
         read.refuse(self, missing="an empty cell is a value that was not observed")
         self.series, self.time, self.label, self.scale_time = series, time, label, scale_time
+        self.period = positive(self, period)
         self.begin(path, columns, [series, time], label, ignore, split, read, standardise)
 
     def setup(self, stage: str) -> None:

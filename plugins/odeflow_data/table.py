@@ -198,6 +198,10 @@ class Table(OwnData):
     def test_dataloader(self) -> DataLoader[Any]:
         return self._batches(self.test)
 
+    def training_part(self) -> Any:
+        columns = _columns(self.train)
+        return columns[0] if len(columns) == 1 else columns
+
     def predict_dataloader(self) -> DataLoader[Any]:
         return self._batches(self.predicted)
 
@@ -227,8 +231,14 @@ class Table(OwnData):
         )
 
     def _batches(self, rows: Part, shuffle: bool = False) -> DataLoader[Any]:
-        beside = [rows.label] if rows.label is not None else [rows.beside] if rows.beside.shape[1] else []
-        return batches(rows.x, *beside, batch_size=self.batch_size, shuffle=shuffle)
+        return batches(*_columns(rows), batch_size=self.batch_size, shuffle=shuffle)
+
+
+def _columns(rows: Part) -> tuple[Tensor, ...]:
+    """The values, and what is beside them in a batch, if anything."""
+    if rows.label is not None:
+        return rows.x, rows.label
+    return (rows.x, rows.beside) if rows.beside.shape[1] else (rows.x,)
 
 
 def _at(rows: Part, places: Tensor) -> Part:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import odeflow as of
-from odeflow_data.own_data import OwnData, joined, several, shortly, unused
+from odeflow_data.own_data import OwnData, joined, positive, several, shortly, unused
 from odeflow_data.reading import Reading
 from odeflow_data.split import PARTS, Split
 
@@ -44,6 +44,8 @@ class Window(OwnData):
         stride: Number of rows between the starts of consecutive windows.
         split: Which rows train, validate and test; in time by default, whole series at random with `split.group`.
         read: How cells are read.
+        period: The period of the series in the unit of `read.time_unit`, such as 7 for a week of days, for the seasonal
+            baseline; by default it has none.
         standardise: Whether values are standardised.
         batch_size: Number of windows in a batch.
 
@@ -69,13 +71,14 @@ class Window(OwnData):
         stride: int = 1,
         split: Split = Split(),
         read: Reading = Reading(),
+        period: float | None = None,
         standardise: bool = True,
         batch_size: int = 64,
     ) -> None:
         super().__init__()
         of.check_least(self, 1, history=history, horizon=horizon, stride=stride, batch_size=batch_size)
         read.refuse(self, missing="an empty cell is a value that was not observed")
-        self.time, self.series, self.batch_size = time, series, batch_size
+        self.time, self.series, self.period, self.batch_size = time, series, positive(self, period), batch_size
         self.history, self.horizon, self.stride = history, horizon, stride
         self.begin(path, columns, [time, *several(series)], None, ignore, split, read, standardise)
 

@@ -255,7 +255,7 @@ class LatentODE(SeriesTask):
                 self.sample_at(inside, series_figures.MOST_PATHS),
             )
         curve = series_figures.Curve("posterior mean", t.expand(len(shown.t), -1), mean, samples)
-        return series_figures.draw(shown, [curve]) | {
+        return series_figures.draw(shown, [curve], self._period) | {
             "latent": series_figures.draw_paths(inside, path),
             "samples": series_figures.draw_prior(batch, inside, drawn),
         }

@@ -14,6 +14,7 @@ import odeflow as of
 from odeflow.analysis.measure import components
 from odeflow_tasks.batch import floating, inputs, pair
 from odeflow_tasks.drawing import limits, numbers
+from odeflow_tasks.fitted_baselines import regressions
 from odeflow_tasks.head import Head
 
 MOST_CURVES, MOST_POINTS = 100, 1000
@@ -28,7 +29,9 @@ class Regression(of.Task):
     of a shell. `augment` removes this limitation (Dupont, Doucet & Teh 2019).
 
     The loss is in the units of batches. Where targets are standardised, validation and test also log the mean absolute
-    error in the file's units: `mae`, or `mae_<target>` of each of several targets.
+    error in the file's units: `mae`, or `mae_<target>` of each of several targets. Where the data offer their training
+    part, they log both for its mean and its linear model of least squares, too: `loss_mean`, `loss_linear`, `mae_mean`
+    and so on.
 
     Args:
         dynamics: The vector field; its width is d + augment.
@@ -95,17 +98,32 @@ class Regression(of.Task):
                 f"Regression(num_outputs={self.num_outputs}) wants targets of shape {tuple(prediction.shape)}; got "
                 f"{tuple(targets.shape)}: num_outputs is the number of values of one target, 1 where it is a number"
             )
-        if stage != "train" and self.units is not None and self.units.target is not None:
-            self._log_errors(prediction, targets, self.units.target, stage)
+        if stage != "train":
+            self._log_errors(prediction, targets, stage)
         return F.mse_loss(prediction, targets)
 
-    def _log_errors(self, prediction: Tensor, targets: Tensor, units: of.Units, stage: str) -> None:
+    def fit_baselines(self, part: Any) -> dict[str, of.Baseline]:
+        """The mean of the targets, and the linear model of least squares."""
+        return regressions(*self._checked(part))
+
+    def log_baselines(self, batch: Any, stage: str) -> None:
+        """Logs the errors of the baselines."""
+        x, targets = self._checked(batch)
+        for name, baseline in self.baselines.items():
+            values, end = baseline(x), f"_{name}"
+            self.log(f"{stage}/loss{end}", F.mse_loss(values, targets), batch_size=len(targets), sync_dist=True)
+            self._log_errors(values, targets, stage, end)
+
+    def _log_errors(self, prediction: Tensor, targets: Tensor, stage: str, end: str = "") -> None:
         """Logs the mean absolute error of each target in the file's unit, by its name where there are several."""
+        units = None if self.units is None else self.units.target
+        if units is None:
+            return
         errors = (units.restored(prediction) - units.restored(targets)).abs().mean(dim=0)
         names = units.features or [str(number) for number in range(self.num_outputs)]
         for name, error in zip(names, errors, strict=True):
             label = f"{stage}/mae" if self.num_outputs == 1 else f"{stage}/mae_{name}"
-            self.log(label, error.float(), batch_size=len(targets), sync_dist=True)
+            self.log(label + end, error.float(), batch_size=len(targets), sync_dist=True)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(B, num_outputs), the prediction."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow.analysis.measure import components
+from odeflow_tasks import series_baselines
 from odeflow_tasks.drawing import limits, numbers
 
 MOST_SERIES, MOST_FEATURES, MOST_PATHS = 3, 3, 24
@@ -44,15 +45,16 @@ def few(batch: of.Series, count: int = MOST_PATHS) -> of.Series:
     return of.Series(*(None if part is None else part[:count] for part in batch))  # pyright: ignore[reportArgumentType]
 
 
-def draw(batch: of.Series, curves: Sequence[Curve]) -> dict[str, Figure]:
+def draw(batch: of.Series, curves: Sequence[Curve], period: float | None = None) -> dict[str, Figure]:
     """Figures by name: "series", over time; in two dimensions also "plane".
 
     Args:
         batch: The seen values and the targets.
         curves: The predictions.
+        period: The period of the seasonal baseline, in the batch's time.
     """
     batch = few(batch, MOST_SERIES)
-    figures = {"series": _over_time(batch, curves)}
+    figures = {"series": _over_time(batch, curves, _baselines(batch, period))}
     if batch.y.shape[2] == 2:
         figures["plane"] = _in_plane(batch, curves)
     return figures
@@ -69,7 +71,16 @@ def times(batch: of.Series, t0: float) -> tuple[Tensor, Tensor]:
 # Over time
 
 
-def _over_time(batch: of.Series, curves: Sequence[Curve]) -> Figure:
+def _baselines(batch: of.Series, period: float | None) -> list[Curve]:
+    """The seen values joined by linear interpolation, held outside, and with a period by the seasonal baseline."""
+    found = series_baselines.predictions(batch, period)
+    drawn = {"linear": "linear interpolation, held outside", "seasonal": "a period before"}
+    return [
+        Curve(label, batch.t, batch.y.where(batch.seen, found[name])) for name, label in drawn.items() if name in found
+    ]
+
+
+def _over_time(batch: of.Series, curves: Sequence[Curve], baselines: Sequence[Curve]) -> Figure:
     """A row for each series, a column for each of the features with the most targets."""
     features = _liveliest(batch)
     rows, columns = len(batch.t), len(features)
@@ -81,6 +92,9 @@ def _over_time(batch: of.Series, curves: Sequence[Curve]) -> Figure:
             axes = panels[row, column]
             for number, curve in enumerate(curves):
                 _draw_curve(axes, curve, row, feature, f"C{number}")
+            for curve, style in zip(baselines, ("--", ":"), strict=False):
+                y = numbers(curve.y[row, :, feature])
+                axes.plot(numbers(curve.t[row]), y, style, color="0.6", linewidth=0.8, label=curve.label, zorder=1)
             _draw_values(axes, batch, row, feature)
             for edge in (low, high):
                 axes.axvline(edge, color="0.8", linewidth=0.8, zorder=0)

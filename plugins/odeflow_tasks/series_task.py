@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric, MeanSquaredError, Metric
 from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 
 import odeflow as of
-from odeflow_tasks import series_figures
+from odeflow_tasks import series_baselines, series_figures
 from odeflow_tasks.batch import floating, labels, require_finite
 from odeflow_tasks.head import Head, Perceptron
 from odeflow_tasks.likelihood import Gaussian, Likelihood
@@ -33,6 +33,9 @@ class SeriesTask(of.Task, ABC):
     - `feature_mse`: the mean over series and features of the mean square error of the feature in the series, which is 0
       without targets (as in the code of Rubanova et al. 2019);
     - `auroc` for two classes, `accuracy` for more.
+
+    Beside each mean square error are those of the baselines on the same targets, such as `mse_persistence`,
+    `mse_linear`, `mse_mean` and, where the data have a period, `mse_seasonal`: see `series_baselines`.
 
     Args:
         width: Input length of decoder and classifier.
@@ -108,16 +111,32 @@ class SeriesTask(of.Task, ABC):
 
     def note_errors(self, prediction: Tensor, batch: of.Series, stage: str) -> None:
         """Updates and logs the metrics of predictions (B, T, d)."""
+        self._note_errors(prediction, batch, stage)
+
+    def log_baselines(self, batch: Any, stage: str) -> None:
+        """Logs the mean square errors of the baselines."""
+        batch = self.checked(batch)
+        for name, prediction in series_baselines.predictions(batch, self._period).items():
+            self._note_errors(prediction, batch, stage, f"_{name}")
+
+    def _note_errors(self, prediction: Tensor, batch: of.Series, stage: str, end: str = "") -> None:
+        """As `note_errors`, of metrics whose names have this end."""
         square = (prediction - batch.y).where(batch.target, 0.0).square()
         counts = batch.target.sum(1)
-        self._note(stage, "feature_mse", square.sum(1) / counts.clamp(min=1))
+        self._note(stage, f"feature_mse{end}", square.sum(1) / counts.clamp(min=1))
         unseen = batch.target & ~batch.seen
         inside = _observed_time(batch)[..., None]
         masks = (batch.target, unseen & inside, unseen & ~inside)
         for kind, mask in zip(KINDS, masks, strict=True):
             if bool(mask.any()):
                 for name in ("mse", "rmse"):
-                    self._note(stage, kind + name, prediction[mask], batch.y[mask])
+                    self._note(stage, kind + name + end, prediction[mask], batch.y[mask])
+
+    @property
+    def _period(self) -> float | None:
+        """The period of the data in the time of batches, if they have one."""
+        period = None if self._data is None else self._data.period
+        return None if period is None else period / (self.units or of.Units()).unit
 
     def _note(self, stage: str, name: str, *values: Tensor) -> None:
         """Updates and logs a metric, if it exists."""
@@ -143,7 +162,8 @@ class SeriesTask(of.Task, ABC):
     def figures(self, batch: Any) -> dict[str, Figure]:
         """Truth, observations and prediction of the first series."""
         batch = series_figures.few(self.checked(batch))
-        return series_figures.draw(batch, [series_figures.Curve("prediction", batch.t, self.predict(batch))])
+        curve = series_figures.Curve("prediction", batch.t, self.predict(batch))
+        return series_figures.draw(batch, [curve], self._period)
 
     def checked(self, batch: Any) -> of.Series:
         """The checked batch.
@@ -219,9 +239,10 @@ def _observed_time(batch: of.Series) -> Tensor:
 
 def _metrics(num_classes: int | None) -> nn.ModuleDict:
     """The metrics of a stage by name."""
-    found: dict[str, nn.Module] = {"feature_mse": MeanMetric()}
-    for kind in KINDS:
-        found |= {f"{kind}mse": MeanSquaredError(), f"{kind}rmse": MeanSquaredError(squared=False)}
+    found: dict[str, nn.Module] = {f"{kind}rmse": MeanSquaredError(squared=False) for kind in KINDS}
+    for end in ("", *(f"_{name}" for name in series_baselines.NAMES)):
+        found[f"feature_mse{end}"] = MeanMetric()
+        found |= {f"{kind}mse{end}": MeanSquaredError() for kind in KINDS}
     if num_classes == 2:
         found["auroc"] = BinaryAUROC()
     elif num_classes is not None:

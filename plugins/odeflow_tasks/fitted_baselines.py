@@ -1,0 +1,100 @@
+"""Fitted baselines: simple models of rows, fitted to the training part of the data in closed form or by scikit-learn.
+
+Each is a function of inputs (B, d), in the units of batches, as the model is.
+"""
+
+import warnings
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+import odeflow as of
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+MOST_ROWS = 20_000
+"""Maximum number of rows that logistic regression is fitted to."""
+
+
+def regressions(x: Tensor, y: Tensor) -> dict[str, of.Baseline]:
+    """The mean of the targets, and the linear model of least squares; x ↦ the prediction (B, k).
+
+    Args:
+        x: (N, d), the inputs.
+        y: (N, k), the targets.
+    """
+    solution = torch.linalg.lstsq(_with_one(x.double()).cpu(), y.double().cpu(), driver="gelsd").solution
+    return {"mean": partial(_constant, y.double().mean(0)), "linear": partial(_linear, solution)}
+
+
+def classifications(x: Tensor, label: Tensor, num_classes: int) -> dict[str, of.Baseline]:
+    """The frequencies of the classes, and logistic regression; x ↦ the log-probabilities of the classes (B, C).
+
+    Frequencies are (n + 1)/(N + C), so that no class is impossible. Logistic regression is that of scikit-learn on
+    standardised inputs, with its default penalty ½‖w‖².
+
+    Args:
+        x: (N, d), the inputs.
+        label: (N,), the classes.
+        num_classes: Number C of classes.
+    """
+    counts = torch.bincount(label, minlength=num_classes) + 1.0
+    found: dict[str, of.Baseline] = {"majority": partial(_constant, (counts / counts.sum()).log())}
+    return found | ({"logistic": partial(_logistic, _fitted(x, label), num_classes)} if counts.max() < len(x) else {})
+
+
+def densities(x: Tensor) -> dict[str, of.Baseline]:
+    """The Gaussian of maximum likelihood, x ↦ log p(x) in nats (B,); none if the covariance of the data is singular.
+
+    Args:
+        x: (N, d), the data.
+    """
+    mean = x.double().mean(0)
+    centred = x.double() - mean
+    covariance = centred.T @ centred / len(x)
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    rest = factor.diagonal().square() / covariance.diagonal()  # the variance that the columns before leave unexplained
+    singular = bool(failed) or not bool((rest > 1e-6).all())
+    return {} if singular else {"gaussian": partial(_gaussian, mean, factor)}
+
+
+def _constant(value: Tensor, x: Tensor) -> Tensor:
+    return value.to(x).expand(len(x), -1)
+
+
+def _linear(solution: Tensor, x: Tensor) -> Tensor:
+    return _with_one(x) @ solution.to(x)
+
+
+def _logistic(fitted: "Pipeline", num_classes: int, x: Tensor) -> Tensor:
+    known = torch.from_numpy(fitted.predict_log_proba(x.double().cpu().numpy())).to(x)
+    impossible = x.new_full((len(x), num_classes), -torch.inf)  # classes without a training row
+    return impossible.index_copy(1, torch.from_numpy(fitted.classes_).to(x.device), known)
+
+
+def _gaussian(mean: Tensor, factor: Tensor, x: Tensor) -> Tensor:
+    normal = MultivariateNormal(mean.to(x.device), scale_tril=factor.to(x.device), validate_args=False)
+    return normal.log_prob(x.double()).to(x)
+
+
+def _fitted(x: Tensor, label: Tensor) -> "Pipeline":
+    """Logistic regression."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rows = slice(None, None, -(-len(x) // MOST_ROWS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # good enough for a baseline
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        return model.fit(x[rows].double().cpu().numpy(), label[rows].cpu().numpy())
+
+
+def _with_one(x: Tensor) -> Tensor:
+    """(B, d + 1), the inputs beside the constant 1."""
+    return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)

@@ -1,0 +1,92 @@
+"""Laws of fitted baselines: what they are, and that tasks measure them on the rows that they are measured on."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from scipy.stats import multivariate_normal
+from sklearn.linear_model import LinearRegression, LogisticRegression
+
+import odeflow as of
+from odeflow_data import Table
+from odeflow_data.split import Split
+from odeflow_dynamics import MLP
+from odeflow_solvers import RK4
+from odeflow_tasks import Regression
+from odeflow_tasks.fitted_baselines import classifications, densities, regressions
+
+X = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+Y = torch.stack([X[:, 0] - 2 * X[:, 1] ** 2, X[:, 2].exp()], dim=1)
+NEW = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_linear_model_is_that_of_least_squares() -> None:
+    """Predictions are those of scikit-learn's LinearRegression; the mean is that of the targets."""
+    found = regressions(X, Y)
+    wanted = LinearRegression().fit(X.numpy(), Y.numpy()).predict(NEW.numpy())
+    np.testing.assert_allclose(found["linear"](NEW).numpy(), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["mean"](NEW), Y.mean(0).expand(7, -1))
+
+
+def test_repeated_columns_do_not_matter() -> None:
+    """Where inputs are collinear the predictions are the same."""
+    doubled, found = regressions(torch.cat([X, X], 1), Y)["linear"], regressions(X, Y)["linear"]
+    torch.testing.assert_close(doubled(torch.cat([NEW, NEW], 1)), found(NEW), rtol=1e-4, atol=1e-5)
+
+
+def test_logistic_regression_is_that_of_standardised_inputs() -> None:
+    """Log-probabilities are scikit-learn's, in any unit of the inputs; a class without a row has none."""
+    label = 2 * (X[:, 0] > 0.3).long()
+    standard = ((each - X.mean(0)) / X.std(0, correction=0) for each in (X, NEW))
+    rows, new = (each.double().numpy() for each in standard)
+    wanted = LogisticRegression().fit(rows, label.numpy()).predict_log_proba(new)
+    for scale in (1.0, 1000.0):
+        found = classifications(scale * X, label, 3)["logistic"](scale * NEW)
+        np.testing.assert_allclose(found[:, [0, 2]].numpy(), wanted, atol=1e-3)
+        assert (found[:, 1] == -torch.inf).all()
+
+
+def test_the_majority_is_the_most_frequent_class() -> None:
+    """Its log-probabilities sum to one and are the same everywhere; of one class alone there is no logistic model."""
+    found = classifications(X, torch.tensor([0] * 10 + [1] * 50), 2)["majority"](NEW)
+    torch.testing.assert_close(found.exp(), torch.tensor([11 / 62, 51 / 62]).expand(7, -1))
+    assert classifications(X, torch.zeros(60, dtype=torch.int64), 2).keys() == {"majority"}
+
+
+def test_the_gaussian_is_that_of_maximum_likelihood() -> None:
+    """Its log-density is that of scipy with mean and covariance of the data; of dependent columns there is none."""
+    (found,) = densities(X).values()
+    covariance: Any = np.cov(X.T.numpy(), bias=True)
+    wanted = multivariate_normal(X.mean(0).numpy(), covariance).logpdf(NEW.numpy())
+    np.testing.assert_allclose(found(NEW).numpy(), wanted, rtol=1e-5)
+    assert densities(torch.cat([X, X[:, :1]], 1)) == {}
+
+
+def measured(task: of.Task, data: of.DataModule, folder: Path) -> dict[str, float]:
+    """The metrics of a test."""
+    trainer = Trainer(logger=False, enable_progress_bar=False, default_root_dir=folder, accelerator="cpu")
+    return dict(trainer.test(task, datamodule=data, verbose=False)[0])
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+@pytest.mark.parametrize("targets", ["u", ["u", "v"]])
+def test_regression_measures_baselines_as_itself(tmp_path: Path, targets: Any) -> None:
+    """Losses and mean absolute errors are those of the same models fitted and tested by hand."""
+    columns: Any = dict(zip("abcuv", torch.cat([X, 30 * Y + 7], 1).double().numpy().T, strict=True))
+    data = Table(columns, columns=["a", "b", "c"], target=targets, split=Split(test=0.3))
+    names = [targets] if isinstance(targets, str) else targets
+    found = measured(Regression(MLP(3), RK4(num_steps=1), num_outputs=len(names), head=None), data, tmp_path)
+    train, rows = data.train, data.test
+    assert data.units is not None
+    assert data.units.target is not None
+    for end, model in (("linear", LinearRegression().fit(train.x, train.beside)), ("mean", None)):
+        values = torch.zeros_like(rows.beside) if model is None else torch.from_numpy(model.predict(rows.x))
+        errors = (values - rows.beside).abs().mean(0) * torch.tensor(data.units.target.scale)
+        assert found[f"test/loss_{end}"] == pytest.approx(float((values - rows.beside).square().mean()), rel=1e-4)
+        for name, error in zip(names, errors.tolist(), strict=True):
+            label = "test/mae" if len(names) == 1 else f"test/mae_{name}"
+            assert found[f"{label}_{end}"] == pytest.approx(error, rel=1e-4)
+            assert label in found
