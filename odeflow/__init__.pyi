@@ -1,5 +1,6 @@
 """The public names of odeflow and their modules."""
 
+from . import paths as paths
 from .analysis.diagnosis import Diagnosis as Diagnosis
 from .analysis.diagnosis import diagnose as diagnose
 from .density.bijections import Bijection as Bijection
@@ -59,6 +60,7 @@ from .flow.regularizers import JacobianNorm as JacobianNorm
 from .flow.regularizers import Kinetic as Kinetic
 from .flow.regularizers import Regularizer as Regularizer
 from .flow.regularizers import Taylor as Taylor
+from .paths import Path as Path
 from .plugin.plugin import OptionGroup as OptionGroup
 from .plugin.plugin import Plugin as Plugin
 from .plugin.plugin import check_least as check_least

@@ -79,7 +79,7 @@ def solve(
     gradient = Checkpointed() if gradient is None else gradient
     events = tuple(event) if isinstance(event, Sequence) else (event,)
     _check_kinds(y0, solver, gradient, events)
-    times = _checked_times(t)
+    times = checked_times(t)
     if times.dim() == 2:
         _check_own_times(times, y0, solver)
     params = None if params is None else _listed(params)
@@ -217,7 +217,12 @@ def _check_kinds(y0: object, solver: object, gradient: object, events: Sequence[
         raise StateError(f"the state must be a Tensor or a tuple of Tensors; got {y0!r}")
 
 
-def _checked_times(t: Tensor | Sequence[float]) -> Tensor:
+def checked_times(t: Tensor | Sequence[float]) -> Tensor:
+    """The times of a solve as a tensor.
+
+    Raises:
+        SettingError: They are not finite and strictly monotone.
+    """
     try:
         if isinstance(t, Tensor):
             times = t

@@ -1,13 +1,15 @@
 """Solver: the contract of solvers."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Self
 
 from torch import Tensor
 
 from odeflow.engine.equation.state import Field
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.tape import UNOBSERVED, Observer
+from odeflow.errors import SettingError
 from odeflow.plugin.plugin import Plugin
 
 
@@ -27,6 +29,17 @@ class Solver(Plugin, ABC):
     def time_resolution(self, span: float) -> float:
         """The required resolution of t in a solve over `span`, in the field's time."""
         return 1e-5 * span
+
+    def stopping_at(self, times: Sequence[float]) -> Self:
+        """This solver, for a field that is also discontinuous, or has a kink, at these times: see `jump_ts`.
+
+        Raises:
+            SettingError: The solver cannot end a step at given times (the default).
+        """
+        raise SettingError(
+            f"{type(self).__name__} cannot end its steps where the field's input jumps or has a kink, as at "
+            f"t = {times[0]:g}. Use a solver of odeflow, or a smooth path, such as Hermite"
+        )
 
     @abstractmethod
     def integrate(

@@ -13,13 +13,14 @@ from odeflow.engine.gradients import Checkpointed, Gradient
 from odeflow.engine.loop.adaptive import Adaptive
 from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.output.solution import Solution, Stats
-from odeflow.engine.solve import solve
+from odeflow.engine.solve import checked_times, solve
 from odeflow.engine.solver import Solver
 from odeflow.errors import SettingError, StateError
 from odeflow.flow.divergence import Divergence
 from odeflow.flow.dynamics import Dynamics
 from odeflow.flow.options import FlowOptions
 from odeflow.flow.regularizers import Rate, with_rates
+from odeflow.paths import Constant, Path
 from odeflow.plugin.plugin import check_kind
 
 
@@ -66,21 +67,22 @@ class Flow(nn.Module):
         self.lift = _lift(dynamics, options.augment) if options.lift == "learned" else None
         self.stats, self.penalties = None, {}
 
-    def forward(self, y0: S) -> S:
+    def forward(self, y0: S, *, context: Tensor | Path | None = None) -> S:
         """The state at t₁.
 
         Args:
             y0: (B, d, …) at t₀, or a tuple of such tensors.
+            context: As for `trajectory`.
 
         Returns:
             (B, d + augment, …), or a tuple as y0.
         """
-        y = self.trajectory(y0, self.span()).y
+        y = self.trajectory(y0, self.span(), context=context).y
         return cast(S, y[-1] if isinstance(y, Tensor) else tuple(leaf[-1] for leaf in y))
 
     if TYPE_CHECKING:  # nn.Module's __call__ is untyped
 
-        def __call__(self, y0: S) -> S: ...
+        def __call__(self, y0: S, *, context: Tensor | Path | None = None) -> S: ...
 
     def span(self) -> tuple[float, float]:
         """(t0, t1). In training with `steer`, each call draws a new t1."""
@@ -94,7 +96,7 @@ class Flow(nn.Module):
         t: Tensor | Sequence[float],
         *,
         divergence: None = None,
-        context: Tensor | None = None,
+        context: Tensor | Path | None = None,
         dense: bool = False,
     ) -> Solution[S]: ...
     @overload
@@ -104,7 +106,7 @@ class Flow(nn.Module):
         t: Tensor | Sequence[float],
         *,
         divergence: Divergence,
-        context: Tensor | None = None,
+        context: Tensor | Path | None = None,
         dense: bool = False,
     ) -> Solution[tuple[Tensor, ...]]: ...
     @overload
@@ -114,7 +116,7 @@ class Flow(nn.Module):
         t: Tensor | Sequence[float],
         *,
         divergence: Divergence | None,
-        context: Tensor | None = None,
+        context: Tensor | Path | None = None,
         dense: bool = False,
     ) -> Solution[Any]: ...
     @uncompiled
@@ -124,7 +126,7 @@ class Flow(nn.Module):
         t: Tensor | Sequence[float],
         *,
         divergence: Divergence | None = None,
-        context: Tensor | None = None,
+        context: Tensor | Path | None = None,
         dense: bool = False,
     ) -> Solution[Any]:
         """The states at the times t. The first time is that of y0.
@@ -133,8 +135,9 @@ class Flow(nn.Module):
             y0: (B, d, …), or a tuple of such tensors.
             t: (T,), strictly monotone, or (B, T) as in `solve`.
             divergence: If given, the result is a pair whose second entry is log |det ∂y(t)/∂y(t[0])|, (T, B).
-            context: (B, c, …), concatenated with the state: the field is called with [y, context] along dimension 1,
-                and the first d entries of its output are used.
+            context: The external input u: a constant (B, c, …), or a path. It is concatenated with the state: the
+                field is called with [y, u(t)] along dimension 1, and the first d entries of its output are used. A step
+                ends at each break of the path.
             dense: Whether to compute dense output: `solution(t)` is then the state at any time in between.
 
         Returns:
@@ -142,7 +145,8 @@ class Flow(nn.Module):
 
         Raises:
             StateError: The state is a tuple where tuples are not supported, or a density is requested and the state
-                does not have the shape of the input.
+                does not have the shape of the input, or the samples of the path are not those of the state.
+            SettingError: The solver cannot stop at the breaks of the path.
         """
         if torch.is_inference_mode_enabled():
             with outside_inference():
@@ -150,11 +154,15 @@ class Flow(nn.Module):
                 again: Any = Flow.trajectory
                 return again(self, y0, t, divergence=divergence, context=context, dense=dense)
         y0 = tuple(entering(leaf) for leaf in y0) if isinstance(y0, tuple) else entering(y0)
-        state, field = self._entered(y0), self.dynamics
+        state, field, solver = self._entered(y0), self.dynamics, self.solver
         params: list[Tensor] = list(self.dynamics.parameters())
         if context is not None:
-            field = _InContext(self.dynamics, context)
-            params.append(context)
+            path = Constant(context) if isinstance(context, Tensor) else context
+            check_kind("context", path, Path, "a Tensor, or odeflow.paths.Linear(t, x)")
+            field = _InContext(self.dynamics, path)
+            params.extend(path.tensors)
+            if stops := _stops(path, t):
+                solver = solver.stopping_at(stops)
         regularizers = self.options.regularizers if self.training else ()
         rates: list[Rate] = [regularizer.rate for regularizer in regularizers]
         if divergence is not None:
@@ -163,11 +171,11 @@ class Flow(nn.Module):
             rates.append(divergence.along(state))
         elif not rates:
             self.penalties = {}
-            return self._solve(field, state, t, params, dense).unpacked(self._left)
+            return self._solve(solver, field, state, t, params, dense).unpacked(self._left)
         if isinstance(state, tuple):
             raise StateError("regularizers need a state of shape (B, d, …); got a tuple")
         start = (state, state.new_zeros(len(state), len(rates)))
-        solution = self._solve(with_rates(field, rates), start, t, params, dense)
+        solution = self._solve(solver, with_rates(field, rates), start, t, params, dense)
         _, integrals = solution.y
         self.penalties = {
             regularizer.name: regularizer.weight * integrals[-1, :, number].mean().abs()
@@ -181,10 +189,10 @@ class Flow(nn.Module):
         return solution.unpacked(seen)
 
     def _solve(
-        self, field: Any, state: S, t: Tensor | Sequence[float], params: list[Tensor], dense: bool
+        self, solver: Solver, field: Any, state: S, t: Tensor | Sequence[float], params: list[Tensor], dense: bool
     ) -> Solution[S]:
-        """Solves with the flow's solver and gradient, and stores the statistics."""
-        solver, last = self.solver, self.stats
+        """Solves with the flow's gradient, and stores the statistics."""
+        last = self.stats
         first = last.suggested_step if self.options.warm_start and last is not None else None
         if first and isinstance(solver, Stepper) and isinstance(solver.control, Adaptive):
             solver = solver.with_control(replace(solver.control, first_step=first))
@@ -234,18 +242,34 @@ class Flow(nn.Module):
 
 @dataclass(frozen=True)
 class _InContext:
-    """A field whose input is the state concatenated with a context.
+    """A field whose input is the state concatenated with an external input.
 
     Attributes:
-        field: The field on [y, context].
-        context: (B, c, …).
+        field: The field on [y, u].
+        path: The input u(t).
     """
 
     field: nn.Module
-    context: Tensor
+    path: Path
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        return self.field(t, torch.cat([y, self.context], dim=1))[:, : y.shape[1]]
+        u = self.path(t)
+        if len(u) == 1:
+            u = u.expand(len(y), *u.shape[1:])
+        if len(u) != len(y):
+            raise StateError(
+                f"the context has {len(u)} samples and the state {len(y)}; the context may also have a single one"
+            )
+        return self.field(t, torch.cat([y, u], dim=1))[:, : y.shape[1]]
+
+
+def _stops(path: Path, t: Tensor | Sequence[float]) -> tuple[float, ...]:
+    """The breaks of a path at which a step of a solve must end."""
+    if not path.breaks:
+        return ()
+    times = checked_times(t).detach()
+    ends = times[..., 0], times[..., -1]
+    return path.stops(*(float(end) for end in (torch.minimum(*ends).min(), torch.maximum(*ends).max())))
 
 
 def _lift(dynamics: nn.Module, augment: int) -> nn.Linear:

@@ -56,9 +56,16 @@ class Adjoint(Gradient):
     ) -> Solution:
         with torch.no_grad():
             solution = solver.integrate(field, y0, t)
-        equation = AdjointEquation(_by_rms(self.solver or solver), field, params, solution.stats)
+        equation = AdjointEquation(_by_rms(backward_solver(self.solver, solver)), field, params, solution.stats)
         backward = partial(_backward_full if self.norm == "full" else _backward_seminorm, equation)
         return with_backward(solution, backward, y0, params, t, solution.y)
+
+
+def backward_solver(own: Solver | None, forward: Solver) -> Solver:
+    """The solver of the backward equation, which has the discontinuities of the forward pass."""
+    if own is None or not forward.jump_ts:
+        return own or forward
+    return own.stopping_at(forward.jump_ts)
 
 
 def _by_rms(solver: Solver) -> Solver:

@@ -25,7 +25,7 @@ Feature = Literal[
     "times of each sample's own, (B, T)",
     "per_sample=True",
     "norm='max_sample'",
-    "jump_ts",
+    "jump_ts, or paths with breaks",
     "black-box solvers",
     "solvers other than explicit Runge–Kutta methods",
 ]
@@ -38,7 +38,7 @@ USES: dict[Feature, Callable[[Solver, Tensor, Mesh | None], bool]] = {
     "norm='max_sample'": lambda solver, t, mesh: (
         isinstance(solver, Stepper) and isinstance(solver.control, Adaptive) and solver.control.norm == "max_sample"
     ),
-    "jump_ts": lambda solver, t, mesh: bool(solver.jump_ts),
+    "jump_ts, or paths with breaks": lambda solver, t, mesh: bool(solver.jump_ts),
     "black-box solvers": lambda solver, t, mesh: not solver.shows_steps,
     "solvers other than explicit Runge–Kutta methods": lambda solver, t, mesh: not isinstance(solver, RungeKutta),
 }

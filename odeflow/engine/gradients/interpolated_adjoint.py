@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.equation.state import Field
-from odeflow.engine.gradients.adjoint import AdjointEquation
+from odeflow.engine.gradients.adjoint import AdjointEquation, backward_solver
 from odeflow.engine.gradients.backward import with_backward
 from odeflow.engine.gradients.base import Gradient
 from odeflow.engine.output.mesh import Mesh
@@ -40,7 +40,7 @@ class InterpolatedAdjoint(Gradient):
         tape = Tape(dense=True)
         with torch.no_grad():
             solution = solver.integrate(field, y0, t, Observer(tape=tape))
-        equation = AdjointEquation(self.solver or solver, field, params, solution.stats)
+        equation = AdjointEquation(backward_solver(self.solver, solver), field, params, solution.stats)
         return with_backward(solution, partial(_backward, equation, tape.segments), y0, params, t)
 
 

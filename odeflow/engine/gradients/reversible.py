@@ -46,7 +46,7 @@ class Reversible(Gradient):
     unsupported = frozenset(
         {
             "dense output and events",
-            "jump_ts",
+            "jump_ts, or paths with breaks",
             "per_sample=True",
             "norm='max_sample'",
             "solvers other than explicit Runge–Kutta methods",

@@ -30,6 +30,7 @@ ESTIMATED = (*(field.name for field in fields(Adaptive)), "per_sample")
 """Options of methods with an error estimate."""
 CHOSEN = tuple(option for option in ESTIMATED if option not in ("rtol", "atol"))
 """Options that contradict a fixed step size. The tolerances are allowed but unused."""
+NOT_COMPILED = "needs compile=False: compiled steps have one clock and know no jumps"
 
 
 class Stepper(Solver):
@@ -122,7 +123,7 @@ class Stepper(Solver):
             self.jump_ts = _jumps(jump_ts)
             if compile and (jump_ts or per_sample):
                 other = "jump_ts" if jump_ts else "per_sample"
-                raise SettingError(f"{other} needs compile=False: compiled steps have one clock and know no jumps")
+                raise SettingError(f"{other} {NOT_COMPILED}")
             if newton_tol is not None and not 0 < newton_tol < 1:
                 raise SettingError(f"newton_tol must be positive and below 1; got {newton_tol}")
             if order is not None:
@@ -195,6 +196,13 @@ class Stepper(Solver):
             raise SettingError(f"{name}: per_sample needs adaptive steps")
         solver = copy.copy(self)
         solver.control = control
+        return solver
+
+    def stopping_at(self, times: Sequence[float]) -> Self:
+        if self.compiled is not None:
+            raise SettingError(f"{type(self).__name__}: a path with breaks, as at t = {times[0]:g}, {NOT_COMPILED}")
+        solver = copy.copy(self)
+        solver.jump_ts = tuple(sorted({*self.jump_ts, *times}))
         return solver
 
     def integrate(
