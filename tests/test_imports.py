@@ -15,13 +15,17 @@ def test_import_is_cheap() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_solve_imports_no_more_than_it_needs() -> None:
-    """A first solve by torchdiffeq's interface loads the solvers, but neither tasks and data nor what those need."""
+def test_nothing_imports_more_than_it_needs() -> None:
+    """A first solve by torchdiffeq's interface loads the solvers, but neither tasks and data nor what those need.
+
+    Data that are no tables do not load polars.
+    """
     heavy = {"lightning", "torchmetrics", "wandb", "matplotlib", "sklearn", "pooch", "jsonargparse", "scipy"}
     code = (
         "import sys, torch; from odeflow.compat.torchdiffeq import odeint;"
         "odeint(lambda t, y: -y, torch.ones(1), torch.tensor([0.0, 1.0]));"
-        f"assert not {heavy} & sys.modules.keys(), sys.modules.keys()"
+        f"assert not {heavy} & sys.modules.keys(), sys.modules.keys();"
+        "import odeflow_data; odeflow_data.Spiral(); assert 'polars' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -1,5 +1,6 @@
 """Frame: named columns of a file, a data frame or arrays, turned into numbers, times and classes."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -276,9 +277,10 @@ class Frame:
         try:
             table = self._columns.select(expressions).collect()
         except pl.exceptions.ComputeError as problem:  # text below the rows by which the type was found
-            for name in names:
-                if self._types[name].is_numeric():
-                    self._refuse_text(name)
+            with contextlib.suppress(pl.exceptions.ComputeError):  # the file is damaged
+                for name in names:
+                    if self._types[name].is_numeric():
+                        self._refuse_text(name)
             told = " ".join(str(problem).split())[:200]
             raise of.DataError(f"{self.origin} cannot be read: {told}. Wanted is {FORMATS}") from problem
         except Exception as problem:

@@ -47,7 +47,15 @@ class Observations(NamedTuple):
         return np.array(~np.isnan(self.y).all(axis=1))
 
     @classmethod
-    def of(cls, frame: Frame, features: Sequence[str], time: str, series: str | None, read: Reading) -> "Observations":
+    def of(
+        cls,
+        frame: Frame,
+        features: Sequence[str],
+        time: str,
+        series: str | None,
+        read: Reading,
+        known: of.Units | None = None,
+    ) -> "Observations":
         """The observations in a file.
 
         Args:
@@ -56,14 +64,21 @@ class Observations(NamedTuple):
             time: The column of times.
             series: The column of the series' ids; None if all rows are of one series.
             read: How cells are read.
+            known: The units of a model, whose columns and unit of time are read.
 
         Raises:
-            DataError: A column does not exist, a cell is malformed, two rows have the same series and time, or nothing
-                was observed of a series.
+            DataError: A column does not exist, a cell is malformed, times do not count what the model's do, two rows
+                have the same series and time, or nothing was observed of a series.
         """
+        features = (known.features if known else ()) or features
         frame.require(features, "columns")
         frame.require([time], "time")
         t, clock = frame.times(time, read.time_unit)
+        if known is not None and known.features and clock != known.clock:
+            raise of.DataError(
+                f"{frame.origin}: column {time!r} counts {clock or 'plain numbers'}, but the model was trained on "
+                f"{known.clock or 'plain numbers'}. Give times of that kind, and leave out --data.read.time_unit"
+            )
         y = frame.numbers(features)
         if series is None:
             codes, names = np.zeros(len(t), np.int64), ("",)

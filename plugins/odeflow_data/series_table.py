@@ -130,7 +130,7 @@ class SeriesTable(OwnData, SeriesData):
         """The rows of a file, sorted by series and time."""
         from odeflow_data.observations import Observations
 
-        return Observations.of(frame, self.known.features or self.features, self.time, self.series, self.read)
+        return Observations.of(frame, self.features, self.time, self.series, self.read, self.units)
 
     def _labels(self, frame: "Frame", whole: "Observations") -> Tensor | None:
         """(N,), the class of each series, which all its rows have; None without classes."""

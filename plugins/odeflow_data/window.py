@@ -30,8 +30,8 @@ class Window(OwnData):
     first row, and its span is 1. Losses are in these units, predictions in the file's.
 
     `odeflow predict` forecasts what comes after the end of its file: of each series one window, of the last `history`
-    rows and `horizon` times that go on by the median step. Its table has the series' id if there are several, the
-    times, whether a row is of the forecast, and the predicted values.
+    rows and `horizon` times that go on by the median step, or by the calendar where dates are regular by it. Its table
+    has the series' id if there are several, the times, whether a row is of the forecast, and the predicted values.
 
     Args:
         path: The file, CSV, TSV, Parquet, `.npy` or `.npz`; in Python a data frame or columns by name.
@@ -113,7 +113,7 @@ class Window(OwnData):
         """The rows of a file, sorted by series and time."""
         from odeflow_data.observations import Observations
 
-        return Observations.of(frame, self.known.features or self.features, self.time, self.series, self.read)
+        return Observations.of(frame, self.features, self.time, self.series, self.read, self.units)
 
     def _starts(
         self, whole: "Observations", part: NDArray[np.bool_], history: NDArray[np.bool_] | None = None
@@ -150,12 +150,20 @@ class Window(OwnData):
             )
         t, y = [], []
         for first, end in zip(whole.offsets[:-1], whole.offsets[1:], strict=True):
-            step = np.median(np.diff(whole.t[first:end]))
-            later = whole.t[end - 1] + step * np.arange(1, self.horizon + 1)
+            later = self._later(whole.t[first:end])
             t += [whole.t[end - self.history : end], later]
             y += [whole.y[end - self.history : end], np.full((self.horizon, whole.y.shape[1]), np.nan)]
         offsets = (self.history + self.horizon) * np.arange(len(whole.names) + 1)
         return whole._replace(t=np.concatenate(t), y=np.concatenate(y), offsets=offsets)
+
+    def _later(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(horizon,), the times after those of a series, (M,)."""
+        from odeflow_data.continuation import continued
+        from odeflow_data.frame import Frame
+
+        unit = self.read.time_unit
+        later = continued(self.frame.as_times(self.time, t, unit), self.horizon)
+        return Frame(later.to_frame(self.time).lazy(), self.frame.origin).times(self.time, unit).values
 
     # Units
 

@@ -1,5 +1,6 @@
 """Laws of windows: the beginning is seen, the end is forecast, and no forecast of a part has trained."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,26 @@ def test_a_forecast_goes_on_after_the_file() -> None:
     assert units.restored(batch.y)[0, :6, 0].round().tolist() == [14, 15, 16, 17, 18, 19]
     assert not batch.seen[0, 6:].any()
     torch.testing.assert_close(data.t * units.unit, torch.arange(14.0, 23, dtype=torch.float64) * 5 + 1000)
+
+
+def test_months_remain_months() -> None:
+    """A forecast of monthly values is of the first days of the next months, whatever the unit of time."""
+    months = np.arange(60).astype("datetime64[M]").astype("datetime64[D]")
+    for unit in ("days", "years"):
+        options: dict[str, Any] = {"columns": ["a"], "read": Reading(time_unit=unit)}
+        data = ready(series(60, t=months), **options)
+        later = ready(series(60, t=months), "predict", data.units, **options)
+        written = later.table([torch.zeros(1, 9, 1)])["t"]
+        assert written.to_list() == [datetime(1974 + month // 12, month % 12 + 1, 1) for month in range(6, 15)]
+
+
+def test_times_count_what_they_counted_in_training() -> None:
+    """Another unit, or numbers in place of dates, is refused."""
+    days = np.arange(100).astype("datetime64[D]")
+    units = ready(series(t=days)).units
+    for table, unit in ((series(t=days), "hours"), (series(), "days")):
+        with pytest.raises(of.DataError, match=r"counts .* but the model was trained on days since 1970-01-01"):
+            ready(table, "predict", units, read=Reading(time_unit=unit))
 
 
 @pytest.mark.parametrize(
