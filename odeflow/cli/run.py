@@ -47,7 +47,7 @@ from odeflow.training.files import replacing
 from odeflow.training.schedule import WarmupCosine
 from odeflow.training.task import Task
 
-LINKS = {"num_classes": "num_classes", "num_outputs": "num_outputs", "dim": "dim", "shape": "input_shape"}
+LINKS = {name: name for name in ("num_classes", "num_outputs", "num_conditions", "dim")} | {"shape": "input_shape"}
 """The options of a task that are linked from the data, with the attribute of the data."""
 
 CHATTER = (
@@ -339,10 +339,12 @@ def _size_dynamics(request: Request, config: dict[str, Any]) -> None:
         task, field = registry.class_of(explain.path_of(model)), registry.class_of(explain.path_of(dynamics))
         if not issubclass(task, Task) or not task.carries_data or "dim" not in inspect.signature(field).parameters:
             return
-        dim = getattr(registry.build(data), "dim", None)
+        built = registry.build(data)
+        dim = getattr(built, "dim", None)
         if isinstance(dim, int) and options.get("shape") is None:
             flow = mapping(options.get("flow")) or {}
-            request.choose("model.dynamics.dim", dim + int(flow.get("augment") or 0))
+            beside = getattr(built, "num_conditions", 0) + int(flow.get("augment") or 0)
+            request.choose("model.dynamics.dim", dim + beside)
 
 
 def _drop_linked_sizes(config: dict[str, Any]) -> None:

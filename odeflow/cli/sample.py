@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from odeflow.analysis import plots as draw
+from odeflow.cli.conditions import read_conditions
 from odeflow.cli.options import Options, count, run_of
 from odeflow.errors import SettingError
 from odeflow.training import checkpoint
@@ -42,18 +43,25 @@ def sample(words: list[str]) -> int:
     output = folder / "samples.npz" if given.output is None else Path(given.output)
     check_suffix(output)
     task = checkpoint.load(given.ckpt_path, given.plugins)
+    units = task.units or Units()
+    conditions = read_conditions(given.conditions, task.num_conditions, units.condition or Units())
     torch.manual_seed(given.seed)
-    drawn = _drawn(task, given.count)
+    if conditions is not None:
+        conditions = conditions.repeat_interleave(given.count or 1, dim=0)
+    count = (given.count or 1000) if conditions is None else len(conditions)
+    drawn = _drawn(task, count, conditions)
+    if conditions is not None:
+        drawn["condition"] = (units.condition or Units()).restored(conditions).numpy()
     if output.suffix == ".npz":
         arrays: dict[str, Any] = {**drawn, "seed": given.seed}
         with replacing(output) as part:
             np.savez(part, **arrays)
         names = list(drawn)
     else:
-        table = _table(drawn, task.units or Units())
+        table = _table(drawn, units)
         write_table(table, output)
         names = table.columns
-    told = f"{given.count:,} samples are in {output}, as {', '.join(names)}"
+    told = f"{count:,} samples are in {output}, as {', '.join(names)}"
     if task.units is not None and not task.units.same:
         told += ", in the units of the file that it was trained on"
     figure = _picture(drawn)
@@ -70,13 +78,16 @@ def _options(words: list[str]) -> argparse.Namespace:
     description = "Draws new samples from what a checkpoint learned, and a picture of points in the plane or images."
     parser = Options("sample", description)
     parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="the checkpoint, or exported weights")
-    parser.add_argument("--count", metavar="COUNT", type=count, default="1000", help="of samples; by default 1000")
+    number = "of samples, by default 1000; with conditions of each, by default 1"
+    parser.add_argument("--count", metavar="COUNT", type=count, help=number)
+    conditions = "*.csv or *.parquet, a condition in each row, for a conditional density"
+    parser.add_argument("--conditions", metavar="FILE", help=conditions)
     output = "the file to write, *.npz, *.csv or *.parquet; by default samples.npz in the run's folder"
     parser.add_argument("--output", metavar="FILE", help=output)
     parser.add_argument("--seed", metavar="SEED", type=_seed, default="0", help="of the samples; by default 0")
     plugins = "file, folder or module of plugins that are not installed; may be repeated"
     parser.add_argument("--plugins", metavar="NAME", action="append", default=[], help=plugins)
-    return parser.read(words, ("ckpt_path", "count", "output", "seed", "plugins"))
+    return parser.read(words, ("ckpt_path", "count", "conditions", "output", "seed", "plugins"))
 
 
 def _seed(text: str) -> int:
@@ -85,11 +96,15 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _drawn(task: Task, count: int) -> dict[str, np.ndarray]:
+def _drawn(task: Task, count: int, conditions: Tensor | None) -> dict[str, np.ndarray]:
+    """Samples in the units of the data file, drawn in batches."""
+    conditional: Any = task  # its `sample` takes conditions
     parts: dict[str, list[Tensor]] = defaultdict(list)
     with torch.no_grad():
         for start in range(0, count, AT_ONCE):
-            for name, values in task.sample(min(AT_ONCE, count - start)).items():
+            size = min(AT_ONCE, count - start)
+            given = () if conditions is None else (conditions[start : start + size],)
+            for name, values in conditional.sample(size, *given).items():
                 parts[name].append(values)
     whole = {name: torch.cat(values) for name, values in parts.items()}
     return {name: values.numpy() for name, values in _restored(whole, task.units or Units()).items()}
@@ -108,7 +123,7 @@ def _restored(drawn: dict[str, Tensor], units: Units) -> dict[str, Tensor]:
 
 
 def _table(drawn: dict[str, np.ndarray], units: Units) -> "pl.DataFrame":
-    """Samples (N, d) as columns with the names of the features, and their log-densities.
+    """Samples (N, d) as columns with the names of the features, their conditions likewise, and their log-densities.
 
     Raises:
         SettingError: The samples are no vectors.
@@ -118,9 +133,13 @@ def _table(drawn: dict[str, np.ndarray], units: Units) -> "pl.DataFrame":
     x = drawn["x"]
     if x.ndim != 2:
         raise SettingError(f"--output: samples of shape {x.shape[1:]} are no rows of a table; write them to *.npz")
-    names = units.features or tuple(f"x{number}" for number in range(x.shape[1]))
-    others = {name: values for name, values in drawn.items() if name != "x" and name not in names and values.ndim == 1}
-    return pl.DataFrame(dict(zip(names, x.T, strict=True)) | others)
+    columns = dict(zip(units.features or [f"x{number}" for number in range(x.shape[1])], x.T, strict=True))
+    if "condition" in drawn:
+        given = drawn["condition"].T
+        names = (units.condition or Units()).features or [f"c{number}" for number in range(len(given))]
+        columns = dict(zip(names, given, strict=True)) | columns
+    others = {name: values for name, values in drawn.items() if name not in columns and values.ndim == 1}
+    return pl.DataFrame(columns | others)
 
 
 def _picture(drawn: dict[str, np.ndarray]) -> Figure | None:

@@ -38,6 +38,7 @@ class Task(Plugin, LightningModule, ABC):
         units: The map from the numbers of its training batches to those of the data file; None if unknown. A trained
             task standardises all data by these units. Losses, metrics and figures are in the units of the batches;
             `odeflow sample` and `odeflow predict` write the units of the file.
+        num_conditions: Length c of a condition; if positive, `sample` takes (count, condition), the latter (count, c).
         baselines: Simple models by name, fitted to the training part of the run's data; empty if the data do not offer
             it. `log_baselines` logs their metrics.
     """
@@ -45,6 +46,7 @@ class Task(Plugin, LightningModule, ABC):
     kind = "task"
     carries_data: ClassVar[bool] = False
     units: Units | None = None
+    num_conditions: int = 0
     baselines: Mapping[str, Baseline] = MappingProxyType({})
 
     @abstractmethod

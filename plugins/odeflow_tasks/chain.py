@@ -31,17 +31,17 @@ class Chain(of.OptionGroup):
             raise of.SettingError(f"marginals must not be negative; got {self.marginals}")
 
     def transforms(
-        self, dynamics: of.Dynamics, solver: of.Solver, gradient: of.Gradient | None, flow: of.FlowOptions
+        self, width: int, dynamics: of.Dynamics, solver: of.Solver, gradient: of.Gradient | None, flow: of.FlowOptions
     ) -> list[of.Flow | of.Bijection]:
         """The transforms from the base to the data.
 
         Args:
+            width: Size of the states along dimension 1, without conditions.
             dynamics: The vector field of the first flow; the others are built from its spec.
             solver: The solver of all flows.
             gradient: The gradient method of all flows.
             flow: The options of all flows.
         """
-        width = dynamics.width
         fields = [dynamics, *(registry.build(dynamics.spec) for _ in range(self.num_flows - 1))]
         flows = [of.Flow(field, solver, gradient, flow) for field in fields]
         if not self.batch_norm:

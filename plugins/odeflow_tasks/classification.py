@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 import odeflow as of
 from odeflow_tasks import batch as batches
 from odeflow_tasks.batch import floating, inputs, pair
+from odeflow_tasks.fitted_baselines import classifications
 from odeflow_tasks.head import Head, LinearHead, PooledHead
 from odeflow_tasks.stem import ConvStem, Stem
 
@@ -22,6 +23,9 @@ class Classification(of.Task):
     The stem maps an input to the width of the state, the flow integrates it from t₀ to t₁, and the head maps it to
     logits. With `ConvNet(64)` it has 208,266 parameters on MNIST. Without dynamics there is no flow, only stem and
     head.
+
+    For vectors whose data offer their training part, validation and test also log loss and accuracy of the frequencies
+    of its classes and of logistic regression, as `accuracy_majority`, `accuracy_logistic` and so on.
 
     Args:
         dynamics: The vector field; its width is the number of channels or features of the state.
@@ -105,6 +109,24 @@ class Classification(of.Task):
             wrong = (logits.argmax(1) != labels).float().mean()
             self.log("test/error_percent", 100 * wrong, sync_dist=True, **options)
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing if stage == "train" else 0.0)
+
+    def fit_baselines(self, part: Any) -> dict[str, of.Baseline]:
+        """The frequencies of the classes, and logistic regression, for vectors."""
+        if len(self.shape) > 1:
+            return {}
+        x, label = pair("Classification", "inputs, labels", part)
+        return classifications(
+            self._inputs(x), batches.labels("Classification", label, len(x), self.num_classes), self.num_classes
+        )
+
+    def log_baselines(self, batch: Any, stage: str) -> None:
+        """Logs loss and accuracy of the baselines."""
+        for name, log_probabilities in self.baselines.items():
+            x, label = self._inputs(batch[0]), batch[1]
+            predicted = log_probabilities(x)
+            right = (predicted.argmax(1) == label).float().mean()
+            self.log(f"{stage}/loss_{name}", F.nll_loss(predicted, label), batch_size=len(x), sync_dist=True)
+            self.log(f"{stage}/accuracy_{name}", right, batch_size=len(x), sync_dist=True)
 
     def on_test_epoch_start(self) -> None:
         self.confusion.reset()

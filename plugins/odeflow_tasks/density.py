@@ -9,10 +9,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import odeflow as of
+from odeflow.density.cnf import FlowDistribution
 from odeflow_tasks import density_figures
-from odeflow_tasks.batch import floating, inputs
+from odeflow_tasks.batch import floating, inputs, pair
 from odeflow_tasks.chain import Chain
 from odeflow_tasks.dequantisation import Dequantisation
+from odeflow_tasks.fitted_baselines import densities
 
 SHAPE = "a density needs a state of its input's shape"
 """Why augmentation is not supported."""
@@ -24,12 +26,16 @@ class Density(of.Task):
     One or several flows, each with its own parameters, transport the base, a standard normal at t₀, to the data at t₁.
     Figures show images and two-dimensional data; for other data the marginals.
 
+    With `num_conditions` it is a conditional density p(x | c): the fields of all flows are called with [y, c], so that
+    their width is that of both, and batches are pairs (x, c).
+
     Discrete values, such as those of pixels, need `Dequantisation`. The loss is then an upper bound of the negative
     log-likelihood of the discrete values, and is also logged in bits per dimension.
 
     Losses and log-densities are in the units of the batches; for standardised data, nats per standardised unit. Those
     written by `odeflow predict` and `odeflow sample` are per unit of the file, lower by Σ log σ. Validation and test
-    also log the loss in that unit, as `nll`.
+    also log the loss in that unit, as `nll`. If the data offer their training part, they log both also for the Gaussian
+    of maximum likelihood, whose mean is linear in c, as `loss_gaussian` and `nll_gaussian`.
 
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 4; Grathwohl et al. (2019), "FFJORD".
 
@@ -40,6 +46,7 @@ class Density(of.Task):
         flow: Options of each flow; augmentation is not supported.
         shape: Shape of x, (d,) or (C, H, W); the command line takes it from the data. By default a vector of the
             dynamics' width. A field of width C acts on images, one of width CHW on vectors.
+        num_conditions: Number of values of a condition c; the command line takes it from the data.
         divergence: The divergence in training; `Exact()` by default.
         eval_divergence: The divergence in evaluation; `Exact()` by default, so that results are free of noise.
         chain: The number of flows and the bijections around them. `Marginals` are fitted to the training data at the
@@ -59,6 +66,7 @@ class Density(of.Task):
         gradient: of.Gradient | None = None,
         flow: of.FlowOptions = of.FlowOptions(),
         shape: Sequence[int] | None = None,
+        num_conditions: int = 0,
         divergence: of.Divergence | None = None,
         eval_divergence: of.Divergence | None = None,
         chain: Chain = Chain(),
@@ -66,11 +74,15 @@ class Density(of.Task):
     ) -> None:
         super().__init__()
         flow.refuse("Density", augment=SHAPE, lift=SHAPE)
-        self.shape, seen = _shapes(dynamics.width, shape)
+        of.check_least(self, 0, num_conditions=num_conditions)
+        width = dynamics.width - num_conditions
+        self.shape, seen = _shapes(width, shape, num_conditions)
+        if num_conditions and len(seen) > 1:
+            raise of.SettingError(f"Density: conditions are of vectors; got data of shape {self.shape}")
         if chain.marginals and (dequantisation.levels or len(self.shape) > 1):
             raise of.SettingError("Density: marginals are of vectors with a density; leave out levels and images")
-        transforms = [*chain.transforms(dynamics, solver, gradient, flow), *dequantisation.transforms()]
-        self.cnf, self.dequantisation = of.CNF(transforms, seen), dequantisation
+        transforms = [*chain.transforms(width, dynamics, solver, gradient, flow), *dequantisation.transforms()]
+        self.cnf, self.dequantisation, self.num_conditions = of.CNF(transforms, seen), dequantisation, num_conditions
         self.divergence, self.eval_divergence = divergence or of.Exact(), eval_divergence or of.Exact()
 
     def on_fit_start(self) -> None:
@@ -89,33 +101,50 @@ class Density(of.Task):
             )
         last.fit(torch.cat([self._data_of(batch) for batch in data.train_dataloader()]))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """As `log_prob`."""
-        return self.log_prob(x)
+        return self.log_prob(x, condition)
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """The log-density in nats, with `divergence` in training mode and `eval_divergence` otherwise.
 
         Args:
             x: (B, *shape); with levels, in [0, 1].
+            condition: (B, num_conditions), if there are any.
 
         Returns:
             (B,).
 
         Raises:
-            DataError: x has the wrong shape.
+            DataError: x or the condition has the wrong shape.
         """
         if x.shape[1:] != self.shape:
             wanted = ", ".join(map(str, self.shape))
             raise of.DataError(f"Density wants data of shape (B, {wanted}); got {tuple(x.shape)}")
-        self._choose_divergence()
-        return self.cnf().log_prob(x.reshape(-1, *self.cnf.shape))
+        return self._distribution(condition, len(x)).log_prob(x.reshape(-1, *self.cnf.shape))
 
-    def sample(self, count: int) -> dict[str, Tensor]:
-        """Samples "x", (count, d) or (count, C, H, W), and their log-densities "log_prob", (count,), in nats."""
-        self._choose_divergence()
-        x, log_prob = self.cnf().sample_and_log_prob((count,))
+    def sample(self, count: int, condition: Tensor | None = None) -> dict[str, Tensor]:
+        """Samples "x", (count, *shape), and their log-densities "log_prob", (count,), in nats.
+
+        Args:
+            count: Number of samples.
+            condition: (count, num_conditions), that of each sample, if there are any.
+
+        Raises:
+            DataError: The condition has the wrong shape.
+        """
+        size = () if self.num_conditions else (count,)
+        x, log_prob = self._distribution(condition, count).sample_and_log_prob(size)
         return {"x": x.view(count, *self.shape), "log_prob": log_prob}
+
+    def _distribution(self, condition: Tensor | None, count: int) -> FlowDistribution:
+        """The density, or one for each of `count` conditions."""
+        self._choose_divergence()
+        came = None if condition is None else tuple(condition.shape)
+        if came != ((count, self.num_conditions) if self.num_conditions else None):
+            wanted = f"conditions of shape ({count}, {self.num_conditions})" if self.num_conditions else "no conditions"
+            raise of.DataError(f"Density(num_conditions={self.num_conditions}) wants {wanted}; got {came or 'none'}")
+        return self.cnf(condition)
 
     def _choose_divergence(self) -> None:
         self.cnf.divergence = self.divergence if self.training else self.eval_divergence
@@ -123,31 +152,52 @@ class Density(of.Task):
     def loss(self, batch: Any, stage: str) -> Tensor:
         """The mean of −log p(x) in nats; with levels, bits per dimension are logged too."""
         x = self.dequantisation(self._data_of(batch))
-        loss = -self.log_prob(x).mean()
+        loss = -self.log_prob(x, self._condition_of(batch)).mean()
         bits = self.dequantisation.bits_per_dim(loss.detach(), math.prod(self.shape))
         if bits is not None:
             options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(x), "sync_dist": True}
             self.log(f"{stage}/bits_per_dim", bits, prog_bar=True, **options)
-        if stage != "train" and self.units is not None and not self.units.same:
-            nll = loss.detach() + self.units.log_volume(math.prod(self.shape))
-            self.log(f"{stage}/nll", nll, on_step=False, on_epoch=True, batch_size=len(x), sync_dist=True)
+        if stage != "train":
+            self._log_nll(loss, len(x), f"{stage}/nll")
         return loss
+
+    def _log_nll(self, loss: Tensor, count: int, name: str) -> None:
+        """Logs a mean of −log p in the units of the file, if they are others."""
+        if self.units is not None and not self.units.same:
+            nll = loss.detach() + self.units.log_volume(math.prod(self.shape))
+            self.log(name, nll, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
+
+    def fit_baselines(self, part: Any) -> dict[str, of.Baseline]:
+        """The Gaussian of maximum likelihood, for vectors without levels."""
+        vectors = len(self.shape) == 1 and self.dequantisation.levels is None
+        return densities(self._data_of(part), self._condition_of(part)) if vectors else {}
+
+    def log_baselines(self, batch: Any, stage: str) -> None:
+        """Logs the mean of −log p of the baseline."""
+        x, condition = self._data_of(batch), self._condition_of(batch)
+        for name, log_prob in self.baselines.items():
+            loss = -log_prob(x if condition is None else torch.cat([x, condition], dim=1)).mean()
+            self.log(f"{stage}/loss_{name}", loss, batch_size=len(x), sync_dist=True)
+            self._log_nll(loss, len(x), f"{stage}/nll_{name}")
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(B,), log p(x) in nats."""
-        return self.log_prob(self.dequantisation(self._data_of(batch)))
+        return self.log_prob(self.dequantisation(self._data_of(batch)), self._condition_of(batch))
 
     def restored(self, prediction: Tensor, units: of.Units) -> Tensor:
         """Log-densities with respect to the units of the file instead of the standardised ones."""
         return prediction - units.log_volume(math.prod(self.shape))
 
     def figures(self, batch: Any) -> dict[str, Figure]:
-        """Samples beside data; in the plane also the density, its evolution from base to data, and flow lines."""
-        x = self._data_of(batch)
+        """Samples beside data; in the plane also the density, its evolution from base to data, and flow lines.
+
+        With conditions, samples given those of the data, beside the data.
+        """
+        x, condition = self._data_of(batch), self._condition_of(batch)
         self._choose_divergence()
         with torch.random.fork_rng([x.device] if x.is_cuda else []):  # figures must not affect the run
             torch.manual_seed(0)
-            return density_figures.draw(self.cnf, x)
+            return density_figures.draw(self.cnf, x, condition)
 
     def _data_of(self, batch: Any) -> Tensor:
         """The data of a batch, without labels."""
@@ -155,13 +205,22 @@ class Density(of.Task):
         self.dequantisation.check(x)
         return x
 
+    def _condition_of(self, batch: Any) -> Tensor | None:
+        """(B, num_conditions), the conditions of a batch, if there are any."""
+        if not self.num_conditions:
+            return None
+        return floating("Density", "conditions", pair("Density", "data, conditions", batch)[1], self)
 
-def _shapes(width: int, shape: Sequence[int] | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shape of the data, and their shape as the input of dynamics of this width.
+
+def _shapes(width: int, shape: Sequence[int] | None, num_conditions: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape of the data, and their shape as the input of dynamics of this width beside conditions.
 
     Raises:
         SettingError: The width does not match the shape of the data.
     """
+    beside = f" and {num_conditions} more, that of the conditions" if num_conditions else ""
+    if width < 1:
+        raise of.SettingError(f"dynamics of width {width + num_conditions} have no room for data beside conditions")
     shape = (width,) if shape is None else tuple(shape)
     if width == shape[0]:
         return shape, shape
@@ -169,5 +228,6 @@ def _shapes(width: int, shape: Sequence[int] | None) -> tuple[tuple[int, ...], t
         return shape, (width,)
     images = f", that of their channels, or {math.prod(shape)}, for vectors of all their values"
     raise of.SettingError(
-        f"data of shape {shape} need dynamics of width {shape[0]}{images if len(shape) > 1 else ''}; got {width}"
+        f"data of shape {shape} need dynamics of width {shape[0]}{images if len(shape) > 1 else ''}{beside}; got "
+        f"{width + num_conditions}"
     )

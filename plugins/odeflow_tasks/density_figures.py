@@ -25,19 +25,23 @@ DEPTH = 10
 """Range of the log-density plot below its maximum, in nats."""
 
 
-def draw(cnf: of.CNF, x: Tensor) -> dict[str, Figure]:
+def draw(cnf: of.CNF, x: Tensor, condition: Tensor | None = None) -> dict[str, Figure]:
     """Figures by name: samples of images; in the plane also density, evolution, flow lines and base; else marginals.
 
     Args:
         cnf: The flow, from the standard normal density to that of the data.
         x: (B, d) or (B, C, H, W), data.
+        condition: (B, c), the conditions of the data, if any: they are drawn beside data and samples.
     """
+    if condition is not None:
+        x, condition = x[:MOST_POINTS], condition[:MOST_POINTS]
+        return {"marginals": marginals(*(torch.cat([each, condition], 1) for each in (cnf(condition).sample(), x)))}
     if x.dim() == 4:
         x = x[:MOST_IMAGES]
         return {"samples": images({"data": x, "samples": cnf().sample(torch.Size([len(x)])).view(x.shape)})}
     x = x[:MOST_POINTS]
     if x.shape[1] != 2:
-        return {"marginals": marginals(cnf, x)}
+        return {"marginals": marginals(cnf().sample(torch.Size([len(x)])), x)}
     window = _window(x)
     return {
         "samples": samples(cnf, x, window),
@@ -137,17 +141,16 @@ def base(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
     return figure
 
 
-def marginals(cnf: of.CNF, x: Tensor) -> Figure:
-    """Histograms and pair plots of the first features of data and samples."""
-    drawn = numbers(cnf().sample(torch.Size([len(x)])))
-    data, count = numbers(x), min(x.shape[1], MOST_PAIRS)
+def marginals(drawn: Tensor, x: Tensor) -> Figure:
+    """Histograms and pair plots of the first features of samples and data, (B, d) each."""
+    data, sampled, count = numbers(x), numbers(drawn), min(x.shape[1], MOST_PAIRS)
     figure = Figure(figsize=(1.5 + 2 * count, 1 + 2 * count), layout="constrained")
     panels = figure.subplots(count, count, squeeze=False)
     spans = [limits(np.quantile(values, (0.005, 0.995))) for values in data.T[:count]]
     for row in range(count):
         for column in range(count):
             axes = panels[row, column]
-            for values, colour, label in ((data, "tab:green", "data"), (drawn, "tab:blue", "samples")):
+            for values, colour, label in ((data, "tab:green", "data"), (sampled, "tab:blue", "samples")):
                 if row == column:
                     bins = np.linspace(*spans[column], 40)
                     style: dict[str, Any] = {"density": True, "histtype": "step", "color": colour, "label": label}

@@ -47,18 +47,22 @@ def classifications(x: Tensor, label: Tensor, num_classes: int) -> dict[str, of.
     return found | ({"logistic": partial(_logistic, _fitted(x, label), num_classes)} if counts.max() < len(x) else {})
 
 
-def densities(x: Tensor) -> dict[str, of.Baseline]:
-    """The Gaussian of maximum likelihood, x ↦ log p(x) in nats (B,); none if the covariance of the data is singular.
+def densities(x: Tensor, condition: Tensor | None = None) -> dict[str, of.Baseline]:
+    """The Gaussian of maximum likelihood, none if its covariance is singular; [x, c] ↦ log p(x | c) in nats (B,).
+
+    Its mean is linear in the condition, its covariance does not depend on it.
 
     Args:
         x: (N, d), the data.
+        condition: (N, c), the conditions, if any.
     """
-    mean = x.double().mean(0)
-    centred = x.double() - mean
-    covariance = centred.T @ centred / len(x)
+    features = x.new_zeros(len(x), 0) if condition is None else condition
+    mean = regressions(features, x)["linear"]
+    rest = x.double() - mean(features.double())
+    covariance = rest.T @ rest / len(x)
     factor, failed = torch.linalg.cholesky_ex(covariance)
-    rest = factor.diagonal().square() / covariance.diagonal()  # the variance that the columns before leave unexplained
-    singular = bool(failed) or not bool((rest > 1e-6).all())
+    share = factor.diagonal().square() / covariance.diagonal()  # of the variance, left by the columns before
+    singular = bool(failed) or not bool((share > 1e-6).all())
     return {} if singular else {"gaussian": partial(_gaussian, mean, factor)}
 
 
@@ -76,9 +80,9 @@ def _logistic(fitted: "Pipeline", num_classes: int, x: Tensor) -> Tensor:
     return impossible.index_copy(1, torch.from_numpy(fitted.classes_).to(x.device), known)
 
 
-def _gaussian(mean: Tensor, factor: Tensor, x: Tensor) -> Tensor:
-    normal = MultivariateNormal(mean.to(x.device), scale_tril=factor.to(x.device), validate_args=False)
-    return normal.log_prob(x.double()).to(x)
+def _gaussian(mean: of.Baseline, factor: Tensor, row: Tensor) -> Tensor:
+    x, condition = row.double().tensor_split([len(factor)], dim=1)
+    return MultivariateNormal(mean(condition), scale_tril=factor.to(x), validate_args=False).log_prob(x).to(row)
 
 
 def _fitted(x: Tensor, label: Tensor) -> "Pipeline":
@@ -97,4 +101,4 @@ def _fitted(x: Tensor, label: Tensor) -> "Pipeline":
 
 def _with_one(x: Tensor) -> Tensor:
     """(B, d + 1), the inputs beside the constant 1."""
-    return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+    return torch.cat([x, x.new_ones(len(x), 1)], dim=1)

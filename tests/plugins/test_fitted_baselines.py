@@ -15,7 +15,7 @@ from odeflow_data import Table
 from odeflow_data.split import Split
 from odeflow_dynamics import MLP
 from odeflow_solvers import RK4
-from odeflow_tasks import Regression
+from odeflow_tasks import Classification, Density, FlatStem, Regression
 from odeflow_tasks.fitted_baselines import classifications, densities, regressions
 
 X = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
@@ -90,3 +90,37 @@ def test_regression_measures_baselines_as_itself(tmp_path: Path, targets: Any) -
             label = "test/mae" if len(names) == 1 else f"test/mae_{name}"
             assert found[f"{label}_{end}"] == pytest.approx(error, rel=1e-4)
             assert label in found
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+def test_classification_measures_baselines_as_itself(tmp_path: Path) -> None:
+    """Accuracies and cross-entropies are those of the same models fitted and tested by hand."""
+    columns: Any = {"a": X[:, 0].numpy(), "b": X[:, 1].numpy(), "kind": (X[:, 0] + X[:, 1] > 0.5).long().numpy()}
+    data = Table(columns, label="kind", split=Split(test=0.3))
+    task = Classification(MLP(2), RK4(num_steps=1), stem=FlatStem(), shape=(2,), num_classes=2)
+    found = measured(task, data, tmp_path)
+    train, rows = data.train, data.test
+    assert train.label is not None
+    assert rows.label is not None
+    wanted = LogisticRegression().fit(train.x.double(), train.label)
+    assert found["test/accuracy_logistic"] == pytest.approx(wanted.score(rows.x.double(), rows.label))
+    loss = -wanted.predict_log_proba(rows.x.double())[range(len(rows.x)), rows.label].mean()
+    assert found["test/loss_logistic"] == pytest.approx(loss, rel=1e-3)
+    most = int(train.label.bincount().argmax())
+    assert found["test/accuracy_majority"] == pytest.approx(float((rows.label == most).float().mean()))
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+def test_density_measures_the_gaussian_in_the_units_of_the_file(tmp_path: Path) -> None:
+    """−log p of the Gaussian of the file's training rows, per unit of the file, is `nll_gaussian`."""
+    columns: Any = dict(zip("abc", (X * torch.tensor([1.0, 20.0, 0.1]) + 7).double().numpy().T, strict=True))
+    data = Table(columns, split=Split(test=0.3))
+    found = measured(Density(MLP(3), RK4(num_steps=1)), data, tmp_path)
+    assert data.units is not None
+    train, rows = (data.units.restored(part.x).numpy() for part in (data.train, data.test))
+    covariance: Any = np.cov(train.T, bias=True)
+    wanted = -multivariate_normal(train.mean(0), covariance).logpdf(rows).mean()
+    assert found["test/nll_gaussian"] == pytest.approx(wanted, rel=1e-4)
+    assert found["test/nll"] - found["test/loss"] == pytest.approx(
+        found["test/nll_gaussian"] - found["test/loss_gaussian"], rel=1e-4
+    )

@@ -1,0 +1,62 @@
+"""Laws of conditional densities on the command line: fit, predict and sample by the columns of files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+SHORT = (
+    "--model.dynamics.hidden [8] --model.solver.class_path RK4 --model.solver.num_steps 2 --trainer.max_epochs 2 "
+    "--trainer.check_val_every_n_epoch 1 --trainer.enable_progress_bar false --trainer.enable_model_summary false"
+)
+CHECKPOINT = "runs/own/density/version_0/checkpoints/last.ckpt"
+
+
+def written(path: str, count: int, values: bool = True) -> pl.DataFrame:
+    """Rows whose values u, v depend on a, b, in a file."""
+    generator = np.random.default_rng(count)
+    c = generator.normal([50, -3], [20, 0.1], (count, 2))
+    u, v = c[:, 0] + generator.normal(size=count), generator.normal(size=count)
+    table = pl.DataFrame({"b": c[:, 1], "u": u, "a": c[:, 0], "v": v})
+    table = table if values else table.select("b", "a")
+    table.write_csv(path)
+    return table
+
+
+@pytest.fixture
+def trained(done: Any, tmp_path: Path) -> None:
+    written("first.csv", 60)
+    done(f"fit -c own/density --data.path first.csv --data.ignore null --data.condition [a,b] {SHORT}")
+
+
+@pytest.mark.usefixtures("trained")
+def test_files_name_the_conditions(done: Any, refused: Any) -> None:
+    """Rows are predicted by both roles; samples have the conditions of a file, whatever the order of its columns."""
+    written("second.csv", 7)
+    done(f"predict --ckpt_path {CHECKPOINT} --data.path second.csv --output log_prob.csv")
+    assert pl.read_csv("log_prob.csv").columns == ["row", "log_prob"]
+    conditions = written("conditions.csv", 5, values=False)
+    told = done(f"sample --ckpt_path {CHECKPOINT} --conditions conditions.csv --count 3 --output drawn.csv").out
+    drawn = pl.read_csv("drawn.csv")
+    assert "15 samples are in drawn.csv, as a, b, u, v, log_prob" in told
+    for name in "ab":
+        np.testing.assert_allclose(drawn[name], np.repeat(conditions[name], 3), rtol=1e-4)
+    assert drawn["u"].n_unique() == 15
+
+    sample = f"sample --ckpt_path {CHECKPOINT} --output drawn.csv"
+    assert "the density depends on a, b: give a file with these columns by --conditions" in refused(sample)
+    conditions.drop("a").write_csv("lacking.csv")
+    assert "lacking.csv must have the columns a, b, of numbers" in refused(f"{sample} --conditions lacking.csv")
+    assert "an existing file" in refused(f"{sample} --conditions nothing.csv")
+    conditions.with_columns(a=None).write_csv("empty.csv")
+    assert "no empty cell" in refused(f"{sample} --conditions empty.csv")
+
+
+def test_a_density_without_conditions_takes_none(done: Any, refused: Any) -> None:
+    """The option is refused."""
+    written("first.csv", 60)
+    done(f"fit -c own/density --data.path first.csv --data.ignore null {SHORT}")
+    told = refused(f"sample --ckpt_path {CHECKPOINT} --conditions first.csv")
+    assert "samples of this model do not depend on conditions" in told
