@@ -15,7 +15,8 @@ TIME_FEATURES = 32
 class UNet(of.Dynamics):
     """Residual blocks that downsample images to 2^−depth of their size and upsample them again, with skip connections.
 
-    The number of channels doubles with every downsampling. For fields that depend on the whole image, as in generative
+    The number of channels doubles with every downsampling. Sides that are odd on some level are rounded down there, and
+    restored on the way up. For fields that depend on the whole image, as in generative
     models; `ConvNet` is cheaper if a neighbourhood suffices. For images of one channel there are 630,881 parameters by
     default, 161,073 with hidden=16.
 
@@ -56,13 +57,13 @@ class UNet(of.Dynamics):
         """(B, C, H, W) ↦ (B, C, H, W).
 
         Raises:
-            StateError: The state is not a batch of images with C channels and sides divisible by 2^depth.
+            StateError: The state is not a batch of images with C channels and sides of at least 2^depth.
         """
-        factor = 2**self.depth
-        if y.dim() != 4 or y.shape[1] != self.width or y.shape[2] % factor or y.shape[3] % factor:
+        smallest = 2**self.depth
+        if y.dim() != 4 or y.shape[1] != self.width or min(y.shape[2:]) < smallest:
             raise of.StateError(
-                f"UNet(depth={self.depth}) takes images (B, {self.width}, H, W) with H and W divisible by {factor}; "
-                f"got {tuple(y.shape)}: pad the images or use a smaller depth"
+                f"UNet(depth={self.depth}) takes images (B, {self.width}, H, W) with H and W of at least {smallest}; "
+                f"got {tuple(y.shape)}: use larger images or a smaller depth"
             )
         features, x = self.time(t), self.first(y)
         skips: list[Tensor] = []
@@ -71,7 +72,8 @@ class UNet(of.Dynamics):
             x = down(skips[-1])
         x = self.middle(features, x)
         for up, block in zip(self.ups, self.up_blocks, strict=True):
-            x = block(features, torch.cat([up(x), skips.pop()], dim=1))
+            skip = skips.pop()
+            x = block(features, torch.cat([up(x, output_size=skip.shape[2:]), skip], dim=1))
         return self.last(F.silu(self.norm(x)))
 
 

@@ -229,9 +229,10 @@ def test_published_sizes() -> None:
 
 
 def test_a_deeper_unet_sees_farther() -> None:
-    """One more halving doubles the channels at the bottom, and asks for sides divisible by twice as much."""
+    """One more halving doubles the channels at the bottom; sides may be odd on any level."""
     images = torch.randn(2, 3, 8, 12)
     assert UNet(3, hidden=8, depth=1)(HALF, images[..., :6, :10]).shape == (2, 3, 6, 10)
+    assert UNet(3, hidden=8, depth=2)(HALF, images[..., :7, :5]).shape == (2, 3, 7, 5)
     assert UNet(3, hidden=8, depth=2)(HALF, images).shape == images.shape
     assert (
         UNet(3, hidden=8, depth=2).middle.conv1.in_channels == 2 * UNet(3, hidden=8, depth=1).middle.conv1.in_channels
@@ -312,9 +313,9 @@ def test_the_time_embedding_has_the_periods_it_was_given() -> None:
         ),
         (lambda: ConvNet(8)(ZERO, torch.randn(5, 8)), of.StateError, r"got \(5, 8\)"),
         (
-            lambda: UNet(16)(ZERO, torch.randn(2, 16, 7, 8)),
+            lambda: UNet(16)(ZERO, torch.randn(2, 16, 3, 8)),
             of.StateError,
-            r"UNet\(depth=2\) takes images \(B, 16, H, W\) with H and W divisible by 4; got \(2, 16, 7, 8\): pad the images or use a smaller depth",
+            r"UNet\(depth=2\) takes images \(B, 16, H, W\) with H and W of at least 4; got \(2, 16, 3, 8\): use larger images or a smaller depth",
         ),
         (
             lambda: UNet(16)(ZERO, torch.randn(2, 8, 8, 8)),
