@@ -2,10 +2,12 @@
 
 from odeflow_data.bidirectional_spirals import BidirectionalSpirals
 from odeflow_data.character_trajectories import CharacterTrajectories
+from odeflow_data.cifar10 import CIFAR10
 from odeflow_data.crossing import Crossing
 from odeflow_data.decay import Decay
 from odeflow_data.digits import Digits
 from odeflow_data.hopper import Hopper
+from odeflow_data.images import Images
 from odeflow_data.irregular_series import IrregularSeries
 from odeflow_data.lynx_hare import LynxHare
 from odeflow_data.mnist import MNIST
@@ -26,6 +28,7 @@ from odeflow_data.toy_density import ToyDensity
 from odeflow_data.window import Window
 
 __all__ = [
+    "CIFAR10",
     "MNIST",
     "BidirectionalSpirals",
     "CharacterTrajectories",
@@ -33,6 +36,7 @@ __all__ = [
     "Decay",
     "Digits",
     "Hopper",
+    "Images",
     "IrregularSeries",
     "LynxHare",
     "NoData",

@@ -1,6 +1,7 @@
 """Full batches: training batches of one size, of which there must be some."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
@@ -8,7 +9,13 @@ from torch.utils.data import DataLoader, Dataset
 import odeflow as of
 
 
-def full_batches(data: of.DataModule, dataset: Dataset[Any], count: int, batch_size: int) -> DataLoader[object]:
+def full_batches(
+    data: of.DataModule,
+    dataset: Dataset[Any],
+    count: int,
+    batch_size: int,
+    collate_fn: Callable[[Any], Any] | None = None,
+) -> DataLoader[object]:
     """Batches in an order of their own each epoch, all of them full: an epoch leaves out what remains.
 
     Args:
@@ -16,6 +23,7 @@ def full_batches(data: of.DataModule, dataset: Dataset[Any], count: int, batch_s
         dataset: The samples.
         count: Their number.
         batch_size: Number of samples in a batch.
+        collate_fn: Joins samples to a batch; torch's by default.
 
     Raises:
         SettingError: `batch_size` is not positive.
@@ -32,4 +40,4 @@ def full_batches(data: of.DataModule, dataset: Dataset[Any], count: int, batch_s
             f"{name}: {share:,} samples train{each}, fewer than batch_size={batch_size:,}; every training batch is "
             f"full, so that there would be none. Set --data.batch_size to {share:,} at most"
         )
-    return DataLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=True)
+    return DataLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=True, collate_fn=collate_fn)

@@ -1,42 +1,71 @@
-"""MNIST: handwritten digits from their published IDX files."""
+"""MNIST, and data sets published in its place, from their IDX files."""
 
-import gzip
-import hashlib
-import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
-import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 import odeflow as of
-from odeflow_data.archive import reading
-from odeflow_data.download import fetch, keep
+from odeflow_data.augmentation import random_affine
 from odeflow_data.full_batches import full_batches
+from odeflow_data.idx import NAMES, Published, download, present, read_idx
+from odeflow_data.pixels import channel_moments
 
-URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-FILES = {  # md5 of the decompressed files, since gzip containers differ between publishers
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+PUBLISHED = {
+    "mnist": Published(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        (
+            "6bbc9ace898e44ae57da46a324031adb",
+            "a25bea736e30d166cdddb491f175f624",
+            "2646ac647ad5339dbf082846283269ea",
+            "27ae3e4e09519cfbb04c329615203637",
+        ),
+        packed=False,  # gzip containers differ between its publishers
+        moments=(0.1307, 0.3081),
+    ),
+    "fashion_mnist": Published(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        (
+            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "25c81989df183df01b3e8a0aad5dffbe",
+            "bef4ecab320f06d8554ea6380940ec79",
+            "bb300cfdad3c16e7a12a480ee83cd310",
+        ),
+        classes=(
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
+    ),
+    "kmnist": Published(
+        "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+        (
+            "bdb82020997e1d708af4cf47b453dcf7",
+            "e144d726b3acfaa3e44228e80efcd344",
+            "5c965bf0a639b31b8f53240b1b52f4d7",
+            "7320c461ea6c1c855c0b718fb2a4b134",
+        ),
+        classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    ),
 }
-MEAN, STD = 0.1307, 0.3081
+"""The data sets by name."""
 
 
 class MNIST(of.DataModule):
     """70,000 images of 28×28 pixels in ten classes; the published 60,000 / 10,000 split.
 
     The last `val_size` training images, shuffled by `seed`, are kept for validation. Files that `root` lacks are
-    downloaded; all are checked whenever they are read.
+    downloaded; all are checked whenever they are read. Without `verify` any four IDX files with these names are read,
+    with images of one size and labels from 0 on.
 
-    Source: LeCun, Cortes & Burges (1998), "The MNIST database of handwritten digits". CC BY-SA 3.0.
+    Source: LeCun, Cortes & Burges (1998), "The MNIST database of handwritten digits", CC BY-SA 3.0; Xiao, Rasul &
+    Vollgraf (2017), "Fashion-MNIST", MIT; Clanuwat et al. (2018), "Deep Learning for Classical Japanese Literature"
+    (Kuzushiji-MNIST), CC BY-SA 4.0. Checksums of the latter two are torchvision's.
 
     Args:
-        root: Folder of the four IDX files, gzipped or not.
+        root: Folder of the four IDX files, gzipped or not; by default ~/.cache/odeflow/NAME.
         batch_size: Number of images in a training batch.
         val_size: Number of training images kept for validation.
         augment: Whether training images are moved by a random affine map: rotation ±10°, shift ±2 pixels,
@@ -44,61 +73,93 @@ class MNIST(of.DataModule):
         standardise: Whether pixels have mean 0 and standard deviation 1 over all; else they lie between 0 and 1, in 256
             levels, which densities need.
         seed: Seed of the split.
-        url: Where missing files are downloaded from.
+        name: The data set: mnist, fashion_mnist or kmnist.
+        verify: Whether files must be the published ones, by their checksums. For fashion_mnist and kmnist these are of
+            the gzipped files.
+        url: Where missing files are downloaded from; by default their publisher's address.
+
+    Raises:
+        SettingError: An option is out of range.
+        DataError: Without `verify`, a file cannot be read.
     """
 
     standardises = True
 
     def __init__(
         self,
-        root: str = "~/.cache/odeflow/mnist",
+        root: str | None = None,
         batch_size: int = 128,
         val_size: int = 5000,
         augment: bool = True,
         standardise: bool = True,
         seed: int = 0,
-        url: str = URL,
+        name: Literal["mnist", "fashion_mnist", "kmnist"] = "mnist",
+        verify: bool = True,
+        url: str | None = None,
     ) -> None:
         super().__init__()
         of.check_least(self, 1, batch_size=batch_size)
         of.check_least(self, 0, seed=seed)
+        if name not in PUBLISHED:
+            raise of.SettingError(f"MNIST: name must be one of {', '.join(PUBLISHED)}; got {name!r}")
         if not 0 < val_size < 60_000:
             raise of.SettingError(f"MNIST: val_size must lie between 1 and 59,999; got {val_size}")
-        self.dim, self.num_classes = 784, 10
-        self.shape = (1, 28, 28)
-        self.root, self.url = Path(root).expanduser(), url
+        self.name, self.verify, self.published = name, verify, PUBLISHED[name]
+        self.root, self.url = Path(root or f"~/.cache/odeflow/{name}").expanduser(), url or self.published.url
+        self.shape, self.num_classes = (1, 28, 28), 10
+        if not verify and all(present(self.root, file) for file in NAMES[:2]):
+            images, labels = (read_idx(self.root, file) for file in NAMES[:2])
+            self.shape, self.num_classes = (1, *images.shape[1:]), int(labels.max()) + 1
+        self.dim = self.shape[1] * self.shape[2]
         self.batch_size, self.val_size, self.augment, self.seed = batch_size, val_size, augment, seed
-        self.units = of.Units((MEAN,), (STD,)) if standardise else of.Units()
+        moments = self.published.moments if verify else None
+        if not standardise:
+            self.units = of.Units()
+        elif moments is not None:
+            self.units = of.Units(moments[:1], moments[1:])
 
     def prepare_data(self) -> None:
-        for name, checksum in FILES.items():
-            if not _present(self.root, name):
-                _download(self.url, self.root, name, checksum)
+        for name in NAMES:
+            if not present(self.root, name):
+                download(self.url, self.root, name, self.published)
 
     def setup(self, stage: str) -> None:
+        if not self.verify:
+            rank_zero_warn(f"the IDX files in {self.root} are not verified, as verify is False")
+        if self.units is None:
+            images, _ = self._bytes("train")
+            self.units = of.Units(*channel_moments(images[self._split(len(images))[0]]), classes=self.published.classes)
         if stage in ("fit", "validate"):
             images, labels = self._read("train")
-            if len(images) <= self.val_size:
-                raise of.DataError(
-                    f"{self.root} holds {len(images)} training images; val_size = {self.val_size} takes all"
-                )
-            order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))
-            train, val = order[: -self.val_size], order[-self.val_size :]
+            train, val = self._split(len(images))
             self.train = TensorDataset(images[train], labels[train])
             self.val = TensorDataset(images[val], labels[val])
         else:
             self.test = TensorDataset(*self._read("t10k"))
 
+    def _split(self, count: int) -> tuple[Tensor, Tensor]:
+        """The numbers of the images for training and for validation."""
+        if count <= self.val_size:
+            raise of.DataError(f"{self.root} holds {count} training images; val_size = {self.val_size} takes all")
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
+        return order[: -self.val_size], order[-self.val_size :]
+
     def _read(self, part: str) -> tuple[Tensor, Tensor]:
-        """Images (N, 1, 28, 28) and labels (N,)."""
-        images = read_idx(self.root, f"{part}-images-idx3-ubyte")
-        labels = read_idx(self.root, f"{part}-labels-idx1-ubyte")
-        if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
+        """Images (N, 1, H, W), standardised, and labels (N,)."""
+        images, labels = self._bytes(part)
+        return self._known.standardised(images.float() / 255), labels.long()
+
+    def _bytes(self, part: str) -> tuple[Tensor, Tensor]:
+        """Images (N, 1, H, W) and labels (N,), as bytes."""
+        published = self.published if self.verify else None
+        images = read_idx(self.root, f"{part}-images-idx3-ubyte", published)
+        labels = read_idx(self.root, f"{part}-labels-idx1-ubyte", published)
+        if images.shape[1:] != self.shape[1:] or labels.shape != images.shape[:1]:
             raise of.DataError(
                 f"{self.root} holds images of {part} of shape {tuple(images.shape)} and labels of shape "
-                f"{tuple(labels.shape)}; wanted (n, 28, 28) and (n,)"
+                f"{tuple(labels.shape)}; wanted (n, {self.shape[1]}, {self.shape[2]}) and (n,)"
             )
-        return self._known.standardised(images[:, None].float() / 255), labels.long()
+        return images[:, None], labels
 
     @property
     def _known(self) -> of.Units:
@@ -122,88 +183,3 @@ class MNIST(of.DataModule):
         images, labels = batch
         dark = float(self._known.standardised(torch.zeros(1)))
         return random_affine(images, dark=dark), labels
-
-
-def random_affine(
-    images: Tensor,
-    degrees: float = 10,
-    shift: float = 2,
-    scale: float = 0.1,
-    shear: float = 5,
-    dark: float = -MEAN / STD,
-) -> Tensor:
-    """Each image rotated, shifted, scaled and sheared at random, bilinearly; what comes in from outside is dark.
-
-    Args:
-        images: (B, 1, H, W).
-        degrees: Largest rotation.
-        shift: Largest shift, in pixels.
-        scale: Largest change of scale.
-        shear: Largest shear, in degrees.
-        dark: The value of what comes in.
-
-    Returns:
-        (B, 1, H, W).
-    """
-    count, _, height, width = images.shape
-
-    def uniform(largest: float) -> Tensor:
-        return (2 * torch.rand(count, device=images.device) - 1) * largest
-
-    angle, slant, size = uniform(math.radians(degrees)), uniform(math.radians(shear)).tan(), 1 + uniform(scale)
-    cos, sin = angle.cos() / size, angle.sin() / size
-    first = torch.stack([cos, -sin + slant * cos, uniform(2 * shift / width)], dim=1)
-    second = torch.stack([sin, cos + slant * sin, uniform(2 * shift / height)], dim=1)
-    grid = F.affine_grid(torch.stack([first, second], dim=1), list(images.shape), align_corners=False)
-    return F.grid_sample(images - dark, grid.to(images), align_corners=False) + dark
-
-
-def _present(root: Path, name: str) -> bool:
-    return (root / name).is_file() or (root / f"{name}.gz").is_file()
-
-
-def _download(url: str, root: Path, name: str, checksum: str) -> None:
-    """Fetches one gzipped file, and keeps it decompressed once its contents are the published ones."""
-    address = f"{url.rstrip('/')}/{name}.gz"
-    packed = fetch(address, root, name, "Put the four IDX files there")
-    with reading(address, failed="is not a gzip file"):
-        contents = gzip.decompress(packed.getvalue())
-    _check(contents, f"{name} from {url}", checksum)
-    keep(root, name, lambda part: part.write_bytes(contents))
-
-
-def read_idx(root: Path, name: str) -> Tensor:
-    """An array of bytes in the IDX format, gzipped or not.
-
-    Args:
-        root: Folder of the file.
-        name: Its name, without `.gz`.
-
-    Returns:
-        uint8, of the shape that the file states.
-
-    Raises:
-        DataError: The file is absent, truncated, no IDX file of bytes, or not the published one.
-    """
-    plain, packed = root / name, root / f"{name}.gz"
-    if not _present(root, name):
-        raise of.DataError(f"{root} has neither {name} nor {name}.gz; it must hold MNIST's four IDX files")
-    source = plain if plain.is_file() else packed
-    with reading(source, "Delete it to download it again", "cannot be decompressed"):
-        contents = plain.read_bytes() if source == plain else gzip.decompress(packed.read_bytes())
-    if len(contents) < 4 or contents[:3] != b"\x00\x00\x08":
-        raise of.DataError(f"{name} is no IDX file of bytes: it begins with {contents[:4].hex(' ') or 'nothing'}")
-    start = 4 + 4 * contents[3]
-    shape = tuple(int.from_bytes(contents[at : at + 4], "big") for at in range(4, start, 4))
-    total = start + math.prod(shape)
-    if len(contents) != total:
-        raise of.DataError(f"{name} states the shape {shape}, so {total} bytes in all, but has {len(contents)}")
-    _check(contents, str(source), FILES[name], "Delete it to download it again")
-    return torch.from_numpy(np.frombuffer(contents, np.uint8, offset=start).reshape(shape).copy())
-
-
-def _check(contents: bytes, origin: str, checksum: str, advice: str = "") -> None:
-    """Raises unless the contents are the published ones."""
-    found = hashlib.md5(contents, usedforsecurity=False).hexdigest()
-    if found != checksum:
-        raise of.DataError(f"{origin} is damaged or another file: md5 {found}, wanted {checksum}. {advice}".rstrip())

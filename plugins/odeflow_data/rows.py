@@ -68,11 +68,20 @@ def batches(*tables: Tensor, batch_size: int, shuffle: bool = False) -> DataLoad
     Raises:
         SettingError: `batch_size` is not positive.
     """
+    return whole_batches(Rows(*tables), batch_size, shuffle)
+
+
+def whole_batches(dataset: Dataset[Any], batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
+    """All samples of a data set that collates a batch itself, in `__getitems__`; the last batch may be smaller.
+
+    Raises:
+        SettingError: `batch_size` is not positive.
+    """
     if batch_size < 1:
         raise of.SettingError(f"batch_size must be at least 1; got {batch_size}")
-    return DataLoader(Rows(*tables), batch_size=batch_size, shuffle=shuffle, collate_fn=_together)
+    return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, collate_fn=together)
 
 
-def _together(rows: Any) -> Any:
-    """The batch, unchanged: its rows are already collated."""
+def together(rows: Any) -> Any:
+    """The batch, unchanged: the `collate_fn` of a data set whose `__getitems__` collates."""
     return rows

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,11 +23,13 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow.plugin import registry
-from odeflow_data import MNIST, mnist
+from odeflow_data import MNIST, augmentation, mnist
+from odeflow_data.idx import Published
 
 NAMES = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
 MEAN, STD = 0.1307, 0.3081
 DARK = -MEAN / STD
+random_affine = partial(augmentation.random_affine, dark=DARK)
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -56,8 +59,11 @@ def ready(root: Path, stage: str = "fit", **settings: int | bool) -> MNIST:
     return data
 
 
-def checksums() -> dict[str, str]:
-    return {name: hashlib.md5(contents).hexdigest() for name, contents in small_files().items()}
+def as_published(name: str) -> Published:
+    """A data set, of which the small files count as the published ones."""
+    real = mnist.PUBLISHED[name]
+    files = [gzip.compress(each, mtime=0) if real.packed else each for each in small_files().values()]
+    return real._replace(checksums=tuple(hashlib.md5(each).hexdigest() for each in files))
 
 
 def pairs(images: Tensor, labels: Tensor) -> Counter[tuple[bytes, int]]:
@@ -90,7 +96,8 @@ def real(shared: Path) -> MNIST:
 
 def test_checksums_are_those_of_the_published_files(published: dict[str, bytes]) -> None:
     """The plugin's table holds the md5 of each decompressed file, and of no other."""
-    assert {name: hashlib.md5(contents).hexdigest() for name, contents in published.items()} == mnist.FILES
+    found = tuple(hashlib.md5(contents).hexdigest() for contents in published.values())
+    assert found == mnist.PUBLISHED["mnist"].checksums
 
 
 def test_the_published_split_is_kept(real: MNIST, published: dict[str, bytes]) -> None:
@@ -143,8 +150,8 @@ def test_announced_sizes_are_those_of_the_batches(real: MNIST) -> None:
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of small files that count as the published ones; nothing is downloaded where they lie."""
-    monkeypatch.setattr(mnist, "FILES", checksums())
-    monkeypatch.setattr(mnist, "_download", lambda *_: pytest.fail("a download was attempted"))
+    monkeypatch.setitem(mnist.PUBLISHED, "mnist", as_published("mnist"))
+    monkeypatch.setattr(mnist, "download", lambda *_: pytest.fail("a download was attempted"))
     return write(tmp_path / "mnist", small_files())
 
 
@@ -212,7 +219,7 @@ def test_wrong_val_size_is_refused(val_size: int) -> None:
 def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`~` in root is the user's home."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(mnist, "FILES", checksums())
+    monkeypatch.setitem(mnist.PUBLISHED, "mnist", as_published("mnist"))
     write(tmp_path / "digits", small_files())
     assert len(ready(Path("~/digits"), "test").test) == 8
 
@@ -296,7 +303,7 @@ def test_more_validation_than_images_is_refused(root: Path) -> None:
 @pytest.fixture
 def publisher(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A server of the four small files, whose checksums count as the published ones."""
-    monkeypatch.setattr(mnist, "FILES", checksums())
+    monkeypatch.setitem(mnist.PUBLISHED, "mnist", as_published("mnist"))
     server.files = {f"{name}.gz": gzip.compress(contents) for name, contents in small_files().items()}
     return server
 
@@ -334,7 +341,7 @@ def test_a_wrong_checksum_is_refused(tmp_path: Path, publisher: Any) -> None:
     """A file with other contents than the published ones is not kept; the error names both checksums."""
     other = idx(np.ones((30, 28, 28)))
     publisher.files[f"{NAMES[0]}.gz"] = gzip.compress(other)
-    found, wanted = hashlib.md5(other).hexdigest(), mnist.FILES[NAMES[0]]
+    found, wanted = hashlib.md5(other).hexdigest(), mnist.PUBLISHED["mnist"].checksum(NAMES[0])
     with pytest.raises(of.DataError, match=f"{NAMES[0]} from {publisher.url}.* md5 {found}, wanted {wanted}"):
         MNIST(str(tmp_path), url=publisher.url).prepare_data()
     assert holdings(tmp_path) == []
@@ -459,6 +466,64 @@ def test_downloading_is_silent(tmp_path: Path, publisher: Any, capfd: pytest.Cap
     assert capfd.readouterr() == ("", "")
 
 
+# Data sets in MNIST's place
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "kmnist"])
+def test_others_are_checked_and_kept_as_they_are_published(
+    tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Their checksums are of the gzipped files, which are kept, and read before decompressed ones."""
+    monkeypatch.setitem(mnist.PUBLISHED, name, as_published(name))
+    server.files = {f"{each}.gz": gzip.compress(contents, mtime=0) for each, contents in small_files().items()}
+    data = ready(tmp_path, name=name, url=server.url)
+    assert holdings(tmp_path) == sorted(server.files)
+    assert data.units.classes == mnist.PUBLISHED[name].classes
+    torch.testing.assert_close(data.train.tensors[0].mean(), torch.tensor(0.0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(data.train.tensors[0].std(correction=0), torch.tensor(1.0))
+    (tmp_path / NAMES[0]).write_bytes(b"another")
+    assert torch.equal(ready(tmp_path, name=name).train.tensors[0], data.train.tensors[0])
+    other = gzip.compress(small_files()[NAMES[0]], mtime=1)
+    (tmp_path / f"{NAMES[0]}.gz").write_bytes(other)
+    with pytest.raises(of.DataError, match=rf"{NAMES[0]}.gz is damaged or another file: md5 \w+, wanted"):
+        ready(tmp_path, name=name)
+    (tmp_path / f"{NAMES[0]}.gz").unlink()
+    (tmp_path / NAMES[0]).write_bytes(small_files()[NAMES[0]])
+    with pytest.raises(
+        of.DataError, match=rf"{NAMES[0]} cannot be verified: the published checksum is of {NAMES[0]}.gz"
+    ):
+        ready(tmp_path, name=name)
+
+
+def test_a_changed_download_is_not_kept(tmp_path: Path, server: Any) -> None:
+    """A gzipped file with another checksum is an error that names both."""
+    server.files = {f"{NAMES[0]}.gz": gzip.compress(small_files()[NAMES[0]])}
+    with pytest.raises(of.DataError, match=rf"{NAMES[0]}.gz from .* md5 \w+, wanted 8d4fb7e6c68d591d4c3dfef9ec88bf0d"):
+        MNIST(str(tmp_path), name="fashion_mnist", url=server.url).prepare_data()
+    assert holdings(tmp_path) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*not verified")
+def test_any_idx_files_may_be_read(tmp_path: Path) -> None:
+    """Without `verify` sizes and classes are those of the files, of any size, and there is a warning."""
+    random = np.random.default_rng(0)
+    images = [idx(random.integers(0, 256, (count, 20, 24))) for count in (30, 8)]
+    labels = [idx(np.arange(count) % 26) for count in (30, 8)]
+    write(tmp_path, dict(zip(NAMES, [images[0], labels[0], images[1], labels[1]], strict=True)))
+    data = ready(tmp_path, verify=False)
+    assert (data.shape, data.dim, data.num_classes) == ((1, 20, 24), 480, 26)
+    assert data.train.tensors[0].shape == (20, 1, 20, 24)
+    torch.testing.assert_close(data.train.tensors[0].std(correction=0), torch.tensor(1.0))
+    with pytest.warns(UserWarning, match="the IDX files in .* are not verified, as verify is False"):
+        ready(tmp_path, "test", verify=False)
+
+
+def test_an_unknown_name_is_refused() -> None:
+    """The message names those that are known."""
+    with pytest.raises(of.SettingError, match="name must be one of mnist, fashion_mnist, kmnist; got 'emnist'"):
+        MNIST(name="emnist")
+
+
 # Random affine maps
 
 
@@ -490,7 +555,7 @@ def test_moved_images_keep_shape_and_dtype(shape: tuple[int, ...], dtype: torch.
     """An affine map gives back the shape and dtype that it was given, and leaves its input alone."""
     images = torch.randn(shape, dtype=dtype)
     before = images.clone()
-    moved = mnist.random_affine(images)
+    moved = random_affine(images)
     assert moved.shape == images.shape
     assert moved.dtype == images.dtype
     assert torch.equal(images, before)
@@ -499,14 +564,14 @@ def test_moved_images_keep_shape_and_dtype(shape: tuple[int, ...], dtype: torch.
 def test_no_range_moves_nothing() -> None:
     """With all ranges zero the map is the identity."""
     images = torch.randn(4, 1, 28, 28)
-    torch.testing.assert_close(mnist.random_affine(images, **ALONE), images, rtol=0, atol=1e-4)
+    torch.testing.assert_close(random_affine(images, **ALONE), images, rtol=0, atol=1e-4)
 
 
 def test_what_comes_in_from_outside_is_dark() -> None:
     """Corners that a rotation brings in are of the background's value, and nothing is darker."""
     torch.manual_seed(0)
     bright = torch.full((64, 1, 28, 28), (1 - MEAN) / STD)
-    moved = mnist.random_affine(bright, **ALONE | {"degrees": 45})
+    moved = random_affine(bright, **ALONE | {"degrees": 45})
     corners = moved[:, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert moved.min().item() == pytest.approx(DARK, abs=1e-5)
     assert (corners - DARK).abs().amin(dim=0).max() < 1e-5
@@ -516,13 +581,13 @@ def test_what_comes_in_from_outside_is_dark() -> None:
 def test_the_background_stays_dark() -> None:
     """A dark image is moved onto itself."""
     dark = torch.full((16, 1, 28, 28), DARK)
-    torch.testing.assert_close(mnist.random_affine(dark), dark, rtol=0, atol=1e-5)
+    torch.testing.assert_close(random_affine(dark), dark, rtol=0, atol=1e-5)
 
 
 def test_each_image_is_moved_by_itself() -> None:
     """Copies of one image in a batch come out all different."""
     torch.manual_seed(0)
-    assert len(mnist.random_affine(blob(32)).unique(dim=0)) == 32
+    assert len(random_affine(blob(32)).unique(dim=0)) == 32
 
 
 def test_one_seed_gives_one_map() -> None:
@@ -530,7 +595,7 @@ def test_one_seed_gives_one_map() -> None:
     moved = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
-        moved.append(mnist.random_affine(blob(4)))
+        moved.append(random_affine(blob(4)))
     assert torch.equal(moved[0], moved[1])
     assert not torch.equal(moved[0], moved[2])
 
@@ -545,7 +610,7 @@ def assert_fills(values: Tensor, low: float, high: float) -> None:
 def test_shifts_fill_their_range() -> None:
     """A shift moves the centre by up to ±2 pixels in x and in y, apart from each other, and changes no form."""
     torch.manual_seed(0)
-    moved = moments(mnist.random_affine(blob(300), **ALONE | {"shift": 2}))
+    moved = moments(random_affine(blob(300), **ALONE | {"shift": 2}))
     assert_fills(moved["x"], -2, 2)
     assert_fills(moved["y"], -2, 2)
     assert torch.corrcoef(torch.stack([moved["x"], moved["y"]]))[0, 1].abs() < 0.2
@@ -555,7 +620,7 @@ def test_shifts_fill_their_range() -> None:
 def test_rotations_fill_their_range() -> None:
     """A rotation turns the long axis of a spot by up to ±10°, about the middle, and keeps the area."""
     torch.manual_seed(0)
-    moved = moments(mnist.random_affine(blob(300, width=4, height=2), **ALONE | {"degrees": 10}))
+    moved = moments(random_affine(blob(300, width=4, height=2), **ALONE | {"degrees": 10}))
     axis = torch.atan2(2 * moved["xy"], moved["xx"] - moved["yy"]) / 2
     assert_fills(axis.rad2deg(), -10, 10)
     torch.testing.assert_close(moved["sum"] / moved["sum"].mean(), torch.ones(300), rtol=0, atol=0.01)
@@ -565,7 +630,7 @@ def test_rotations_fill_their_range() -> None:
 def test_scales_fill_their_range() -> None:
     """A change of scale makes lengths up to a tenth smaller or larger, alike in x and y."""
     torch.manual_seed(0)
-    moved, still = moments(mnist.random_affine(blob(300), **ALONE | {"scale": 0.1})), moments(blob(1))
+    moved, still = moments(random_affine(blob(300), **ALONE | {"scale": 0.1})), moments(blob(1))
     assert_fills((moved["sum"] / still["sum"]).sqrt(), 1 / 1.1, 1 / 0.9)
     torch.testing.assert_close(moved["xx"], moved["yy"], rtol=1e-3, atol=0)
 
@@ -573,16 +638,35 @@ def test_scales_fill_their_range() -> None:
 def test_shears_fill_their_range() -> None:
     """A shear slants the upright by up to ±5° and leaves the horizontal and the area."""
     torch.manual_seed(0)
-    moved = moments(mnist.random_affine(blob(300), **ALONE | {"shear": 5}))
+    moved = moments(random_affine(blob(300), **ALONE | {"shear": 5}))
     assert_fills((moved["xy"] / moved["yy"]).atan().rad2deg(), -5, 5)
     torch.testing.assert_close(moved["yy"] / moved["yy"].mean(), torch.ones(300), rtol=0, atol=0.01)
     torch.testing.assert_close(moved["sum"] / moved["sum"].mean(), torch.ones(300), rtol=0, atol=0.01)
 
 
+def test_rotations_of_wide_images_keep_their_form() -> None:
+    """On images that are not square a rotation is one too: a round spot remains round."""
+    torch.manual_seed(0)
+    x, y = torch.arange(48.0) - 23.5, torch.arange(24.0) - 11.5
+    spot = (torch.exp(-(x**2) / 18) * torch.exp(-(y**2) / 18)[:, None]).expand(50, 3, 24, 48)
+    moved = augmentation.random_affine(spot, **ALONE | {"degrees": 45})
+    torch.testing.assert_close(moved, spot, rtol=0, atol=0.03)
+
+
+def test_flips_are_mirror_images() -> None:
+    """Each image is mirrored left to right or left as it is, about half of them."""
+    torch.manual_seed(0)
+    images = torch.randn(200, 3, 4, 6)
+    flipped = augmentation.random_flip(images)
+    same = (flipped == images).flatten(1).all(1)
+    assert ((flipped == images.flip(-1)).flatten(1).all(1) ^ same).all()
+    assert 60 < same.sum() < 140
+
+
 def test_a_rotation_and_a_shear_together_keep_the_area() -> None:
     """The maps are composed: of a rotation and a shear, which keep areas, comes a map that keeps areas."""
     torch.manual_seed(0)
-    moved = moments(mnist.random_affine(blob(300, width=2, height=2), **ALONE | {"degrees": 60, "shear": 20}))
+    moved = moments(random_affine(blob(300, width=2, height=2), **ALONE | {"degrees": 60, "shear": 20}))
     torch.testing.assert_close(moved["sum"] / moved["sum"].mean(), torch.ones(300), rtol=0, atol=0.01)
 
 

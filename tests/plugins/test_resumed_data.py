@@ -15,13 +15,14 @@ from torch.utils.data import DataLoader, IterableDataset
 from odeflow.plugin.registry import build, plugins
 from odeflow.training.callbacks import Randomness
 
-FILES = {"CharacterTrajectories", "Hopper", "LynxHare", "MNIST", "Pendulum", "PhysioNet2012", "Power"}
+FILES = {"CIFAR10", "CharacterTrajectories", "Hopper", "LynxHare", "MNIST", "Pendulum", "PhysioNet2012", "Power"}
 """Data sets that need published files; they are handed out as others here are."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "BidirectionalSpirals": {"spirals": 40, "batch_size": 4},
     "Crossing": {"batch_size": 4},
     "Decay": {},
     "Digits": {},
+    "Images": {"path": "images.npz", "batch_size": 4, "flip": True, "affine": True},
     "IrregularSeries": {"path": "series.npz", "batch_size": 4},
     "NoData": {},
     "PeriodicSeries": {"series": 40, "batch_size": 4},
@@ -131,6 +132,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         t=np.tile(np.arange(3.0), 40),
         y=random.standard_normal(120),
     )
+    np.savez("images.npz", images=random.integers(0, 256, (40, 8, 8)).astype(np.uint8), labels=np.arange(40) % 2)
     np.savez("series.npz", t=np.arange(5.0), y=random.standard_normal((40, 5, 1)))
 
 
