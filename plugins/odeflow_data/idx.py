@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ class Published(NamedTuple):
     """
 
     url: str
-    checksums: tuple[str, str, str, str]
+    checksums: Sequence[str]
     packed: bool = True
     classes: tuple[str, ...] = ()
     moments: tuple[float, float] | None = None
