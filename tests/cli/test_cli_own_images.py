@@ -88,7 +88,7 @@ def test_any_field_trains_on_published_images(done: Any, metrics: Any, name: str
     done(f"fit -c own/images {options} --model.stem.downsample 2 {FIELDS[name]} {BRIEF}")
     done(f"test --ckpt_path runs/own/images/version_0/checkpoints/last.ckpt {QUIET}")
     assert np.isfinite(metrics(Path("runs/own/images/version_0"))["val/loss"]).all()
-    assert np.isfinite(metrics(Path("runs/test/version_0"))["test/loss"]).all()
+    assert np.isfinite(metrics(Path("runs/own/images/version_0/test/version_0"))["test/loss"]).all()
 
 
 def test_predictions_name_files_and_classes(done: Any) -> None:
@@ -109,7 +109,7 @@ def test_predictions_name_files_and_classes(done: Any) -> None:
     assert flat["path"] == ["00.png", "01.png"]
     assert [flat[name] for name in ("class", "probability")] == [found[name] for name in ("class", "probability")]
     done(f"{words} --data.path new")
-    (probabilities,) = torch.load(next(Path("runs/predict").glob("*/predictions.pt")))
+    (probabilities,) = torch.load(next(Path("runs").rglob("predictions.pt")))
     assert [f"{each:.5f}" for each in probabilities.amax(1)] == [f"{float(each):.5f}" for each in found["probability"]]
 
 
@@ -124,7 +124,7 @@ def test_a_model_keeps_its_units(done: Any, metrics: Any) -> None:
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     words = f"test --ckpt_path runs/own/images/version_0/checkpoints/last.ckpt {QUIET} --data.path"
     tested = [
-        done(f"{words} {name}") and metrics(Path(f"runs/test/version_{n}"))["test/loss"]
+        done(f"{words} {name}") and metrics(Path(f"runs/own/images/version_0/test/version_{n}"))["test/loss"]
         for n, name in enumerate(("plain", "changed"))
     ]
     assert abs(tested[1][0] - tested[0][0]) > 1e-4
