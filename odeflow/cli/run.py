@@ -40,6 +40,7 @@ from odeflow.training.callbacks import (
     Resumption,
     RunRecorder,
     SolverStatistics,
+    Tables,
     run_folder,
 )
 from odeflow.training.data import DataModule
@@ -108,7 +109,7 @@ class Command(LightningCLI):
         record: RunRecord | None = None,
     ) -> None:
         self.command, self.pretrained, self.lost, self.record = words[0] if run else None, pretrained, lost, record
-        figures = [Figures()] if run else []
+        figures = [Figures(), Tables()] if run else []
         super().__init__(
             Task,
             DataModule,

@@ -12,10 +12,12 @@ class Dynamics(Plugin, nn.Module, ABC):
 
     Attributes:
         width: Size of the state along its features or channels; tasks size the layers before and after accordingly.
+        states: The names of the features of the state, in order; empty where they have none.
     """
 
     kind = "dynamics"
     width: int
+    states: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
@@ -65,7 +67,7 @@ class Modifier(Dynamics):
 
     def __init__(self, dynamics: Dynamics) -> None:
         super().__init__()
-        self.dynamics, self.width = dynamics, dynamics.width
+        self.dynamics, self.width, self.states = dynamics, dynamics.width, dynamics.states
 
     def enter(self, y0: Tensor) -> Tensor:
         """As of the modified field."""

@@ -99,11 +99,12 @@ class Series(NamedTuple):
     """A batch of time series with per-sample observation times and possibly missing values.
 
     Attributes:
-        t: (B, T), the times of each series in increasing order, padded with its last time.
+        t: (B, T), the times of each series in order, padded with its last time.
         y: (B, T, d), the values; 0 where missing and in the padding.
         seen: (B, T, d), bool: the values given to the model. False in the padding.
         target: (B, T, d), bool: the values to predict; for reconstruction they include the seen ones.
         label: (B,), the class of each series; None if there are no classes.
+        key: (B,), a whole number that identifies each series, the same in every batch; None if they have no identity.
     """
 
     t: Tensor
@@ -111,15 +112,19 @@ class Series(NamedTuple):
     seen: Tensor
     target: Tensor
     label: Tensor | None = None
+    key: Tensor | None = None
 
+    @classmethod
+    def observed(cls, t: Tensor, y: Tensor, first_only: bool = False) -> "Series":
+        """Series in which every value is seen and to be predicted, except for missing ones, which are NaN.
 
-class Trajectories(NamedTuple):
-    """A batch of trajectories observed at common times.
-
-    Attributes:
-        t: (T,), the times.
-        y: (T, B, d), the states.
-    """
-
-    t: Tensor
-    y: Tensor
+        Args:
+            t: (T,), common times, or (B, T), those of each series.
+            y: (B, T, d), the values.
+            first_only: Whether only the values at the first time are seen, for forecasts.
+        """
+        target = ~y.isnan()
+        seen = target.clone()
+        if first_only:
+            seen[:, 1:] = False
+        return cls(t.expand(y.shape[:2]), y.masked_fill(~target, 0.0), seen, target)

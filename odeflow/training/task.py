@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -18,6 +18,9 @@ from odeflow.plugin.plugin import Plugin
 from odeflow.plugin.spec import class_spec, mapping
 from odeflow.training.data import DataModule
 from odeflow.training.units import Units
+
+if TYPE_CHECKING:
+    import polars as pl
 
 KEY = "odeflow"
 """Key of the specs in a checkpoint."""
@@ -83,6 +86,10 @@ class Task(Plugin, LightningModule, ABC):
 
     def test_figures(self) -> dict[str, Figure]:
         """Figures by name of the whole test, called in every process at its end. By default none."""
+        return {}
+
+    def tables(self) -> "dict[str, pl.DataFrame]":
+        """Results of a training by name, such as estimates of parameters, called at its end. By default none."""
         return {}
 
     def sample(self, count: int) -> dict[str, Tensor]:

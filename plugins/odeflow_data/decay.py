@@ -40,13 +40,13 @@ class Decay(of.DataModule):
         return self._loader(1)
 
     def test_dataloader(self) -> DataLoader[object]:
-        return self._loader(1)
+        return self._loader(1, first_only=True)
 
     def predict_dataloader(self) -> DataLoader[object]:
-        return self._loader(1)
+        return self.test_dataloader()
 
-    def _loader(self, count: int) -> DataLoader[object]:
+    def _loader(self, count: int, first_only: bool = False) -> DataLoader[object]:
         t = torch.linspace(0, self.t1, self.observations, dtype=torch.float64)
         y = self.start * torch.exp(-self.rate * t)
-        batch = of.Trajectories(t.float(), y.float()[:, None, None])
+        batch = of.Series.observed(t.float(), y.float()[None, :, None], first_only)
         return DataLoader([batch] * count, batch_size=None)  # pyright: ignore[reportArgumentType]

@@ -16,7 +16,7 @@ EVEN = 0.1
 class Forecast(of.DataModule, ABC):
     """One series of measurements: the first `known` of them train, the others are forecast.
 
-    All batches are `Trajectories`. Training takes random evenly spaced pieces of what is known, their times counted
+    All batches are `Series`. Training takes random evenly spaced pieces of what is known, their times counted
     from their beginning; validation all that is known, as one trajectory; test and prediction what follows, from the
     last known measurement on, so that to persist in the first state of the batch is the baseline. A subclass reads
     the measurements in `setup` and sets these.
@@ -64,16 +64,16 @@ class Forecast(of.DataModule, ABC):
         return DataLoader(Pieces(t, self.y, starts, self.batch_size, self.steps), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[object]:
-        return self._whole(slice(None, self.split))
+        return self._whole(slice(None, self.split), first_only=False)
 
     def test_dataloader(self) -> DataLoader[object]:
-        return self._whole(slice(self.split - 1, None))
+        return self._whole(slice(self.split - 1, None), first_only=True)
 
     def predict_dataloader(self) -> DataLoader[object]:
         return self.test_dataloader()
 
-    def _whole(self, part: slice) -> DataLoader[object]:
-        batch = of.Trajectories(self.t[part], self.y[part, None])
+    def _whole(self, part: slice, first_only: bool) -> DataLoader[object]:
+        batch = of.Series.observed(self.t[part], self.y[None, part], first_only)
         return DataLoader([batch], batch_size=None)  # pyright: ignore[reportArgumentType]
 
 

@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 import odeflow as of
 
 
-class Pieces(Dataset[of.Trajectories]):
+class Pieces(Dataset[of.Series]):
     """Random batches of pieces; each item is a whole batch.
 
     Args:
@@ -26,9 +26,9 @@ class Pieces(Dataset[of.Trajectories]):
     def __len__(self) -> int:
         return self.steps
 
-    def __getitem__(self, index: int) -> of.Trajectories:
+    def __getitem__(self, index: int) -> of.Series:
         if index >= self.steps:
             raise IndexError(index)
         starts = self.starts[torch.randint(len(self.starts), (self.batch_size,))]
-        y = self.y[torch.arange(len(self.t))[:, None] + starts]
-        return of.Trajectories(self.t, y + self.noise * torch.randn_like(y))
+        y = self.y[starts[:, None] + torch.arange(len(self.t))]
+        return of.Series.observed(self.t, y + self.noise * torch.randn_like(y))

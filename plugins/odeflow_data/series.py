@@ -155,10 +155,10 @@ def rows_of(whole: of.Series, rows: Tensor) -> of.Series:
 
 def trimmed(batch: of.Series) -> of.Series:
     """The batch without trailing times that are padding in all series."""
-    t, y, seen, target, label = batch
-    used = (seen | target).any(dim=2).any(dim=0).nonzero()
+    used = (batch.seen | batch.target).any(dim=2).any(dim=0).nonzero()
     length = int(used.max()) + 1 if len(used) else 1
-    return of.Series(t[:, :length], y[:, :length], seen[:, :length], target[:, :length], label)
+    t, y, seen, target = (part[:, :length] for part in (batch.t, batch.y, batch.seen, batch.target))
+    return batch._replace(t=t, y=y, seen=seen, target=target)
 
 
 def interpolation(whole: of.Series, share: float, generator: torch.Generator | None = None) -> of.Series:

@@ -66,11 +66,12 @@ class Simulated(of.DataModule):
         t = spacing * torch.arange(count, dtype=torch.float64)
         with torch.no_grad():
             y = of.Flow(self.dynamics.double(), Dopri5(1e-10, 1e-12)).trajectory(self.initial, t).y
-        t, y = t.float(), y.float()
-        noise = torch.randn(y[: self.observations].shape, generator=torch.Generator().manual_seed(self.seed))
-        self.observed = of.Trajectories(t[: self.observations], y[: self.observations] + self.noise * noise)
+        t, y = t.float(), y.float().movedim(0, 1)
+        seen = y[:, : self.observations]
+        noise = torch.randn(seen.shape, generator=torch.Generator().manual_seed(self.seed))
+        self.observed = of.Series.observed(t[: self.observations], seen + self.noise * noise)
         later = 0 if self.forecast is None else self.observations - 1
-        self.tested = of.Trajectories(t[later:], y[later:])
+        self.tested = of.Series.observed(t[later:], y[:, later:], first_only=True)
 
     def train_dataloader(self) -> DataLoader[object]:
         return _loader(self.observed, self.steps)
@@ -85,5 +86,5 @@ class Simulated(of.DataModule):
         return self.test_dataloader()
 
 
-def _loader(batch: of.Trajectories, count: int) -> DataLoader[object]:
+def _loader(batch: of.Series, count: int) -> DataLoader[object]:
     return DataLoader([batch] * count, batch_size=None)  # pyright: ignore[reportArgumentType]

@@ -52,21 +52,25 @@ class Spiral(of.DataModule):
         start = torch.tensor([[2.0, 0.0]], dtype=torch.float64)
         with torch.no_grad():
             solution = of.solve(_spiral, start, self.t.double(), solver=Dopri5(1e-10, 1e-12))
-        self.y = solution.y.float()  # (observations, 1, 2)
+        self.y = solution.y.float().movedim(0, 1)  # (1, observations, 2)
 
     def train_dataloader(self) -> DataLoader[object]:
         t, starts = self.t[: self.batch_time], torch.arange(len(self.t) - self.batch_time + 1)
-        pieces = Pieces(t, self.y[:, 0], starts, self.batch_size, self.steps, self.noise)
+        pieces = Pieces(t, self.y[0], starts, self.batch_size, self.steps, self.noise)
         return DataLoader(pieces, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[object]:
-        return DataLoader([of.Trajectories(self.t, self.y)], batch_size=None)  # pyright: ignore[reportArgumentType]
+        return self._whole(first_only=False)
 
     def test_dataloader(self) -> DataLoader[object]:
-        return self.val_dataloader()
+        return self._whole(first_only=True)
 
     def predict_dataloader(self) -> DataLoader[object]:
-        return self.val_dataloader()
+        return self.test_dataloader()
+
+    def _whole(self, first_only: bool) -> DataLoader[object]:
+        batch = of.Series.observed(self.t, self.y, first_only)
+        return DataLoader([batch], batch_size=None)  # pyright: ignore[reportArgumentType]
 
 
 def _spiral(t: Tensor, y: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """odeflow's vector fields, one file each."""
 
+from odeflow_dynamics.coefficient import Coefficient
 from odeflow_dynamics.controlled import Controlled
 from odeflow_dynamics.convnet import ConvNet
 from odeflow_dynamics.cubic import Cubic
 from odeflow_dynamics.damped_pendulum import DampedPendulum
+from odeflow_dynamics.equations import Equations
 from odeflow_dynamics.galerkin import Galerkin
 from odeflow_dynamics.hypernetwork import Hypernetwork
 from odeflow_dynamics.linear import Linear
@@ -19,10 +21,12 @@ from odeflow_dynamics.transformer import Transformer
 from odeflow_dynamics.unet import UNet
 
 __all__ = [
+    "Coefficient",
     "Controlled",
     "ConvNet",
     "Cubic",
     "DampedPendulum",
+    "Equations",
     "Galerkin",
     "Hypernetwork",
     "Linear",

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 import odeflow as of
-from odeflow_dynamics.symbolic import coefficient, components
+from odeflow_dynamics.coefficient import Coefficient
+from odeflow_dynamics.symbolic import components
 
 
 class DampedPendulum(of.Dynamics):
@@ -16,15 +17,16 @@ class DampedPendulum(of.Dynamics):
         trainable: Whether both are trainable.
 
     Attributes:
-        stiffness: (), g/l.
-        drag: (), c.
+        stiffness: g/l.
+        drag: c.
     """
 
     width = 2
+    states = ("angle", "velocity")
 
     def __init__(self, stiffness: float = 1.0, drag: float = 0.0, trainable: bool = True) -> None:
         super().__init__()
-        self.stiffness, self.drag = coefficient(stiffness, trainable), coefficient(drag, trainable)
+        self.stiffness, self.drag = (Coefficient(value, trainable=trainable) for value in (stiffness, drag))
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """(…, 2) ↦ (…, 2), of angle θ (rad) and angular velocity ω.
@@ -33,4 +35,4 @@ class DampedPendulum(of.Dynamics):
             StateError: The last dimension of the state is not 2.
         """
         angle, velocity = components("DampedPendulum", y, "θ ω")
-        return torch.stack([velocity, -self.stiffness * angle.sin() - self.drag * velocity], dim=-1)
+        return torch.stack([velocity, -self.stiffness() * angle.sin() - self.drag() * velocity], dim=-1)

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 import odeflow as of
-from odeflow_dynamics.symbolic import coefficient, components
+from odeflow_dynamics.coefficient import Coefficient
+from odeflow_dynamics.symbolic import components
 
 
 class Projectile(of.Dynamics):
@@ -16,15 +17,15 @@ class Projectile(of.Dynamics):
         trainable: Whether both are trainable.
 
     Attributes:
-        gravity: (), g.
-        drag: (), k.
+        gravity: g.
+        drag: k.
     """
 
     width = 4
 
     def __init__(self, gravity: float = 9.81, drag: float = 0.0, trainable: bool = True) -> None:
         super().__init__()
-        self.gravity, self.drag = coefficient(gravity, trainable), coefficient(drag, trainable)
+        self.gravity, self.drag = (Coefficient(value, trainable=trainable) for value in (gravity, drag))
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """(…, 4) ↦ (…, 4), of horizontal position, height, and their velocities.
@@ -33,5 +34,5 @@ class Projectile(of.Dynamics):
             StateError: The last dimension of the state is not 4.
         """
         _, _, along, up = components("Projectile", y, "x height v_x v_height")
-        braking = self.drag * torch.linalg.vector_norm(y[..., 2:], dim=-1)
-        return torch.stack([along, up, -braking * along, -braking * up - self.gravity], dim=-1)
+        braking = self.drag() * torch.linalg.vector_norm(y[..., 2:], dim=-1)
+        return torch.stack([along, up, -braking * along, -braking * up - self.gravity()], dim=-1)

@@ -3,42 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import odeflow as of
-
-
-def coefficient(value: float, trainable: bool) -> nn.Parameter:
-    """A coefficient of an equation.
-
-    Args:
-        value: The initial value.
-        trainable: Whether it is trainable.
-
-    Returns:
-        ().
-    """
-    return nn.Parameter(torch.tensor(float(value)), requires_grad=trainable)
-
-
-def positive(owner: str, value: float, name: str, trainable: bool) -> nn.Parameter:
-    """The logarithm of a positive coefficient.
-
-    Args:
-        owner: Name of the class, for messages.
-        value: The initial value.
-        name: Name of the coefficient, for messages.
-        trainable: Whether it is trainable.
-
-    Returns:
-        ().
-
-    Raises:
-        SettingError: `value` is not positive.
-    """
-    if not value > 0:
-        raise of.SettingError(f"{owner}: {name} must be positive; got {value}")
-    return nn.Parameter(torch.tensor(float(value)).log(), requires_grad=trainable)
 
 
 def square(owner: str, matrix: Sequence[Sequence[float]], dim: int) -> Tensor:

@@ -7,6 +7,7 @@ from odeflow_tasks.dequantisation import Dequantisation
 from odeflow_tasks.encoder import Encoder, ODERNNEncoder, RNNEncoder
 from odeflow_tasks.head import Head, LinearHead, Perceptron, PooledHead
 from odeflow_tasks.latent_ode import Bound, LatentODE
+from odeflow_tasks.levenberg_marquardt import LevenbergMarquardt
 from odeflow_tasks.likelihood import Gaussian, Likelihood
 from odeflow_tasks.masking import Masking
 from odeflow_tasks.ode_rnn import ODERNN
@@ -43,4 +44,5 @@ __all__ = [
     "Chain",
     "Dequantisation",
     "Masking",
+    "LevenbergMarquardt",
 ]

@@ -1,7 +1,9 @@
 """Checks of the batches that tasks receive."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 import odeflow as of
@@ -99,50 +101,70 @@ def labels(owner: str, label: Any, count: int, num_classes: int) -> Tensor:
     return label.long()
 
 
-def trajectories(owner: str, batch: Any, module: nn.Module) -> of.Trajectories:
-    """Trajectories at monotone times, ascending or descending, possibly with repetitions.
+def trajectories(owner: str, batch: Any, module: nn.Module, states: Sequence[str]) -> of.Series:
+    """Trajectories at monotone times, all ascending or all descending, possibly with repetitions.
 
     Args:
         owner: The task, for messages.
         batch: The batch; times may be integers.
         module: The module that computes with it.
+        states: The names of the d states.
 
     Raises:
-        DataError: The batch is not a `Trajectories` with monotone times.
+        DataError: The batch is not a `Series` of these states with monotone times, or something was never observed.
     """
-    if not isinstance(batch, of.Trajectories):
-        raise of.DataError(f"{owner} wants batches that are odeflow.Trajectories(t, y); got {_described(batch)}")
-    t, y = _tensor(owner, "times", batch.t), _tensor(owner, "states", batch.y)
-    if t.dim() != 1 or y.dim() != 3 or len(y) != len(t):
+    if not isinstance(batch, of.Series):
         raise of.DataError(
-            f"{owner} wants times t (T,), which all trajectories share, and states y (T, B, d); got {tuple(t.shape)} "
-            f"and {tuple(y.shape)}. Series with times of their own are odeflow.Series, for LatentODE"
+            f"{owner} wants batches that are odeflow.Series, of complete trajectories odeflow.Series.observed(t, y); "
+            f"got {_described(batch)}"
         )
-    if len(t) < 2:
-        raise of.DataError(f"a trajectory needs two observations at least; got {len(t)}")
-    t = t if t.is_floating_point() else t.double()
-    require_finite(owner, "times", t)
-    steps = t.diff()
-    if not (bool((steps >= 0).all()) or bool((steps <= 0).all())):
+    t, y = _tensor(owner, "times", batch.t), _tensor(owner, "states", batch.y)
+    if y.dim() != 3 or t.shape != y.shape[:2]:
         raise of.DataError(
-            f"{owner}: times must be in order, forwards or backwards; got {_begun(t)}. Sort both by "
+            f"{owner} wants times t (B, T) and states y (B, T, d); got {tuple(t.shape)} and {tuple(y.shape)}"
+        )
+    if y.shape[2] != len(states):
+        raise of.DataError(
+            f"{owner}: the dynamics have the {len(states)} states {', '.join(states)}; the data have {y.shape[2]}. "
+            "Choose the columns of the data in this order by --data.states, and name those that were not measured by "
+            "--data.hidden"
+        )
+    _check_times(owner, t)
+    t = t if t.is_floating_point() else t.double()
+    for name, mask in (("seen", batch.seen), ("target", batch.target)):
+        if mask.dtype != torch.bool or mask.shape != y.shape:
+            raise of.DataError(
+                f"{owner}: {name} must be a bool mask {tuple(y.shape)} as the states are; got {mask.dtype} "
+                f"{tuple(mask.shape)}"
+            )
+    observed = batch.seen | batch.target
+    empty = (~observed.flatten(1).any(1)).nonzero()[:, 0].tolist()
+    if empty:
+        raise of.DataError(
+            f"{owner}: nothing was observed of {len(empty)} of {len(t)} trajectories, the first of them number "
+            f"{empty[0]}. Leave them out"
+        )
+    return batch._replace(t=t, y=floating(owner, "states", y.where(observed, 0), module))
+
+
+def _check_times(owner: str, t: Tensor) -> None:
+    """Raises unless times (B, T) are finite, in order, and several in each row."""
+    require_finite(owner, "times", t.double())
+    if t.shape[1] < 2:
+        raise of.DataError(f"{owner}: a trajectory needs two observations at least; got {t.shape[1]}")
+    steps = t.diff(dim=1)
+    ordered = (steps >= 0).all(1) | (steps <= 0).all(1)
+    if not bool(ordered.all()):
+        wrong = t[int(ordered.int().argmin())]
+        raise of.DataError(
+            f"{owner}: times must be in order, forwards or backwards; got {_begun(wrong)}. Sort both by "
             "order = t.argsort(), as t[order] and y[order]"
         )
-    if bool(t[0] == t[-1]):
-        raise of.DataError(f"{owner}: a trajectory needs different times; got {_begun(t)}")
-    _require_observed(owner, y)
-    return of.Trajectories(t, floating(owner, "states", y, module))
-
-
-def _require_observed(owner: str, y: Tensor) -> None:
-    """Raises unless all states (T, B, d) of trajectories are observed."""
-    if bool(y.isnan().any()):
-        rows = y.isnan().flatten(1).any(1).nonzero()[:, 0]
-        raise of.DataError(
-            f"{owner} wants every state observed; {int(y.isnan().sum()):,} of {y.numel():,} values are NaN, at "
-            f"{len(rows)} of {len(y)} times, the first of them number {int(rows[0])}. Leave these times out, or use "
-            "odeflow.Series with LatentODE, whose masks say what was seen"
-        )
+    still = (t[:, 0] == t[:, -1]).nonzero()[:, 0].tolist()
+    if still:
+        raise of.DataError(f"{owner}: a trajectory needs different times; got {_begun(t[still[0]])}")
+    if len((t[:, -1] > t[:, 0]).unique()) > 1:
+        raise of.DataError(f"{owner}: some trajectories run forwards in time and others backwards; give all alike")
 
 
 def _tensor(owner: str, name: str, x: Any) -> Tensor:

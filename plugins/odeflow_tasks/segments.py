@@ -1,10 +1,9 @@
-"""Segments: a trajectory divided into segments that are solved in parallel, and their initial states."""
+"""Segments: trajectories divided into segments that are solved in parallel."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import odeflow as of
 
@@ -16,14 +15,14 @@ COARSE = 0.01
 
 @dataclass(frozen=True)
 class Segments:
-    """S segments of at most L times each. The last time of a segment is the first of the next one.
+    """S segments of B trajectories, of at most L times each. The last time of a segment is the first of the next one.
 
     Attributes:
         rows: (L, S), indices of the times; padded with the last one.
         inside: (L, S), bool: False for padding.
         grid: (R,), the times of all segments, relative to their starts.
-        places: (L, S), indices into the grid.
-        starts: (S,), the start times of the segments.
+        places: (L, S, B), indices into the grid.
+        starts: (S, B), the start times of the segments.
     """
 
     rows: Tensor
@@ -34,21 +33,45 @@ class Segments:
 
     @classmethod
     def cut(cls, t: Tensor, length: int) -> "Segments":
-        """Divides at least two monotone times (T,) into segments of `length` times; the last one may be shorter."""
-        last = len(t) - 1
+        """Divides at least two times (B, T), in order in each row, into segments of `length` times.
+
+        The last segment may be shorter. Equal times of padding give segments without duration.
+        """
+        last = t.shape[1] - 1
         first = torch.arange(0, last, length - 1, device=t.device)
-        rows = first + torch.arange(min(length, len(t)), device=t.device)[:, None]
+        rows = first + torch.arange(min(length, last + 1), device=t.device)[:, None]
         inside, rows = rows <= last, rows.clamp(max=last)
-        direction = (t[-1] - t[0]).sign()
-        ordered, order = (direction * (t[rows] - t[first])).flatten().sort()
+        direction = (t[:, -1] - t[:, 0]).sum().sign()
+        relative = (t.T[rows] - t.T[first]) * direction
+        ordered, order = relative.flatten().sort()
         fresh = ordered.diff() > ROUNDING * torch.finfo(t.dtype).eps * t.abs().max()
         number = torch.cat([fresh.new_zeros(1), fresh]).cumsum(0)
-        places = torch.empty_like(order).scatter_(0, order, number).view_as(rows)
+        places = torch.empty_like(order).scatter_(0, order, number).view_as(relative)
         grid = direction * ordered[torch.cat([fresh.new_ones(1), fresh])]
-        return cls(rows, inside, grid, places, t[first])
+        return cls(rows, inside, grid, places, t.T[first])
+
+    def repeated(self, count: int) -> "Segments":
+        """The segments of `count` copies of the trajectories, one after the other."""
+        places, starts = self.places.repeat(1, 1, count), self.starts.repeat(1, count)
+        return Segments(self.rows, self.inside, self.grid, places, starts)
+
+    @property
+    def simultaneous(self) -> bool:
+        """Whether all segments begin at the same time."""
+        return bool((self.starts == self.starts[0, 0]).all())
+
+    def of(self, values: Tensor) -> Tensor:
+        """Values at the times of the trajectories, (B, T, …), by segment, (L, S, B, …)."""
+        return values.movedim(1, 0)[self.rows]
+
+    def whole(self, values: Tensor) -> Tensor:
+        """Values by segment, (L, S, B, …), at the times of the trajectories, (B, T, …)."""
+        found = values.new_empty(int(self.rows.max()) + 1, *values.shape[2:])
+        found[self.rows[self.inside]] = values[self.inside]
+        return found.movedim(0, 1)
 
     def clocks(self, dtype: torch.dtype) -> Tensor:
-        """(S,), the start times of the segments in the states' dtype.
+        """(S, B), the start times of the segments in the states' dtype.
 
         Raises:
             DataError: The dtype cannot resolve these times.
@@ -64,61 +87,5 @@ class Segments:
         return clocks
 
     def gather(self, y: Tensor) -> Tensor:
-        """The solution on the grid, (R, S, B, d), restricted to the times of each segment, (L, S, B, d)."""
-        return y[self.places, torch.arange(y.shape[1], device=y.device)]
-
-
-class LearnedStates(nn.Module):
-    """The initial states of segments and the final state of the last one, learned, and initialised by observations.
-
-    They belong to the trajectories of the first batch. Their number is set by that batch or by a checkpoint.
-
-    Attributes:
-        states: (S + 1, B, d), the learned states.
-        observed: (S + 1, B, d), the observations at the same times.
-    """
-
-    observed: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.states = nn.Parameter(torch.empty(0))
-        self.register_buffer("observed", torch.empty(0))
-        self.register_load_state_dict_pre_hook(_make_room)
-
-    def forward(self, observed: Tensor) -> Tensor:
-        """The learned states of the observed trajectories.
-
-        Args:
-            observed: (S + 1, B, d).
-
-        Returns:
-            (S + 1, B, d).
-
-        Raises:
-            DataError: The trajectories differ from those of the first batch.
-        """
-        if not self.states.numel():
-            self.observed, self.states.data = observed.clone(), observed.clone()
-        elif not torch.equal(self.observed, observed):
-            raise of.DataError(
-                "learned states belong to trajectories that are the same in every batch; in this one they are others. "
-                "Let each batch hold the whole trajectories, without noise that is drawn anew (for pieces: batch_time "
-                "as many as there are, batch_size 1), or use initial='observed'"
-            )
-        return self.states
-
-    def best(self, y0: Tensor) -> Tensor:
-        """The learned states for observed states (B, d), if they were learned; otherwise `y0` itself."""
-        for state, observed in zip(self.states, self.observed, strict=True):
-            if torch.equal(observed, y0):
-                return state
-        return y0
-
-
-def _make_room(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Resizes the states of a module to those in a checkpoint."""
-    assert isinstance(module, LearnedStates)
-    for name, value in (("states", module.states), ("observed", module.observed)):
-        if prefix + name in state:
-            value.data = torch.empty_like(state[prefix + name], device=value.device)
+        """The solution on the grid, (R, S, B, d), at the times of each segment, (L, S, B, d)."""
+        return y.gather(0, self.places[..., None].expand(*self.places.shape, y.shape[-1]))

@@ -1,28 +1,45 @@
 """Trajectory: fits a vector field to observed trajectories."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.optim import Optimizer
 
 import odeflow as of
 from odeflow_dynamics import OwnClock
 from odeflow_tasks import batch as batches
-from odeflow_tasks import trajectory_figures
-from odeflow_tasks.segments import LearnedStates, Segments
+from odeflow_tasks import estimates, missing, trajectory_figures
+from odeflow_tasks.initial_states import InitialStates, Mode
+from odeflow_tasks.levenberg_marquardt import LevenbergMarquardt
+from odeflow_tasks.segments import Segments
+from odeflow_tasks.sensitivity import Entry, linearised
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Distance = Literal["mae", "mse", "nll"]
 
 
 class Trajectory(of.Task):
-    """Learns dy/dt = f(t, y) from trajectories: solves from the first observation and compares with the others.
+    """Learns dy/dt = f(t, y) from trajectories: solves from the first time and compares with the observations.
+
+    A batch is a `Series`. Each trajectory has its own times; missing values are not compared. A state that is never
+    observed is a column of missing values. The initial states are observed, known, or learned.
 
     With `segment` a trajectory is divided into segments, each with its own initial state (multiple shooting). This
     keeps the gradients of long or chaotic trajectories bounded, and all segments are solved in parallel. For noisy
     observations the initial states can be learned; the penalty `continuity` then joins the segments.
 
-    A test forecasts: it solves from the first state of its batch, or from its learned estimate if it is the end of the
-    training trajectories. It logs the mean absolute error over all later times as `test/forecast_mae`, and that of the
-    persistence forecast as `test/persistence_mae`.
+    With `distance="nll"` the observations have Gaussian noise with a standard deviation for each state, and the
+    parameters are maximum likelihood estimates. The `Coefficient`s of the dynamics are logged as `param/<name>`, and
+    tabulated at the end of training with their standard errors, see `parameters`.
+
+    A test forecasts: it solves from what was learned for the trajectory, or from the first state of its batch. It logs
+    the mean absolute error over all values that were not seen as `test/forecast_mae`, and that of the last seen values,
+    the persistence forecast, as `test/persistence_mae`.
 
     Source: multiple shooting: Bock (1983), "Recent advances in parameter identification techniques for O.D.E.".
 
@@ -31,12 +48,18 @@ class Trajectory(of.Task):
         solver: The solver.
         gradient: The gradient method; `Checkpointed()` by default.
         flow: Options of the flow; its times are those of the data.
-        distance: "mae", the mean absolute error, or "mse", the mean square error.
+        distance: "mae", the mean absolute error; "mse", the mean square error; or "nll", the negative log-likelihood of
+            an observation in nats, which does not depend on the columns' units but for a constant.
+        noise: The standard deviation of the noise of each state, for "nll"; by default it is estimated.
         segment: Number of observations in a segment; the last one is the first of the next segment. By default the
             whole trajectory is one segment.
-        initial: The initial states: "observed", or "learned" together with the field, for which every batch must
-            contain the same trajectories.
-        continuity: Weight of the mean square gap between consecutive segments in the loss, with learned states.
+        initial: The initial states: "observed"; "completed", those not observed being learned; or "learned" together
+            with the field. To learn them, every batch must contain the same trajectories.
+        start: Initial values by state, for states that are not observed at the first time; by default 0.
+        known: The states whose initial value is exactly that of `start`.
+        shared: The states whose learned initial value is the same for all trajectories.
+        continuity: Weight of the mean square gap between consecutive segments in the loss, with learned states, in
+            units of the standard deviation of the observations.
         extrapolate: Time up to which a test draws the forecast of its first trajectory.
 
     Raises:
@@ -44,6 +67,7 @@ class Trajectory(of.Task):
     """
 
     carries_data = True
+    noise_std: Tensor
 
     def __init__(
         self,
@@ -51,27 +75,47 @@ class Trajectory(of.Task):
         solver: of.Solver,
         gradient: of.Gradient | None = None,
         flow: of.FlowOptions = of.FlowOptions(),
-        distance: Literal["mae", "mse"] = "mae",
+        distance: Distance = "mae",
+        noise: list[float] | None = None,
         segment: int | None = None,
-        initial: Literal["observed", "learned"] = "observed",
+        initial: Mode = "observed",
+        start: dict[str, float] | None = None,
+        known: list[str] | None = None,
+        shared: list[str] | None = None,
         continuity: float = 1.0,
         extrapolate: float | None = None,
     ) -> None:
         super().__init__()
         flow.refuse("Trajectory", **dict.fromkeys(("t0", "t1", "steer"), "the times are those of the data"))
-        if distance not in ("mae", "mse"):
-            raise of.SettingError(f"Trajectory: distance must be 'mae' or 'mse'; got {distance!r}")
-        if initial not in ("observed", "learned"):
-            raise of.SettingError(f"Trajectory: initial must be 'observed' or 'learned'; got {initial!r}")
+        if distance not in ("mae", "mse", "nll"):
+            raise of.SettingError(f"Trajectory: distance must be 'mae', 'mse' or 'nll'; got {distance!r}")
+        if initial not in ("observed", "completed", "learned"):
+            raise of.SettingError(f"Trajectory: initial must be 'observed', 'completed' or 'learned'; got {initial!r}")
         if segment is not None and segment < 2:
             raise of.SettingError(f"Trajectory: a segment needs two observations; got segment={segment}")
         if not continuity >= 0:
             raise of.SettingError(f"Trajectory: continuity must not be negative; got {continuity}")
-        field = dynamics if segment is None else OwnClock(dynamics)
-        self.flow = of.Flow(field, solver, gradient, flow)
-        self.distance, self.segment, self.continuity, self.extrapolate = distance, segment, continuity, extrapolate
-        self.learned = LearnedStates() if initial == "learned" else None
-        self.tested: of.Trajectories | None = None
+        self.flow = of.Flow(OwnClock(dynamics), solver, gradient, flow)
+        self.distance: Distance = distance
+        self.segment, self.continuity, self.extrapolate = segment, continuity, extrapolate
+        width = flow.input_width(dynamics.width)
+        self.states = tuple(dynamics.states[:width]) or tuple(f"y_{number + 1}" for number in range(width))
+        self.initial = InitialStates(self.states, initial, start, known or (), shared or ())
+        self._set_noise(noise)
+        self.fitted: of.Series | None = None
+        self.tested: of.Series | None = None
+
+    def _set_noise(self, noise: Sequence[float] | None) -> None:
+        self.estimates_noise = noise is None
+        given = [1.0] * len(self.states) if noise is None else list(noise)
+        if len(given) != len(self.states) or not all(each > 0 for each in given):
+            raise of.SettingError(
+                f"Trajectory: noise must be a positive number for each of the states {', '.join(self.states)}; got "
+                f"{given}"
+            )
+        if noise is not None and self.distance != "nll":
+            raise of.SettingError(f"Trajectory: noise is for distance='nll'; got distance={self.distance!r}")
+        self.register_buffer("noise_std", torch.tensor(given))
 
     def forward(self, y0: Tensor, t: Tensor) -> Tensor:
         """The predicted trajectories.
@@ -81,68 +125,199 @@ class Trajectory(of.Task):
             t: (T,), the times.
 
         Returns:
-            (T, B, d).
+            (B, T, d).
         """
         y = self.flow.trajectory(y0, t).y
-        return y[:, :, : y0.shape[1]]
+        return y[:, :, : y0.shape[1]].movedim(0, 1)
 
     def loss(self, batch: Any, stage: str) -> Tensor:
-        """The distance between prediction and observation, averaged over times, samples and dimensions.
+        """The distance between prediction and observation, averaged over all observed values.
 
         Raises:
-            DataError: The batch is not a `Trajectories` with monotone times and all states observed.
+            DataError: The batch is not a `Series` of monotone times, or not of the states.
         """
         batch = self._checked(batch)
         if stage == "test":
             return self._forecast(batch)
-        segments, states = self._cut(batch)
-        solved = self._solved(segments, states[:-1])
-        loss = self._distance((solved - batch.y[segments.rows])[segments.inside])
-        if self.learned is not None:
-            loss = loss + self.continuity * (solved[-1] - states[1:]).square().mean()
+        if stage == "val" and not self.initial.applies(batch):
+            return self._distance(self._predicted(batch) - batch.y, self._compared(batch))
+        if stage == "train":
+            self.initial.prepare(batch)
+        segments, states = self.cut(batch)
+        solved = self.solved(segments, states)
+        error = solved - segments.of(batch.y)
+        compared = segments.of(self._compared(batch)) & segments.inside[..., None, None]
+        if stage == "train":
+            self.fitted = batch
+            self.initial.keep(solved[-1, -1])
+            self._estimate_noise(error, compared)
+        loss = self._distance(error, compared)
+        if self.initial.learned and len(states) > 1:
+            loss = loss + self.continuity * self._gaps(batch, segments, states, solved).square().mean()
         return loss
 
-    def _checked(self, batch: Any) -> of.Trajectories:
-        return batches.trajectories(type(self).__name__, batch, self.flow)
+    def _checked(self, batch: Any) -> of.Series:
+        return batches.trajectories(type(self).__name__, batch, self.flow, self.states)
 
-    def _cut(self, batch: of.Trajectories) -> tuple[Segments, Tensor]:
-        """The segments of a batch, and (S + 1, B, d), their initial states and the final state of the last one."""
-        t, y = batch
-        segments = Segments.cut(t, self.segment or len(t))
-        observed = torch.cat([y[segments.rows[0]], y[-1:]])
-        return segments, observed if self.learned is None else self.learned(observed)
+    def cut(self, batch: of.Series, whole: bool = False) -> tuple[Segments, Tensor]:
+        """The segments of a training batch, or of any batch one segment each, and (S, B, d), their initial states."""
+        length = batch.t.shape[1]
+        if whole:
+            return Segments.cut(batch.t, length), self.initial.best(batch)[None]
+        segments = Segments.cut(batch.t, self.segment or length)
+        return segments, self.initial(batch, torch.cat([segments.rows[0], segments.rows.new_tensor([length - 1])]))
 
-    def _distance(self, error: Tensor) -> Tensor:
-        return error.abs().mean() if self.distance == "mae" else error.square().mean()
+    def _compared(self, batch: of.Series) -> Tensor:
+        """(B, T, d), the values that are compared: of a likelihood without those that are initial states."""
+        if self.distance != "nll" or self.initial.learned:
+            return batch.target
+        compared = batch.target.clone()
+        compared[:, 0] &= ~batch.seen[:, 0]
+        return compared
 
-    def _solved(self, segments: Segments, states: Tensor) -> Tensor:
+    def _distance(self, error: Tensor, compared: Tensor) -> Tensor:
+        """(), the distance of errors (…, d) where they are compared.
+
+        Where the noise is estimated, the negative log-likelihood is Σ n log σ(θ) up to a constant, at the σ of the
+        largest likelihood (the concentrated likelihood), whose gradient in training is that of the weighted squares.
+        """
+        if self.distance == "mae":
+            return error[compared].abs().mean()
+        if self.distance == "mse":
+            return error[compared].square().mean()
+        std = self.noise_std.to(error)
+        each = 0.5 * (error / std).square() + std.log() + 0.5 * torch.tensor(2 * torch.pi).log()
+        return each[compared].mean()
+
+    def _estimate_noise(self, error: Tensor, compared: Tensor) -> None:
+        """Sets the noise to the root mean square error of each state."""
+        if self.distance != "nll" or not self.estimates_noise:
+            return
+        count = compared.flatten(0, -2).sum(0)
+        square = error.detach().where(compared, 0.0).flatten(0, -2).square().sum(0) / count.clamp(min=1)
+        floor = torch.finfo(error.dtype).eps * self.initial.scale
+        self.noise_std = torch.where(count > 0, square.sqrt().maximum(floor), self.noise_std.to(error))
+
+    def solved(self, segments: Segments, states: Tensor) -> Tensor:
         """(L, S, B, d), the solution of the segments from their initial states (S, B, d)."""
         count, size, width = states.shape
-        if count == 1:
-            return segments.gather(self(states[0], segments.starts + segments.grid).unsqueeze(1))
-        clocks = segments.clocks(states.dtype).repeat_interleave(size)[:, None]
-        y = self.flow.trajectory(states.flatten(0, 1), segments.grid, context=clocks).y
+        if not len(segments.grid) > 1:
+            return states.expand(len(segments.rows), count, size, width)
+        if segments.simultaneous:
+            y = self.flow.trajectory(states.flatten(0, 1), segments.starts[0, 0] + segments.grid).y
+        else:
+            clocks = segments.clocks(states.dtype).reshape(-1, 1)
+            y = self.flow.trajectory(states.flatten(0, 1), segments.grid, context=clocks).y
         return segments.gather(y[:, :, :width].unflatten(1, (count, size)))
 
-    def _forecast(self, batch: of.Trajectories) -> Tensor:
+    def _predicted(self, batch: of.Series) -> Tensor:
+        """(B, T, d), from the best estimate of the initial states."""
+        segments, states = self.cut(batch, whole=True)
+        return segments.whole(self.solved(segments, states))
+
+    def _forecast(self, batch: of.Series) -> Tensor:
         """The test loss, logged together with the persistence baseline."""
-        self.tested, y = batch, batch.y
-        predicted, size = self._predicted(batch), self.sample_count(batch)
-        for name, forecast in (("forecast", predicted), ("persistence", y[:1])):
-            self.log(f"test/{name}_mae", (forecast - y)[1:].abs().mean(), batch_size=size, sync_dist=True)
-        return self._distance(predicted - y)
+        self.tested, size = batch, self.sample_count(batch)
+        predicted, last = self._predicted(batch), missing.filled(missing.observed(batch))[:, -1:]
+        unseen = batch.target & ~batch.seen
+        for name, forecast, compared in (
+            ("forecast", predicted, unseen),
+            ("persistence", last.expand_as(predicted), unseen & ~last.isnan()),
+        ):
+            if bool(compared.any()):
+                error = (forecast - batch.y)[compared].abs().mean()
+                self.log(f"test/{name}_mae", error, batch_size=size, sync_dist=True)
+        return self._distance(predicted - batch.y, self._compared(batch))
 
-    def _predicted(self, batch: of.Trajectories) -> Tensor:
-        """(T, B, d), from the best estimate of the initial states."""
-        y0 = batch.y[0]
-        t, rows = batch.t.unique_consecutive(return_inverse=True)
-        return self(y0 if self.learned is None else self.learned.best(y0), t)[rows]
+    # Parameters
 
-    def sample_count(self, batch: of.Trajectories) -> int:
-        return batch.y.shape[1]
+    def residuals(self, batch: of.Series) -> Tensor:
+        """(R,), the errors of all compared values in units of their noise, followed by the gaps between segments.
+
+        Half the sum of their squares is the loss "nll" times the number of values, but for a constant.
+        """
+        segments, states = self.cut(batch)
+        return self.residuals_of(batch, segments, states, self.solved(segments, states), batch.y)
+
+    def residuals_of(self, batch: of.Series, segments: Segments, states: Tensor, solved: Tensor, y: Tensor) -> Tensor:
+        """(R,), the residuals of a solution of segments; with y = 0 they are linear in states and solution."""
+        compared = segments.of(self._compared(batch)) & segments.inside[..., None, None]
+        error = ((solved - segments.of(y)) / self.noise_std.to(solved))[compared]
+        if len(states) == 1 or not self.initial.learned:
+            return error
+        gaps = self._gaps(batch, segments, states, solved)
+        weight = 2 * self.continuity * len(error) / gaps.numel()
+        return torch.cat([error, weight**0.5 * gaps])
+
+    def _gaps(self, batch: of.Series, segments: Segments, states: Tensor, solved: Tensor) -> Tensor:
+        """(G,), the gaps at the starts of segments within the trajectories, in units of the observations' deviation."""
+        within = segments.starts[1:] != batch.t[:, -1]
+        return ((solved[-1, :-1] - states[1:]) / self.initial.scale.to(solved))[within].flatten()
+
+    def linearised(self, batch: of.Series, entries: Sequence[Entry]) -> tuple[Tensor, Tensor]:
+        """(R,) and (R, P), the residuals and their derivatives with respect to P entries of parameters, in float64."""
+        return linearised(self, batch, entries)
+
+    def parameters_table(self, batch: Any = None) -> "pl.DataFrame":
+        """The estimates of the dynamics' coefficients and of learned initial states, with standard errors.
+
+        The covariance is that of the linearised model: (JᵀJ)⁻¹ with the Jacobian J of the errors of whole trajectories,
+        in units of the noise, with respect to all parameters jointly. Estimated variances of the noise are divided by
+        the degrees of freedom. `lower` and `upper` are the ends of an interval of 95 %, inside the bounds of the
+        parameter. Without a likelihood, distance="nll", and with parameters of networks, there are no standard errors.
+
+        Source: Seber & Wild (1989), "Nonlinear Regression", section 2.1.2.
+
+        Args:
+            batch: The observations; by default those of the last training step.
+
+        Returns:
+            A row for each parameter: name, estimate, std_error, lower, upper, unit.
+
+        Raises:
+            DataError: Nothing was trained yet, and there is no batch.
+        """
+        batch = self.fitted if batch is None else self._checked(batch)
+        if batch is None:
+            raise of.DataError("Trajectory: there is no training batch yet; train, or give parameters_table a batch")
+        if self.fitted is None and not self.initial.applies(batch):
+            self.initial.prepare(batch)
+            self.cut(batch)
+        found = list(estimates.estimates(self, self.initial, "initial"))
+        names = [each.tensor for each in found]
+        others = [name for name, part in self.named_parameters() if part.requires_grad and name not in names]
+        networks = any(not name.startswith("initial.") for name in others)
+        if self.distance != "nll" or networks or not found:
+            return estimates.table(found, None)
+        entries = [(each.tensor, each.number) for each in found]
+        errors, jacobian = linearised(self, batch, entries, whole=True)
+        compared = self._compared(batch).movedim(0, 1).nonzero()  # as residuals are ordered, (T, B, d)
+        column = compared[:, -1] if self.estimates_noise else None
+        return estimates.table(found, estimates.covariance(errors, jacobian, column))
+
+    def tables(self) -> dict[str, "pl.DataFrame"]:
+        named = self.fitted is not None and estimates.coefficients(self)
+        return {"parameters": self.parameters_table()} if named else {}
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the coefficients by name."""
+        for name, coefficient in estimates.coefficients(self).items():
+            self.log(f"param/{name}", coefficient().detach(), sync_dist=True)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """As Lightning, but gives itself to `LevenbergMarquardt`."""
+        inner: Optimizer = getattr(optimizer, "optimizer", optimizer)
+        if isinstance(inner, LevenbergMarquardt):
+            inner.problem = self
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    # Results
+
+    def sample_count(self, batch: of.Series) -> int:
+        return len(batch.t)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """(T, B, d), the predicted trajectories."""
+        """(B, T, d), the predicted trajectories."""
         return self._predicted(self._checked(batch))
 
     def restored(self, prediction: Tensor, units: of.Units) -> Tensor:
@@ -151,10 +326,12 @@ class Trajectory(of.Task):
     def figures(self, batch: Any) -> dict[str, Figure]:
         """Truth beside prediction, segment by segment, over time and in phase space, and the learned field."""
         batch = self._checked(batch)
-        segments, states = self._cut(batch)
-        solved, predicted = self._solved(segments, states[:-1]), torch.empty_like(batch.y)
-        predicted[segments.rows[segments.inside]] = solved[segments.inside]
-        return {"phase_portrait": trajectory_figures.portrait(self.flow, batch, predicted)}
+        if self.initial.applies(batch):
+            segments, states = self.cut(batch)
+            predicted = segments.whole(self.solved(segments, states))
+        else:
+            predicted = self._predicted(batch)
+        return {"phase_portrait": trajectory_figures.portrait(self.flow, self.states, batch, predicted)}
 
     def test_figures(self) -> dict[str, Figure]:
         """The forecast beside the truth, and with `extrapolate` its continuation."""
@@ -162,11 +339,12 @@ class Trajectory(of.Task):
             return {}
         batch = self.tested
         with torch.no_grad():
-            drawn = {"forecast": trajectory_figures.forecast(batch, self._predicted(batch))}
+            drawn = {"forecast": trajectory_figures.forecast(self.states, batch, self._predicted(batch))}
             if self.extrapolate is not None:
+                first = of.Series(*(None if part is None else part[:1] for part in batch))  # pyright: ignore
                 t = torch.linspace(
-                    float(batch.t[0]), self.extrapolate, trajectory_figures.MOMENTS, device=batch.t.device
+                    float(batch.t[0, 0]), self.extrapolate, trajectory_figures.MOMENTS, device=batch.t.device
                 )
-                course = of.Trajectories(t, self._predicted(of.Trajectories(t, batch.y[:1])))
-                drawn["extrapolation"] = trajectory_figures.course(batch, course)
+                course = of.Series.observed(t, self(self.initial.best(first), t))
+                drawn["extrapolation"] = trajectory_figures.course(self.states, batch, course)
         return drawn

@@ -1,5 +1,6 @@
 """Figures of trajectories: truth and prediction, the learned field, forecasts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,76 +17,84 @@ MOMENTS = 10001
 MOST_MARKED = 100
 """Maximum number of observations with markers; more are drawn as a line."""
 MOST_CURVES = 3
-"""Maximum number of features in a figure over time."""
+"""Maximum number of states in a figure over time."""
 
 
-def portrait(flow: of.Flow, batch: of.Trajectories, prediction: Tensor) -> Figure:
+def portrait(flow: of.Flow, states: Sequence[str], batch: of.Series, prediction: Tensor) -> Figure:
     """Truth beside prediction over time and, in two dimensions or more, in phase space, and the learned field.
 
     Args:
         flow: The flow with the learned field.
+        states: The names of the states.
         batch: The truth, of which the first trajectory is drawn.
-        prediction: (T, B, d).
+        prediction: (B, T, d).
     """
-    figure, panels = _panels(batch, 3)
+    figure, panels = _panels(states, 3)
     times, truth, predicted = _first(batch, prediction)
-    _draw_over_time(panels[0], times, truth, {"prediction": predicted})
+    _draw_over_time(panels[0], states, times, truth, {"prediction": predicted})
     if len(panels) > 1:
-        low, high = limits(truth[:, :2])
-        panels[1].plot(*truth[:, :2].T, _line(truth), color="tab:green", markersize=4, label="truth")
+        low, high = _plane_limits(truth, predicted)
+        _draw_truth(panels[1], truth)
         panels[1].plot(*predicted[:, :2].T, "--", color="tab:blue", label="prediction")
-        panels[1].plot(*truth[0, :2], "o", color="black", markersize=4)
+        panels[1].plot(*predicted[0, :2], "o", color="black", markersize=4)
         panels[1].set(title="phase portrait", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         panels[1].legend(fontsize="small", loc="upper right")
-        draw_field(panels[2], flow, batch.y[:, 0].mean(0), low, high, density=1.2)
+        draw_field(panels[2], flow, prediction[0].mean(0), low, high, density=1.2)
         panels[2].set(title="learned field")
     return figure
 
 
-def forecast(batch: of.Trajectories, prediction: Tensor) -> Figure:
+def forecast(states: Sequence[str], batch: of.Series, prediction: Tensor) -> Figure:
     """The truth, the forecast, and the persistence forecast, over time and in phase space.
 
     Args:
+        states: The names of the states.
         batch: The truth, of which the first trajectory is drawn.
-        prediction: (T, B, d).
+        prediction: (B, T, d).
     """
-    figure, panels = _panels(batch, 2)
+    figure, panels = _panels(states, 2)
     times, truth, predicted = _first(batch, prediction)
-    _draw_over_time(
-        panels[0], times, truth, {"forecast": predicted, "persistence": np.tile(truth[:1], (len(truth), 1))}
-    )
+    seen = numbers(batch.y[0].masked_fill(~batch.seen[0], np.nan))[: len(truth)]
+    known = np.flatnonzero(~np.isnan(seen).all(1))
+    now = int(known[-1]) if len(known) else 0
+    last = np.array([column[~np.isnan(column)][-1] if (~np.isnan(column)).any() else np.nan for column in seen.T])
+    persisted = np.where(np.arange(len(truth))[:, None] >= now, last, np.nan)
+    _draw_over_time(panels[0], states, times, truth, {"forecast": predicted, "persistence": persisted})
+    if now:
+        panels[0].axvline(times[now], color="0.6", linewidth=0.8)
     if len(panels) > 1:
-        panels[1].plot(*truth[:, :2].T, _line(truth), color="tab:green", markersize=4, label="truth")
+        _draw_truth(panels[1], truth)
         panels[1].plot(*predicted[:, :2].T, "--", color="tab:blue", label="forecast")
-        panels[1].plot(*truth[0, :2], "o", color="black", markersize=5, label="now")
+        panels[1].plot(*predicted[now, :2], "o", color="black", markersize=5, label="now")
         panels[1].set(title="phase portrait")
         panels[1].legend(fontsize="small", loc="best")
     return figure
 
 
-def course(batch: of.Trajectories, foretold: of.Trajectories) -> Figure:
+def course(states: Sequence[str], batch: of.Series, predicted: of.Series) -> Figure:
     """A forecast beyond the observations, over time and in phase space, darkening with time.
 
     Args:
+        states: The names of the states.
         batch: The truth, of which the first trajectory is drawn.
-        foretold: The forecast with its times.
+        predicted: The forecast with its times.
     """
-    figure, panels = _panels(batch, 2, width=7.5)
+    figure, panels = _panels(states, 2, width=7.5)
     times, truth, _ = _first(batch, batch.y)
-    late, predicted, _ = _first(foretold, foretold.y)
+    late, future, _ = _first(predicted, predicted.y)
     for number in range(min(truth.shape[1], MOST_CURVES)):
-        panels[0].plot(late, predicted[:, number], linewidth=0.8, label=f"forecast $y_{number + 1}$")
+        panels[0].plot(late, future[:, number], linewidth=0.8, label=f"forecast {states[number]}")
         panels[0].plot(times, truth[:, number], color="black", linewidth=0.8, linestyle=":", zorder=3)
     panels[0].axvspan(times[0], times[-1], color="0.9", zorder=0, label="observed")
     panels[0].set(xlabel="$t$", ylabel="$y$", title=f"until $t$ = {late[-1]:g}", xlim=(late[0], late[-1]))
     panels[0].legend(fontsize="small", loc="upper right")
     if len(panels) > 1:
-        points = predicted[:, None, :2]
+        points = future[:, None, :2]
         pieces = list(np.concatenate([points[:-1], points[1:]], axis=1))
         line = LineCollection(pieces, array=late[:-1], cmap="viridis_r")
         panels[1].add_collection(line)
         panels[1].plot(*truth[:, :2].T, color="black", linewidth=0.8, linestyle=":", label="observed")
-        panels[1].plot(*truth[0, :2], "o", color="black", markersize=5)
+        panels[1].plot(*future[0, :2], "o", color="black", markersize=5)
         panels[1].autoscale()
         panels[1].set(title="phase portrait")
         panels[1].legend(fontsize="small", loc="upper right")
@@ -93,29 +102,51 @@ def course(batch: of.Trajectories, foretold: of.Trajectories) -> Figure:
     return figure
 
 
-def _panels(batch: of.Trajectories, count: int, width: float = 4.5) -> tuple[Figure, Any]:
+def _panels(states: Sequence[str], count: int, width: float = 4.5) -> tuple[Figure, Any]:
     """A figure with `count` panels, or one for a one-dimensional state."""
-    plane = batch.y.shape[2] > 1
+    plane = len(states) > 1
     widths = [width] + [4.3] * (count - 1) * plane
     figure = Figure(figsize=(sum(widths), 4), layout="constrained")
     panels = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
     for axes in panels[1:]:
-        axes.set(xlabel="$y_1$", ylabel="$y_2$")
+        axes.set(xlabel=states[0], ylabel=states[1])
     return figure, panels
 
 
-def _first(batch: of.Trajectories, prediction: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The times (T,), and the first trajectory (T, d), true and predicted."""
-    times, truth, predicted = map(numbers, (batch.t, batch.y, prediction))
-    return times, truth[:, 0], predicted[:, 0]
+def _first(batch: of.Series, prediction: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The times (T,) of the first trajectory, and its states (T, d), true, nan where not observed, and predicted."""
+    observed = batch.seen[0] | batch.target[0]
+    length = int((batch.t[0] != batch.t[0, -1]).sum()) + 1
+    truth = batch.y[0].masked_fill(~observed, np.nan)
+    times, truth, predicted = (numbers(each)[:length] for each in (batch.t[0], truth, prediction[0]))
+    return times, truth, predicted
 
 
-def _draw_over_time(axes: Any, times: np.ndarray, truth: np.ndarray, others: dict[str, np.ndarray]) -> None:
+def _plane_limits(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The limits of the truth in the plane of the first two states, of the prediction where nothing was observed."""
+    plane = truth[:, :2][~np.isnan(truth[:, :2]).any(1)]
+    return limits(plane if len(plane) else predicted[:, :2])
+
+
+def _draw_truth(axes: Any, truth: np.ndarray) -> None:
+    """The observations in the plane of the first two states, if both were observed together."""
+    plane = truth[:, :2][~np.isnan(truth[:, :2]).any(1)]
+    if len(plane):
+        axes.plot(*plane.T, _line(plane), color="tab:green", markersize=4, label="truth")
+
+
+def _draw_over_time(
+    axes: Any, states: Sequence[str], times: np.ndarray, truth: np.ndarray, others: dict[str, np.ndarray]
+) -> None:
+    """Observations of each state, with gaps closed by lines, and predictions in the same colour."""
     styles = dict(zip(others, ("--", ":"), strict=False))
     for number in range(min(truth.shape[1], MOST_CURVES)):
-        (line,) = axes.plot(times, truth[:, number], _line(truth), markersize=4, label=f"truth $y_{number + 1}$")
+        seen = ~np.isnan(truth[:, number])
+        label = f"truth {states[number]}" if seen.any() else None
+        (line,) = axes.plot(times[seen], truth[seen, number], _line(truth), markersize=4, label=label)
         for name, values in others.items():
-            axes.plot(times, values[:, number], styles[name], color=line.get_color(), label=name)
+            label = name if seen.any() else f"{name} {states[number]}"
+            axes.plot(times, values[:, number], styles[name], color=line.get_color(), label=label)
     axes.set(xlabel="$t$", ylabel="$y$", title="over time")
     axes.legend(fontsize="small", loc="upper right")
 

@@ -92,7 +92,7 @@ def test_trajectories_are_predicted(done, newest, spiral_run):
     """`predict` works for a task whose batches are no (inputs, labels), too."""
     done(f"predict --ckpt_path {spiral_run / 'checkpoints/best.ckpt'} {QUIET}")
     (prediction,) = torch.load(newest(spiral_run, "predict") / "predictions.pt", weights_only=True)
-    assert prediction.shape == (1000, 1, 2)
+    assert prediction.shape == (1, 1000, 2)
 
 
 # What the user types beats the checkpoint

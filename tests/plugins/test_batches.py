@@ -38,10 +38,10 @@ def decaying(**options: Any) -> Trajectory:
     return quiet(Trajectory(Linear(1, bias=False, matrix=[[-1.0]]), Dopri5(1e-6, 1e-6), **options))
 
 
-def observed(*times: float, dtype: torch.dtype = torch.float32) -> of.Trajectories:
+def observed(*times: float, dtype: torch.dtype = torch.float32) -> of.Series:
     """exp(−(t − t₀)) at these times."""
     t = torch.tensor(times, dtype=D)
-    return of.Trajectories(t.to(dtype), torch.exp(t[0] - t)[:, None, None].float())
+    return of.Series.observed(t.to(dtype), torch.exp(t[0] - t)[None, :, None].float())
 
 
 # Trajectories
@@ -83,21 +83,27 @@ def test_seconds_since_1970_are_no_trouble() -> None:
         decaying(segment=2).loss(observed(*later, dtype=D), "train")
 
 
-def trajectories(t: Any = None, y: Any = None) -> of.Trajectories:
-    batch = observed(0, 1, 2)
-    return of.Trajectories(batch.t if t is None else t, batch.y if y is None else y)
+def trajectories(**parts: Any) -> of.Series:
+    return observed(0, 1, 2)._replace(**parts)
 
 
-GAP = torch.tensor([1.0, math.nan, 0.1])[:, None, None]
+ENDLESS = torch.tensor([1.0, math.inf, 0.1])[None, :, None]
+NEVER = torch.zeros(1, 3, 1, dtype=torch.bool)
+TWO = of.Series.observed(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.ones(2, 2, 1))
 WRONG_TRAJECTORIES: dict[str, tuple[Any, str]] = {
-    "no Trajectories": (torch.zeros(3, 1, 1), r"odeflow\.Trajectories\(t, y\); got a tensor of shape \(3, 1, 1\)"),
-    "times of their own": (trajectories(t=torch.zeros(2, 3)), r"times t \(T,\).* got \(2, 3\).*odeflow\.Series"),
-    "other lengths": (trajectories(t=torch.arange(2.0)), r"got \(2,\) and \(3, 1, 1\)"),
-    "NaN": (trajectories(y=GAP), r"1 of 3 values are NaN, at 1 of 3 times, the first of them number 1\. Leave"),
-    "infinity": (trajectories(y=GAP.nan_to_num(math.inf)), r"states must be finite.*first of them inf at \[1, 0, 0\]"),
-    "a time of NaN": (trajectories(t=torch.tensor([0, math.nan, 2])), r"times must be finite"),
-    "whole states": (trajectories(y=torch.ones(3, 1, 1).long()), r"must be floating-point numbers; got torch\.int64"),
-    "too large": (trajectories(y=torch.full((3, 1, 1), 1e300, dtype=D)), r"states must be finite in torch\.float32"),
+    "no Series": (
+        torch.zeros(3, 1, 1),
+        r"odeflow\.Series.*Series\.observed\(t, y\); got a tensor of shape \(3, 1, 1\)",
+    ),
+    "other lengths": (trajectories(t=torch.ones(1, 2)), r"times t \(B, T\).* got \(1, 2\) and \(1, 3, 1\)"),
+    "two states": (trajectories(y=torch.ones(1, 3, 2)), r"the 1 states y_1; the data have 2\. Choose .*--data\.hidden"),
+    "never observed": (trajectories(seen=NEVER, target=NEVER), r"nothing was observed of 1 of 1 trajectories"),
+    "no mask": (trajectories(seen=torch.ones(1, 3, 1)), r"seen must be a bool mask \(1, 3, 1\).* got torch\.float32"),
+    "both directions": (TWO, r"some trajectories run forwards in time and others backwards"),
+    "infinity": (trajectories(y=ENDLESS), r"states must be finite.*first of them inf at \[0, 1, 0\]"),
+    "a time of NaN": (trajectories(t=torch.tensor([[0, math.nan, 2]])), r"times must be finite"),
+    "whole states": (trajectories(y=torch.ones(1, 3, 1).long()), r"must be floating-point numbers; got torch\.int64"),
+    "too large": (trajectories(y=torch.full((1, 3, 1), 1e300, dtype=D)), r"states must be finite in torch\.float32"),
     "arrays": (trajectories(y=[[[1.0]]] * 3), r"states must be a tensor; got a list of 3"),
 }
 

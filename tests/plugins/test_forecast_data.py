@@ -20,7 +20,7 @@ def ready(data: Any) -> Any:
     return data
 
 
-def only(loader: Any) -> of.Trajectories:
+def only(loader: Any) -> of.Series:
     """The one batch of a loader."""
     (batch,) = loader
     return batch
@@ -61,7 +61,7 @@ def test_a_real_pendulum_is_read_as_published(shared: Path) -> None:
     assert data.t[-1] == 94.5
     slope = np.gradient(data.y[:, 0].numpy(), data.t.numpy())
     assert np.corrcoef(slope, data.y[:, 1].numpy())[0, 1] > 0.99
-    assert len(next(iter(data.train_dataloader())).t) == 20
+    assert next(iter(data.train_dataloader())).t.shape[1] == 20
 
 
 @pytest.mark.parametrize("series", ["real_linear_h_1", "real_double_linear_h_1", "real_double_pend_h_1"])
@@ -71,7 +71,7 @@ def test_other_measured_systems_are_read(shared: Path, series: str) -> None:
     assert data.y.shape[1] == data.dim == len(data.variables)
     assert (data.t.diff() > 0).all()
     batch = next(iter(data.train_dataloader()))
-    assert batch.y.shape == (20, 32, data.dim)
+    assert batch.y.shape == (32, 20, data.dim)
 
 
 @pytest.fixture(params=["lynx", "pendulum"])
@@ -84,10 +84,12 @@ def data(request: pytest.FixtureRequest, folder: Path) -> Any:
 def test_what_is_known_and_what_is_forecast_share_one_state(data: Any) -> None:
     """Validation ends, and test begins, with the last known measurement; together they are the series."""
     val, test = only(data.val_dataloader()), only(data.test_dataloader())
-    assert len(val.t) == data.split
-    assert val.t[-1] == test.t[0]
-    assert torch.equal(torch.cat([val.t, test.t[1:]]), data.t)
-    assert torch.equal(torch.cat([val.y, test.y[1:]])[:, 0], data.y)
+    assert val.t.shape[1] == data.split
+    assert val.t[0, -1] == test.t[0, 0]
+    assert torch.equal(torch.cat([val.t[0], test.t[0, 1:]]), data.t)
+    assert torch.equal(torch.cat([val.y[0], test.y[0, 1:]]), data.y)
+    assert bool(test.target.all())
+    assert (bool(test.seen[:, 0].all()), bool(test.seen[:, 1:].any())) == (True, False)
     assert torch.equal(only(data.predict_dataloader()).y, test.y)
 
 
@@ -97,10 +99,9 @@ def test_pieces_are_even_stretches_of_what_is_known(data: Any) -> None:
     loader = data.train_dataloader()
     batches = list(loader)
     assert len(batches) == len(loader) == 7
-    for t, y in batches:
-        assert t.shape == (data.batch_time,)
-        assert y.shape == (data.batch_time, data.batch_size, data.dim)
-        for piece in y.unbind(dim=1):
+    for batch in batches:
+        assert batch.y.shape == (data.batch_size, data.batch_time, data.dim)
+        for t, piece in zip(batch.t, batch.y, strict=True):
             start = int((known - piece[0]).norm(dim=1).argmin())
             assert torch.equal(piece, known[start : start + len(t)])
             torch.testing.assert_close(t, data.t[start : start + len(t)] - data.t[start])
@@ -119,7 +120,7 @@ def test_one_seed_gives_one_epoch(data: Any) -> None:
 
     def epoch(seed: int) -> Tensor:
         torch.manual_seed(seed)
-        return torch.stack([y for _, y in data.train_dataloader()])
+        return torch.stack([batch.y for batch in data.train_dataloader()])
 
     assert torch.equal(epoch(3), epoch(3))
     assert not torch.equal(epoch(3), epoch(4))

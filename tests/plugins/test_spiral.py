@@ -20,7 +20,7 @@ def ready(**settings: float) -> Spiral:
     return data
 
 
-def whole(data: Spiral) -> of.Trajectories:
+def whole(data: Spiral) -> of.Series:
     """The one batch of validation."""
     (batch,) = data.val_dataloader()
     return batch
@@ -38,7 +38,7 @@ def spiral() -> Spiral:
 
 def test_trajectory_solves_the_spiral_equation(spiral: Spiral) -> None:
     """The observations agree with scipy's DOP853 on dy/dt = y³A from (2, 0), at equidistant times to 25."""
-    t, y = whole(spiral)
+    t, y = whole(spiral).t[0], whole(spiral).y.movedim(0, 1)
     matrix = np.array([[-0.1, 2.0], [-2.0, -0.1]])
     times = t.double().numpy()
     oracle = solve_ivp(lambda _, y: y**3 @ matrix, (0, times[-1]), [2.0, 0.0], "DOP853", times, rtol=1e-10, atol=1e-10)
@@ -48,33 +48,33 @@ def test_trajectory_solves_the_spiral_equation(spiral: Spiral) -> None:
 
 def test_pieces_are_contiguous_in_the_trajectory(spiral: Spiral) -> None:
     """Without noise every piece is, to the last bit, a run of consecutive observations."""
-    _, trajectory = whole(spiral)
-    for t, y in spiral.train_dataloader():
-        for piece in y.unbind(dim=1):
-            start = start_of(piece, trajectory[:, 0])
-            assert torch.equal(piece, trajectory[start : start + len(t), 0])
+    (trajectory,) = whole(spiral).y
+    for batch in spiral.train_dataloader():
+        for piece in batch.y:
+            start = start_of(piece, trajectory)
+            assert torch.equal(piece, trajectory[start : start + len(piece)])
 
 
 def test_pieces_keep_the_spacing_of_time(spiral: Spiral) -> None:
     """The times of a piece begin at 0 and have the spacing of the observations."""
-    t, _ = next(iter(spiral.train_dataloader()))
-    torch.testing.assert_close(t, torch.arange(10) * 25 / 999)
+    t = next(iter(spiral.train_dataloader())).t
+    torch.testing.assert_close(t, (torch.arange(10) * 25 / 999).expand(20, 10))
 
 
 def test_every_start_comes_up() -> None:
     """Pieces begin at every observation that leaves room for them, from the first to the last."""
     data = ready(observations=6, batch_time=3, batch_size=50, steps=2, t1=2)
-    trajectory = whole(data).y[:, 0]
+    (trajectory,) = whole(data).y
     torch.manual_seed(0)
     batches = list(data.train_dataloader())
-    assert {start_of(piece, trajectory) for _, y in batches for piece in y.unbind(dim=1)} == {0, 1, 2, 3}
+    assert {start_of(piece, trajectory) for batch in batches for piece in batch.y} == {0, 1, 2, 3}
 
 
 def test_a_piece_can_be_the_whole() -> None:
     """With batch_time = observations every piece is the whole trajectory."""
     data = ready(observations=5, batch_time=5, batch_size=3, steps=1, t1=2)
-    ((_, y),) = data.train_dataloader()
-    assert torch.equal(y, whole(data).y.expand(5, 3, 2))
+    (batch,) = data.train_dataloader()
+    assert torch.equal(batch.y, whole(data).y.expand(3, 5, 2))
 
 
 def test_noise_is_gaussian_of_the_stated_level() -> None:
@@ -82,7 +82,7 @@ def test_noise_is_gaussian_of_the_stated_level() -> None:
     data = ready(observations=100, batch_time=100, batch_size=100, steps=2, noise=0.3)
     torch.manual_seed(0)
     clean = whole(data).y
-    added = torch.stack([y - clean for _, y in data.train_dataloader()])  # (2, 100, 100, 2)
+    added = torch.stack([batch.y - clean for batch in data.train_dataloader()])  # (2, 100, 100, 2)
     standard_error = 0.3 / added.numel() ** 0.5
     assert abs(added.mean().item()) < 4 * standard_error
     assert abs(added.std().item() - 0.3) < 4 * standard_error
@@ -101,22 +101,22 @@ def test_validation_and_test_see_no_noise(spiral: Spiral) -> None:
 def test_validation_is_the_whole_trajectory(spiral: Spiral) -> None:
     """One batch holds all observations of the one trajectory, in float32, and nothing else."""
     batch = whole(spiral)
-    assert isinstance(batch, of.Trajectories)
-    assert batch.t.shape == (1000,)
-    assert batch.y.shape == (1000, 1, 2)
+    assert isinstance(batch, of.Series)
+    assert batch.t.shape == (1, 1000)
+    assert batch.y.shape == (1, 1000, 2)
     assert batch.t.dtype == batch.y.dtype == torch.float32
 
 
 def test_batches_have_the_stated_number_and_shape() -> None:
-    """An epoch has `steps` batches of t (T,) and y (T, B, dim), and a second epoch as many others."""
+    """An epoch has `steps` batches of t (B, T) and y (B, T, dim), and a second epoch as many others."""
     data = ready(batch_time=4, batch_size=3, steps=5)
     loader = data.train_dataloader()
     first, second = list(loader), list(loader)
     assert len(loader) == len(list(loader.dataset)) == len(first) == len(second) == 5
     for batch in first + second:
-        assert isinstance(batch, of.Trajectories)
-        assert batch.t.shape == (4,)
-        assert batch.y.shape == (4, 3, data.dim)
+        assert isinstance(batch, of.Series)
+        assert batch.t.shape == (3, 4)
+        assert batch.y.shape == (3, 4, data.dim)
     assert not any(torch.equal(one.y, other.y) for one, other in zip(first, second, strict=True))
 
 
@@ -125,7 +125,7 @@ def test_one_seed_gives_one_epoch(spiral: Spiral) -> None:
     epochs = []
     for _ in range(2):
         torch.manual_seed(5)
-        epochs.append(torch.stack([y for _, y in spiral.train_dataloader()]))
+        epochs.append(torch.stack([batch.y for batch in spiral.train_dataloader()]))
     assert torch.equal(*epochs)
 
 
@@ -152,5 +152,5 @@ def test_spec_is_plain_and_rebuilds_the_data() -> None:
     drawn = []
     for each in (data, rebuilt):
         torch.manual_seed(0)
-        drawn.append(torch.stack([y for _, y in each.train_dataloader()]))
+        drawn.append(torch.stack([batch.y for batch in each.train_dataloader()]))
     assert torch.equal(*drawn)

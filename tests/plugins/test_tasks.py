@@ -77,18 +77,18 @@ def test_loss_of_a_trajectory_is_the_mean_distance() -> None:
             return torch.zeros_like(y)
 
     t = torch.linspace(0, 1, 4)
-    y = torch.randn(1, 5, 2).expand(4, 5, 2)
+    y = torch.randn(5, 1, 2).expand(5, 4, 2)
     for distance, value in (("mae", 2.0), ("mse", 4.0)):
         task = Trajectory(Still(), Dopri5(), distance=distance)
-        assert float(task.loss(of.Trajectories(t, y), "train")) == 0
-        moved = torch.cat([y[:1], y[1:] + 2])
-        assert float(task.loss(of.Trajectories(t, moved), "train")) == pytest.approx(value * 3 / 4)
+        assert float(task.loss(of.Series.observed(t, y), "train")) == 0
+        moved = torch.cat([y[:, :1], y[:, 1:] + 2], dim=1)
+        assert float(task.loss(of.Series.observed(t, moved), "train")) == pytest.approx(value * 3 / 4)
 
 
 def test_a_trajectory_draws_its_phase_portrait() -> None:
     """The picture has truth and prediction over time and in phase space, and the learned field."""
     task = Trajectory(MLP(3), RK4(num_steps=5), flow=of.FlowOptions(augment=1))
-    batch = of.Trajectories(torch.linspace(0, 1, 20), torch.randn(20, 1, 2).cumsum(0))
+    batch = of.Series.observed(torch.linspace(0, 1, 20), torch.randn(1, 20, 2).cumsum(1))
     with torch.no_grad():
         figure = task.figures(batch)["phase_portrait"]
     assert [axes.get_title() for axes in figure.axes] == ["over time", "phase portrait", "learned field"]
@@ -123,7 +123,10 @@ def test_a_trajectory_draws_its_phase_portrait() -> None:
             lambda: Classification(shape=IMAGE, label_smoothing=1.0),
             "label_smoothing must lie between 0 and 1; got 1.0",
         ),
-        (lambda: Trajectory(MLP(8), RK4(num_steps=1), distance="max"), "distance must be 'mae' or 'mse'; got 'max'"),
+        (
+            lambda: Trajectory(MLP(8), RK4(num_steps=1), distance="max"),
+            "distance must be 'mae', 'mse' or 'nll'; got 'max'",
+        ),
     ],
 )
 def test_senseless_settings_are_refused(make: object, message: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow_data import Simulated
-from odeflow_dynamics import MLP, Cubic, DampedPendulum, Linear, Sum
+from odeflow_dynamics import MLP, Coefficient, Cubic, DampedPendulum, Linear, Sum
 from odeflow_solvers import RK4, Dopri5
 from odeflow_tasks import Trajectory
 from odeflow_tasks.segments import Segments
@@ -31,13 +31,13 @@ def fitting(field: of.Dynamics, **options: Any) -> Trajectory:
     return quiet(Trajectory(field, RK4(step_size=0.1), **options))
 
 
-def noisy(count: int = 13, size: int = 2) -> of.Trajectories:
+def noisy(count: int = 13, size: int = 2) -> of.Series:
     """Irregular times, and values that no smooth field explains."""
     torch.manual_seed(1)
-    return of.Trajectories(torch.rand(count).cumsum(0), torch.randn(count, size, 2))
+    return of.Series.observed(torch.rand(count).cumsum(0), torch.randn(count, size, 2).movedim(0, 1))
 
 
-def learn(task: Trajectory, batch: of.Trajectories, steps: int, rate: float = 0.05) -> None:
+def learn(task: Trajectory, batch: of.Series, steps: int, rate: float = 0.05) -> None:
     optimizer = torch.optim.Adam(task.parameters(), rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     for _ in range(steps):
@@ -47,7 +47,7 @@ def learn(task: Trajectory, batch: of.Trajectories, steps: int, rate: float = 0.
         schedule.step()
 
 
-def simulated(field: of.Dynamics, start: list[float], **options: Any) -> of.Trajectories:
+def simulated(field: of.Dynamics, start: list[float], **options: Any) -> of.Series:
     data = Simulated(field, [start], **options)
     data.setup("fit")
     return data.observed
@@ -71,7 +71,8 @@ def test_one_segment_is_the_whole(initial: str, distance: str) -> None:
 @pytest.mark.parametrize("segment", [2, 4, 5])
 def test_segments_are_solved_from_their_own_states_and_times(segment: int) -> None:
     """On irregular times, by a field that sees the time, the loss is that of the segments solved one by one."""
-    t, y = noisy()
+    batch = noisy()
+    t, y = batch.t[0], batch.y.movedim(0, 1)
     torch.manual_seed(0)
     field = MLP(2, [5])
     task = quiet(Trajectory(field, Dopri5(1e-6, 1e-6), distance="mse", segment=segment))
@@ -80,34 +81,34 @@ def test_segments_are_solved_from_their_own_states_and_times(segment: int) -> No
         rows = slice(first, min(first + segment, 13))
         solved = of.solve(field, y[first], t[rows], solver=Dopri5(1e-6, 1e-6)).y
         errors.append((solved - y[rows]).square())
-    torch.testing.assert_close(task.loss(of.Trajectories(t, y), "train"), torch.cat(errors).mean(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(task.loss(batch, "train"), torch.cat(errors).mean(), rtol=1e-4, atol=0)
 
 
 def test_the_grid_has_each_time_once() -> None:
     """Times counted from the segments' beginnings that differ by rounding alone are one; no row is lost."""
     t = torch.tensor([0, 1, 2, 4, 5, 6, 7]) / 6 + 50
-    segments = Segments.cut(t, 3)
+    segments = Segments.cut(t[None], 3)
     assert segments.rows.T.tolist() == [[0, 1, 2], [2, 3, 4], [4, 5, 6]]
     torch.testing.assert_close(segments.grid, torch.tensor([0, 1, 2, 3]) / 6, atol=2e-5, rtol=0)
-    assert segments.places.T.tolist() == [[0, 1, 2], [0, 2, 3], [0, 1, 2]]
+    assert segments.places[..., 0].T.tolist() == [[0, 1, 2], [0, 2, 3], [0, 1, 2]]
     assert bool(segments.inside.all())
-    assert Segments.cut(t, 6).inside.T.tolist() == [[True] * 6, [True] * 2 + [False] * 4]
+    assert Segments.cut(t[None], 6).inside.T.tolist() == [[True] * 6, [True] * 2 + [False] * 4]
 
 
 def test_time_may_run_backwards() -> None:
     """Trajectories observed from late to early have the loss of their mirror images, cut or whole."""
-    t, y = noisy()
+    batch = noisy()
     for segment in (None, 4):
         task = fitting(Linear(2, bias=False, matrix=[[0.0, 1.0], [-1.0, 0.0]]), segment=segment)
         mirrored = fitting(Linear(2, bias=False, matrix=[[0.0, -1.0], [1.0, 0.0]]), segment=segment)
-        loss = task.loss(of.Trajectories(-t, y), "train")
-        torch.testing.assert_close(loss, mirrored.loss(of.Trajectories(t, y), "train"))
+        loss = task.loss(batch._replace(t=-batch.t), "train")
+        torch.testing.assert_close(loss, mirrored.loss(batch, "train"))
 
 
 def test_one_observation_is_too_few() -> None:
     """A trajectory of one observation is an error that says so."""
     with pytest.raises(of.DataError, match="needs two observations at least; got 1"):
-        fitting(MLP(2)).loss(of.Trajectories(torch.zeros(1), torch.zeros(1, 1, 2)), "train")
+        fitting(MLP(2)).loss(of.Series.observed(torch.zeros(1), torch.zeros(1, 1, 2)), "train")
 
 
 def test_learned_states_begin_where_they_were_observed() -> None:
@@ -119,10 +120,10 @@ def test_learned_states_begin_where_they_were_observed() -> None:
     for weight in (0.0, 3.0):
         task = fitting(field, distance="mse", segment=4, initial="learned", continuity=weight)
         loss = task.loss(batch, "train")
-        segments, states = task._cut(batch)
-        torch.testing.assert_close(states, batch.y[[0, 3, 6, 9, 12]])
-        jumps = task._solved(segments, states[:-1])[-1] - states[1:]
-        torch.testing.assert_close(loss, plain + weight * jumps.square().mean())
+        segments, states = task.cut(batch)
+        torch.testing.assert_close(states, batch.y[:, [0, 3, 6, 9]].movedim(0, 1))
+        gaps = (task.solved(segments, states)[-1, :-1] - states[1:]) / batch.y.flatten(0, 1).std(0)
+        torch.testing.assert_close(loss, plain + weight * gaps.square().mean())
 
 
 def test_learned_states_are_smoother_than_observed_ones() -> None:
@@ -131,13 +132,13 @@ def test_learned_states_are_smoother_than_observed_ones() -> None:
     batch = simulated(copy.deepcopy(spin), [1.0, 0.0], t1=6.0, observations=61, noise=0.3)
     task = fitting(spin, distance="mse", initial="learned", continuity=0.0)
     learn(task, batch, 60, rate=0.1)
-    t = batch.t
+    t = batch.t[0]
     turn = torch.stack([torch.stack([t.cos(), t.sin()], 1), torch.stack([-t.sin(), t.cos()], 1)], 1)  # (T, 2, 2)
-    least = torch.linalg.lstsq(turn.reshape(-1, 2), batch.y[:, 0].reshape(-1, 1)).solution[:, 0]
-    states = task.learned.states.detach()
-    torch.testing.assert_close(states[0, 0], least, atol=2e-2, rtol=0)
+    least = torch.linalg.lstsq(turn.reshape(-1, 2), batch.y[0].reshape(-1, 1)).solution[:, 0]
+    (state,) = task.initial.best(batch).detach()
+    torch.testing.assert_close(state, least, atol=2e-2, rtol=0)
     truth = torch.tensor([1.0, 0.0])
-    assert (states[0, 0] - truth).norm() < 0.5 * (batch.y[0, 0] - truth).norm()
+    assert (state - truth).norm() < 0.5 * (batch.y[0, 0] - truth).norm()
 
 
 def test_learned_states_are_kept_and_forecast_from() -> None:
@@ -148,18 +149,19 @@ def test_learned_states_are_kept_and_forecast_from() -> None:
     again = fitting(MLP(2, [5]), segment=4, initial="learned")
     again.load_state_dict(task.state_dict())
     torch.testing.assert_close(again.loss(batch, "val"), task.loss(batch, "val"))
-    end = of.Trajectories(torch.tensor([0.0, 1.0]), batch.y[[-1, 0]])
-    torch.testing.assert_close(again.predict_step(end, 0)[0], task.learned.states[-1])
-    other = of.Trajectories(end.t, end.y + 1)
-    torch.testing.assert_close(again.predict_step(other, 0)[0], other.y[0])
+    end = of.Series.observed(torch.tensor([0.0, 1.0]), batch.y[:, [-1, 0]])
+    torch.testing.assert_close(again.predict_step(end, 0)[:, 0], task.initial.final)
+    other = end._replace(y=end.y + 1)
+    torch.testing.assert_close(again.predict_step(other, 0)[:, 0], other.y[:, 0])
     with pytest.raises(of.DataError, match="belong to trajectories that are the same in every batch"):
-        again.loss(of.Trajectories(batch.t, batch.y + 1), "train")
+        again.loss(batch._replace(y=batch.y + 1), "train")
 
 
 def test_a_test_compares_with_persistence() -> None:
     """Both errors are mean absolute ones over the times after the first."""
     still = fitting(Linear(2, bias=False, matrix=[[0.0, 0.0], [0.0, 0.0]]))
-    batch = of.Trajectories(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0.0, 1.0, 3.0])[:, None, None].expand(3, 2, 2))
+    t, y = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0.0, 1.0, 3.0])[None, :, None].expand(2, 3, 2)
+    batch = of.Series.observed(t, y, first_only=True)
     still.loss(batch, "test")
     assert still.logged == {"test/forecast_mae": 2.0, "test/persistence_mae": 2.0}
 
@@ -169,7 +171,7 @@ def test_forecasts_are_drawn(width: int) -> None:
     """After a test there is the forecast beside truth and persistence; with extrapolate also its further course."""
     task = fitting(MLP(width, [4]), extrapolate=9.0, segment=3, initial="learned")
     assert task.test_figures() == {}
-    batch = of.Trajectories(torch.linspace(0, 1, 7), torch.randn(7, 2, width))
+    batch = of.Series.observed(torch.linspace(0, 1, 7), torch.randn(2, 7, width), first_only=True)
     task.loss(batch, "test")
     figures = task.test_figures() | task.figures(batch)
     for figure in figures.values():
@@ -182,6 +184,12 @@ def test_forecasts_are_drawn(width: int) -> None:
     assert figures["extrapolation"].axes[0].lines[0].get_xdata()[-1] == 9
 
 
+def values(field: of.Dynamics) -> list[Tensor]:
+    """The coefficients, or the other parameters, of a field."""
+    named = [each().detach() for each in field.modules() if isinstance(each, Coefficient)]
+    return named or [each.detach() for each in field.parameters()]
+
+
 RECOVERED: dict[str, tuple[of.Dynamics, of.Dynamics, list[float], dict[str, Any]]] = {
     "spiral": (Cubic(2, SPIRAL), Cubic(2, [[0.0, 0.0], [0.0, 0.0]]), [2.0, 0.0], {"t1": 5.0, "observations": 101}),
     "pendulum": (DampedPendulum(2.0, 0.3), DampedPendulum(), [2.0, 0.0], {"t1": 10.0, "observations": 51}),
@@ -192,11 +200,11 @@ RECOVERED: dict[str, tuple[of.Dynamics, of.Dynamics, list[float], dict[str, Any]
 def test_parameters_are_recovered(name: str) -> None:
     """From a trajectory without noise the true coefficients are learned to a few percent."""
     true, field, start, options = RECOVERED[name]
-    wanted = [param.detach().clone() for param in true.parameters()]
+    wanted = [value.clone() for value in values(true)]
     batch = simulated(true, start, **options)
     learn(fitting(field, distance="mse", segment=6), batch, 200, rate=0.1)
-    for param, value in zip(field.parameters(), wanted, strict=True):
-        torch.testing.assert_close(param.detach(), value.float(), atol=0.03, rtol=0.02)
+    for found, value in zip(values(field), wanted, strict=True):
+        torch.testing.assert_close(found, value.float(), atol=0.03, rtol=0.02)
 
 
 def test_a_network_learns_what_the_known_field_lacks() -> None:
@@ -215,14 +223,14 @@ def test_a_network_learns_what_the_known_field_lacks() -> None:
     task = fitting(Sum([known, MLP(2, [8], time="none")]), distance="mse", segment=6)
     learn(task, batch, 200)
     assert task.loss(batch, "val") < 0.1 * lacking
-    assert (known.stiffness, known.drag) == (1.0, 0.0)
+    assert (known.stiffness(), known.drag()) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"segment": 1}, "a segment needs two observations; got segment=1"),
-        ({"initial": "guessed"}, "initial must be 'observed' or 'learned'; got 'guessed'"),
+        ({"initial": "guessed"}, "initial must be 'observed', 'completed' or 'learned'; got 'guessed'"),
         ({"continuity": -1.0}, "continuity must not be negative; got -1.0"),
     ],
 )
@@ -257,7 +265,8 @@ def test_simulations_are_observed_and_forecast() -> None:
     first, second = data.train_dataloader()
     (tested,) = data.test_dataloader()
     assert torch.equal(first.y, second.y)
-    assert first.y.shape == (21, 2, 2)
-    torch.testing.assert_close(tested.t, torch.linspace(2, 3, 11))
-    torch.testing.assert_close(tested.y[:, 0], torch.stack([tested.t.cos(), -tested.t.sin()], 1))
-    assert (first.y[:, 0] - torch.stack([first.t.cos(), -first.t.sin()], 1)).std().item() == pytest.approx(0.1, rel=0.4)
+    assert first.y.shape == (2, 21, 2)
+    torch.testing.assert_close(tested.t[0], torch.linspace(2, 3, 11))
+    torch.testing.assert_close(tested.y[0], torch.stack([tested.t[0].cos(), -tested.t[0].sin()], 1))
+    noise = first.y[0] - torch.stack([first.t[0].cos(), -first.t[0].sin()], 1)
+    assert noise.std().item() == pytest.approx(0.1, rel=0.4)

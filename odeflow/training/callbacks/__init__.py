@@ -9,6 +9,7 @@ from odeflow.training.callbacks.resumption import Resumption
 from odeflow.training.callbacks.run_folder import run_folder
 from odeflow.training.callbacks.run_recorder import RunRecorder
 from odeflow.training.callbacks.statistics import SolverStatistics
+from odeflow.training.callbacks.tables import Tables
 
 __all__ = [
     "Figures",
@@ -19,5 +20,6 @@ __all__ = [
     "Resumption",
     "RunRecorder",
     "SolverStatistics",
+    "Tables",
     "run_folder",
 ]
