@@ -48,7 +48,8 @@ from odeflow.training.files import replacing
 from odeflow.training.schedule import WarmupCosine
 from odeflow.training.task import Task
 
-LINKS = {name: name for name in ("num_classes", "num_outputs", "num_conditions", "dim")} | {"shape": "input_shape"}
+SIZES = ("num_classes", "num_outputs", "num_conditions", "num_covariates", "dim")
+LINKS = {size: size for size in SIZES} | {"shape": "input_shape"}
 """The options of a task that are linked from the data, with the attribute of the data."""
 
 CHATTER = (

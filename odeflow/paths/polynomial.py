@@ -74,11 +74,11 @@ class PiecewisePolynomial(Path):
             return ()
         breaks = tuple(times.unique().tolist())
         if len(knots.times) > 1 and len(breaks) > MOST_BREAKS:
+            smooth = "outside='extrapolate'" if self.smooth else "a smooth path, Hermite or NaturalCubic"
             raise SettingError(
                 f"the samples of this {type(self).__name__} path have their own times, and {len(breaks)} kinks in all, "
-                f"at most {MOST_BREAKS} of which a solve can stop at. Use a smooth path, Hermite or NaturalCubic; "
-                "round the times to a common grid; or hide the kinks from the solver, as Function(path, "
-                "tensors=path.tensors)"
+                f"at most {MOST_BREAKS} of which a solve can stop at. Use {smooth}; round the times to a common grid; "
+                "or hide the kinks from the solver, as Function(path, tensors=path.tensors)"
             )
         return breaks
 

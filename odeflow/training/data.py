@@ -20,8 +20,9 @@ class DataModule(Plugin, LightningDataModule, ABC):
     """Data for training, validation and testing. Their sizes are known before they are read.
 
     A subclass sets its sizes as attributes in `__init__`, where applicable: `dim` (length of a vector, or number of
-    values of an image), `shape` (of an image, (C, H, W)), `num_classes` and `num_outputs` (length of a target). The
-    command line passes them to the task, as the shape of a vector (dim,).
+    values of an image), `shape` (of an image, (C, H, W)), `num_classes`, `num_outputs` (length of a target) and
+    `num_covariates` (of series, static ones included). The command line passes them to the task, as the shape of a
+    vector (dim,).
 
     A subclass that standardises sets `standardises`. If `units` is None, its `setup` fits it; otherwise `setup` uses
     the given units, which were fitted to the model's training data. Every checkpoint contains them.
@@ -105,6 +106,9 @@ class Series(NamedTuple):
         target: (B, T, d), bool: the values to predict; for reconstruction they include the seen ones.
         label: (B,), the class of each series; None if there are no classes.
         key: (B,), a whole number that identifies each series, the same in every batch; None if they have no identity.
+        covariates: (B, T, c), external inputs at these times, also where nothing is seen or predicted, as in the
+            future; nan where unknown and in the padding. None if there are none.
+        static: (B, s), inputs that are constant in each series; None if there are none.
     """
 
     t: Tensor
@@ -113,6 +117,8 @@ class Series(NamedTuple):
     target: Tensor
     label: Tensor | None = None
     key: Tensor | None = None
+    covariates: Tensor | None = None
+    static: Tensor | None = None
 
     @classmethod
     def observed(cls, t: Tensor, y: Tensor, first_only: bool = False) -> "Series":

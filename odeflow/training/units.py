@@ -25,7 +25,7 @@ class Units:
         classes: The names of the classes in the file, by their number in batches; empty where they have none.
         clock: What the file's times count, such as "days since 1970-01-01"; empty where they are mere numbers.
         target: The units of the targets; None where batches have none, or they are the same.
-        condition: The units of what a density depends on; likewise.
+        condition: The units of what a density or a prediction depends on, such as covariates; likewise.
 
     Example:
         >>> import torch

@@ -155,10 +155,17 @@ def rows_of(whole: of.Series, rows: Tensor) -> of.Series:
 
 def trimmed(batch: of.Series) -> of.Series:
     """The batch without trailing times that are padding in all series."""
-    used = (batch.seen | batch.target).any(dim=2).any(dim=0).nonzero()
-    length = int(used.max()) + 1 if len(used) else 1
-    t, y, seen, target = (part[:, :length] for part in (batch.t, batch.y, batch.seen, batch.target))
-    return batch._replace(t=t, y=y, seen=seen, target=target)
+    used = (batch.seen | batch.target).any(dim=2)
+    if batch.covariates is not None:
+        used = used | ~batch.covariates.isnan().all(dim=2)
+    numbers = used.any(dim=0).nonzero()
+    length = int(numbers.max()) + 1 if len(numbers) else 1
+    over_time = {
+        name: None if part is None else part[:, :length]
+        for name, part in batch._asdict().items()
+        if name in ("t", "y", "seen", "target", "covariates")
+    }
+    return batch._replace(**over_time)
 
 
 def interpolation(whole: of.Series, share: float, generator: torch.Generator | None = None) -> of.Series:

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.own_data import OwnData, joined, positive, shortly, unused
+from odeflow_data.own_data import OwnData, joined, positive, several, shortly, unused
 from odeflow_data.reading import Reading
 from odeflow_data.series import Mode, SeriesData, batches, padded, rows_of, trimmed
 from odeflow_data.split import PARTS, Split
@@ -30,6 +31,9 @@ class SeriesTable(OwnData, SeriesData):
     standard deviation of the training series, times are mapped to [0, 1]; the model keeps both, and the columns: later
     files are read alike. Losses are in these units, predictions and samples in the file's.
 
+    Covariates are inputs of a model that predicts under them, such as a temperature or a dose: a column of each, known
+    also at times at which values are to be predicted. They are numbers, standardised likewise.
+
     `odeflow predict` takes all series of its file, in the order of their ids, and all times, those of empty cells too;
     of each series it sees what `mode` and `observed` say. Its table has a row for each series and time: the id, the
     time, whether anything was seen there, and the predicted values.
@@ -40,6 +44,8 @@ class SeriesTable(OwnData, SeriesData):
         time: The column of the times, numbers or dates.
         columns: The columns of values; by default all without another role.
         label: A column of classes, constant within each series.
+        covariates: Columns of inputs over time; an empty cell is interpolated by the model.
+        static: Columns of inputs that are constant within each series; no cell is empty.
         ignore: Columns to ignore.
         split: Which series train, validate and test.
         read: How cells are read.
@@ -68,6 +74,8 @@ class SeriesTable(OwnData, SeriesData):
         time: str,
         columns: list[str] | None = None,
         label: str | None = None,
+        covariates: str | list[str] | None = None,
+        static: str | list[str] | None = None,
         ignore: list[str] | None = None,
         split: Split = Split(),
         read: Reading = Reading(),
@@ -82,12 +90,16 @@ class SeriesTable(OwnData, SeriesData):
         read.refuse(self, missing="an empty cell is a value that was not observed")
         self.series, self.time, self.label, self.scale_time = series, time, label, scale_time
         self.period = positive(self, period)
-        self.begin(path, columns, [series, time], label, ignore, split, read, standardise)
+        self.covariates, self.static = several(covariates), several(static)
+        self.inputs = [*self.covariates, *self.static]
+        if self.inputs:
+            self.num_covariates = len(self.inputs)
+        self.begin(path, columns, [series, time, *self.inputs], label, ignore, split, read, standardise)
 
     def setup(self, stage: str) -> None:
         whole = self._read(self.frame)
         if stage == "predict":
-            batch, generator = self._batch(whole), torch.Generator().manual_seed(self.seed)
+            batch, generator = self._batch(self.frame, whole), torch.Generator().manual_seed(self.seed)
             shown, empty = self.shown(batch, generator), _exists(whole)[:, :, None] & ~batch.seen
             self.predicted, self.rows = shown._replace(target=shown.target | empty), whole
             return
@@ -147,15 +159,35 @@ class SeriesTable(OwnData, SeriesData):
             )
         return torch.from_numpy(label)
 
+    def _inputs(self, frame: "Frame", whole: "Observations") -> NDArray[np.float64]:
+        """(M, c + s), the covariates in the rows, and the static ones.
+
+        Raises:
+            DataError: A static covariate is unknown, or not constant in a series.
+        """
+        for columns, option in ((self.covariates, "covariates"), (self.static, "static")):
+            frame.require(columns, option)
+        found = frame.numbers(self.inputs)[whole.rows]
+        first = found[whole.offsets[:-1]][whole.codes]
+        wrong = ~(found == first)[:, len(self.covariates) :]
+        if wrong.any():
+            row, number = np.argwhere(wrong)[0]
+            raise of.DataError(
+                f"{frame.origin}: the series {whole.names[whole.codes[row]]} has several values in column "
+                f"{self.static[number]!r}, or an empty cell; a static covariate has one value in each series. Name it "
+                "in --data.covariates if it depends on time"
+            )
+        return found
+
     def _parts(self, whole: "Observations", series: NDArray[np.int64]) -> list[of.Series]:
         """Training, validation and test; `series` (N,), the part of each series of the first file."""
-        first, files = self._batch(whole)._replace(label=self._labels(self.frame, whole)), self.split.files
+        first, files = self._batch(self.frame, whole)._replace(label=self._labels(self.frame, whole)), self.split.files
         found: list[of.Series] = []
         for part, name in enumerate(PARTS):
             if name in files:
                 frame = self.open(files[name])
                 other = self._read(frame)
-                found.append(self._batch(other)._replace(label=self._labels(frame, other)))
+                found.append(self._batch(frame, other)._replace(label=self._labels(frame, other)))
             else:
                 found.append(trimmed(rows_of(first, torch.from_numpy(series == part))))
         return found
@@ -171,14 +203,28 @@ class SeriesTable(OwnData, SeriesData):
                 f"{self.frame.origin}: all times in column {self.time!r} are {first:g}; wanted are several"
             )
         origin, unit = (first, last - first) if self.scale_time else (0.0, 1.0)
-        return of.Units(shift, scale, origin, unit, tuple(self.features), self.class_names, whole.clock)
+        condition = None
+        if self.inputs:
+            x = self._inputs(self.frame, whole)[train]
+            condition = of.Units(*self.moments(x, self.inputs, "series"), features=tuple(self.inputs))
+        names = tuple(self.features), self.class_names
+        return of.Units(shift, scale, origin, unit, *names, whole.clock, condition=condition)
 
-    def _batch(self, whole: "Observations") -> of.Series:
+    def _batch(self, frame: "Frame", whole: "Observations") -> of.Series:
         """All series in the units of batches, padded to one length."""
         units = self.known
         y = units.standardised(torch.from_numpy(whole.y)).numpy()
         t = (whole.t - units.origin) / units.unit
-        return padded(t, y, ~np.isnan(y), whole.offsets)
+        batch = padded(t, y, ~np.isnan(y), whole.offsets)
+        if not self.inputs:
+            return batch
+        x = (units.condition or of.Units()).standardised(torch.from_numpy(self._inputs(frame, whole))).float()
+        over_time, constant = x.split([len(self.covariates), len(self.static)], dim=1)
+        lengths, starts = whole.lengths.tolist(), torch.from_numpy(whole.offsets[:-1])
+        return batch._replace(
+            covariates=pad_sequence(list(over_time.split(lengths)), True, torch.nan) if self.covariates else None,
+            static=constant[starts] if self.static else None,
+        )
 
     def _summary(self, whole: "Observations", counts: Sequence[int]) -> str:
         """The series of each part, their lengths, columns and units, in one line."""
@@ -188,6 +234,7 @@ class SeriesTable(OwnData, SeriesData):
         told += [f"{100 * missing:.3g} % of the cells empty"] if missing else []
         clock = whole.clock or "the file's numbers"
         told += [f"time {self.time} in {clock}, {whole.t.min():g} to {whole.t.max():g}"]
+        told += [f"covariates: {shortly(self.inputs)}"] if self.inputs else []
         told += [f"classes of {self.label}: {shortly(self.class_names)}"] if self.label else []
         return "; ".join([*told, "standardised" if self.standardise else "in the file's units"])
 

@@ -6,6 +6,7 @@ from odeflow_tasks.density import Density
 from odeflow_tasks.dequantisation import Dequantisation
 from odeflow_tasks.encoder import Encoder, ODERNNEncoder, RNNEncoder
 from odeflow_tasks.head import Head, LinearHead, Perceptron, PooledHead
+from odeflow_tasks.interpolation import Hermite, Interpolation, Linear, NaturalCubic, Rectilinear
 from odeflow_tasks.latent_ode import Bound, LatentODE
 from odeflow_tasks.levenberg_marquardt import LevenbergMarquardt
 from odeflow_tasks.likelihood import Gaussian, Likelihood
@@ -37,6 +38,11 @@ __all__ = [
     "PooledHead",
     "Likelihood",
     "Gaussian",
+    "Interpolation",
+    "Hermite",
+    "Linear",
+    "NaturalCubic",
+    "Rectilinear",
     "Stem",
     "ConvStem",
     "FlatStem",

@@ -16,7 +16,8 @@ class Observations:
 
     Attributes:
         t: (B, L + 1), the times, padded with t0.
-        inputs: (B, L + 1, 2d), the values, 0 where unseen, and the mask of seen values; padded with 0.
+        inputs: (B, L + 1, 2d + c), the values, 0 where unseen, the mask of seen values, and the covariates; padded
+            with 0.
         lengths: (B,), the numbers of observations, at most L.
     """
 
@@ -33,7 +34,9 @@ class Observations:
         order = present.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :size]
         empty = torch.arange(size, device=lengths.device) >= lengths[:, None]
         t = batch.t.flip(1).gather(1, order).masked_fill(empty, t0)
-        values = torch.cat([batch.y.where(batch.seen, 0.0), batch.seen.to(batch.y)], dim=-1).flip(1)
+        parts = [batch.y.where(batch.seen, 0.0), batch.seen.to(batch.y)]
+        parts += [] if batch.covariates is None else [batch.covariates]
+        values = torch.cat(parts, dim=-1).flip(1)
         inputs = values.gather(1, order[..., None].expand(-1, -1, values.shape[-1])).masked_fill(empty[..., None], 0)
         end = t.new_full((len(t), 1), t0)
         nothing = inputs.new_zeros(len(t), 1, values.shape[-1])
@@ -43,6 +46,8 @@ class Observations:
 class Encoder(of.Plugin, nn.Module, ABC):
     """Maps the seen values of a series to a vector. The task knows the sizes and calls `build` once, before use.
 
+    Covariates are known at all times of the batch; the task appends static ones to them.
+
     Attributes:
         width: Length of the vector.
     """
@@ -51,8 +56,8 @@ class Encoder(of.Plugin, nn.Module, ABC):
     width: int
 
     @abstractmethod
-    def build(self, dim: int) -> None:
-        """Builds the layers for observations of length `dim`."""
+    def build(self, dim: int, covariates: int = 0) -> None:
+        """Builds the layers for observations of length `dim` beside this many covariates."""
 
     @abstractmethod
     def forward(self, batch: of.Series, t0: float) -> Tensor:
@@ -83,8 +88,9 @@ class RNNEncoder(Encoder):
             raise of.SettingError(f"RNNEncoder: cell must be 'gru' or 'lstm'; got {cell!r}")
         self.width, self.cell = width, cell
 
-    def build(self, dim: int) -> None:
-        self.rnn = (nn.GRU if self.cell == "gru" else nn.LSTM)(2 * dim + 1, self.width, batch_first=True)
+    def build(self, dim: int, covariates: int = 0) -> None:
+        size = 2 * dim + covariates + 1
+        self.rnn = (nn.GRU if self.cell == "gru" else nn.LSTM)(size, self.width, batch_first=True)
 
     def forward(self, batch: of.Series, t0: float) -> Tensor:
         """(B, width), the hidden state at t0."""
@@ -112,8 +118,8 @@ class ODERNNEncoder(Encoder):
         self.width = dynamics.width
         self.between = Between(dynamics, solver)
 
-    def build(self, dim: int) -> None:
-        self.cell = nn.GRUCell(2 * dim, self.width)
+    def build(self, dim: int, covariates: int = 0) -> None:
+        self.cell = nn.GRUCell(2 * dim + covariates, self.width)
 
     def forward(self, batch: of.Series, t0: float) -> Tensor:
         """(B, width), the hidden state at t0."""

@@ -12,8 +12,10 @@ from torch.distributions import Normal
 
 import odeflow as of
 from odeflow_tasks import series_figures
+from odeflow_tasks.covariates import filled, inputs_of
 from odeflow_tasks.encoder import Encoder, RNNEncoder
 from odeflow_tasks.head import Head
+from odeflow_tasks.interpolation import Hermite, Interpolation
 from odeflow_tasks.latent_path import STENCIL, at_own_times
 from odeflow_tasks.likelihood import Likelihood
 from odeflow_tasks.masking import Masking
@@ -58,6 +60,9 @@ class LatentODE(SeriesTask):
     With several posterior samples it is the tighter importance-weighted bound (Burda et al. 2016). The errors are those
     of predictions from the mean of q.
 
+    Covariates, if the series have any, are an external input u(t) of the field: dz/dt = f(t, [z, u(t)]). The encoder
+    reads them beside the values. Predictions use all of them, also those at times at which nothing is seen.
+
     A latent path is defined at all times, so that series can be reconstructed, extrapolated and sampled anywhere, also
     before t₀. Each batch is one solve, regardless of the times of its series.
 
@@ -65,7 +70,7 @@ class LatentODE(SeriesTask):
     ODEs for Irregularly-Sampled Time Series".
 
     Args:
-        dynamics: The field of the latent state; its width is the latent size.
+        dynamics: The field of the latent state; its width is the latent size, plus `num_covariates`.
         solver: The solver.
         gradient: The gradient method; `Checkpointed()` by default.
         flow: Options of the latent flow: t0 is the time of the posterior and the prior, t1 the last time of samples and
@@ -79,6 +84,9 @@ class LatentODE(SeriesTask):
         num_classes: Number of classes of the series; the command line takes it from the data.
         masking: The values hidden from the encoder in training.
         bound: Options of the ELBO.
+        covariates: How covariates are interpolated in time; `Hermite()` by default.
+        num_covariates: Number of covariates of the series, static ones included; the command line takes it from the
+            data.
         most_times: Maximum number of output times. A batch with more distinct times is solved at about this number of
             equidistant times and interpolated by polynomials of degree five.
 
@@ -101,29 +109,40 @@ class LatentODE(SeriesTask):
         num_classes: int | None = None,
         masking: Masking = Masking(),
         bound: Bound = Bound(),
+        covariates: Interpolation | None = None,
+        num_covariates: int | None = None,
         most_times: int = 250,
     ) -> None:
         whole = "the latent state is all that the dynamics carry; widen them"
         flow.refuse("LatentODE", steer="the times are those of the data", augment=whole, lift=whole)
-        latent = dynamics.width
+        self.num_covariates = num_covariates or 0
+        latent = dynamics.width - self.num_covariates
+        if latent < 1 or self.num_covariates < 0:
+            raise of.SettingError(
+                f"LatentODE: the width of the dynamics is the latent size plus num_covariates={num_covariates}, so it "
+                f"must be at least {self.num_covariates + 1}; {type(dynamics).__name__} has {dynamics.width}"
+            )
         super().__init__(latent, dim, decoder, likelihood, classifier, class_weight, num_classes, masking)
         if most_times < STENCIL:
             raise of.SettingError(f"LatentODE: most_times must be at least {STENCIL}; got {most_times}")
         self.encoder = encoder or RNNEncoder()
-        self.encoder.build(self.dim)
+        self.encoder.build(self.dim, self.num_covariates)
         self.posterior_head = nn.Linear(self.encoder.width, 2 * latent)
         self.intensity = nn.Linear(latent, self.dim) if bound.intensity_weight else None
-        field = dynamics if self.intensity is None else _Counting(dynamics, self.intensity)
+        field = dynamics if self.intensity is None else _Counting(dynamics, self.intensity, latent, self.dim)
         counts = self.dim if bound.intensity_weight else 0
         self.flow = of.Flow(field, solver, gradient, replace(flow, augment=counts))
         self.latent, self.bound, self.most_times = latent, bound, most_times
+        self.interpolation = covariates or Hermite()
 
     # Inference
 
     def posterior(self, batch: of.Series) -> Normal:
         """The posterior q(z(t₀)) of each series, (B, latent), from its seen values."""
         batch = self.checked(batch)
-        mean, spread = self.posterior_head(self.encoder(batch, self.flow.options.t0)).chunk(2, dim=-1)
+        mean, spread = self.posterior_head(self.encoder(filled(batch, self.interpolation), self.flow.options.t0)).chunk(
+            2, dim=-1
+        )
         return Normal(mean, F.softplus(spread) + 1e-6)
 
     def elbo(self, batch: of.Series, samples: int | None = None) -> Tensor:
@@ -145,13 +164,13 @@ class LatentODE(SeriesTask):
         bound, z0 = self._bound(batch, q, self.bound.samples, factor)
         self.log(f"{stage}/kl", _divergence(q).mean(), batch_size=len(batch.t), on_step=False, on_epoch=True)
         if not training:
-            self.note_errors(self.decode(self.path(q.mean, batch.t)), batch, stage)
+            self.note_errors(self.decode(self.path(q.mean, batch.t, batch)), batch, stage)
         return -bound.mean() + self.class_loss(z0, batch, stage)
 
     def _bound(self, batch: of.Series, q: Normal, samples: int, factor: float) -> tuple[Tensor, Tensor]:
         """(B,), the bound with the KL divergence scaled by a factor, and (samples, B, latent), its samples of z(t₀)."""
         z0 = q.rsample(torch.Size([samples]))
-        states = self._states(z0, batch.t)
+        states = self._states(z0, batch.t, batch)
         log_p = self.log_likelihood(self.decode(states[..., : self.latent]), batch)
         if self.intensity is not None:
             log_p = log_p + self.bound.intensity_weight * self._log_intensity(self.intensity, states, batch)
@@ -169,14 +188,19 @@ class LatentODE(SeriesTask):
 
     # Series
 
-    def path(self, z0: Tensor, t: Tensor) -> Tensor:
+    def path(self, z0: Tensor, t: Tensor, batch: of.Series | None = None) -> Tensor:
         """The latent path, (…, B, T, latent).
 
         Args:
             z0: (…, B, latent), at t₀.
             t: (B, T), in any order, before or after t₀; or (T,), common times.
+            batch: The series whose covariates are the input of the field, B of them or a single one. Required if there
+                are covariates.
+
+        Raises:
+            DataError: The series do not have `num_covariates` covariates.
         """
-        return self._states(z0, t)[..., : self.latent]
+        return self._states(z0, t, batch)[..., : self.latent]
 
     def decode(self, z: Tensor) -> Tensor:
         """(…, latent) ↦ (…, d), the mean of an observation."""
@@ -198,7 +222,7 @@ class LatentODE(SeriesTask):
         """
         q = self.posterior(batch)
         z0 = q.mean if samples is None else q.sample(torch.Size([samples]))
-        return self.decode(self.path(z0, batch.t if t is None else t))
+        return self.decode(self.path(z0, batch.t if t is None else t, batch))
 
     def extrapolate(
         self, batch: of.Series, until: float, count: int = SAMPLES_T, samples: int | None = None
@@ -217,30 +241,48 @@ class LatentODE(SeriesTask):
         t = torch.linspace(self.flow.options.t0, until, count, dtype=batch.t.dtype, device=batch.t.device)
         return t, self.reconstruct(batch, t, samples)
 
-    def sample_at(self, t: Tensor, count: int) -> Tensor:
+    def sample_at(self, t: Tensor, count: int, batch: of.Series | None = None) -> Tensor:
         """Samples of series from the prior, without observation noise.
 
         Args:
             t: (T,), any times, before or after t₀.
             count: Number of series.
+            batch: `count` series, or a single one, whose covariates the samples have. Required if there are covariates.
 
         Returns:
             (count, T, d).
         """
         z0 = torch.randn(count, self.latent, dtype=next(self.parameters()).dtype, device=self.device)
-        return self.decode(self.path(z0, t))
+        return self.decode(self.path(z0, t, batch))
 
     def sample(self, count: int) -> dict[str, Tensor]:
-        """Samples of series "x", (count, 100, d), at the times "t", (count, 100), equidistant from t₀ to t₁."""
+        """Samples of series "x", (count, 100, d), at the times "t", (count, 100), equidistant from t₀ to t₁.
+
+        Raises:
+            DataError: The model has covariates, whose values are unknown.
+        """
         times = torch.linspace(self.flow.options.t0, self.flow.options.t1, SAMPLES_T, device=self.device)
         return {"x": self.sample_at(times, count), "t": times.expand(count, -1)}
 
-    def _states(self, z0: Tensor, t: Tensor) -> Tensor:
+    def _states(self, z0: Tensor, t: Tensor, batch: of.Series | None) -> Tensor:
         """(…, B, T, latent + d), the latent path and the expected numbers of events since t₀."""
         rows = z0.reshape(-1, self.latent)
+        inputs = self._inputs(len(rows), batch)
         times = t.expand(*z0.shape[:-1], t.shape[-1]).reshape(len(rows), -1)
-        states = at_own_times(self.flow, rows, times, self.most_times)
+        states = at_own_times(self.flow, rows, times, self.most_times, inputs)
         return states.view(*z0.shape[:-1], *states.shape[1:])
+
+    def _inputs(self, count: int, batch: of.Series | None) -> of.Path | None:
+        """The covariates of a batch as the input of `count` latent paths, several for each series, or a single one."""
+        if not self.num_covariates:
+            return None
+        if batch is None:
+            raise of.DataError(
+                f"LatentODE(num_covariates={self.num_covariates}) needs the covariates that drive its paths: give the "
+                "series that have them, as path(z0, t, batch) or sample_at(t, count, batch)"
+            )
+        batch = self.checked(batch)
+        return inputs_of(batch, self.interpolation, 1 if len(batch.t) == 1 else count // len(batch.t))
 
     def figures(self, batch: Any) -> dict[str, Figure]:
         """Reconstruction and extrapolation with posterior bands, latent paths, and samples from the prior."""
@@ -251,8 +293,8 @@ class LatentODE(SeriesTask):
             torch.manual_seed(0)
             mean, samples = self.reconstruct(shown, t), self.reconstruct(shown, t, series_figures.SAMPLES)
             path, drawn = (
-                self.path(self.posterior(batch).mean, inside),
-                self.sample_at(inside, series_figures.MOST_PATHS),
+                self.path(self.posterior(batch).mean, inside, batch),
+                self.sample_at(inside, series_figures.MOST_PATHS, series_figures.few(batch, 1)),
             )
         curve = series_figures.Curve("posterior mean", t.expand(len(shown.t), -1), mean, samples)
         return series_figures.draw(shown, [curve], self._period) | {
@@ -262,20 +304,23 @@ class LatentODE(SeriesTask):
 
 
 class _Counting(nn.Module):
-    """The field of a latent state and its integrated rates: d/dt (z, Λ) = (f(t, z), λ(z)).
+    """The field of a latent state and its integrated rates with an input: d/dt (z, Λ) = (f(t, [z, u]), λ(z)).
 
     Args:
         dynamics: The field f.
         intensity: z ↦ the rates before the softplus.
+        latent: Length of z.
+        rates: Length of Λ.
     """
 
-    def __init__(self, dynamics: of.Dynamics, intensity: nn.Module) -> None:
+    def __init__(self, dynamics: of.Dynamics, intensity: nn.Module, latent: int, rates: int) -> None:
         super().__init__()
-        self.dynamics, self.intensity = dynamics, intensity
+        self.dynamics, self.intensity, self.latent, self.rates = dynamics, intensity, latent, rates
 
     def forward(self, t: Tensor, state: Tensor) -> Tensor:
-        z = state[:, : self.dynamics.width]
-        return torch.cat([self.dynamics(t, z), F.softplus(self.intensity(z))], dim=1)
+        z, u = state[:, : self.latent], state[:, self.latent + self.rates :]
+        change = self.dynamics(t, torch.cat([z, u], dim=1))[:, : self.latent]
+        return torch.cat([change, F.softplus(self.intensity(z))], dim=1)
 
 
 def _divergence(q: Normal) -> Tensor:

@@ -11,7 +11,7 @@ STENCIL = 6
 """Number of nodes of the interpolating polynomial."""
 
 
-def at_own_times(flow: of.Flow, z0: Tensor, t: Tensor, most: int) -> Tensor:
+def at_own_times(flow: of.Flow, z0: Tensor, t: Tensor, most: int, inputs: of.Path | None = None) -> Tensor:
     """The states at per-sample times, from one forward solve and, if needed, one backward solve.
 
     If the batch has at most `most` distinct times, these are the output times. Otherwise the output times are about
@@ -23,36 +23,37 @@ def at_own_times(flow: of.Flow, z0: Tensor, t: Tensor, most: int) -> Tensor:
         z0: (N, d), the states at t0.
         t: (N, T), the times, before or after t0.
         most: Maximum number of output times, at least 6.
+        inputs: The external input of the flow, if any.
 
     Returns:
         (N, T, width), where the width includes the augmented dimensions.
     """
     times, places = torch.cat([t.new_full((1,), flow.options.t0), t.reshape(-1)]).unique(return_inverse=True)
     if len(times) <= most:
-        return _rows(_solved(flow, z0, times), places[1:].view_as(t))
+        return _rows(_solved(flow, z0, times, inputs), places[1:].view_as(t))
     low, high = float(times[0]) - flow.options.t0, float(times[-1]) - flow.options.t0
     step = (high - low) / (most - 1)
     first = math.floor(low / step)
     grid = flow.options.t0 + step * torch.arange(first, first + most + 1, dtype=t.dtype, device=t.device)
-    return _between(_solved(flow, z0, grid), (t - flow.options.t0) / step - first)
+    return _between(_solved(flow, z0, grid, inputs), (t - flow.options.t0) / step - first)
 
 
-def _solved(flow: of.Flow, z0: Tensor, times: Tensor) -> Tensor:
+def _solved(flow: of.Flow, z0: Tensor, times: Tensor, inputs: of.Path | None) -> Tensor:
     """(T, N, width) at ascending times that include t0."""
     start = int((times - flow.options.t0).abs().argmin())
     parts: list[Tensor] = []
     backwards: dict[str, Tensor] = {}
     if start > 0:
-        parts.append(_trajectory(flow, z0, times[: start + 1].flip(0)).flip(0))
+        parts.append(_trajectory(flow, z0, times[: start + 1].flip(0), inputs).flip(0))
         backwards = flow.penalties
     if start < len(times) - 1:
-        parts.append(_trajectory(flow, z0, times[start:])[len(parts) :])  # the row of t0 once
+        parts.append(_trajectory(flow, z0, times[start:], inputs)[len(parts) :])  # the row of t0 once
         flow.penalties = {name: value + backwards.get(name, 0.0) for name, value in flow.penalties.items()}
-    return torch.cat(parts) if parts else _trajectory(flow, z0, times.new_tensor(flow.span()))[:1]
+    return torch.cat(parts) if parts else _trajectory(flow, z0, times.new_tensor(flow.span()), inputs)[:1]
 
 
-def _trajectory(flow: of.Flow, z0: Tensor, times: Tensor) -> Tensor:
-    return flow.trajectory(z0, times).y
+def _trajectory(flow: of.Flow, z0: Tensor, times: Tensor, inputs: of.Path | None) -> Tensor:
+    return flow.trajectory(z0, times, context=inputs).y
 
 
 def _rows(y: Tensor, rows: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric, MeanSquaredError, Metric
 from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 
 import odeflow as of
-from odeflow_tasks import series_baselines, series_figures
+from odeflow_tasks import covariates, series_baselines, series_figures
 from odeflow_tasks.batch import floating, labels, require_finite
 from odeflow_tasks.head import Head, Perceptron
 from odeflow_tasks.likelihood import Gaussian, Likelihood
@@ -50,6 +50,9 @@ class SeriesTask(of.Task, ABC):
     Raises:
         SettingError: An option is missing or out of range.
     """
+
+    num_covariates: int | None = None
+    """The number of covariates of the series, static ones included; None if the task does not support them."""
 
     def __init__(
         self,
@@ -169,7 +172,7 @@ class SeriesTask(of.Task, ABC):
         """The checked batch.
 
         Raises:
-            DataError: The batch is not a `Series` of the task's dimension.
+            DataError: The batch is not a `Series` of the task's dimension and number of covariates.
         """
         name = type(self).__name__
         if not isinstance(batch, of.Series):
@@ -200,7 +203,7 @@ class SeriesTask(of.Task, ABC):
         label = batch.label
         if self.classifier is not None:
             label = labels(name, label, len(t), self.num_classes)
-        return batch._replace(t=t, y=y, label=label)
+        return covariates.checked(name, batch._replace(t=t, y=y, label=label), self.num_covariates, y.dtype)
 
     def _times(self, t: Tensor) -> Tensor:
         """The times in the model's dtype, which must resolve them."""
