@@ -21,13 +21,15 @@ usage: odeflow COMMAND …
   runs      list [RECIPE] | compare RUN RUN … | best RECIPE
   recipes   list | show NAME | copy NAME FILE
   plugins   list [KIND] | show NAME
+  check     build recipes without running them:  odeflow check spiral mine.yaml
+  env       versions and devices, for a bug report
 
   --weights, with a recipe, begins with its trained weights: odeflow test -c mnist/ode_net --weights
   odeflow COMMAND --help tells more; odeflow fit --model.help Classification lists a plugin's options.
   --plugins FILE|FOLDER|MODULE, with any command, adds plugins that are not installed.
 """
 RUNS = ("fit", "validate", "test", "predict")
-COMMANDS = (*RUNS, "grid", "plot", "sample", "export", "runs", "recipes", "plugins")
+COMMANDS = (*RUNS, "grid", "plot", "sample", "export", "runs", "recipes", "plugins", "check", "env")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,6 +90,14 @@ def _dispatch(words: list[str]) -> int:
         from odeflow.cli.plugins import plugins
 
         return plugins(rest)
+    if command == "check":
+        from odeflow.cli.check import check
+
+        return check(rest)
+    if command == "env":
+        from odeflow.cli.env import env
+
+        return env(rest)
     from odeflow.plugin.registry import unknown
 
     raise OdeflowError(unknown("command", command, COMMANDS))
