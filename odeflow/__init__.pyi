@@ -4,11 +4,13 @@ from . import paths as paths
 from .analysis.diagnosis import Diagnosis as Diagnosis
 from .analysis.diagnosis import diagnose as diagnose
 from .density.bijections import Bijection as Bijection
+from .density.bijections import FittedBijection as FittedBijection
 from .density.bijections import Logit as Logit
 from .density.bijections import MovingBatchNorm as MovingBatchNorm
 from .density.bijections import Planar as Planar
 from .density.cnf import CNF as CNF
 from .density.marginals import Marginals as Marginals
+from .density.whitening import Whitening as Whitening
 from .engine.equation.state import Field as Field
 from .engine.gradients import Adjoint as Adjoint
 from .engine.gradients import Backprop as Backprop

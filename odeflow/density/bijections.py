@@ -25,6 +25,20 @@ class Bijection(nn.Module, ABC):
         """(B, *state) ↦ (z of that shape, log |det ∂z/∂x|, (B,))."""
 
 
+class FittedBijection(Bijection):
+    """A bijection that is fitted to data once, before training; until then it is the identity.
+
+    Attributes:
+        fitted: (), bool: whether it has been.
+    """
+
+    fitted: Tensor
+
+    @abstractmethod
+    def fit(self, x: Tensor) -> None:
+        """Fits the map to data (N, dim)."""
+
+
 class MovingBatchNorm(Bijection):
     """z = (x − m)/√(v + ε) · e^s + b, with running mean m and variance v of x, and learned s and b.
 

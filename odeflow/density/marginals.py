@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from odeflow.density.bijections import Bijection
+from odeflow.density.bijections import FittedBijection
 from odeflow.errors import DataError, SettingError
 
 
-class Marginals(Bijection):
+class Marginals(FittedBijection):
     """x_j = g_j(z_j) for each feature j, with g_j piecewise linear through the data's quantiles.
 
     After `fit` the knots are (Φ⁻¹((k + ½)/K), quantile (k + ½)/K of feature j), k = 0 … K − 1, and g_j is extrapolated
@@ -27,7 +27,6 @@ class Marginals(Bijection):
 
     at_base: Tensor
     at_data: Tensor
-    fitted: Tensor
 
     def __init__(self, dim: int, knots: int = 1024) -> None:
         super().__init__()

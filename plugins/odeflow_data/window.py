@@ -27,7 +27,7 @@ class Window(OwnData):
     The first rows in time train, those after them validate, the last ones test: forecasts of a part are of its rows,
     what they see may lie before. Training also asks for what is seen. Rows may be in any order; an empty cell is a
     value that was not observed. Values are standardised by the training rows. The times of a window count from its
-    first row, and its span is 1. Losses are in these units, predictions in the file's.
+    first row to `span`. Losses are in these units, predictions in the file's.
 
     `odeflow predict` forecasts what comes after the end of its file: of each series one window, of the last `history`
     rows and `horizon` times that go on by the median step, or by the calendar where dates are regular by it. Its table
@@ -41,6 +41,8 @@ class Window(OwnData):
         ignore: Columns to ignore.
         history: Number of seen rows of a window.
         horizon: Number of forecast rows of a window.
+        span: Time span of a window in batches. An untrained field has rates of about 1: a few units for each period of
+            the series let it follow from the start.
         stride: Number of rows between the starts of consecutive windows.
         split: Which rows train, validate and test; in time by default, whole series at random with `split.group`.
         read: How cells are read.
@@ -68,6 +70,7 @@ class Window(OwnData):
         ignore: list[str] | None = None,
         history: int = 48,
         horizon: int = 12,
+        span: float = 1.0,
         stride: int = 1,
         split: Split = Split(),
         read: Reading = Reading(),
@@ -78,8 +81,10 @@ class Window(OwnData):
         super().__init__()
         of.check_least(self, 1, history=history, horizon=horizon, stride=stride, batch_size=batch_size)
         read.refuse(self, missing="an empty cell is a value that was not observed")
+        if not 0 < span < float("inf"):
+            raise of.SettingError(f"Window: span must be positive; got {span}")
         self.time, self.series, self.period, self.batch_size = time, series, positive(self, period), batch_size
-        self.history, self.horizon, self.stride = history, horizon, stride
+        self.history, self.horizon, self.span, self.stride = history, horizon, span, stride
         self.begin(path, columns, [time, *several(series)], None, ignore, split, read, standardise)
 
     def setup(self, stage: str) -> None:
@@ -172,9 +177,9 @@ class Window(OwnData):
         steps = np.diff(whole.t)[np.diff(whole.codes) == 0]
         if not len(steps):
             raise of.DataError(f"{self.frame.origin} has too few rows: {len(whole.t)}")
-        span = float(np.median(steps)) * (self.history + self.horizon - 1)
+        length = float(np.median(steps)) * (self.history + self.horizon - 1)
         shift, scale = self.moments(whole.y[train], self.features, "rows")
-        return of.Units(shift, scale, unit=span, features=tuple(self.features), clock=whole.clock)
+        return of.Units(shift, scale, unit=length / self.span, features=tuple(self.features), clock=whole.clock)
 
     def _set(self, whole: "Observations") -> None:
         """Keeps the rows in the units of batches."""

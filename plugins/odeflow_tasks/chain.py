@@ -13,6 +13,7 @@ class Chain(of.OptionGroup):
     Attributes:
         num_flows: Number of flows in sequence, each with its own parameters.
         batch_norm: Whether to insert a `MovingBatchNorm` before, between and after the flows.
+        whitening: Whether `Whitening` follows the flows, so that they start from the Gaussian of the data.
         marginals: Number of knots with which `Marginals`, the last transform, makes each feature standard normal.
             0, the default: none.
 
@@ -22,6 +23,7 @@ class Chain(of.OptionGroup):
 
     num_flows: int = 1
     batch_norm: bool = False
+    whitening: bool = False
     marginals: int = 0
 
     def __post_init__(self) -> None:
@@ -49,4 +51,5 @@ class Chain(of.OptionGroup):
         else:
             transforms = [part for each in flows for part in (of.MovingBatchNorm(width), each)]
             transforms.append(of.MovingBatchNorm(width))
+        transforms += [of.Whitening(width)] if self.whitening else []
         return [*transforms, of.Marginals(width, self.marginals)] if self.marginals else transforms

@@ -49,9 +49,12 @@ class Density(of.Task):
         num_conditions: Number of values of a condition c; the command line takes it from the data.
         divergence: The divergence in training; `Exact()` by default.
         eval_divergence: The divergence in evaluation; `Exact()` by default, so that results are free of noise.
-        chain: The number of flows and the bijections around them. `Marginals` are fitted to the training data at the
-            start of `fit`.
+        chain: The number of flows and the bijections around them. `Whitening` and `Marginals` are fitted to the
+            training data at the start of `fit`.
         dequantisation: The number of levels of discrete data.
+        noise: Standard deviation of normal noise that training adds to the data: it keeps a flow from peaks at single
+            rows of a small table, or at the steps of rounded values (Rothfuss et al. 2019, "Noise Regularization for
+            Conditional Density Estimation").
 
     Raises:
         SettingError: An option is out of range, or the dynamics do not match the data.
@@ -71,35 +74,43 @@ class Density(of.Task):
         eval_divergence: of.Divergence | None = None,
         chain: Chain = Chain(),
         dequantisation: Dequantisation = Dequantisation(),
+        noise: float = 0.0,
     ) -> None:
         super().__init__()
         flow.refuse("Density", augment=SHAPE, lift=SHAPE)
-        of.check_least(self, 0, num_conditions=num_conditions)
+        of.check_least(self, 0, num_conditions=num_conditions, noise=noise)
         width = dynamics.width - num_conditions
         self.shape, seen = _shapes(width, shape, num_conditions)
         if num_conditions and len(seen) > 1:
             raise of.SettingError(f"Density: conditions are of vectors; got data of shape {self.shape}")
-        if chain.marginals and (dequantisation.levels or len(self.shape) > 1):
-            raise of.SettingError("Density: marginals are of vectors with a density; leave out levels and images")
+        fitted = chain.marginals or chain.whitening or noise
+        if fitted and (dequantisation.levels or len(self.shape) > 1):
+            raise of.SettingError(
+                "Density: whitening, marginals and noise are for vectors with a density; leave out levels and images"
+            )
         transforms = [*chain.transforms(width, dynamics, solver, gradient, flow), *dequantisation.transforms()]
         self.cnf, self.dequantisation, self.num_conditions = of.CNF(transforms, seen), dequantisation, num_conditions
+        self.noise = noise
         self.divergence, self.eval_divergence = divergence or of.Exact(), eval_divergence or of.Exact()
 
     def on_fit_start(self) -> None:
-        """Fits `Marginals`, if any, to the training data; a resumed run has them already.
+        """Fits `Whitening` and `Marginals`, if any, to the training data; a resumed run has them already.
 
         Raises:
             DataError: There is no data module.
         """
-        last = self.cnf.transforms[-1]
-        if not isinstance(last, of.Marginals) or last.fitted:
+        transforms = [each for each in self.cnf.transforms if isinstance(each, of.FittedBijection)]
+        if all(each.fitted for each in transforms):
             return
         data = getattr(self.trainer, "datamodule", None)
         if data is None:
             raise of.DataError(
-                "marginals are fitted to a data module's training part; there is none: fit them yourself"
+                "whitening and marginals are fitted to a data module's training part; there is none: fit them yourself"
             )
-        last.fit(torch.cat([self._data_of(batch) for batch in data.train_dataloader()]))
+        x = torch.cat([self._data_of(batch) for batch in data.train_dataloader()])
+        for transform in reversed(transforms):  # no flow follows them
+            transform.fit(x)
+            x, _ = transform.inverse(x)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """As `log_prob`."""
@@ -152,6 +163,8 @@ class Density(of.Task):
     def loss(self, batch: Any, stage: str) -> Tensor:
         """The mean of −log p(x) in nats; with levels, bits per dimension are logged too."""
         x = self.dequantisation(self._data_of(batch))
+        if stage == "train" and self.noise:
+            x = x + self.noise * torch.randn_like(x)
         loss = -self.log_prob(x, self._condition_of(batch)).mean()
         bits = self.dequantisation.bits_per_dim(loss.detach(), math.prod(self.shape))
         if bits is not None:

@@ -249,7 +249,7 @@ def test_errors() -> None:
         Chain(num_flows=0)
     with pytest.raises(of.SettingError, match="marginals must not be negative; got -1"):
         Chain(marginals=-1)
-    with pytest.raises(of.SettingError, match="marginals are of vectors with a density"):
+    with pytest.raises(of.SettingError, match="are for vectors with a density"):
         Density(MLP(2), RK4(num_steps=2), chain=Chain(marginals=8), dequantisation=Dequantisation(4))
     with pytest.raises(of.SettingError, match=r"data of shape \(3,\) need dynamics of width 3; got 2"):
         Density(MLP(2), RK4(num_steps=2), shape=(3,))

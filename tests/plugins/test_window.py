@@ -116,6 +116,16 @@ def test_units_are_those_of_the_training_rows() -> None:
     assert plain.known.unit == 40
 
 
+def test_the_span_is_the_unit_of_time() -> None:
+    """The last time of each window is `span`, and the file's times are restored alike."""
+    data = ready(series(), span=10.0)
+    _, batch = restored(data, data.val_dataloader())
+    torch.testing.assert_close(batch.t, torch.linspace(0, 10, 9).expand(len(batch.t), -1))
+    torch.testing.assert_close(data.units.restored_time(batch.t[0].diff()), torch.full((8,), 5.0).double())
+    with pytest.raises(of.SettingError, match=r"Window: span must be positive; got 0\.0"):
+        ready(series(), span=0.0)
+
+
 def test_a_forecast_goes_on_after_the_file() -> None:
     """Prediction sees the last rows of a file, in the units of the model, and asks for times after them."""
     units = ready(series()).known
