@@ -70,6 +70,7 @@ from .plugin.plugin import required as required
 from .training.checkpoint import load as load
 from .training.data import DataModule as DataModule
 from .training.data import Series as Series
+from .training.predict import predict as predict
 from .training.task import Baseline as Baseline
 from .training.task import Task as Task
 from .training.units import Units as Units

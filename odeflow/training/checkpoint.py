@@ -15,7 +15,7 @@ from odeflow.plugin import registry
 from odeflow.plugin.spec import class_spec, is_plain, mapping, shown
 from odeflow.training import weights
 from odeflow.training.files import replacing, unwritten
-from odeflow.training.task import KEY, Task, stored_units
+from odeflow.training.task import KEY, Task, stored_data, stored_units
 
 UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile)  # raised for a damaged zip
 
@@ -152,5 +152,5 @@ def restore(task: Task, path: str | Path) -> Task:
     """
     contents = read(path)
     weights.fill(task, state(contents, path), path)
-    task.units = stored_units(contents)
+    task.units, task.data_spec = stored_units(contents), stored_data(contents)
     return task.eval()

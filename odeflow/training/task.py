@@ -42,6 +42,8 @@ class Task(Plugin, LightningModule, ABC):
             task standardises all data by these units. Losses, metrics and figures are in the units of the batches;
             `odeflow sample` and `odeflow predict` write the units of the file.
         num_conditions: Length c of a condition; if positive, `sample` takes (count, condition), the latter (count, c).
+        data_spec: The spec of the data plugin that it was trained on, by which `odeflow.predict` reads a table; None if
+            unknown.
         baselines: Simple models by name, fitted to the training part of the run's data; empty if the data do not offer
             it. `log_baselines` logs their metrics.
     """
@@ -50,6 +52,7 @@ class Task(Plugin, LightningModule, ABC):
     carries_data: ClassVar[bool] = False
     units: Units | None = None
     num_conditions: int = 0
+    data_spec: dict[str, Any] | None = None
     baselines: Mapping[str, Baseline] = MappingProxyType({})
 
     @abstractmethod
@@ -166,6 +169,7 @@ class Task(Plugin, LightningModule, ABC):
             self.units = self._data.units or Units()
         else:
             self._data.adopt(self.units)
+        self.data_spec = self.data_spec or self._data.remembered_spec
         part = None if stage == "predict" else self._data.training_part()
         self.baselines = {} if part is None else self.fit_baselines(part)
 
@@ -200,13 +204,18 @@ class Task(Plugin, LightningModule, ABC):
             rank_zero_warn(f"the checkpoint keeps the weights, but not how the model was built: {problem}")
 
 
+def stored_data(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+    """The spec of the data that a checkpoint's model was trained on; None without a data plugin."""
+    return class_spec((mapping(checkpoint.get(KEY)) or {}).get("data"))
+
+
 def stored_units(checkpoint: dict[str, Any]) -> Units | None:
     """The units of the data that a checkpoint's model was trained on; None without a data plugin.
 
     Raises:
         CheckpointError: The stored units are malformed.
     """
-    spec = class_spec((mapping(checkpoint.get(KEY)) or {}).get("data"))
+    spec = stored_data(checkpoint)
     if spec is None:
         return None
     state = mapping(checkpoint.get(str(spec["class_path"]).rpartition(".")[2])) or {}  # the key that Lightning uses

@@ -137,6 +137,10 @@ class Frame:
         """Whether a column holds text."""
         return isinstance(self._types[name], TEXT)
 
+    def column(self, name: str, rows: NDArray[np.int64]) -> pl.Series:
+        """The cells of a column as they are, in these rows, (N,)."""
+        return self._collected([pl.col(name)], [name]).get_column(name)[rows]
+
     def numbers(self, names: Sequence[str]) -> NDArray[np.float64]:
         """(N, D), the values of columns; NaN where a cell is empty.
 

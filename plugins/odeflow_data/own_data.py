@@ -17,6 +17,8 @@ from odeflow_data.reading import Reading
 from odeflow_data.split import Split
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from odeflow_data.frame import Frame
 
 SHOWN = 5
@@ -152,6 +154,24 @@ class OwnData(of.DataModule, ABC):
             )
         return found
 
+    def values_table(
+        self, keys: dict[str, Any], predictions: dict[str, NDArray[Any]], truth: NDArray[np.float64]
+    ) -> "pl.DataFrame":
+        """A table of predicted values, and of what was observed under `_true`.
+
+        Args:
+            keys: The first columns, (N,) each.
+            predictions: The values (N, d) by suffix.
+            truth: (N, d), NaN where nothing was observed.
+        """
+        import polars as pl
+
+        columns = dict(keys)
+        for suffix, values in {**predictions, "_true": truth}.items():
+            for name, column in zip(self.known.features or self.features, values.T, strict=True):
+                columns[unused(f"{name}{suffix}", columns)] = pl.Series(np.ascontiguousarray(column), nan_to_null=True)
+        return pl.DataFrame(columns)
+
     def say(self, text: str) -> None:
         """Prints a summary line, in the first process of a run."""
         rank_zero_info(f"{type(self).__name__}: {text}")
@@ -172,6 +192,13 @@ def joined(predictions: Sequence[Tensor]) -> Tensor:
     """The predictions of several batches as one tensor, in single precision at least."""
     whole = torch.cat(list(predictions))
     return whole.float() if whole.dtype in (torch.float16, torch.bfloat16) else whole
+
+
+def by_suffix(predictions: Sequence[Any]) -> dict[str, list[Tensor]]:
+    """The predictions of several batches by the suffix of their columns: none for a mean, else `_` and their name."""
+    if not predictions or isinstance(predictions[0], Tensor):
+        return {"": list(predictions)}
+    return {"" if name == "mean" else f"_{name}": [each[name] for each in predictions] for name in predictions[0]}
 
 
 def unused(name: str, taken: Collection[str]) -> str:

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.own_data import OwnData, joined, positive, several, shortly, unused
+from odeflow_data.own_data import OwnData, by_suffix, joined, positive, several, shortly, unused
 from odeflow_data.reading import Reading
 from odeflow_data.series import Mode, SeriesData, batches, padded, rows_of, trimmed
 from odeflow_data.split import PARTS, Split
@@ -36,7 +36,7 @@ class SeriesTable(OwnData, SeriesData):
 
     `odeflow predict` takes all series of its file, in the order of their ids, and all times, those of empty cells too;
     of each series it sees what `mode` and `observed` say. Its table has a row for each series and time: the id, the
-    time, whether anything was seen there, and the predicted values.
+    time, whether anything was seen there, the predicted values, and what was observed, `<column>_true`.
 
     Args:
         path: The file, CSV, TSV, Parquet, `.npy` or `.npz`; in Python a data frame or columns by name.
@@ -69,7 +69,7 @@ class SeriesTable(OwnData, SeriesData):
 
     def __init__(
         self,
-        path: str,
+        path: str | Any,
         series: str,
         time: str,
         columns: list[str] | None = None,
@@ -117,24 +117,24 @@ class SeriesTable(OwnData, SeriesData):
         return batches(self.predicted, self.batch_size)
 
     def table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
-        import polars as pl
+        rows, lengths = self.rows, self.rows.lengths
+        found: dict[str, NDArray[Any]] = {}
+        for suffix, batches_of in by_suffix(predictions).items():
+            every = (series for batch in batches_of for series in batch)
+            found[suffix] = joined([series[:length] for series, length in zip(every, lengths, strict=False)]).numpy()
+        count = len(next(iter(found.values())))
+        names = [rows.names[code] for code in rows.codes[:count]]
+        features = self.known.features or self.features
+        keys = {
+            self.series: self.frame.as_ids(self.series, names),
+            self.time: self.frame.as_times(self.time, rows.t[:count], self.read.time_unit),
+            unused("seen", (self.series, self.time, *features)): self._seen(count),
+        }
+        return self.values_table(keys, found, rows.y[:count])
 
-        rows, exists = self.rows, _exists(self.rows)
-        lengths = rows.lengths
-        every = (series for batch in predictions for series in batch)
-        values = joined([series[:length] for series, length in zip(every, lengths, strict=False)]).numpy()
-        count = len(values)
-        features = self.known.features or tuple(self.features)
-        names = [rows.names[code] for code in np.repeat(np.arange(len(lengths)), lengths)[:count]]
-        seen = unused("seen", (self.series, self.time, *features))
-        return pl.DataFrame(
-            {
-                self.series: self.frame.as_ids(self.series, names),
-                self.time: self.frame.as_times(self.time, rows.t[:count], self.read.time_unit),
-                seen: self.predicted.seen.any(dim=2)[exists][:count].numpy(),
-            }
-            | dict(zip(features, values.T, strict=True))
-        )
+    def _seen(self, count: int) -> NDArray[np.bool_]:
+        """(count,), at which of the first rows anything is seen."""
+        return self.predicted.seen.any(dim=2)[_exists(self.rows)][:count].numpy()
 
     # Reading
 

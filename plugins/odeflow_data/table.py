@@ -46,8 +46,8 @@ class Table(OwnData):
     the file's.
 
     `odeflow predict` takes all rows of its file, in their order; targets and labels need not be in it. Its table has
-    the number of each row, from 1 on, beside the predicted targets, or the predicted class and its probability, or the
-    log-density in nats, `log_prob`.
+    the number of each row, from 1 on, beside the predicted targets, or the predicted class and the probability of each,
+    `probability_<class>`, or the log-density in nats, `log_prob`; and what the file says, `<target>_true`.
 
     Args:
         path: The file, CSV, TSV, Parquet, `.npy` or `.npz`; in Python a data frame, columns by name or an array (N, D).
@@ -73,7 +73,7 @@ class Table(OwnData):
 
     def __init__(
         self,
-        path: str,
+        path: str | Any,
         columns: list[str] | None = None,
         target: str | list[str] | None = None,
         label: str | None = None,
@@ -210,7 +210,11 @@ class Table(OwnData):
 
         columns = self._named(joined(predictions))
         count = len(next(iter(columns.values())))
-        return pl.DataFrame({unused("row", columns): self.predicted.row[:count].numpy() + 1} | columns)
+        rows = self.predicted.row[:count].numpy()
+        for name in [*self.target, *several(self.label)]:
+            if name in columns and name in self.frame.names:
+                columns[unused(f"{name}_true", columns)] = self.frame.column(name, rows)
+        return pl.DataFrame({unused("row", columns): rows + 1} | columns)
 
     def _named(self, values: Tensor) -> dict[str, Any]:
         """Predictions by name: log-densities (N,), targets (N, k) or probabilities of classes (N, C)."""
@@ -221,9 +225,10 @@ class Table(OwnData):
         if values.dim() == 2 and targets and values.shape[1] == len(targets):
             return dict(zip(targets, values.numpy().T, strict=True))
         if values.dim() == 2 and self.label is not None and values.shape[1] == len(classes):
-            probability, number = values.max(dim=1)
-            named = [classes[each] for each in number.tolist()]
-            return {self.label: named, unused("probability", [self.label]): probability.numpy()}
+            columns: dict[str, Any] = {self.label: [classes[each] for each in values.argmax(dim=1).tolist()]}
+            for name, probability in zip(classes, values.numpy().T, strict=True):
+                columns[unused(f"probability_{name}", columns)] = probability
+            return columns
         raise of.DataError(
             f"Table cannot write predictions of shape {tuple(values.shape)} as a table; expected (rows,), "
             f"(rows, {len(targets)} targets) or (rows, {len(classes)} classes). Leave out --output to write "

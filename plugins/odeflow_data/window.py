@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import odeflow as of
-from odeflow_data.own_data import OwnData, joined, positive, several, shortly, unused
+from odeflow_data.own_data import OwnData, by_suffix, joined, positive, several, shortly, unused
 from odeflow_data.reading import Reading
 from odeflow_data.split import PARTS, Split
 
@@ -31,7 +31,8 @@ class Window(OwnData):
 
     `odeflow predict` forecasts what comes after the end of its file: of each series one window, of the last `history`
     rows and `horizon` times that go on by the median step, or by the calendar where dates are regular by it. Its table
-    has the series' id if there are several, the times, whether a row is of the forecast, and the predicted values.
+    has the series' id if there are several, the times, whether a row is of the forecast, the predicted values, and
+    what was observed, `<column>_true`.
 
     Args:
         path: The file, CSV, TSV, Parquet, `.npy` or `.npz`; in Python a data frame or columns by name.
@@ -63,7 +64,7 @@ class Window(OwnData):
 
     def __init__(
         self,
-        path: str,
+        path: str | Any,
         time: str,
         series: str | None = None,
         columns: list[str] | None = None,
@@ -217,23 +218,17 @@ class Window(OwnData):
         return self._loader(self.predicted)
 
     def table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
-        import polars as pl
-
-        values = joined(predictions)
-        count, length = values.shape[:2]
-        rows = self.continued
-        features = self.known.features or tuple(self.features)
+        found = {suffix: joined(each).flatten(0, 1).numpy() for suffix, each in by_suffix(predictions).items()}
+        rows, count = self.continued, len(next(iter(found.values())))
+        names = [rows.names[code] for code in rows.codes[:count]]
+        features = self.known.features or self.features
         forecast = unused("forecast", (self.time, *several(self.series), *features))
-        names = [rows.names[code] for code in rows.codes[: count * length]]
-        ids = {self.series: self.frame.as_ids(self.series, names)} if self.series else {}
-        return pl.DataFrame(
-            ids
-            | {
-                self.time: self.frame.as_times(self.time, rows.t[: count * length], self.read.time_unit),
-                forecast: np.tile(np.arange(length) >= self.history, count),
-            }
-            | dict(zip(features, values.flatten(0, 1).numpy().T, strict=True))
-        )
+        keys = {self.series: self.frame.as_ids(self.series, names)} if self.series else {}
+        keys |= {
+            self.time: self.frame.as_times(self.time, rows.t[:count], self.read.time_unit),
+            forecast: np.arange(count) % (self.history + self.horizon) >= self.history,
+        }
+        return self.values_table(keys, found, rows.y[:count])
 
     def window(self, starts: Tensor, whole: bool) -> of.Series:
         """The windows that begin in rows (B,); `whole`: what is seen is to be predicted, too."""

@@ -1,6 +1,7 @@
 """LatentODE: a generative model of time series with latent ODE dynamics."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,8 @@ from odeflow_tasks.series_task import SeriesTask
 
 SAMPLES_T = 100
 """Number of times of a sampled series."""
+SAMPLES_Q = 400
+"""Number of posterior samples of which quantiles are computed."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class LatentODE(SeriesTask):
             data.
         most_times: Maximum number of output times. A batch with more distinct times is solved at about this number of
             equidistant times and interpolated by polynomials of degree five.
+        quantiles: Levels of the quantiles of observations, such as 0.05 and 0.95, in predictions: of 400 posterior
+            samples, noise included. A prediction is then a mapping, of `mean`, from the mean of q, and `q05`, `q95`.
 
     Raises:
         SettingError: An option is out of range, or an option required by another one is missing.
@@ -112,6 +117,7 @@ class LatentODE(SeriesTask):
         covariates: Interpolation | None = None,
         num_covariates: int | None = None,
         most_times: int = 250,
+        quantiles: Sequence[float] = (),
     ) -> None:
         whole = "the latent state is all that the dynamics carry; widen them"
         flow.refuse("LatentODE", steer="the times are those of the data", augment=whole, lift=whole)
@@ -125,6 +131,9 @@ class LatentODE(SeriesTask):
         super().__init__(latent, dim, decoder, likelihood, classifier, class_weight, num_classes, masking)
         if most_times < STENCIL:
             raise of.SettingError(f"LatentODE: most_times must be at least {STENCIL}; got {most_times}")
+        if not all(0 < level < 1 for level in quantiles):
+            raise of.SettingError(f"LatentODE: quantiles must lie between 0 and 1; got {list(quantiles)}")
+        self.quantiles = tuple(quantiles)
         self.encoder = encoder or RNNEncoder()
         self.encoder.build(self.dim, self.num_covariates)
         self.posterior_head = nn.Linear(self.encoder.width, 2 * latent)
@@ -208,6 +217,19 @@ class LatentODE(SeriesTask):
 
     def predict(self, batch: of.Series) -> Tensor:
         return self.reconstruct(batch)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        """(B, T, d), the predictions at the batch's times; by name with those of `quantiles` if there are any."""
+        mean = super().predict_step(batch, batch_idx)
+        if not self.quantiles:
+            return mean
+        samples = self.likelihood.sample(self.reconstruct(self.checked(batch), samples=SAMPLES_Q)).sort(dim=0).values
+        found = {"mean": mean}
+        for level in self.quantiles:
+            place = level * (SAMPLES_Q - 1)
+            low = int(place)
+            found[_quantile_name(level)] = torch.lerp(samples[low], samples[low + 1], place - low)
+        return found
 
     def reconstruct(self, batch: of.Series, t: Tensor | None = None, samples: int | None = None) -> Tensor:
         """Reconstructions of the series at any times.
@@ -321,6 +343,12 @@ class _Counting(nn.Module):
         z, u = state[:, : self.latent], state[:, self.latent + self.rates :]
         change = self.dynamics(t, torch.cat([z, u], dim=1))[:, : self.latent]
         return torch.cat([change, F.softplus(self.intensity(z))], dim=1)
+
+
+def _quantile_name(level: float) -> str:
+    """A level in percent with two digits before the point, which is left out: q05, q50, q975."""
+    percent = f"{100 * level:g}"
+    return "q" + ("0" if level < 0.1 else "") + percent.replace(".", "")
 
 
 def _divergence(q: Normal) -> Tensor:

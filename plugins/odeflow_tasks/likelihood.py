@@ -36,6 +36,14 @@ class Likelihood(of.Plugin, nn.Module, ABC):
             y: (B, T, d), the values.
         """
 
+    def sample(self, prediction: Tensor) -> Tensor:
+        """(…, d), an observation for each prediction (…, d).
+
+        Raises:
+            OdeflowError: The likelihood does not implement sampling, as by default.
+        """
+        raise of.OdeflowError(f"{type(self).__name__} does not implement sampling")
+
     def forward(self, prediction: Tensor, batch: of.Series) -> Tensor:
         """(…, B), the weighted log-density of the targets of each series in nats.
 
@@ -75,6 +83,9 @@ class Gaussian(Likelihood):
 
     def build(self, dim: int) -> None:
         self.log_noise = nn.Parameter(torch.full((dim,), math.log(self.noise_std)), requires_grad=self.learn)
+
+    def sample(self, prediction: Tensor) -> Tensor:
+        return prediction + self.log_noise.exp() * torch.randn_like(prediction)
 
     def log_prob(self, prediction: Tensor, y: Tensor) -> Tensor:
         error = (y - prediction) * torch.exp(-self.log_noise)

@@ -159,7 +159,11 @@ class SeriesTask(of.Task, ABC):
         """(B, T, d), the predictions at the batch's times."""
         return self.predict(self.checked(batch))
 
-    def restored(self, prediction: Tensor, units: of.Units) -> Tensor:
+    def restored(self, prediction: Any, units: of.Units) -> Any:
+        """The prediction, or each of several by name, in the units of the file."""
+        if isinstance(prediction, dict):
+            named: dict[str, Tensor] = prediction
+            return {name: units.restored(values) for name, values in named.items()}
         return units.restored(prediction)
 
     def figures(self, batch: Any) -> dict[str, Figure]:

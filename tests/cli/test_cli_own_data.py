@@ -13,6 +13,9 @@ import polars as pl
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from polars.testing import assert_frame_equal
+
+import odeflow as of
 
 QUIET = "--trainer.enable_progress_bar false --trainer.enable_model_summary false --trainer.num_sanity_val_steps 0"
 SHORT = f"--trainer.max_epochs 3 --trainer.check_val_every_n_epoch 1 --seed_everything 1 {QUIET}"
@@ -192,6 +195,9 @@ def both(done: Callable[..., Any], checkpoint: Path, name: str = "out.csv") -> t
     """What is predicted for `second.csv`, once as a table and once as the default file, which is returned."""
     words = f"predict --ckpt_path {checkpoint} --data.path second.csv {QUIET}"
     done(f"{words} --output {name}")
+    in_python = of.predict(of.load(checkpoint), pl.read_csv("second.csv", try_parse_dates=True))
+    written_table = pl.read_csv(name, try_parse_dates=True)
+    assert_frame_equal(in_python, written_table, check_dtypes=False, rel_tol=1e-5)
     assert not list(Path("runs").rglob("predictions.pt"))
     done(words)
     return predicted()
@@ -209,19 +215,25 @@ def test_a_table_of_targets_has_their_names_and_units(done: Any) -> None:
     assert found["row"] == [str(row) for row in range(2, 21)]
     np.testing.assert_allclose(numbers(found["w"]), wanted[:, 0], rtol=1e-12)
     assert abs(numbers(found["w"]).mean() + 700) < 100
+    written("second.csv", second)
+    done(f"predict --ckpt_path {checkpoint} --data.path second.csv {QUIET} --output out.csv")
+    assert list(read("out.csv")) == ["row", "w", "w_true"]
+    np.testing.assert_allclose(numbers(read("out.csv")["w_true"]), second["w"], rtol=1e-12)
 
 
 def test_a_table_of_classes_names_them(done: Any) -> None:
-    """The name of the most probable class and its probability; a column that the file calls so keeps its name."""
-    first = table(80, 0)
-    written("first.csv", {"u": first["u"], "v": first["v"], "probability": first["kind"]})
-    written("second.csv", {name: column for name, column in table(20, 1).items() if name in "uv"})
-    wanted = both(done, fitted(done, "classification", "--data.label probability"))
+    """The name of the most probable class, the probability of each, and the true one, where the file says it."""
+    first, second = table(80, 0), table(20, 1)
+    written("first.csv", first)
+    written("second.csv", second)
+    wanted = both(done, fitted(done, "classification", "--data.label kind"))
     found = read("out.csv")
-    assert list(found) == ["row", "probability", "probability_"]
+    assert list(found) == ["row", "kind", "probability_cold", "probability_warm", "kind_true"]
+    assert found["kind_true"] == second["kind"]
     names = [("cold", "warm")[number] for number in wanted.argmax(dim=1).tolist()]
-    assert found["probability"] == names
-    np.testing.assert_allclose(numbers(found["probability_"]), wanted.amax(dim=1), rtol=1e-6)
+    assert found["kind"] == names
+    for number, name in enumerate(("cold", "warm")):
+        np.testing.assert_allclose(numbers(found[f"probability_{name}"]), wanted[:, number], rtol=1e-6)
 
 
 def test_a_table_of_densities(done: Any) -> None:
@@ -268,7 +280,8 @@ def test_a_table_of_series_has_their_ids_and_times(done: Any, dates: str) -> Non
     words = f"predict --ckpt_path {checkpoint} --data.path second.csv {QUIET}"
     done(f"{words} --output out.csv")
     found = read("out.csv")
-    assert list(found) == ["id", "when", "seen", "y", "z"]
+    assert list(found) == ["id", "when", "seen", "y", "z", "y_true", "z_true"]
+    assert found["y_true"] == [str(cells[place]) for place in keep]
     assert found["id"] == [str(number[place] + 5) for place in keep]
     assert found["when"] == [str((t * 3)[place]) for place in keep]
     assert found["seen"] == [str(place not in (6, 7)).lower() for place in keep]
@@ -282,6 +295,25 @@ def test_a_table_of_series_has_their_ids_and_times(done: Any, dates: str) -> Non
     assert read("some.csv") == {name: column[:14] for name, column in found.items()}
 
 
+def test_a_table_of_quantiles(done: Any, refused: Any) -> None:
+    """A latent ODE writes quantiles of observations: in order, around the mean, and as wide as the noise at least."""
+    t = np.tile(np.arange(8.0), 20)
+    y = 10 * np.sin(t + np.repeat(np.random.default_rng(0).uniform(0, 6, 20), 8)) + 50
+    number = np.repeat(np.arange(20), 8)
+    written("first.csv", {"id": number.tolist(), "t": t.tolist(), "y": y.tolist()})
+    checkpoint = fitted(done, "series", "--data.series id --data.time t")
+    words = f"predict --ckpt_path {checkpoint} {QUIET} --output out.csv --model.quantiles"
+    done(f"{words} [0.05,0.5,0.975]")
+    found = read("out.csv")
+    assert list(found) == ["id", "t", "seen", "y", "y_q05", "y_q50", "y_q975", "y_true"]
+    low, middle, high = (numbers(found[f"y_{name}"]) for name in ("q05", "q50", "q975"))
+    noise = y.std() * float(torch.load(checkpoint, weights_only=True)["state_dict"]["likelihood.log_noise"].exp())
+    assert (middle - low > noise).all()
+    assert (high - middle > 1.5 * noise).all()
+    np.testing.assert_allclose(numbers(found["y"]), middle, atol=noise)
+    assert "quantiles must lie between 0 and 1; got [1.5]" in refused(f"{words} [1.5]")
+
+
 def test_a_table_of_forecasts_marks_them(done: Any) -> None:
     """The rows that were seen and those that come after the file, at dates that go on; in each format alike."""
     days = [date(2024, 2, 20) + timedelta(days=step) for step in range(120)]
@@ -291,17 +323,22 @@ def test_a_table_of_forecasts_marks_them(done: Any) -> None:
     checkpoint = fitted(done, "forecast", "--data.time day --data.history 12 --data.horizon 5")
     wanted = both(done, checkpoint)
     found = read("out.csv")
-    assert list(found) == ["day", "forecast", "y"]
+    assert list(found) == ["day", "forecast", "y", "y_true"]
+    assert numbers(found["y_true"][:12]).tolist() == y[-12:]
+    assert found["y_true"][12:] == 5 * [""]
     assert found["day"] == [str(days[-12] + timedelta(days=step)) for step in range(17)]
     assert found["forecast"] == 12 * ["false"] + 5 * ["true"]
     np.testing.assert_allclose(numbers(found["y"]), wanted[0, :, 0], rtol=1e-12)
     for name in ("there/out.parquet", "out.npz"):
         done(f"predict --ckpt_path {checkpoint} --data.path second.csv {QUIET} --output {name}")
+    done(f"predict --ckpt_path {checkpoint} --data.path second.csv {QUIET} --output long.csv --data.horizon 30")
+    assert read("long.csv")["day"][-1] == str(days[-1] + timedelta(days=30))
+    np.testing.assert_allclose(numbers(read("long.csv")["y"])[:17], wanted[0, :, 0], rtol=1e-5)
     frame = pl.read_parquet("there/out.parquet")
     with np.load("out.npz") as archive:
         assert archive["day"].dtype == "datetime64[D]"
         for column in frame:
-            assert np.array_equal(column.to_numpy(), archive[column.name])
+            assert np.array_equal(column.to_numpy(), archive[column.name], equal_nan=column.name == "y_true")
     assert frame["day"].cast(pl.String).to_list() == found["day"]
     assert frame["y"].to_list() == numbers(found["y"]).tolist()
 
