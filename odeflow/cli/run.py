@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -66,6 +66,29 @@ CHATTER = (
 """Warnings that are irrelevant to users of recipes."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a run's files go, and what loggers call it.
+
+    Attributes:
+        folder: The folder of all runs, or for an evaluation that of the evaluated run.
+        name: The folder in it that holds version_0, version_1, …
+        recipe: The label of the recipe.
+        command: fit, validate, test or predict.
+    """
+
+    folder: Path
+    name: str
+    recipe: str
+    command: str
+
+    @property
+    def for_wandb(self) -> dict[str, Any]:
+        """Options of a `WandbLogger`, which puts a folder of the project's name into `save_dir`."""
+        save_dir = self.folder if self.name == self.recipe else self.folder / self.name
+        return {"save_dir": str(save_dir), "name": self.recipe, "group": self.recipe, "job_type": self.command}
+
+
 class Parser(LightningArgumentParser):
     """Reports errors in a few lines, with exit status 2."""
 
@@ -88,6 +111,9 @@ class RunConfig(SaveConfigCallback):
             if isinstance(logger, WandbLogger):
                 text = self.parser.dump(self.config, skip_unset=False, format="json")
                 logger.experiment.config.update(json.loads(text), allow_val_change=True)
+                for each in trainer.checkpoint_callbacks:
+                    if isinstance(each, ModelCheckpoint) and each.monitor:  # the summary shows the best value
+                        logger.experiment.define_metric(each.monitor, summary=each.mode)
 
 
 class Command(LightningCLI):
@@ -239,9 +265,10 @@ def run(command: str, words: list[str]) -> None:
     stored = None if trained is None else RunRecord.read(trained)
     label = request.label or (command if stored is None else stored.recipe)
     if command != "fit" and trained is not None and os.access(trained, os.W_OK):
-        _name_loggers(config, request, str(trained), command)
+        place = Place(trained, command, label, command)
     else:
-        _name_loggers(config, request, "runs", label)
+        place = Place(Path("runs"), label, label, command)
+    _name_loggers(config, request, place)
     try:
         Command(
             [command, "--config", json.dumps(config), *request.words],
@@ -289,29 +316,30 @@ def prepared(command: str, request: Request) -> dict[str, Any]:
     return config
 
 
-def _name_loggers(config: dict[str, Any], request: Request, folder: str, label: str) -> None:
-    """Sets the default logger, CSVLogger in <folder>/<label>/version_N. Other loggers get the same names."""
+def _name_loggers(config: dict[str, Any], request: Request, place: Place) -> None:
+    """Sets the default logger, CSVLogger in <folder>/<name>/version_N. Other loggers get the same names."""
     trainer = config["trainer"]
-    trainer["default_root_dir"] = trainer.get("default_root_dir") or f"{folder}/{label}"  # for runs without a logger
+    trainer["default_root_dir"] = trainer.get("default_root_dir") or str(place.folder / place.name)  # without a logger
     unsaid = trainer.get("logger") is None or trainer["logger"] is True
     present = "CSVLogger" if unsaid else trainer["logger"]
     wanted = request.effective({"trainer": {**trainer, "logger": present}})["trainer"].get("logger")
     several = sequence(wanted)
     if several is not None:
         request.drop("trainer.logger")  # the parser would replace the whole list
-        trainer["logger"] = [_named(each, folder, label) for each in several]
+        trainer["logger"] = [_named(each, place) for each in several]
     elif isinstance(wanted, str) or class_spec(wanted):
         same = recipes.same_class(explain.path_of(present), explain.path_of(wanted))
-        trainer["logger"] = _named(present if same else explain.path_of(wanted), folder, label)
+        trainer["logger"] = _named(present if same else explain.path_of(wanted), place)
 
 
-def _named(logger: Any, folder: str, label: str) -> dict[str, Any]:
-    """A logger that writes to <folder>/<label>, if it has options for that."""
+def _named(logger: Any, place: Place) -> dict[str, Any]:
+    """A logger that writes to <folder>/<name>, if it has options for that."""
     spec = class_spec(logger) or {"class_path": logger}
     cls = explain.lightning_class(spec["class_path"], Logger)
     known = {} if cls is None else inspect.signature(cls).parameters
-    options = {"save_dir": folder, "name": label, "project": "odeflow"}
-    options = {name: value for name, value in options.items() if name in known} | (spec.get("init_args") or {})
+    options = {"save_dir": str(place.folder), "name": place.name, "project": "odeflow"}
+    options = {name: value for name, value in options.items() if name in known}
+    options |= (place.for_wandb if cls is WandbLogger else {}) | (spec.get("init_args") or {})
     if cls is WandbLogger:  # it writes elsewhere if the folder does not exist
         Path(options["save_dir"]).mkdir(parents=True, exist_ok=True)
     return {**spec, "init_args": options}

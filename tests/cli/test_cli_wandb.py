@@ -86,6 +86,22 @@ def test_a_run_is_named_after_its_recipe(offline):
     assert {record.run.display_name for record in offline} == {"spiral", "digits/ode_net"}
 
 
+def test_runs_are_grouped_by_recipe_and_command(offline):
+    """The group is the recipe, the job type the command, and the summary of the monitored metric its best value."""
+    assert {(record.run.run_group, record.run.job_type) for record in offline} == {
+        ("spiral", "fit"),
+        ("digits/ode_net", "fit"),
+    }
+    summaries = {
+        record.run.display_name: [
+            (each.metric.name, each.metric.summary.max) for each in record.all if each.HasField("metric")
+        ]
+        for record in offline
+    }
+    assert ("val/accuracy", True) in summaries["digits/ode_net"]
+    assert ("val/loss", False) in summaries["spiral"]
+
+
 def test_the_configuration_is_recorded_once_and_nested(offline):
     """Model, data and trainer are nested and said once, with no flattened duplicates such as `model/solver/rtol`."""
     for record in offline:
