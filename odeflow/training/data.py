@@ -31,6 +31,8 @@ class DataModule(Plugin, LightningDataModule, ABC):
 
     Attributes:
         units: The map from the numbers of batches to those of the file; None if it is unknown or the identity.
+        class_counts: The number of training samples of each class, known after `setup`; None if there are no classes,
+            or the data do not state it.
         period: The period of time series in the file's time, for the seasonal baseline; None if there is none.
     """
 
@@ -38,6 +40,7 @@ class DataModule(Plugin, LightningDataModule, ABC):
     standardises: ClassVar[bool] = False
     tabular: ClassVar[bool] = False
     units: Units | None = None
+    class_counts: Sequence[int] | None = None
     period: float | None = None
 
     @property

@@ -97,6 +97,7 @@ class CIFAR10(of.DataModule):
             if self.units is None:
                 self.units = of.Units(*channel_moments(images[train]), classes=CLASSES)
             self.train = Pixels(images[train], labels[train], self.units)
+            self.class_counts = labels[train].bincount(minlength=len(CLASSES)).tolist()
             self.val = Pixels(images[val], labels[val], self.units)
         if stage not in ("fit", "validate"):
             self.test = Pixels(*self._read("test"), self.units)

@@ -128,6 +128,8 @@ class Images(OwnData):
                     f"{self.source.origin} has too few images: {counts}, but {stage} needs some of {name}. Give more "
                     "images, or other shares by --data.split.val and --data.split.test"
                 )
+        if self.train.labels is not None:
+            self.class_counts = self.train.labels.bincount(minlength=len(self._names)).tolist()
         if stage == "fit":
             self.say(self._summary())
 
@@ -213,12 +215,11 @@ class Images(OwnData):
         counts = [len(part) for part in (self.train, self.val, self.test)]
         order = None if self.source.parts is None else "folder" if self.source.column == "path" else "array"
         told = [f"{self.source.origin}: {self.split.told(counts, 'images', order)}", f"{self.form}"]
-        labels = self.train.labels
-        if labels is None:
+        if self.class_counts is None:
             told += ["no classes"]
         else:
-            sizes = labels.bincount(minlength=len(self._names)).tolist()
-            told += [f"classes: {shortly([f'{name} ({n})' for name, n in zip(self._names, sizes, strict=True)])}"]
+            sizes = [f"{name} ({count:,})" for name, count in zip(self._names, self.class_counts, strict=True)]
+            told += [f"classes: {shortly(sizes)}"]
         return "; ".join([*told, "standardised" if self.standardise else "between 0 and 1"])
 
     # Batches

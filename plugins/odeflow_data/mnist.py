@@ -133,6 +133,7 @@ class MNIST(of.DataModule):
             images, labels = self._read("train")
             train, val = self._split(len(images))
             self.train = TensorDataset(images[train], labels[train])
+            self.class_counts = labels[train].bincount(minlength=self.num_classes).tolist()
             self.val = TensorDataset(images[val], labels[val])
         else:
             self.test = TensorDataset(*self._read("t10k"))

@@ -113,6 +113,8 @@ class Table(OwnData):
         if self.units is None:
             self.units = self._fitted(parts[0])
         self.train, self.val, self.test = (self._standardised(part, self.units) for part in parts)
+        if self.train.label is not None:
+            self.class_counts = self.train.label.bincount(minlength=len(self.class_names)).tolist()
         if stage == "fit":
             self.say(self._summary())
 

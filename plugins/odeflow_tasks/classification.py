@@ -1,9 +1,11 @@
 """Classification: a stem, a flow, a head."""
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -37,6 +39,9 @@ class Classification(of.Task):
         shape: Shape of an input, (C, H, W) or (d,); the command line takes it from the data.
         num_classes: Number of classes; the command line takes it from the data.
         label_smoothing: Fraction of each label spread over all classes, in training.
+        class_weights: Weight of each class in the cross-entropy in training, in the order of their numbers. "balanced"
+            weights a class by N / (K n), where n of the N training samples are in this one of K classes, so that rare
+            classes count as much as frequent ones.
 
     Raises:
         SettingError: An option is out of range, or an option required by another one is missing.
@@ -53,6 +58,7 @@ class Classification(of.Task):
         shape: Sequence[int] | None = None,
         num_classes: int = 10,
         label_smoothing: float = 0.0,
+        class_weights: Literal["balanced"] | Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         of.check_least(self, 1, num_classes=num_classes, shape=shape)
@@ -78,6 +84,8 @@ class Classification(of.Task):
         )
 
         self.confusion = MulticlassConfusionMatrix(num_classes)
+        self.balanced = class_weights == "balanced"
+        self.register_buffer("class_weights", _weights(class_weights, num_classes), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits.
@@ -108,7 +116,27 @@ class Classification(of.Task):
             self.confusion.update(logits, labels)
             wrong = (logits.argmax(1) != labels).float().mean()
             self.log("test/error_percent", 100 * wrong, sync_dist=True, **options)
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing if stage == "train" else 0.0)
+        if stage != "train":
+            return F.cross_entropy(logits, labels)
+        return F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.label_smoothing)
+
+    def on_fit_start(self) -> None:
+        """Balances the classes of the training part.
+
+        Raises:
+            SettingError: The data do not state the counts of their classes.
+        """
+        if not self.balanced:
+            return
+        counts = None if self._data is None else self._data.class_counts
+        if counts is None:
+            name = "these data" if self._data is None else type(self._data).__name__
+            raise of.SettingError(
+                f"class_weights: {name} does not state class_counts, which 'balanced' needs; give a list of "
+                f"{self.num_classes} weights"
+            )
+        frequent = torch.tensor(counts, dtype=torch.float32).clamp_min(1)
+        self.class_weights = (sum(counts) / (self.num_classes * frequent)).to(self.device)
 
     def fit_baselines(self, part: Any) -> dict[str, of.Baseline]:
         """The frequencies of the classes, and logistic regression, for vectors."""
@@ -147,8 +175,11 @@ class Classification(of.Task):
                     text = str(counts[true, taken])
                     axes.text(taken, true, text, ha="center", va="center", fontsize=8, color="w" if dark else "k")
         wrong = 100 * mistakes.sum() / max(counts.sum(), 1)
-        axes.set(xlabel="predicted class", ylabel="true class", title=f"{wrong:.2f} % wrong", xticks=classes)
-        axes.set_yticks(classes)
+        axes.set(xlabel="predicted class", ylabel="true class", title=f"{wrong:.2f} % wrong")
+        known = () if self.units is None else self.units.classes
+        names = known if len(known) == len(counts) else [str(number) for number in classes]
+        axes.set_xticks(classes, names, rotation=90 if max(map(len, names)) > 3 else 0)
+        axes.set_yticks(classes, names)
         return {"confusion_matrix": figure}
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -162,6 +193,25 @@ class Classification(of.Task):
             wanted = ", ".join(map(str, self.shape))
             raise of.DataError(f"Classification wants inputs of shape (B, {wanted}); got {tuple(x.shape)}")
         return x
+
+
+def _weights(weights: Literal["balanced"] | Sequence[float] | None, count: int) -> Tensor | None:
+    """(count,), the weights of the classes, 1 until they are balanced; None if there are none.
+
+    Raises:
+        SettingError: They are of another number, or not positive.
+    """
+    if weights is None:
+        return None
+    if isinstance(weights, str):
+        if weights != "balanced":
+            raise of.SettingError(f"class_weights must be 'balanced' or a list of numbers; got {weights!r}")
+        return torch.ones(count)
+    if len(weights) != count or not all(0 < weight < math.inf for weight in weights):
+        raise of.SettingError(
+            f"class_weights must be positive numbers, one for each of {count} classes; got {list(weights)}"
+        )
+    return torch.tensor(weights, dtype=torch.float32)
 
 
 def _input_width(dynamics: of.Dynamics | None, flow: of.FlowOptions, stem: Stem) -> int:

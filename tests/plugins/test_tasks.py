@@ -1,10 +1,12 @@
 """Laws of the tasks: their losses, sizes and pictures."""
 
+import lightning.pytorch as L
 import pytest
 import torch
 
 import odeflow as of
 from odeflow.plugin.registry import build
+from odeflow_data import Digits, Table
 from odeflow_dynamics import MLP, ConvNet
 from odeflow_solvers import RK4, Dopri5
 from odeflow_tasks import Classification, ConvStem, FlatStem, Perceptron, Trajectory
@@ -54,6 +56,46 @@ def test_labels_are_smoothed_in_training_alone() -> None:
     plain, spread = -logs[range(6), labels].mean(), -logs.mean()
     assert torch.allclose(task.loss((x, labels), "train"), 0.7 * plain + 0.3 * spread)
     assert torch.allclose(task.loss((x, labels), "val"), plain)
+
+
+def test_classes_are_weighted_in_training_alone() -> None:
+    """The training loss is the weighted mean of the cross-entropies; other losses are plain."""
+    task = Classification(stem=FlatStem(4), shape=(5,), num_classes=3, class_weights=[1.0, 2.0, 5.0])
+    x, labels = torch.randn(6, 5), torch.tensor([0, 1, 2, 0, 1, 0])
+    task.log = lambda *args, **kwargs: None
+    losses, weights = -task(x).log_softmax(1)[range(6), labels], torch.tensor([1.0, 2, 5, 1, 2, 1])
+    torch.testing.assert_close(task.loss((x, labels), "train"), (weights * losses).sum() / weights.sum())
+    torch.testing.assert_close(task.loss((x, labels), "val"), losses.mean())
+    assert "class_weights" not in task.state_dict()
+
+
+QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec", "ignore:.*logging interval")
+def test_balanced_classes_count_alike() -> None:
+    """Weights N / (K n) come from the training part, in which rows of all classes weigh as much in sum."""
+    data = Table({"x": [float(row) for row in range(50)], "kind": ["rare"] * 10 + ["usual"] * 40}, label="kind")
+    task = Classification(stem=FlatStem(4), shape=(1,), num_classes=2, class_weights="balanced")
+    L.Trainer(max_steps=1, accelerator="cpu", **QUIET).fit(task, datamodule=data)
+    counts = torch.tensor(data.class_counts)
+    assert counts.sum() == 40
+    torch.testing.assert_close(task.class_weights * counts, torch.tensor([20.0, 20.0]))
+    with pytest.raises(
+        of.SettingError, match="class_weights: Digits does not state class_counts, which 'balanced' needs"
+    ):
+        L.Trainer(max_steps=1, accelerator="cpu", **QUIET).fit(
+            Classification(stem=FlatStem(4), shape=(1, 8, 8), class_weights="balanced"), datamodule=Digits()
+        )
+
+
+def test_a_confusion_matrix_names_the_classes() -> None:
+    """Where the data name them, as these are kept with the model."""
+    task = Classification(stem=FlatStem(4), shape=(3,), num_classes=3)
+    task.confusion.update(torch.eye(3), torch.arange(3))
+    task.units = of.Units(classes=("cat", "dog", "owl"))
+    (axes, _) = task.test_figures()["confusion_matrix"].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog", "owl"]
 
 
 def test_a_test_ends_with_its_confusion_matrix() -> None:
@@ -122,6 +164,14 @@ def test_a_trajectory_draws_its_phase_portrait() -> None:
         (
             lambda: Classification(shape=IMAGE, label_smoothing=1.0),
             "label_smoothing must lie between 0 and 1; got 1.0",
+        ),
+        (
+            lambda: Classification(stem=FlatStem(4), shape=(3,), num_classes=3, class_weights=[1, 0, 1]),
+            r"class_weights must be positive numbers, one for each of 3 classes; got \[1, 0, 1\]",
+        ),
+        (
+            lambda: Classification(stem=FlatStem(4), shape=(3,), class_weights="even"),
+            "class_weights must be 'balanced' or a list of numbers; got 'even'",
         ),
         (
             lambda: Trajectory(MLP(8), RK4(num_steps=1), distance="max"),
