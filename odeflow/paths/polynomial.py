@@ -114,6 +114,10 @@ class PiecewisePolynomial(Path):
 
 def _rows(table: Tensor, number: Tensor) -> Tensor:
     """(n, P, …) and (m,), where n or m may be 1 ↦ (max(n, m), …), the entry of each row."""
+    if len(number) == 1:
+        return table.index_select(1, number).squeeze(1)
+    if len(table) == 1:
+        return table[0].index_select(0, number)
     return table[torch.arange(len(table), device=table.device), number]
 
 

@@ -194,6 +194,26 @@ def test_functions() -> None:
     assert Function(wave.function, breaks=(2.0, 1.0)).stops(0.0, 2.0) == (1.0, 2.0)
 
 
+def test_joined_and_repeated_paths() -> None:
+    """Joined paths lie side by side, repeated ones below each other, with all breaks and tensors, at any times."""
+    t, x, _ = series(own=True, missing=False)
+    line, value = Linear(t, x), Constant(torch.ones(1, 1, dtype=D))
+    joined = paths.Joined(line, value)
+    twice = paths.Repeated(joined, 2)
+    times = torch.linspace(1, 5, 6, dtype=D)
+    for time in (times[0], times[:3]):
+        assert torch.equal(joined(time), torch.cat((line(time), torch.ones(3, 1, dtype=D)), 1))
+        assert torch.equal(joined.derivative(time)[:, :2], line.derivative(time))
+        assert not joined.derivative(time)[:, 2:].any()
+    assert torch.equal(twice(times[0]), joined(times[0]).repeat(2, 1))
+    assert torch.equal(twice(times), torch.cat((joined(times[:3]), joined(times[3:]))))
+    assert torch.equal(twice.derivative(times)[3:], joined.derivative(times[3:]))
+    assert twice.breaks == joined.breaks == line.breaks
+    assert twice.tensors == (line.coefficients, value.value)
+    assert twice.continuous
+    assert not paths.Joined(value, Rectilinear(t, x)).continuous
+
+
 def test_constants() -> None:
     """A constant has no derivative, no breaks, and is its own tensor."""
     path = Constant(torch.ones(3, 2))
