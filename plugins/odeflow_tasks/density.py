@@ -52,9 +52,9 @@ class Density(of.Task):
         chain: The number of flows and the bijections around them. `Whitening` and `Marginals` are fitted to the
             training data at the start of `fit`.
         dequantisation: The number of levels of discrete data.
-        noise: Standard deviation of normal noise that training adds to the data: it keeps a flow from peaks at single
-            rows of a small table, or at the steps of rounded values (Rothfuss et al. 2019, "Noise Regularization for
-            Conditional Density Estimation").
+        noise: Standard deviation of normal noise that training adds to the data, after whitening and marginals. It
+            keeps a flow from peaks at single rows of a small table, or at the steps of rounded values (Rothfuss et al.
+            2019, "Noise Regularization for Conditional Density Estimation").
 
     Raises:
         SettingError: An option is out of range, or the dynamics do not match the data.
@@ -164,7 +164,7 @@ class Density(of.Task):
         """The mean of −log p(x) in nats; with levels, bits per dimension are logged too."""
         x = self.dequantisation(self._data_of(batch))
         if stage == "train" and self.noise:
-            x = x + self.noise * torch.randn_like(x)
+            x = self._noisy(x)
         loss = -self.log_prob(x, self._condition_of(batch)).mean()
         bits = self.dequantisation.bits_per_dim(loss.detach(), math.prod(self.shape))
         if bits is not None:
@@ -173,6 +173,17 @@ class Density(of.Task):
         if stage != "train":
             self._log_nll(loss, len(x), f"{stage}/nll")
         return loss
+
+    @torch.no_grad()
+    def _noisy(self, x: Tensor) -> Tensor:
+        """The data with noise, added where the flows end."""
+        transforms = [each for each in self.cnf.transforms if isinstance(each, of.FittedBijection)]
+        for transform in reversed(transforms):
+            x, _ = transform.inverse(x)
+        x = x + self.noise * torch.randn_like(x)
+        for transform in transforms:
+            x, _ = transform(x)
+        return x
 
     def _log_nll(self, loss: Tensor, count: int, name: str) -> None:
         """Logs a mean of −log p in the units of the file, if they are others."""

@@ -74,6 +74,23 @@ def test_noise_is_for_training_alone() -> None:
     assert [len(found) for found in losses.values()] == [3, 1, 1]
 
 
+def test_noise_has_the_covariance_of_the_data() -> None:
+    """After whitening noise of standard deviation s adds s² of the data's covariance to it."""
+    task, x = Density(MLP(3), RK4(num_steps=1), noise=0.5, chain=Chain(whitening=True)).double(), sample()
+    whitening = task.cnf.transforms[-1]
+    assert isinstance(whitening, of.Whitening)
+    whitening.fit(x)
+    torch.manual_seed(0)
+    drawn: list[Tensor] = []
+    task.log_prob = lambda x, condition=None: drawn.append(x) or x.sum(1)
+    rows = x.repeat(100, 1)
+    task.loss(rows, "train")
+    noise = drawn[0] - rows
+    torch.testing.assert_close(
+        (noise.T @ noise / len(noise)).div(x.T.cov(correction=0)), torch.full((3, 3), 0.25).double(), rtol=0.1, atol=0
+    )
+
+
 def test_images_are_not_whitened() -> None:
     """The message names what is for vectors alone."""
     for options in ({"chain": Chain(whitening=True)}, {"noise": 0.1}):
