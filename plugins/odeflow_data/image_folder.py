@@ -39,7 +39,11 @@ class ImageFolder(ImageSource):
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
-            raise of.DataError(f"there is no folder {root}")
+            raise of.DataError(
+                f"{root} is a file; expected is a folder of images, or a .npz or .npy file"
+                if root.is_file()
+                else f"there is no folder {root}"
+            )
         self.root, self.origin = root, str(root)
         loose, folders = _images(root, deep=False), _folders(root)
         divided = [folder.name for folder in folders if folder.name in PARTS and _folders(folder)]

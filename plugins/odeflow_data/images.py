@@ -83,13 +83,15 @@ class Images(OwnData):
         of.check_least(self, 1, batch_size=batch_size, channels=channels, size=size)
         if size is not None and len(size) != 2:
             raise of.SettingError(f"Images: size must be [height, width]; got {size}")
+        self.source = opened(path)
+        own = self.source.form
+        if channels not in (None, 1, 3, own.channels):
+            raise of.SettingError(f"Images: channels must be 1 or 3; got {channels}")
         if split.columns:
             raise of.SettingError(
                 f"Images: split.by and split.group name columns of a table, but images have none; got {split.columns}. "
                 "Put images into folders train, val and test to divide them"
             )
-        self.source = opened(path)
-        own = self.source.form
         self.form = Form(channels or own.channels, *(size or own[1:]))
         self.convert = (channels, size) != (None, None) if convert is None else convert
         self.class_names = tuple(self.source.class_names() if classes is None else classes)

@@ -233,6 +233,9 @@ def test_wrong_folders_are_refused(tmp_path: Path) -> None:
     """No folder, no images, an empty class, one class, images beside classes."""
     with pytest.raises(of.DataError, match=r"there is no folder .*nowhere"):
         Images(tmp_path / "nowhere")
+    (tmp_path / "x.txt").write_text("no folder")
+    with pytest.raises(of.DataError, match=r"x.txt is a file; expected is a folder of images, or a .npz or .npy file"):
+        Images(tmp_path / "x.txt")
     with pytest.raises(of.DataError, match=r"has no images \(.png, .*FOLDER/CLASS/\*.png"):
         Images(tmp_path)
     folder(tmp_path, {"a": 4})
@@ -308,6 +311,7 @@ def test_more_images_than_memory_are_refused(pets: Path, monkeypatch: pytest.Mon
     [
         ({"size": [4]}, r"size must be \[height, width\]; got \[4\]"),
         ({"size": [0, 4]}, "size must be at least 1"),
+        ({"channels": 2}, "channels must be 1 or 3; got 2"),
         ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
         (
             {"split": Split(by="day")},
