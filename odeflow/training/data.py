@@ -112,6 +112,7 @@ class Series(NamedTuple):
         covariates: (B, T, c), external inputs at these times, also where nothing is seen or predicted, as in the
             future; nan where unknown and in the padding. None if there are none.
         static: (B, s), inputs that are constant in each series; None if there are none.
+        jump: (B, T, d), what is added to the values right after each time, such as doses; None if nothing is.
     """
 
     t: Tensor
@@ -122,6 +123,7 @@ class Series(NamedTuple):
     key: Tensor | None = None
     covariates: Tensor | None = None
     static: Tensor | None = None
+    jump: Tensor | None = None
 
     @classmethod
     def observed(cls, t: Tensor, y: Tensor, first_only: bool = False) -> "Series":

@@ -25,6 +25,7 @@ from odeflow_data.split import Split
 from odeflow_data.standard_normal import StandardNormal
 from odeflow_data.table import Table
 from odeflow_data.toy_density import ToyDensity
+from odeflow_data.trajectories import Trajectories
 from odeflow_data.window import Window
 
 __all__ = [
@@ -53,5 +54,6 @@ __all__ = [
     "StandardNormal",
     "Table",
     "ToyDensity",
+    "Trajectories",
     "Window",
 ]

@@ -40,9 +40,9 @@ class Split(of.OptionGroup):
 
     def __post_init__(self) -> None:
         shares = [share for share in (self.val, self.test) if not isinstance(share, str)]
-        if not (all(share > 0 for share in shares) and sum(shares) < 1):
+        if not (all(share >= 0 for share in shares) and sum(shares) < 1):
             raise of.SettingError(
-                f"split: val and test must be positive and leave a share to train on; got {self.val} and {self.test}"
+                f"split: val and test must be at least 0 and leave a share to train on; got {self.val} and {self.test}"
             )
         if self.seed < 0:
             raise of.SettingError(f"split: seed must be at least 0; got {self.seed}")

@@ -1,6 +1,6 @@
 """Segments: trajectories divided into segments that are solved in parallel."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ class Segments:
         grid: (R,), the times of all segments, relative to their starts.
         places: (L, S, B), indices into the grid.
         starts: (S, B), the start times of the segments.
+        control: (S, B, T, c), external inputs; None if there are none.
+        knots: (S, B, T), the times of the inputs, relative to the starts; None if there are none.
+        jump: (R, S, B, d), what is added to the states right after each time of the grid; None if nothing is.
     """
 
     rows: Tensor
@@ -30,6 +33,9 @@ class Segments:
     grid: Tensor
     places: Tensor
     starts: Tensor
+    control: Tensor | None = None
+    knots: Tensor | None = None
+    jump: Tensor | None = None
 
     @classmethod
     def cut(cls, t: Tensor, length: int) -> "Segments":
@@ -52,8 +58,46 @@ class Segments:
 
     def repeated(self, count: int) -> "Segments":
         """The segments of `count` copies of the trajectories, one after the other."""
-        places, starts = self.places.repeat(1, 1, count), self.starts.repeat(1, count)
-        return Segments(self.rows, self.inside, self.grid, places, starts)
+        return Segments(
+            self.rows,
+            self.inside,
+            self.grid,
+            self.places.repeat(1, 1, count),
+            self.starts.repeat(1, count),
+            None if self.control is None else self.control.repeat(1, count, 1, 1),
+            None if self.knots is None else self.knots.repeat(1, count, 1),
+            None if self.jump is None else self.jump.repeat(1, 1, count, 1),
+        )
+
+    def driven(self, batch: of.Series) -> "Segments":
+        """These segments with the inputs and jumps of their trajectories."""
+        count, control, knots, jump = len(self.starts), None, None, None
+        if batch.covariates is not None:
+            control = batch.covariates.to(batch.y).expand(count, -1, -1, -1)
+            knots = batch.t - self.starts[..., None]
+        if batch.jump is not None:
+            added = self.of(batch.jump.to(batch.y)) * self.inside[..., None, None]
+            jump = added.new_zeros(len(self.grid), *added.shape[1:])
+            jump.scatter_add_(0, self.places[..., None].expand_as(added), added)
+        return replace(self, control=control, knots=knots, jump=jump)
+
+    def context(self, dtype: torch.dtype) -> Tensor | of.paths.Path | None:
+        """What the field depends on beside state and relative time: the inputs, and the start times if they differ.
+
+        Args:
+            dtype: Of the states.
+        """
+        if self.control is None or self.knots is None:
+            return None if self.simultaneous else self.clocks(dtype).reshape(-1, 1)
+        clocks, knots = self.clocks(dtype).reshape(-1, 1), self.knots.flatten(0, 1)
+        common = knots[:1] if bool((knots == knots[:1]).all()) else knots
+        path = of.paths.Linear(common, self.control.flatten(0, 1))
+
+        def inputs(t: Tensor) -> Tensor:
+            return torch.cat([path(t).expand(len(clocks), -1), clocks], dim=1)
+
+        breaks = path.breaks if len(common) == 1 else ()  # of several samples they are many; the kinks are mild
+        return of.paths.Function(inputs, breaks=breaks, tensors=path.tensors)
 
     @property
     def simultaneous(self) -> bool:

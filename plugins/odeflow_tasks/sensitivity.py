@@ -54,7 +54,7 @@ def linearised(
         begin = _Method(task, lambda: task.cut(batch, whole)[1])
         states, slopes = _derivatives(begin, tensors, entries)
         scalars = [name for name, _ in entries if not name.startswith("initial.")]
-        if _accepts(task, tensors, scalars, states[0, 0]):
+        if _accepts(task, tensors, scalars, _entered(segments, states)):
             starts = _Starts(segments, states, slopes)
             return _by_copies(task, batch, tensors, entries, starts)
 
@@ -151,6 +151,15 @@ def _derivatives(
     return value, torch.stack(found) if found else value.new_empty(0, *value.shape)
 
 
+def _entered(segments: Segments, states: Tensor) -> Tensor:
+    """(d,), what the field takes at the start of the first segment: the state, inputs and start time."""
+    context = segments.context(states.dtype)
+    if context is None:
+        return states[0, 0]
+    given = context if isinstance(context, Tensor) else context(segments.grid[0])
+    return torch.cat([states[0, 0], given[0]])
+
+
 def _accepts(task: "Trajectory", tensors: Mapping[str, Tensor], names: Sequence[str], y: Tensor) -> bool:
     """Whether the field of a task accepts scalar parameters that differ between samples, as arrays (B,).
 
@@ -158,7 +167,7 @@ def _accepts(task: "Trajectory", tensors: Mapping[str, Tensor], names: Sequence[
         task: The task.
         tensors: Its tensors.
         names: The names of parameters of the field.
-        y: (d,), a state.
+        y: (d,), what the field takes.
     """
     if any(tensors[name].dim() for name in names):
         return False
@@ -176,4 +185,4 @@ def _accepts(task: "Trajectory", tensors: Mapping[str, Tensor], names: Sequence[
         ]
     except (RuntimeError, IndexError):
         return False
-    return together.shape == states.shape and torch.allclose(together, torch.cat(apart), equal_nan=True)
+    return len(together) == count and torch.allclose(together, torch.cat(apart), equal_nan=True)

@@ -1,6 +1,7 @@
 """Trajectory: fits a vector field to observed trajectories."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -157,14 +158,17 @@ class Trajectory(of.Task):
         return loss
 
     def _checked(self, batch: Any) -> of.Series:
-        return batches.trajectories(type(self).__name__, batch, self.flow, self.states)
+        batch = batches.trajectories(type(self).__name__, batch, self.flow, self.states)
+        if batch.jump is not None and self.flow.options.augment:
+            raise of.DataError("Trajectory: jumps of the states do not go together with augmented dimensions")
+        return batch
 
     def cut(self, batch: of.Series, whole: bool = False) -> tuple[Segments, Tensor]:
         """The segments of a training batch, or of any batch one segment each, and (S, B, d), their initial states."""
         length = batch.t.shape[1]
         if whole:
-            return Segments.cut(batch.t, length), self.initial.best(batch)[None]
-        segments = Segments.cut(batch.t, self.segment or length)
+            return Segments.cut(batch.t, length).driven(batch), self.initial.best(batch)[None]
+        segments = Segments.cut(batch.t, self.segment or length).driven(batch)
         return segments, self.initial(batch, torch.cat([segments.rows[0], segments.rows.new_tensor([length - 1])]))
 
     def _compared(self, batch: of.Series) -> Tensor:
@@ -201,14 +205,19 @@ class Trajectory(of.Task):
     def solved(self, segments: Segments, states: Tensor) -> Tensor:
         """(L, S, B, d), the solution of the segments from their initial states (S, B, d)."""
         count, size, width = states.shape
-        if not len(segments.grid) > 1:
-            return states.expand(len(segments.rows), count, size, width)
-        if segments.simultaneous:
-            y = self.flow.trajectory(states.flatten(0, 1), segments.starts[0, 0] + segments.grid).y
-        else:
-            clocks = segments.clocks(states.dtype).reshape(-1, 1)
-            y = self.flow.trajectory(states.flatten(0, 1), segments.grid, context=clocks).y
-        return segments.gather(y[:, :, :width].unflatten(1, (count, size)))
+        grid, context = segments.grid, segments.context(states.dtype)
+        if context is None:
+            grid = grid + segments.starts[0, 0]
+        cuts, jump = {0, len(grid) - 1}, segments.jump
+        if jump is not None:
+            cuts |= set(jump.flatten(1).any(1).nonzero()[:, 0].tolist())
+        y, rows = states.flatten(0, 1), [states.flatten(0, 1)[None]]
+        for first, last in pairwise(sorted(cuts)):
+            start = y if jump is None else y + jump[first].flatten(0, 1)
+            piece = self.flow.trajectory(start, grid[first : last + 1], context=context).y[:, :, :width]
+            y = piece[-1]
+            rows.append(piece[1:])
+        return segments.gather(torch.cat(rows).unflatten(1, (count, size)))
 
     def _predicted(self, batch: of.Series) -> Tensor:
         """(B, T, d), from the best estimate of the initial states."""

@@ -29,7 +29,8 @@ def portrait(flow: of.Flow, states: Sequence[str], batch: of.Series, prediction:
         batch: The truth, of which the first trajectory is drawn.
         prediction: (B, T, d).
     """
-    figure, panels = _panels(states, 3)
+    driven = batch.covariates is not None  # then the field depends on the input, too
+    figure, panels = _panels(states, 2 if driven else 3)
     times, truth, predicted = _first(batch, prediction)
     _draw_over_time(panels[0], states, times, truth, {"prediction": predicted})
     if len(panels) > 1:
@@ -39,8 +40,9 @@ def portrait(flow: of.Flow, states: Sequence[str], batch: of.Series, prediction:
         panels[1].plot(*predicted[0, :2], "o", color="black", markersize=4)
         panels[1].set(title="phase portrait", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         panels[1].legend(fontsize="small", loc="upper right")
-        draw_field(panels[2], flow, prediction[0].mean(0), low, high, density=1.2)
-        panels[2].set(title="learned field")
+        if not driven:
+            draw_field(panels[2], flow, prediction[0].mean(0), low, high, density=1.2)
+            panels[2].set(title="learned field")
     return figure
 
 

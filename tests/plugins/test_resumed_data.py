@@ -33,6 +33,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "StandardNormal": {"samples": 40, "batch_size": 4, "val_size": 2, "test_size": 2},
     "Table": {"path": "table.npy", "batch_size": 4},
     "Window": {"path": "rows.npz", "time": "row", "columns": ["y"], "history": 4, "horizon": 2, "batch_size": 4},
+    "Trajectories": {"path": "rows.npz", "series": "id", "time": "t", "states": ["y"], "batch_size": 2},
     "ToyDensity": {"samples": 40, "batch_size": 4, "val_size": 2, "test_size": 2},
 }
 pytestmark = pytest.mark.filterwarnings(

@@ -363,8 +363,8 @@ def test_a_million_rows_are_split_in_seconds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"val": 0.5, "test": 0.5}, "val and test must be positive and leave a share to train on; got 0.5 and 0.5"),
-        ({"val": 0.0}, "val and test must be positive"),
+        ({"val": 0.5, "test": 0.5}, "val and test must be at least 0 and leave a share to train on; got 0.5 and 0.5"),
+        ({"val": -0.1}, "val and test must be at least 0"),
         ({"seed": -1}, "seed must be at least 0; got -1"),
     ],
 )
