@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, cast
@@ -71,6 +71,7 @@ class Frame:
     Args:
         columns: The table; a file is scanned, not read.
         origin: Where it comes from, for messages.
+        skipped: Number of rows of the origin before these.
 
     Example:
         >>> frame = Frame.of({"x": [1.0, None], "kind": ["b", "a"]})
@@ -81,8 +82,8 @@ class Frame:
         ('a', 'b')
     """
 
-    def __init__(self, columns: pl.LazyFrame, origin: str) -> None:
-        self.origin = origin
+    def __init__(self, columns: pl.LazyFrame, origin: str, skipped: int = 0) -> None:
+        self.origin, self.skipped = origin, skipped
         self._columns, self._text = columns, None
         with reading(origin, f"Wanted is {FORMATS}"):
             self._types = columns.collect_schema()
@@ -162,8 +163,8 @@ class Frame:
         if len(wrong):
             row, column = wrong[0]
             raise of.DataError(
-                f"{self.origin}: column {names[column]!r} holds {table[row, column]:g} in row {row + 1}; wanted are "
-                "numbers that are finite in float32. Leave the cell empty if the value is not known"
+                f"{self.origin}: column {names[column]!r} holds {table[row, column]:g} in row {self.row(row)}; wanted "
+                "are numbers that are finite in float32. Leave the cell empty if the value is not known"
             )
         return table
 
@@ -201,7 +202,7 @@ class Frame:
         lost = np.flatnonzero(np.isnan(values))
         if len(lost):
             raise of.DataError(
-                f"{self.origin}: the time in column {name!r} is missing in {_rows(lost)}. Remove these rows"
+                f"{self.origin}: the time in column {name!r} is missing in {self._rows(lost)}. Remove these rows"
             )
         return Times(values, clock)
 
@@ -248,13 +249,13 @@ class Frame:
         column = self._collected([pl.col(name)], [name]).get_column(name)
         lost = column.is_null().arg_true().to_numpy()
         if len(lost):
-            raise of.DataError(f"{self.origin}: the class in column {name!r} is missing in {_rows(lost)}")
+            raise of.DataError(f"{self.origin}: the class in column {name!r} is missing in {self._rows(lost)}")
         if column.dtype.is_float():
             split = (column != column.round()).arg_true().to_numpy()
             if len(split):
                 raise of.DataError(
-                    f"{self.origin}: column {name!r} must hold classes, as text or whole numbers; row {split[0] + 1} "
-                    f"holds {column[int(split[0])]:g}. To predict numbers name it as target"
+                    f"{self.origin}: column {name!r} must hold classes, as text or whole numbers; row "
+                    f"{self.row(split[0])} holds {column[int(split[0])]:g}. To predict numbers name it as target"
                 )
             column = column.cast(pl.Int64)
         found = column.unique().sort().cast(pl.String).to_list()
@@ -263,8 +264,8 @@ class Frame:
             text = column.cast(pl.String)
             row = int(text.is_in(names).not_().arg_true()[0])
             raise of.DataError(
-                f"{self.origin}: column {name!r} holds the class {text[row]!r} in row {row + 1}, which was not there "
-                f"in training; the classes are {listed(names)}"
+                f"{self.origin}: column {name!r} holds the class {text[row]!r} in row {self.row(row)}, which was not "
+                f"there in training; the classes are {listed(names)}"
             )
         number = {each: code for code, each in enumerate(names)}
         return Classes(
@@ -278,8 +279,42 @@ class Frame:
             DataError: They do not fit there, there are no rows, or the file is damaged.
         """
         self._require_memory(len(names))
-        try:
+        with self._explained(names):
             table = self._columns.select(expressions).collect()
+        if not len(table):
+            raise of.DataError(f"{self.origin} has no rows, only the columns {listed(self.names)}")
+        return table
+
+    def pieces(self, names: Sequence[str], size: int) -> "Iterator[Frame]":
+        """Some columns, so many rows at a time, of which no more are in memory.
+
+        Raises:
+            DataError: There are no rows, or the file is damaged.
+        """
+        skipped = 0
+        with self._explained(names):
+            for table in self._columns.select(names).collect_batches(chunk_size=size, maintain_order=True):
+                if len(table):
+                    yield Frame(table.lazy(), self.origin, skipped)
+                skipped += len(table)
+        if not skipped:
+            raise of.DataError(f"{self.origin} has no rows, only the columns {listed(self.names)}")
+
+    def class_names(self, name: str) -> tuple[str, ...]:
+        """The names of the classes in a column, in order, of which no more than the names are in memory."""
+        found = self._columns.select(pl.col(name).unique()).collect(engine="streaming").get_column(name)
+        if found.null_count() or (found.dtype.is_float() and (found != found.round()).any()):
+            return self.classes(name).names  # raises, and says where
+        found = found.cast(pl.Int64) if found.dtype.is_float() else found
+        return tuple(found.sort().cast(pl.String).to_list())
+
+    @contextlib.contextmanager
+    def _explained(self, names: Sequence[str]) -> Generator[None]:
+        """Says which cell is wrong where these columns cannot be read."""
+        try:
+            yield
+        except of.OdeflowError:
+            raise
         except pl.exceptions.ComputeError as problem:  # text below the rows by which the type was found
             with contextlib.suppress(pl.exceptions.ComputeError):  # the file is damaged
                 for name in names:
@@ -289,9 +324,6 @@ class Frame:
             raise of.DataError(f"{self.origin} cannot be read: {told}. Wanted is {FORMATS}") from problem
         except Exception as problem:
             raise of.DataError(f"{self.origin} cannot be read: {' '.join(str(problem).split())[:200]}") from problem
-        if not len(table):
-            raise of.DataError(f"{self.origin} has no rows, only the columns {listed(self.names)}")
-        return table
 
     def _refuse_text(self, name: str) -> None:
         """Raises if a cell of a column holds text that is no number, and says which."""
@@ -305,19 +337,40 @@ class Frame:
     def _first(self, name: str, wrong: pl.Expr) -> tuple[int, str] | None:
         """The row, from 1 on, and the text of the first cell of which something is true."""
         source = self._columns if self._text is None else self._text
-        column = source.select(pl.col(name).cast(pl.String)).with_row_index("row ", offset=1).filter(wrong)
+        column = source.select(pl.col(name).cast(pl.String)).with_row_index("row ", offset=self.row(0)).filter(wrong)
         found = column.head(1).collect()
         return None if not len(found) else (int(found[0, 0]), str(found[0, 1]))
+
+    @property
+    def count(self) -> int:
+        """The number of rows."""
+        return int(self._columns.select(pl.len()).collect()[0, 0])
+
+    def row(self, place: int) -> int:
+        """The number of a row in messages, from 1 on, by its place here, from 0 on."""
+        return int(self.skipped + place + 1)
+
+    def _rows(self, places: NDArray[Any]) -> str:
+        """Rows, the first few of them."""
+        more = f" and {len(places) - 5:,} more" if len(places) > 5 else ""
+        first = ", ".join(str(self.row(place)) for place in places[:5])
+        return f"{'row' if len(places) == 1 else 'rows'} {first}{more}"
+
+    def needed(self, count: int, free: float) -> tuple[int, int] | None:
+        """Number of rows, and of bytes that so many columns of them take in batches; None if fewer than are free."""
+        path = Path(self.origin)
+        if not path.is_file() or path.stat().st_size * 8 < free:
+            return None
+        rows = self.count
+        wanted = 3 * 8 * rows * count  # as numbers, and in batches
+        return None if wanted <= free else (rows, wanted)
 
     def _require_memory(self, count: int) -> None:
         """Raises where so many columns of a file cannot be held in memory, as numbers of eight bytes."""
         free = available_memory()
-        path = Path(self.origin)
-        if free is None or not path.is_file() or path.stat().st_size * 8 < free:
-            return
-        rows = int(self._columns.select(pl.len()).collect()[0, 0])
-        wanted = 3 * 8 * rows * count  # as numbers, and in batches
-        if wanted > free:
+        needed = None if free is None else self.needed(count, free)
+        if free is not None and needed is not None:
+            rows, wanted = needed
             raise of.DataError(
                 f"{self.origin}: {count} columns of {rows:,} rows need {wanted / 2**30:.1f} GiB of memory; "
                 f"{free / 2**30:.1f} GiB are free. Choose fewer columns, or write part of the rows to another file"
@@ -453,7 +506,13 @@ def described(source: Any) -> str:
 
 
 def available_memory() -> int | None:
-    """Bytes of memory that are free; None where the system does not say."""
+    """Bytes of memory that can be had; None where the system does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):  # what files in memory take is available, too
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
@@ -464,9 +523,3 @@ def listed(names: Sequence[str]) -> str:
     """Names, the first few of them."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
-
-
-def _rows(places: NDArray[Any]) -> str:
-    """Rows, from 1 on, the first few of them."""
-    more = f" and {len(places) - 5:,} more" if len(places) > 5 else ""
-    return f"{'row' if len(places) == 1 else 'rows'} {', '.join(str(place + 1) for place in places[:5])}{more}"

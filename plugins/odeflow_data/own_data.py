@@ -95,7 +95,7 @@ class OwnData(of.DataModule, ABC):
             return
         if read.classes is None:
             self.frame.require([label], "label")
-            self.read = replace(read, classes=list(self.frame.classes(label).names))
+            self.read = replace(read, classes=list(self.frame.class_names(label)))
             self.settle(read=dict(vars(self.read)))
         self.class_names = tuple(self.read.classes or ())
         self.num_classes = len(self.class_names)
@@ -134,12 +134,16 @@ class OwnData(of.DataModule, ABC):
             return (0.0,), (1.0,)
         for name, column in zip(names, y.T, strict=True):
             seen = column[~np.isnan(column)]
-            if not len(seen) or seen.min() == seen.max():
-                raise of.DataError(
-                    f"{self.frame.origin}: column {name!r} is empty or constant in the training {rows}, so it cannot "
-                    "be standardised. Leave it out by --data.ignore, or set --data.standardise=false"
-                )
+            self.require_range(name, rows, len(seen) > 0 and seen.min() < seen.max())
         return tuple(np.nanmean(y, axis=0).tolist()), tuple(np.nanstd(y, axis=0).tolist())
+
+    def require_range(self, name: str, rows: str, varies: bool) -> None:
+        """Raises unless the values of a column vary in the training rows."""
+        if not varies:
+            raise of.DataError(
+                f"{self.frame.origin}: column {name!r} is empty or constant in the training {rows}, so it cannot "
+                "be standardised. Leave it out by --data.ignore, or set --data.standardise=false"
+            )
 
     def _columns(self, chosen: Sequence[str] | None, roles: Sequence[str], ignore: Sequence[str]) -> list[str]:
         """The columns of values: the chosen ones, or all without another role."""

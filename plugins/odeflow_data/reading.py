@@ -18,6 +18,8 @@ class Reading(of.OptionGroup):
         duplicates: Treatment of rows of a series that have the same time: "refuse" raises an error that names them,
             "mean" averages what was observed.
         time_unit: Unit of dates and durations; numbers are used as they are.
+        memory: Number of bytes that a table may take; by default the memory that is free. A larger one, of a CSV or
+            Parquet file, is read a piece at a time, in each pass anew.
         classes: The names of the classes in the order of their numbers; by default those in the file.
 
     Raises:
@@ -29,11 +31,14 @@ class Reading(of.OptionGroup):
     duplicates: Literal["refuse", "mean"] = "refuse"
     time_unit: str = "days"
     classes: Sequence[str] | None = None
+    memory: float | None = None
 
     def __post_init__(self) -> None:
         for name, value, other in (("missing", self.missing, "drop"), ("duplicates", self.duplicates, "mean")):
             if value not in ("refuse", other):
                 raise of.SettingError(f"read: {name} must be 'refuse' or {other!r}; got {value!r}")
+        if self.memory is not None and not self.memory > 0:
+            raise of.SettingError(f"read: memory must be positive; got {self.memory}")
 
     def refuse(self, owner: of.DataModule, **reasons: str) -> None:
         """Rejects options that a class does not support.

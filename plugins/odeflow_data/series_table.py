@@ -87,7 +87,9 @@ class SeriesTable(OwnData, SeriesData):
         batch_size: int = 50,
     ) -> None:
         super().__init__(batch_size, mode, observed, split.seed)
-        read.refuse(self, missing="an empty cell is a value that was not observed")
+        read.refuse(
+            self, missing="an empty cell is a value that was not observed", memory="all series are held in memory"
+        )
         self.series, self.time, self.label, self.scale_time = series, time, label, scale_time
         self.period = positive(self, period)
         self.covariates, self.static = several(covariates), several(static)

@@ -94,6 +94,34 @@ class Split(of.OptionGroup):
                 )
         return found
 
+    def drawn(
+        self, frame: "Frame", rows: NDArray[np.int64], count: int, generator: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """The part of each row of a piece of a file: named by a column, or drawn at random, each on its own.
+
+        Args:
+            frame: The piece.
+            rows: (N,), the rows of it that are divided.
+            count: Number of all its rows.
+            generator: Of the draws, a number for each row.
+
+        Returns:
+            (N,).
+
+        Raises:
+            SettingError: Rows are divided by times or by groups, which needs all of them.
+            DataError: The column names no part.
+        """
+        numbers = generator.random(count)[rows]
+        named = self._named(frame, rows)
+        if self.group is not None or (self.by is not None and named is None):
+            raise of.SettingError(
+                f"{frame.origin} is larger than the memory, so its rows can be divided at random or by a column that "
+                f"says train, val and test; got split.{'group' if self.group is not None else 'by'}"
+            )
+        val, test = (0.0 if isinstance(share, str) else share for share in (self.val, self.test))
+        return np.searchsorted([1 - val - test, 1 - test], numbers, side="right") if named is None else named
+
     def check(self, origin: str, counts: Sequence[int], what: str) -> None:
         """Checks that no part is empty.
 

@@ -1,6 +1,7 @@
 """Table: anyone's table of independent rows, for densities, regression and classification."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,11 +14,14 @@ from odeflow_data.own_data import OwnData, joined, several, shortly, unused
 from odeflow_data.reading import Reading
 from odeflow_data.rows import batches
 from odeflow_data.split import PARTS, Split
+from odeflow_data.stream import Stream
+from odeflow_data.survey import Moments, Survey
 
 if TYPE_CHECKING:
     import polars as pl
 
     from odeflow_data.frame import Frame
+    from odeflow_data.table_stream import TableStream
 
 
 class Part(NamedTuple):
@@ -35,6 +39,10 @@ class Part(NamedTuple):
     label: Tensor | None
     row: Tensor
 
+    def at(self, chosen: Tensor) -> "Part":
+        """Those rows of (N,) bool."""
+        return Part(*(None if each is None else each[chosen] for each in self))  # pyright: ignore[reportArgumentType]
+
 
 class Table(OwnData):
     """The rows of a table, split into training, validation and test.
@@ -48,6 +56,9 @@ class Table(OwnData):
     `odeflow predict` takes all rows of its file, in their order; targets and labels need not be in it. Its table has
     the number of each row, from 1 on, beside the predicted targets, or the predicted class and the probability of each,
     `probability_<class>`, or the log-density in nats, `log_prob`; and what the file says, `<target>_true`.
+
+    A CSV or Parquet file that is larger than memory, or than `read.memory`, is read a piece at a time: rows are
+    shuffled within a buffer, and each is drawn for its part on its own, so that shares are approximate.
 
     Args:
         path: The file, CSV, TSV, Parquet, `.npy` or `.npz`; in Python a data frame, columns by name or an array (N, D).
@@ -107,16 +118,57 @@ class Table(OwnData):
 
     def setup(self, stage: str) -> None:
         if stage == "predict":
-            self.predicted = self._standardised(self._rows(self.frame, known=False), self.known)
+            self._set_predicted()
             return
-        parts = self._parts()
+        stream = self._stream()
+        parts = self._parts() if stream is None else []
+        survey = Survey.of(enumerate(parts) if stream is None else stream.parts(), len(self.class_names))
+        self.split.check(self.frame.origin, survey.counts, "rows")
         if self.units is None:
-            self.units = self._fitted(parts[0])
-        self.train, self.val, self.test = (self._standardised(part, self.units) for part in parts)
-        if self.train.label is not None:
-            self.class_counts = self.train.label.bincount(minlength=len(self.class_names)).tolist()
+            self.units = self._fitted(survey.moments)
+        if stream is None:
+            self.train, self.val, self.test = (self._standardised(part) for part in parts)
+        else:
+            self.train, self.val, self.test = (
+                stream.batches(stream.of_part(part), count, self.batch_size, self._batch_of, shuffle=part == 0)
+                for part, count in enumerate(survey.counts)
+            )
+        if self.label is not None:
+            self.class_counts = survey.classes
         if stage == "fit":
-            self.say(self._summary())
+            self.say(self._summary(survey.counts, stream))
+
+    def _set_predicted(self) -> None:
+        """Keeps the rows to predict, or if they are larger than memory their numbers."""
+        stream = self._stream(known=False)
+        if stream is None:
+            whole = self._standardised(self._rows(self.frame, known=False))
+            self.predicted, self.predicted_rows = whole, whole.row
+            return
+        self.predicted_rows = torch.cat([piece.row for piece in stream.whole(self.frame)])
+        whole = partial(stream.whole, self.frame)
+        self.predicted = stream.batches(whole, len(self.predicted_rows), self.batch_size, self._batch_of)
+
+    def _batch_of(self, rows: Part) -> tuple[Tensor, ...]:
+        """What batches have of rows in the file's units."""
+        return _columns(self._standardised(rows))
+
+    def _stream(self, known: bool = True) -> "TableStream | None":
+        """The file in pieces if it is larger than memory.
+
+        Args:
+            known: Whether targets and labels are known.
+        """
+        from odeflow_data.frame import available_memory
+        from odeflow_data.table_stream import TableStream
+
+        names = [*(self.known.features or self.features), *self.condition, *(self.target if known else [])]
+        names += several(self.label) if known else []
+        limit = self.read.memory or available_memory()
+        if limit is None or not self.frame.needed(len(names), limit):
+            return None
+        files = {name: self.open(path) for name, path in self.split.files.items()} if known else {}
+        return TableStream(self.frame, names, partial(self._rows, known=known), self.split, limit, files)
 
     # Rows
 
@@ -130,56 +182,59 @@ class Table(OwnData):
         empty = np.isnan(table)
         if empty.any() and self.read.missing == "refuse":
             row, column = np.argwhere(empty)[0]
-            count = int(empty.any(axis=1).sum())
+            count, name = int(empty.any(axis=1).sum()), [*names, *beside][column]
             raise of.DataError(
-                f"{frame.origin}: {count:,} of {len(table):,} rows have empty cells, the first in row {row + 1}, "
-                f"column {[*names, *beside][column]!r}. Leave these rows out by --data.read.missing drop, or the "
-                "column by --data.ignore"
+                f"{frame.origin}: {count:,} of {len(table):,} rows have empty cells, the first in row "
+                f"{frame.row(row)}, column {name!r}. Leave these rows out by --data.read.missing drop, or the column "
+                "by --data.ignore"
             )
         kept = ~empty.any(axis=1)
         label = None
         if known and self.label is not None:
             frame.require([self.label], "label")
             label = torch.from_numpy(frame.classes(self.label, self.known.classes or self.class_names).codes[kept])
-        values = torch.from_numpy(table[kept])
-        return Part(values[:, : len(names)], values[:, len(names) :], label, torch.from_numpy(np.flatnonzero(kept)))
+        values, places = torch.from_numpy(table[kept]), frame.skipped + np.flatnonzero(kept)
+        return Part(values[:, : len(names)], values[:, len(names) :], label, torch.from_numpy(places))
 
     def _parts(self) -> list[Part]:
         """Training, validation and test, in the file's units."""
         whole = self._rows(self.frame)
         numbers = torch.from_numpy(self.split.parts(self.frame, whole.row.numpy()))
         files = self.split.files
-        found = [
-            self._rows(self.open(files[name])) if name in files else _at(whole, (numbers == part).nonzero()[:, 0])
+        return [
+            self._rows(self.open(files[name])) if name in files else whole.at(numbers == part)
             for part, name in enumerate(PARTS)
         ]
-        self.split.check(self.frame.origin, [len(part.x) for part in found], "rows")
-        return found
 
     # Units
 
-    def _fitted(self, train: Part) -> of.Units:
+    def _fitted(self, moments: Moments) -> of.Units:
         """Units in which the training rows have mean 0 and standard deviation 1."""
         beside = self.target or self.condition
-        of_beside = of.Units(*self._moments(train.beside, beside), features=tuple(beside)) if beside else None
+        if self.standardise:
+            for number, name in enumerate([*self.features, *beside]):
+                self.require_range(name, "rows", bool(moments.low[number] < moments.high[number]))
+        of_beside = of.Units(*self._scales(moments, self.dim, None), features=tuple(beside)) if beside else None
         return of.Units(
-            *self._moments(train.x, self.features),
+            *self._scales(moments, 0, self.dim),
             features=tuple(self.features),
             classes=self.class_names,
             target=of_beside if self.target else None,
             condition=of_beside if self.condition else None,
         )
 
-    def _moments(self, values: Tensor, names: Sequence[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return self.moments(values.numpy(), names, "rows")
+    def _scales(self, moments: Moments, first: int, end: int | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Offsets and scales of some columns."""
+        if not self.standardise:
+            return (0.0,), (1.0,)
+        return tuple(moments.mean[first:end].tolist()), tuple(moments.std[first:end].tolist())
 
-    def _standardised(self, rows: Part, units: of.Units) -> Part:
-        beside = units.target or units.condition or of.Units()
-        return rows._replace(x=units.standardised(rows.x).float(), beside=beside.standardised(rows.beside).float())
+    def _standardised(self, rows: Part) -> Part:
+        beside = self.known.target or self.known.condition or of.Units()
+        return rows._replace(x=self.known.standardised(rows.x).float(), beside=beside.standardised(rows.beside).float())
 
-    def _summary(self) -> str:
+    def _summary(self, counts: Sequence[int], stream: "TableStream | None") -> str:
         """The parts, their sizes and origin, the columns and their roles, and the units, in one line."""
-        counts = [len(part.x) for part in (self.train, self.val, self.test)]
         told = [
             f"{self.frame.origin}: {self.split.told(counts, 'rows')}",
             f"{self.dim} columns: {shortly(self.features)}",
@@ -187,6 +242,7 @@ class Table(OwnData):
         told += [f"target: {shortly(self.target)}"] if self.target else []
         told += [f"condition: {shortly(self.condition)}"] if self.condition else []
         told += [f"classes of {self.label}: {shortly(self.class_names)}"] if self.label else []
+        told += [f"larger than memory, shuffled among {stream.rows // 2:,} rows"] if stream is not None else []
         return "; ".join([*told, "standardised" if self.standardise else "in the file's units"])
 
     # Batches
@@ -201,6 +257,8 @@ class Table(OwnData):
         return self._batches(self.test)
 
     def training_part(self) -> Any:
+        if isinstance(self.train, Stream):
+            return None
         columns = _columns(self.train)
         return columns[0] if len(columns) == 1 else columns
 
@@ -212,7 +270,7 @@ class Table(OwnData):
 
         columns = self._named(joined(predictions))
         count = len(next(iter(columns.values())))
-        rows = self.predicted.row[:count].numpy()
+        rows = self.predicted_rows[:count].numpy()
         for name in [*self.target, *several(self.label)]:
             if name in columns and name in self.frame.names:
                 columns[unused(f"{name}_true", columns)] = self.frame.column(name, rows)
@@ -237,7 +295,9 @@ class Table(OwnData):
             "predictions.pt"
         )
 
-    def _batches(self, rows: Part, shuffle: bool = False) -> DataLoader[Any]:
+    def _batches(self, rows: Part | Stream, shuffle: bool = False) -> DataLoader[Any]:
+        if isinstance(rows, Stream):
+            return DataLoader(rows, batch_size=None)
         return batches(*_columns(rows), batch_size=self.batch_size, shuffle=shuffle)
 
 
@@ -246,8 +306,3 @@ def _columns(rows: Part) -> tuple[Tensor, ...]:
     if rows.label is not None:
         return rows.x, rows.label
     return (rows.x, rows.beside) if rows.beside.shape[1] else (rows.x,)
-
-
-def _at(rows: Part, places: Tensor) -> Part:
-    label = None if rows.label is None else rows.label[places]
-    return Part(rows.x[places], rows.beside[places], label, rows.row[places])

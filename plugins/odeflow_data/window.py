@@ -81,7 +81,9 @@ class Window(OwnData):
     ) -> None:
         super().__init__()
         of.check_least(self, 1, history=history, horizon=horizon, stride=stride, batch_size=batch_size)
-        read.refuse(self, missing="an empty cell is a value that was not observed")
+        read.refuse(
+            self, missing="an empty cell is a value that was not observed", memory="all series are held in memory"
+        )
         if not 0 < span < float("inf"):
             raise of.SettingError(f"Window: span must be positive; got {span}")
         self.time, self.series, self.period, self.batch_size = time, series, positive(self, period), batch_size
