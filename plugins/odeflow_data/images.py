@@ -13,7 +13,7 @@ from odeflow_data.augmentation import random_affine, random_flip
 from odeflow_data.image_arrays import ImageArrays
 from odeflow_data.image_folder import ImageFolder
 from odeflow_data.image_source import Form, ImageSource
-from odeflow_data.own_data import OwnData, joined, shortly
+from odeflow_data.own_data import OwnData, classified, joined, shortly, unused
 from odeflow_data.pixels import Pixels, channel_moments, standardised
 from odeflow_data.rows import whole_batches
 from odeflow_data.split import PARTS, Split
@@ -39,8 +39,9 @@ class Images(OwnData):
     are in memory as bytes, C·H·W each, and become floating-point numbers a batch at a time.
 
     `odeflow predict` takes all images of its source, in the order of their paths, with or without classes. Its table
-    has the `path` of each image below the folder, or its `row` in the array from 1 on, the predicted `class`, its
-    `probability` and, where the images are in folders of known classes, the true one, `class_true`.
+    has the `path` of each image below the folder, or its `row` in the array from 1 on, the predicted `class`, the
+    probability of each, `probability_<class>`, and, where the images are in folders of known classes, the true one,
+    `class_true`.
 
     Args:
         path: The folder, or a `.npz` or `.npy` file; in Python an array of images, or arrays by name.
@@ -259,16 +260,15 @@ class Images(OwnData):
         if values.dim() == 1:
             columns: dict[str, Any] = {"log_prob": values.numpy()}
         elif values.dim() == 2 and self._names and values.shape[1] == len(self._names):
-            probability, number = values.max(dim=1)
-            columns = {"class": [self._names[each] for each in number.tolist()], "probability": probability.numpy()}
+            columns = classified("class", self._names, values)
         else:
             raise of.DataError(
                 f"Images cannot write predictions of shape {tuple(values.shape)} as a table; expected (images,) or "
                 f"(images, {len(self._names)} classes). Leave out --output to write predictions.pt"
             )
         if labels is not None and set(labels) <= set(self._names):
-            columns["class_true"] = list(labels[:count])
-        return pl.DataFrame({self.source.column: list(self.source.names[:count])} | columns)
+            columns[unused("class_true", columns)] = list(labels[:count])
+        return pl.DataFrame({unused(self.source.column, columns): list(self.source.names[:count])} | columns)
 
 
 def opened(source: Any) -> ImageSource:

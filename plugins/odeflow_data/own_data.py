@@ -205,6 +205,20 @@ def by_suffix(predictions: Sequence[Any]) -> dict[str, list[Tensor]]:
     return {"" if name == "mean" else f"_{name}": [each[name] for each in predictions] for name in predictions[0]}
 
 
+def classified(label: str, names: Sequence[str], probabilities: Tensor) -> dict[str, Any]:
+    """The most probable class and the probability of each, as columns.
+
+    Args:
+        label: The name of the column of classes.
+        names: (C,), the names of the classes.
+        probabilities: (N, C).
+    """
+    columns: dict[str, Any] = {label: [names[number] for number in probabilities.argmax(dim=1).tolist()]}
+    for name, probability in zip(names, probabilities.numpy().T, strict=True):
+        columns[unused(f"probability_{name}", columns)] = probability
+    return columns
+
+
 def unused(name: str, taken: Collection[str]) -> str:
     """A name for a column beside those of the file, with a trailing underscore if the file has such a name."""
     while name in taken:

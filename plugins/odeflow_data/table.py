@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.own_data import OwnData, joined, several, shortly, unused
+from odeflow_data.own_data import OwnData, classified, joined, several, shortly, unused
 from odeflow_data.reading import Reading
 from odeflow_data.rows import batches
 from odeflow_data.split import PARTS, Split
@@ -285,10 +285,7 @@ class Table(OwnData):
         if values.dim() == 2 and targets and values.shape[1] == len(targets):
             return dict(zip(targets, values.numpy().T, strict=True))
         if values.dim() == 2 and self.label is not None and values.shape[1] == len(classes):
-            columns: dict[str, Any] = {self.label: [classes[each] for each in values.argmax(dim=1).tolist()]}
-            for name, probability in zip(classes, values.numpy().T, strict=True):
-                columns[unused(f"probability_{name}", columns)] = probability
-            return columns
+            return classified(self.label, classes, values)
         raise of.DataError(
             f"Table cannot write predictions of shape {tuple(values.shape)} as a table; expected (rows,), "
             f"(rows, {len(targets)} targets) or (rows, {len(classes)} classes). Leave out --output to write "

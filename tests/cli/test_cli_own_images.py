@@ -99,18 +99,20 @@ def test_predictions_name_files_and_classes(done: Any) -> None:
     folder("new/dog", {"": 2})
     done(f"{words} --data.path new --output out.csv")
     found = read("out.csv")
-    assert list(found) == ["path", "class", "probability", "class_true"]
+    assert list(found) == ["path", "class", "probability_cat", "probability_dog", "class_true"]
     assert found["path"] == ["dog/00.png", "dog/01.png"]
     assert found["class_true"] == ["dog", "dog"]
     assert set(found["class"]) <= {"cat", "dog"}
     done(f"{words} --data.path new/dog --output flat.csv")
     flat = read("flat.csv")
-    assert list(flat) == ["path", "class", "probability"]
+    assert list(flat) == ["path", "class", "probability_cat", "probability_dog"]
     assert flat["path"] == ["00.png", "01.png"]
-    assert [flat[name] for name in ("class", "probability")] == [found[name] for name in ("class", "probability")]
+    assert [flat[name] for name in list(flat)[1:]] == [found[name] for name in list(flat)[1:]]
     done(f"{words} --data.path new")
     (probabilities,) = torch.load(next(Path("runs").rglob("predictions.pt")))
-    assert [f"{each:.5f}" for each in probabilities.amax(1)] == [f"{float(each):.5f}" for each in found["probability"]]
+    for number, name in enumerate(("cat", "dog")):
+        wanted = [float(each) for each in found[f"probability_{name}"]]
+        assert probabilities[:, number].tolist() == pytest.approx(wanted, abs=1e-6)
 
 
 def test_a_model_keeps_its_units(done: Any, metrics: Any) -> None:
