@@ -15,7 +15,7 @@ ADJOINT = "-c spiral --model.gradient Adjoint --model.gradient.solver"
         # commands, recipes and files
         (
             "fot -c spiral",
-            "no command named 'fot'. Did you mean fit?  available: fit, validate, test, predict, plot, sample, export, recipes",
+            "no command named 'fot'. Did you mean fit?  available: fit, validate, test, predict, grid, plot, sample",
         ),
         (
             "fit",
@@ -154,7 +154,10 @@ ADJOINT = "-c spiral --model.gradient Adjoint --model.gradient.solver"
         ("fit -c spiral --model.solver.rtol=", "rtol: Expected a float"),
         ("fit -c spiral --data.batch_size 3.5", "batch_size: Expected a int. Got value: 3.5"),
         ("fit -c spiral --model.dynamics.hidden [a,b]", "hidden: Expected a int. Got value: a"),
-        ("fit -c spiral --model.distance max", "distance: Expected a typing.Literal['mae', 'mse']. Got value: max"),
+        (
+            "fit -c spiral --model.distance max",
+            "distance: Expected a typing.Literal['mae', 'mse', 'nll']. Got value: max",
+        ),
         ("fit -c spiral --model.distance [1", "distance: Expected a typing.Literal"),
         ("fit -c spiral --optimizer.lr fast", "lr: Expected a float, got fast"),
         ("fit -c spiral --trainer.max_epochs one", "trainer.max_epochs: Expected a int, got one"),
@@ -291,8 +294,10 @@ def test_a_recipe_without_a_task_says_so(refused):
 
 
 def test_a_run_that_fails_as_foreseen_needs_no_traceback(refused, brief):
-    """What the engine finds out only during the run, such as a state of the wrong size, ends it in a line as well."""
-    assert "MLP(dim=3) takes states (…, 3); got (1, 2)" in refused(f"fit -c spiral --model.dynamics.dim 3 {brief}")
+    """What is found out only during the run, such as a state of the wrong size, ends it in a line as well."""
+    assert "the dynamics have the 3 states y_1, y_2, y_3; the data have 2" in refused(
+        f"fit -c spiral --model.dynamics.dim 3 {brief}"
+    )
 
 
 UNFIT = """

@@ -20,10 +20,12 @@ def weights(run: Path) -> torch.Tensor:
 
 
 def test_a_run_keeps_all_that_it_did_in_one_folder(spiral_run):
-    """`fit -c spiral` leaves configuration, metrics, checkpoints and three pictures under runs/spiral/version_0."""
-    files = {file.relative_to(spiral_run).as_posix() for file in spiral_run.rglob("*") if file.is_file()}
+    """`fit -c spiral` leaves record, configuration, metrics, checkpoints and pictures under runs/spiral/version_0."""
+    found = [file.relative_to(spiral_run) for file in spiral_run.rglob("*") if file.is_file()]
+    files = {file.as_posix() for file in found if file.parts[0] not in ("test", "validate", "predict")}
     assert files == {
         "config.yaml",
+        "run.json",
         "metrics.csv",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
