@@ -10,6 +10,7 @@ from torch import Tensor
 import odeflow as of
 from odeflow.engine.equation.state import Field
 from odeflow.engine.loop.adaptive import check_tolerances
+from odeflow.engine.loop.fixed import MOST_FIXED, check_count
 from odeflow.engine.loop.stepper import naming
 from odeflow.engine.tape import UNOBSERVED, Observer, Quadrature, Segment
 
@@ -111,6 +112,8 @@ class TorchDiffEq(of.Solver):
         if not leaves[0].numel():  # torchdiffeq's norm of an empty state is nan
             rows = tuple(leaf.expand(len(t), *leaf.shape) for leaf in leaves)
             return rows if isinstance(y0, tuple) else rows[0]
+        if own.get("step_size"):
+            check_count(float((t[-1] - t[0]).detach().abs()), own["step_size"], MOST_FIXED, "take larger ones")
         times = t.to(leaves[0].device)
         import torchdiffeq  # imported here: it imports scipy, which takes longer than all other solvers
 

@@ -86,7 +86,7 @@ def test_the_kept_configuration_names_every_option(digits_run):
     config = yaml.safe_load((digits_run / "config.yaml").read_text())
     options = config["model"]["init_args"]
     assert options["dynamics"]["init_args"] == {"channels": 4}
-    assert options["solver"]["init_args"]["max_steps"] == 10_000
+    assert options["solver"]["init_args"]["first_step"] is None
     assert config["data"]["init_args"] == {"batch_size": 64, "seed": 0}
     assert config["trainer"]["limit_train_batches"] == 3
 

@@ -466,6 +466,8 @@ def test_grid_constructor_and_perturb() -> None:
         ({"method": "scipy_solver", "event_fn": lambda t, y: y.sum()}, "scipy_solver does not support events"),
         ({"method": "heun3", "options": {"stepsize": 0.1}}, "no option of heun3 named 'stepsize'. Did you mean step_"),
         ({"method": "rk4", "options": {"step_size": 0.0}}, "step_size must be a positive number; got 0"),
+        ({"method": "rk4", "options": {"step_size": 1e-12}}, "takes 1e.12 steps .* or give grid_constructor"),
+        ({"method": "heun3", "options": {"step_size": 1e-12}}, "takes 1e.12 steps"),
         ({"options": {"first_step": float("nan")}}, "first_step must be a positive number; got nan"),
         ({"options": {"max_step": -1}}, "max_step must be a positive number; got -1"),
         ({"options": {"safety": -1}}, "safety must be at least 0; got -1"),

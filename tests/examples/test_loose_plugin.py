@@ -25,8 +25,8 @@ class {}(of.RungeKutta):
 def checkpoint(examples, shell, tmp_path_factory):
     """A checkpoint of the spiral, trained with the loose file's solver for two batches."""
     folder = tmp_path_factory.mktemp("run")
-    words = ["fit", "-c", "spiral", "--plugins", examples / "heun3.py", "--model.solver", "Heun3"]
-    ended = shell(folder).run("-m", "odeflow", *words, "--model.solver.num_steps", "5", *SHORT)
+    words = ["fit", "-c", "spiral", "--plugins", str(examples / "heun3.py"), "--model.solver", "Heun3"]
+    (ended,) = shell(folder).session([*words, "--model.solver.num_steps", "5", *SHORT])
     assert ended.status == 0, ended.err
     (best,) = folder.glob("runs/spiral/version_0/checkpoints/best.ckpt")
     return best

@@ -8,6 +8,7 @@ from torch import Tensor
 
 import odeflow as of
 from equations import riccati
+from odeflow.engine.tape import UNOBSERVED
 from odeflow.plugin.registry import look_up, plugins
 from odeflow.testing.subject import stepping
 from odeflow_dynamics import MLP
@@ -170,3 +171,18 @@ def test_no_times() -> None:
     """Asked for no times, it gives no states."""
     solution = of.solve(riccati, torch.ones(3, 2), [0.0, 1.0], solver=Euler(num_steps=2), params=(), dense=True)
     assert solution(torch.empty(0)).shape == (0, 3, 2)
+
+
+def test_a_solver_that_hides_its_steps_is_told() -> None:
+    """One that declares `shows_steps` and does not set the mesh's steps is an error that says what is missing."""
+
+    class Hiding(of.Solver):
+        order, shows_steps = 1, True
+
+        def integrate(self, field, y0, t, observer=UNOBSERVED):
+            return of.Solution(t, y0.expand(len(t), *y0.shape), of.Stats())
+
+    with pytest.raises(
+        of.PluginError, match=r"shows_steps = True, but did not set observer\.mesh\.steps.* as a Stepper"
+    ):
+        of.solve(lambda t, y: -y, torch.ones(1), [0.0, 1.0], solver=Hiding(), params=(), dense=True)

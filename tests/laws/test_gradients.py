@@ -210,6 +210,36 @@ def test_second_derivatives_by_inner_times(name: str, pendulum: nn.Module) -> No
     assert float(torch.autograd.grad(gradient, t)[0][1]) == pytest.approx(float(difference), rel=1e-5)
 
 
+def test_mixed_second_derivatives_by_inner_times(pendulum: nn.Module) -> None:
+    """By `Backprop` ∂²L/∂y₀∂tᵢ and ∂²L/∂θ∂tᵢ agree with finite differences of ∂L/∂y₀ and ∂L/∂θ."""
+    y0 = torch.randn(2, 3, dtype=D, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    leaves = (y0, pendulum.inner.weight, pendulum.outer.weight)
+
+    def first(middle: float, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+        t = torch.tensor([0.0, middle, 1.0], dtype=D, requires_grad=True)
+        y = of.solve(pendulum, y0, t, solver=dopri5(1e-11), gradient=of.Backprop()).y[1]
+        found = torch.autograd.grad(y.sin().sum(), leaves, create_graph=create_graph)
+        return t, torch.cat([gradient.flatten() for gradient in found])
+
+    t, gradients = first(0.4, create_graph=True)
+    found = torch.stack([torch.autograd.grad(each, t, retain_graph=True)[0][1] for each in gradients])
+    difference = (first(0.4 + 1e-4)[1] - first(0.4 - 1e-4)[1]) / 2e-4
+    assert difference.abs().min() > 0
+    assert torch.allclose(found, difference, rtol=1e-5, atol=1e-7)
+
+
+def test_a_rosenbrock_step_has_no_stages_apart(pendulum: nn.Module) -> None:
+    """`Checkpointed(per_stage=True)` refuses methods that differentiate the field within a stage, before the solve."""
+    with pytest.raises(of.GradientError, match=r"per_stage=True\) does not support Rodas4.* Use Checkpointed\(\)"):
+        of.solve(
+            pendulum,
+            torch.zeros(2, 3),
+            [0.0, 1.0],
+            solver=look_up("solver", "Rodas4")(),
+            gradient=of.Checkpointed(per_stage=True),
+        )
+
+
 def test_adjoint_with_a_solver_of_its_own(pendulum: nn.Module) -> None:
     """The backward equation may have its own solver; the tighter it is, the closer to the truth."""
     y0 = torch.randn(4, 3, dtype=D, requires_grad=True)

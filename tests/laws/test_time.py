@@ -60,7 +60,7 @@ def test_error_control_does_not_depend_on_where_time_begins(per_sample: bool, co
 @pytest.mark.parametrize("name", FIXED)
 def test_steps_near_the_spacing_of_floats_are_refused(name: str) -> None:
     """A step that rounding would make twice as long, or none, is no step."""
-    solver = look_up("solver", name)(num_steps=10_000_000)
+    solver = look_up("solver", name)(num_steps=10_000_000, max_steps=10_000_000)
     with pytest.raises(
         of.SettingError, match=r"have a size of 1e-07, but floating-point numbers there are 2.38e-07 ap"
     ):
@@ -206,3 +206,23 @@ def test_a_single_step_over_any_span() -> None:
     for span in (1e-12, 1.0, 1e12):
         y = of.solve(lambda t, y: 0 * y + 1, ONE * 0, [0.0, span], solver=Euler(num_steps=1), params=()).y
         assert float(y[-1, 0, 0]) == span
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_too_many_fixed_steps_are_refused(name: str) -> None:
+    """More steps than `max_steps` are refused before the field is evaluated, with what to do; as many are taken."""
+    cls, called = look_up("solver", name), 0
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        nonlocal called
+        called += 1
+        return rotation(t, y)
+
+    with pytest.raises(
+        of.SettingError, match=r"step_size = 1e-12 takes 1e\+12 steps over a time span of 1, more than 10"
+    ):
+        of.solve(field, ONE, [0.0, 1.0], solver=cls(step_size=1e-12, max_steps=10), params=())
+    assert called == 0
+    assert of.solve(field, ONE, [1.0, 0.0], solver=cls(step_size=0.1, max_steps=10), params=()).stats.accepted == 10
+    with pytest.raises(of.SettingError, match="exceeds max_steps = 1000000; take fewer steps, or raise max_steps"):
+        cls(num_steps=10**12)

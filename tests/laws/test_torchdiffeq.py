@@ -101,3 +101,12 @@ def test_what_is_unknown_is_refused() -> None:
         TorchDiffEq("scipy_solver", options={"solver": "Radau5"})
     assert TorchDiffEq("scipy_solver", options={"solver": "DOP853"}).order == 8
     assert TorchDiffEq("scipy_solver").order == TorchDiffEq("dopri5").order == 5
+
+
+def test_too_many_fixed_steps_are_refused() -> None:
+    """A step size that takes more than a million steps is refused before the solve."""
+    solver = TorchDiffEq("rk4", options={"step_size": 1e-12})
+    with pytest.raises(
+        of.SettingError, match=r"step_size = 1e-12 takes 1e\+12 steps over a time span of 1, more than 1000000"
+    ):
+        of.solve(riccati, torch.ones(2), [0.0, 1.0], solver=solver, params=())

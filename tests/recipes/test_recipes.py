@@ -15,6 +15,7 @@ from odeflow.config import recipes
 from odeflow.config.request import Request
 from odeflow.plugin.registry import build
 from odeflow.training import checkpoint
+from odeflow.training.callbacks import Figures
 from odeflow_data import ToyDensity
 
 SHIPPED = Path(__file__).parents[2] / "recipes"
@@ -54,6 +55,12 @@ def best(folder: Path, name: str) -> float:
         return min(float(row[name]) for row in csv.DictReader(file) if row.get(name))
 
 
+def draw_at(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    """Leaves out the figures of the other moments, which take longer than a few steps."""
+    draw = Figures._draw
+    monkeypatch.setattr(Figures, "_draw", lambda *words: draw(*words) if words[-1] == wanted else None)
+
+
 def fit(recipe: str, *options: str) -> Path:
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
     assert main(["fit", "-c", recipe, *quiet, *options]) == 0
@@ -91,6 +98,7 @@ def test_every_recipe_runs(
     monkeypatch.chdir(tmp_path)
     for side in ("FINE", "COARSE"):
         monkeypatch.setattr(f"odeflow_tasks.density_figures.{side}", 10)
+    draw_at(monkeypatch, "3_end")
     few = ["--trainer.max_epochs", "1", "--trainer.limit_val_batches", "1", "--trainer.num_sanity_val_steps", "0"]
     few += ["--trainer.check_val_every_n_epoch", "1"]
     root = REAL.get(recipes.read(name)["data"]["class_path"])
@@ -251,41 +259,28 @@ def test_spirals_begin_to_be_learned(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert np.load(folder / "samples.npz")["x"].shape == (5, 100, 2)
 
 
-@pytest.fixture
-def unaveraged(tmp_path: Path) -> list[str]:
-    """An overlay that leaves out the averaged weights, which take thousands of steps to follow those that learn."""
-    keeper = "{class_path: ModelCheckpoint, init_args: {monitor: val/accuracy, mode: max, filename: best}}"
-    overlay = tmp_path / "unaveraged.yaml"
-    overlay.write_text(f"trainer: {{callbacks: [{keeper}]}}")
-    return ["-c", str(overlay)]
-
-
 @LIGHTNING_WARNS
-def test_mnist_begins_to_learn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path, unaveraged: list[str]
-) -> None:
+def test_mnist_begins_to_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
     """On real MNIST the published net beats guessing two times over after sixty steps."""
     monkeypatch.chdir(tmp_path)
     few = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "60", "--trainer.limit_val_batches", "1"]
-    folder = fit("mnist/ode_net", *unaveraged, "--data.root", str(shared / "data/mnist"), *few)
+    folder = fit("mnist/ode_net", "--data.root", str(shared / "data/mnist"), *few)
     assert last(folder, "val/accuracy") > 0.2
 
 
 @pytest.mark.slow
 @LIGHTNING_WARNS
-def test_mnist_in_one_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path, unaveraged: list[str]
-) -> None:
-    """One epoch on real MNIST: at most 3 % test error, repeated from the checkpoint alone, under a tighter solver too."""
+def test_mnist_in_one_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path) -> None:
+    """One epoch on real MNIST: at most 2 % test error, repeated from the checkpoint alone, under a tighter solver too."""
     monkeypatch.chdir(tmp_path)
-    folder = fit("mnist/ode_net", *unaveraged, "--data.root", str(shared / "data/mnist"), "--trainer.max_epochs", "1")
+    folder = fit("mnist/ode_net", "--data.root", str(shared / "data/mnist"), "--trainer.max_epochs", "1")
     best_checkpoint = str(folder / "checkpoints/best.ckpt")
     tight = ["--model.solver", "Dopri5", "--model.solver.rtol", "1e-6", "--model.solver.atol", "1e-6"]
     evaluations = {}
     for label, options in {"same": [], "tight": tight}.items():
         assert main(["test", "--ckpt_path", best_checkpoint, "--trainer.enable_progress_bar", "false", *options]) == 0
         version = {"same": "version_0", "tight": "version_1"}[label]
-        assert last(folder / "test" / version, "test/error_percent") <= 3
+        assert last(folder / "test" / version, "test/error_percent") <= 2
         evaluations[label] = last(folder / "test" / version, "test/nfe")
     assert evaluations["same"] == 8
     assert evaluations["tight"] > 20

@@ -146,6 +146,12 @@ def test_wrong_states_are_refused() -> None:
         (lambda: RK4(num_steps=0), "RK4: num_steps must be positive; got 0"),
         (lambda: Dopri5(rtol=-1), "rtol and atol must not be negative, nor both 0; got -1 and 1e-06"),
         (lambda: Dopri5(max_steps=0), "max_steps must be positive"),
+        (lambda: RK4(num_steps=1, max_steps=-1), "RK4: max_steps must be positive; got -1"),
+        (
+            lambda: Dopri5(num_steps=10**12),
+            "Dopri5: num_steps = 1000000000000 exceeds max_steps = 1000000; take fewer steps, or raise max_steps",
+        ),
+        (lambda: RK4(num_steps=6, max_steps=5), "RK4: num_steps = 6 exceeds max_steps = 5"),
         (lambda: Dopri5(min_step=2, max_step=1), "min_step must lie between 0 and max_step; got 2"),
         (lambda: TorchDiffEq("dopri6"), "torchdiffeq has no method 'dopri6'; it has euler, midpoint"),
         (

@@ -325,15 +325,15 @@ class TestFixedStepsOfPairs:
         ("make", "message"),
         [
             (
-                lambda: Dopri5(num_steps=9, max_steps=20, norm="max_sample"),
-                "Dopri5: fixed steps, of step_size or num_steps, have no use for max_steps, norm; leave one out",
+                lambda: Dopri5(num_steps=9, first_step=0.1, norm="max_sample"),
+                "Dopri5: fixed steps, of step_size or num_steps, have no use for first_step, norm; leave one out",
             ),
             (lambda: Dopri5(step_size=0.1, per_sample=True), "Dopri5: fixed steps, .* have no use for per_sample"),
             (lambda: Dopri5(step_size=0.1, num_steps=2), "Dopri5: give either step_size or num_steps; both were given"),
             (lambda: RK4(1e-3, num_steps=4), "RK4: .* takes fixed steps: give step_size or num_steps, and not rtol$"),
             (
                 lambda: RK4(controller="PI", num_steps=4),
-                r"RK4 has no option 'controller'\.  options: step_size, num_steps, jump_ts, compile  ",
+                r"RK4 has no option 'controller'\.  options: step_size, num_steps, max_steps, jump_ts, compile  ",
             ),
             (lambda: Dopri5(newton_tol=1e-3), "Dopri5 has no option 'newton_tol'.* is an option of ImplicitEuler"),
             (lambda: of.Fixed(), "give either step_size or num_steps; neither was given"),

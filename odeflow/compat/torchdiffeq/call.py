@@ -89,7 +89,7 @@ class Call:
             dict(options or {}),
             event_fn,
         )
-        check_method(call.method, call.options, event_fn is not None)
+        check_method(call.method, call.options, t, event_fn is not None)
         return call
 
     def norm(self) -> Norm:
@@ -209,7 +209,7 @@ class Call:
         """
         options = dict(self.options)
         norm = options.pop("norm", None)
-        check_method(self.method, options)
+        check_method(self.method, options, self.t)
         shape = self.y0.shape if isinstance(self.y0, Tensor) else torch.Size([sum(leaf.numel() for leaf in self.y0)])
         packing = Packing((shape, shape, *(param.shape for param in params)))
         everything = norm != "seminorm" and self.method in ("dopri5", "dopri8", "bosh3", "adaptive_heun")

@@ -20,7 +20,7 @@ from odeflow.compat.torchdiffeq.control import (
 )
 from odeflow.engine.equation.state import Field
 from odeflow.engine.loop.control import StepControl
-from odeflow.engine.loop.fixed import FixedSteps
+from odeflow.engine.loop.fixed import MOST_FIXED, FixedSteps, check_count
 from odeflow.engine.loop.integrate import run
 from odeflow.engine.methods.runge_kutta import RungeKutta
 from odeflow.engine.output.solution import Solution
@@ -123,13 +123,14 @@ def _class(method: str) -> type[Any]:
     return find("solver", OURS[method])
 
 
-def check_method(method: str, options: Mapping[str, Any], event: bool = False) -> None:
+def check_method(method: str, options: Mapping[str, Any], t: Tensor, event: bool = False) -> None:
     """Rejects unknown methods and options.
 
     Args:
         method: Name of the method.
         options: Options of the method.
-        event: Whether an event is requested.
+        t: (T,), the times of the solve.
+        event: Whether an event is requested. The last time is then unknown.
 
     Raises:
         SettingError: The method or an option is unknown, or the method does not support events.
@@ -144,6 +145,9 @@ def check_method(method: str, options: Mapping[str, Any], event: bool = False) -
     check_option("step_size", options.get("step_size"))
     if options.get("step_size") is not None and options.get("grid_constructor") is not None:
         raise SettingError("step_size and grid_constructor are mutually exclusive; give one of them")
+    if options.get("step_size") is not None and not event:
+        span = float((t[-1] - t[0]).detach().abs())
+        check_count(span, float(options["step_size"]), MOST_FIXED, "take larger ones, or give grid_constructor")
     if options.get("interp", "linear") not in ("linear", "cubic"):
         raise SettingError(f"interp must be 'linear' or 'cubic'; got {options['interp']!r}")
     if event and method == "scipy_solver":

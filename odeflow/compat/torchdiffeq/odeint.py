@@ -106,7 +106,7 @@ def odeint_adjoint(
         )
     forward = {name: value for name, value in call.options.items() if name != "norm"}
     options_back = forward if adjoint_options is None else dict(adjoint_options)
-    check_method(method_back, options_back)
+    check_method(method_back, options_back, t, event_fn is not None)
     params = _wanted(func, adjoint_params)
     if is_theirs(call.method, method_back):
         return run_theirs(

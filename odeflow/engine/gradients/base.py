@@ -128,7 +128,7 @@ class Gradient(Plugin, ABC):
         jumps = solver.jump_ts
         rows = self.differentiate(solver, on_fixed_clock(field, t, jumps), y0, t.detach(), (t, *params), mesh)
         solution = replace(rows, t=t).select_outputs(mesh, partial(moved, t, jumps))
-        return replace(solution, y=move_rows(field, t, solution.y, jumps))
+        return replace(solution, y=move_rows(field, t, solution.y, jumps, traced=not self.needs_params))
 
     def _along_field(
         self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None

@@ -13,11 +13,12 @@ from odeflow.engine.equation.field import Counted, full_precision
 from odeflow.engine.equation.state import Field, accumulate
 from odeflow.engine.gradients.backward import with_backward
 from odeflow.engine.gradients.base import Gradient
+from odeflow.engine.methods.rosenbrock import Rosenbrock
 from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.solver import Solver
 from odeflow.engine.tape import Observer, Segment, Tape
-from odeflow.errors import SettingError
+from odeflow.errors import GradientError, SettingError
 
 
 class Checkpointed(Gradient):
@@ -36,7 +37,8 @@ class Checkpointed(Gradient):
     Args:
         every: Number of steps between stored states.
         max_bytes: Maximum memory of stored states in bytes, for any number of steps; at least one state is stored.
-        per_stage: Whether to hold the graph of one stage instead of a whole step, at one more evaluation per stage.
+        per_stage: Whether to hold the graph of one stage instead of a whole step, at one more evaluation per stage. Not
+            for Rosenbrock methods, whose stages contain derivatives of the field.
 
     Raises:
         SettingError: A number is not positive, or both `every` and `max_bytes` are given.
@@ -54,6 +56,11 @@ class Checkpointed(Gradient):
     def differentiate(
         self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None
     ) -> Solution:
+        if self.per_stage and isinstance(solver, Rosenbrock):
+            raise GradientError(
+                f"Checkpointed(per_stage=True) does not support {type(solver).__name__}, whose stages contain "
+                "derivatives of the field. Use Checkpointed(), or an implicit Runge–Kutta solver such as Kvaerno5"
+            )
         tape = self.tape(y0)
         with torch.no_grad():
             solution = solver.integrate(field, y0, t, Observer(mesh, tape))

@@ -21,6 +21,7 @@ HALF = (torch.float16, torch.bfloat16)
 STIFFNESS_EVERY = 10  # accepted steps
 STIFF = 2.0  # the h|λ| at which stability bounds the steps of explicit methods
 ROUNDING = 0.25  # fraction of the tolerance at which rounding of the state triggers a warning
+MOST_ADAPTIVE = 10_000  # default of `max_steps`
 Norm = Literal["rms", "max_sample"]
 ErrorPer = Literal["step", "span"]
 

@@ -10,6 +10,10 @@ from odeflow.engine.loop.control import SMALLEST_STEP, StepControl
 from odeflow.engine.step.stages import Stages
 from odeflow.errors import SettingError
 
+ADVICE = "take fewer steps, or raise max_steps"
+MOST_FIXED = 1_000_000
+"""The default of `max_steps` with a fixed step size."""
+
 
 @dataclass(frozen=True)
 class Fixed:
@@ -18,13 +22,15 @@ class Fixed:
     Attributes:
         step_size: As in `Stepper`.
         num_steps: As in `Stepper`.
+        max_steps: As in `Stepper`.
 
     Raises:
-        SettingError: Neither or both are given, or the value is not positive.
+        SettingError: Neither or both are given, a value is not positive, or there are too many steps.
     """
 
     step_size: float | None = None
     num_steps: int | None = None
+    max_steps: int = MOST_FIXED
 
     def __post_init__(self) -> None:
         if (self.step_size is None) == (self.num_steps is None):
@@ -33,18 +39,47 @@ class Fixed:
         for name, value in vars(self).items():
             if value is not None and not value > 0:
                 raise SettingError(f"{name} must be positive; got {value}")
+        if self.num_steps is not None and self.num_steps > self.max_steps:
+            raise SettingError(f"num_steps = {self.num_steps} exceeds max_steps = {self.max_steps}; {ADVICE}")
 
     def time_resolution(self, span: float) -> float:
         """As in `Solver`."""
         return 1e-3 * span / self.count(span)
 
     def count(self, span: float) -> int:
-        """The number of steps in a time span."""
-        return self.num_steps or max(1, math.ceil(span / (self.step_size or span) - SAME_STEP))
+        """The number of steps in a time span.
+
+        Raises:
+            SettingError: There are more than `max_steps`.
+        """
+        if self.num_steps is not None:
+            return self.num_steps
+        step = self.step_size or span
+        check_count(span, step, self.max_steps, ADVICE)
+        return max(1, math.ceil(span / step - SAME_STEP))
 
     def steps(self, t0: float, t1: float, order: int | None) -> "FixedSteps":
         """The step size control of a solve from t0 to t1; the order of the error is ignored."""
         return FixedSteps(t0, t1, self.count(abs(t1 - t0)))
+
+
+def check_count(span: float, step_size: float, most: int, advice: str) -> None:
+    """Rejects a step size that takes too many steps.
+
+    Args:
+        span: Length of the time span.
+        step_size: The step size.
+        most: Maximum number of steps.
+        advice: What to do, for the message.
+
+    Raises:
+        SettingError: There are more.
+    """
+    if span > most * step_size * (1 + SAME_STEP):
+        raise SettingError(
+            f"step_size = {step_size:g} takes {span / step_size:.3g} steps over a time span of {span:g}, more than "
+            f"{most}: {advice}"
+        )
 
 
 class FixedSteps(StepControl):

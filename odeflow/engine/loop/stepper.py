@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from odeflow.engine.equation.state import Field
-from odeflow.engine.loop.adaptive import Adaptive, ErrorPer, Norm
+from odeflow.engine.loop.adaptive import MOST_ADAPTIVE, Adaptive, ErrorPer, Norm
 from odeflow.engine.loop.control import StepControl
 from odeflow.engine.loop.controller import Gains
-from odeflow.engine.loop.fixed import Fixed
+from odeflow.engine.loop.fixed import MOST_FIXED, Fixed
 from odeflow.engine.loop.integrate import run
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.solver import Solver
@@ -26,7 +26,7 @@ from odeflow.engine.step.stages import Stages
 from odeflow.engine.tape import UNOBSERVED, Observer, Quadrature
 from odeflow.errors import SettingError
 
-ESTIMATED = (*(field.name for field in fields(Adaptive)), "per_sample")
+ESTIMATED = (*(field.name for field in fields(Adaptive) if field.name != "max_steps"), "per_sample")
 """Options of methods with an error estimate."""
 CHOSEN = tuple(option for option in ESTIMATED if option not in ("rtol", "atol"))
 """Options that contradict a fixed step size. The tolerances are allowed but unused."""
@@ -58,7 +58,7 @@ class Stepper(Solver):
         first_step: Initial step size, in the field's time; selected automatically by default.
         min_step: Minimum step size; the solve fails below it. 0: limited by floating-point resolution only.
         max_step: Maximum step size; unbounded by default.
-        max_steps: Maximum number of attempted steps.
+        max_steps: Maximum number of attempted steps; by default 10,000, with a fixed step size 1,000,000.
         controller: The step size controller: "I", which uses only the last error; "PI" or "PID", which give smoother
             step sizes; or the gains (β₁, β₂, β₃) of such a controller (see `Controller`).
         norm: The norm of the scaled error, which must be at most 1: "rms", the root mean square over the whole state;
@@ -102,7 +102,7 @@ class Stepper(Solver):
         first_step: float | None = None,
         min_step: float = 0.0,
         max_step: float | None = None,
-        max_steps: int = 10_000,
+        max_steps: int | None = None,
         controller: Gains = "I",
         norm: Norm = "rms",
         error_per: ErrorPer = "step",
@@ -114,10 +114,16 @@ class Stepper(Solver):
     ) -> None:
         name = type(self).__name__
         with naming(name):
-            fixed = None if step_size is None and num_steps is None else Fixed(step_size, num_steps)
-            adaptive = Adaptive(rtol, atol, first_step, min_step, max_step, max_steps, controller, norm, error_per)
+            if max_steps is not None and max_steps < 1:
+                raise SettingError(f"max_steps must be positive; got {max_steps}")
+            fixed = None
+            if step_size is not None or num_steps is not None:
+                fixed = Fixed(step_size, num_steps, max_steps or MOST_FIXED)
+            most = max_steps or MOST_ADAPTIVE
+            adaptive = Adaptive(rtol, atol, first_step, min_step, max_step, most, controller, norm, error_per)
             family = {"compile": compile, "per_sample": per_sample, "newton_tol": newton_tol, "order": order}
             values = {**vars(adaptive), **family}
+            del values["max_steps"]  # which every method supports
             given = [option for option, value in values.items() if value != SIGNATURE.parameters[option].default]
             self._check_use(given, fixed)
             self.jump_ts = _jumps(jump_ts)

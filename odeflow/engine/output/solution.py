@@ -10,7 +10,7 @@ from odeflow.engine.equation.state import S
 from odeflow.engine.output.event import Crossings
 from odeflow.engine.output.interpolant import Interpolant, View
 from odeflow.engine.output.mesh import Mesh
-from odeflow.errors import OdeflowError, SettingError
+from odeflow.errors import OdeflowError, PluginError, SettingError
 
 
 @dataclass
@@ -96,11 +96,18 @@ class Solution(Generic[S]):
         Args:
             mesh: The mesh of the solve, if any.
             move: Attaches the gradients of the mesh's times.
+
+        Raises:
+            PluginError: The solver did not record its steps.
         """
         if mesh is None:
             return self
         steps = mesh.steps
-        assert steps is not None
+        if steps is None:
+            raise PluginError(
+                "the solver declares shows_steps = True, but did not set observer.mesh.steps, which dense output and "
+                "events need. Implement it as a Stepper, or leave shows_steps at False"
+            )
         interpolant = Interpolant(steps.moved(move), self.y, steps.last)
         return replace(self, t=self.t[..., : len(steps.asked)], y=self.y[steps.asked], interpolant=interpolant)
 

@@ -1,4 +1,4 @@
-"""Callbacks that the command line adds to every run."""
+"""Callbacks that the command line adds to every run, and `WarmupEMA`, which recipes name."""
 
 from odeflow.training.callbacks.figures import Figures
 from odeflow.training.callbacks.interruption import Interruption
@@ -10,6 +10,7 @@ from odeflow.training.callbacks.run_folder import run_folder
 from odeflow.training.callbacks.run_recorder import RunRecorder
 from odeflow.training.callbacks.statistics import SolverStatistics
 from odeflow.training.callbacks.tables import Tables
+from odeflow.training.callbacks.warmup_ema import WarmupEMA
 
 __all__ = [
     "Figures",
@@ -21,5 +22,6 @@ __all__ = [
     "RunRecorder",
     "SolverStatistics",
     "Tables",
+    "WarmupEMA",
     "run_folder",
 ]
