@@ -122,7 +122,7 @@ def _refuse(
 ) -> None:
     """Raises, since some rows have the series and time of those before them."""
     again = np.flatnonzero(~start)
-    rows = sorted(int(row) + 1 for row in order[again[0] - 1 : again[0] + 1])
+    rows = sorted(frame.row(row) for row in order[again[0] - 1 : again[0] + 1])
     which = f" of the series {names[int(codes[again[0]])]}" if names else ""
     remedy = "average them by --data.read.duplicates mean"
     raise of.DataError(

@@ -16,6 +16,9 @@ from odeflow_data.reading import Reading
 from odeflow_data.series import Mode, SeriesData, batches, padded, rows_of, trimmed
 from odeflow_data.split import PARTS, Split
 
+SERIES = "series"
+"""Name of the column of the series' names that a wide table has in predictions."""
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -40,9 +43,10 @@ class SeriesTable(OwnData, SeriesData):
 
     Args:
         path: The file, CSV, TSV, Parquet, `.npy` or `.npz`; in Python a data frame or columns by name.
-        series: The column of the series' ids, text or whole numbers.
         time: The column of the times, numbers or dates.
-        columns: The columns of values; by default all without another role.
+        series: The column of the series' ids, text or whole numbers. Without one the table is wide: each column is a
+            series, which is named after it, and all of their values are of one kind.
+        columns: The columns of values, in a wide table of series; by default all without another role.
         label: A column of classes, constant within each series.
         covariates: Columns of inputs over time; an empty cell is interpolated by the model.
         static: Columns of inputs that are constant within each series; no cell is empty.
@@ -70,8 +74,8 @@ class SeriesTable(OwnData, SeriesData):
     def __init__(
         self,
         path: str | Any,
-        series: str,
         time: str,
+        series: str | None = None,
         columns: list[str] | None = None,
         label: str | None = None,
         covariates: str | list[str] | None = None,
@@ -90,13 +94,38 @@ class SeriesTable(OwnData, SeriesData):
         read.refuse(
             self, missing="an empty cell is a value that was not observed", memory="all series are held in memory"
         )
-        self.series, self.time, self.label, self.scale_time = series, time, label, scale_time
+        self.series, self.time, self.label, self.scale_time = series or SERIES, time, label, scale_time
+        self.wide, self.chosen, self.ignored = series is None, columns, several(ignore)
         self.period = positive(self, period)
         self.covariates, self.static = several(covariates), several(static)
         self.inputs = [*self.covariates, *self.static]
         if self.inputs:
             self.num_covariates = len(self.inputs)
-        self.begin(path, columns, [series, time, *self.inputs], label, ignore, split, read, standardise)
+        if self.wide and (label or self.inputs or split.group):
+            raise of.SettingError(
+                "SeriesTable: label, covariates, static and split.group are of tables with a row for each observation; "
+                "name the column of the series' ids by --data.series"
+            )
+        self.begin(
+            path,
+            None if self.wide else columns,
+            [self.series, time, *self.inputs],
+            label,
+            ignore,
+            split,
+            read,
+            standardise,
+        )
+        if self.wide:
+            self.settle(columns=columns)  # another file has series of other names
+
+    def open(self, source: Any) -> "Frame":
+        frame = super().open(source)
+        if not self.wide:
+            return frame
+        from odeflow_data.wide import Unpivoted
+
+        return Unpivoted(frame, self.time, self.chosen, self.ignored)
 
     def setup(self, stage: str) -> None:
         whole = self._read(self.frame)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import odeflow as of
+from odeflow.plugin import registry
 from odeflow_data import Reading, SeriesTable, Split
 
 COUNT = 20
@@ -169,6 +170,54 @@ def test_duplicates_are_averaged_on_request() -> None:
     data = ready(columns, read=Reading(duplicates="mean"), **options)
     data.setup("predict")
     assert data.predicted.y[0].tolist() == [[5, 1], [3, 3]]
+
+
+def test_columns_may_be_series() -> None:
+    """A wide table has the series of a long one, its names and gaps; a later file has series of other names."""
+    t = np.arange(8.0)
+    wide = {f"s{number}": np.sin(t + number) for number in range(10)}
+    wide["s3"][2:4] = np.nan
+    long: dict[str, Any] = {
+        "series": np.repeat(list(wide), 8),
+        "t": np.tile(t, 10),
+        "value": np.concatenate(list(wide.values())),
+    }
+    data = SeriesTable({"t": t, "note": ["x"] * 8, **wide}, time="t", ignore=["note"])
+    other = ready(long, columns=["value"], series="series")
+    data.setup("fit")
+    for part in ("train", "val", "test"):
+        for one, two in zip(getattr(data, part)[:4], getattr(other, part)[:4], strict=True):
+            assert torch.equal(one, two)
+    later: Any = {"t": t[::-1], "north": t[::-1], "south": t[::-1] ** 2}
+    registry.discover()
+    again = registry.build({**data.spec, "init_args": {**data.spec["init_args"], "path": later}})
+    again.adopt(data.known)
+    again.setup("predict")
+    table = again.table([torch.zeros(2, 8, 1)])
+    assert table.columns == ["series", "t", "seen", "value", "value_true"]
+    assert table["series"].to_list() == ["north"] * 8 + ["south"] * 8
+    assert table["value_true"].to_list() == [*t, *t**2]
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "told"),
+    [
+        ({"t": [0, 1], "a": [1.0, 2.0], "b": ["1", "x"]}, {}, "column 'b' must hold numbers; row 2 holds 'x'"),
+        ({"t": [0, 1, 1], "a": [1.0, 2.0, 3.0], "b": [1.0, 2.0, 3.0]}, {}, "first rows 2 and 3 of the series a"),
+        ({"T": [0, 1], "a": [1.0, 2.0]}, {}, "no column 't', which time names"),
+        ({"t": [0, 1], "a": [1.0, 2.0]}, {"columns": ["b"]}, "no column 'b', which columns names"),
+        (
+            {"t": [0, 1], "a": [1.0, 2.0]},
+            {"label": "a"},
+            "label, covariates, static and split.group are of tables with a row",
+        ),
+    ],
+)
+def test_wrong_wide_tables_are_named(table: Any, options: dict[str, Any], told: str) -> None:
+    """Messages count the rows of the file."""
+    with pytest.raises(of.OdeflowError) as problem:
+        SeriesTable(table, time="t", **options).setup("fit")
+    assert told in str(problem.value)
 
 
 @pytest.mark.parametrize(
