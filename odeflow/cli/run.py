@@ -366,7 +366,8 @@ def _size_dynamics(request: Request, config: dict[str, Any]) -> None:
     if model is None or data is None or dynamics is None or "dim" in (mapping(dynamics.get("init_args")) or {}):
         return
     with contextlib.suppress(PluginError):  # an unknown plugin is explained later
-        task, field = registry.class_of(explain.path_of(model)), registry.class_of(explain.path_of(dynamics))
+        task, field = registry.class_of(explain.path_of(model)), explain.path_of(dynamics)
+        field = registry.class_of(field) if "." in field else registry.look_up("dynamics", field)
         if not issubclass(task, Task) or not task.carries_data or "dim" not in inspect.signature(field).parameters:
             return
         built = registry.build(data)

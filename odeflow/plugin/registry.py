@@ -328,7 +328,11 @@ def _built(value: Any) -> Any:
 
 
 def class_of(path: str) -> type[Plugin]:
-    """The registered class of an import path. A class that has moved is found by its name if that is unique."""
+    """The registered class of an import path or a name. A class that has moved is found by its name if that is unique.
+
+    Raises:
+        PluginError: There is no such class, or plugins of several kinds have this name.
+    """
     known = [cls for kind in kinds() for cls in plugins(kind).values()]
     for cls in known:
         if import_path(cls) == path:
@@ -336,6 +340,9 @@ def class_of(path: str) -> type[Plugin]:
     namesakes = [cls for cls in known if cls.__name__ == path.rpartition(".")[2]]
     if len(namesakes) == 1:
         return namesakes[0]
+    if namesakes and "." not in path:
+        paths = " or ".join(import_path(cls) for cls in namesakes)
+        raise PluginError(f"several plugins are named {path}; write which one: {paths}")
     raise PluginError(missing(path))
 
 

@@ -156,3 +156,12 @@ def test_what_the_user_names_must_import(tmp_path: Path, name: str, source: str 
         (tmp_path / name).write_text(source)
     with pytest.raises(of.PluginError, match=message):
         registry.load_named(str(tmp_path / name) if name.endswith(".py") else name)
+
+
+def test_a_name_of_several_kinds_needs_its_path() -> None:
+    """Plugins of different kinds may share a name; without its kind the name alone does not say which one is meant."""
+    assert registry.look_up("dynamics", "Linear") is registry.class_of("odeflow_dynamics.Linear")
+    with pytest.raises(
+        of.PluginError, match=r"several plugins are named Linear; write which one: odeflow_dyn.* or ode"
+    ):
+        registry.class_of("Linear")

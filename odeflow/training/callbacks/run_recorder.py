@@ -95,4 +95,4 @@ def _said(record: RunRecord, folder: Path) -> str:
     figures = len(list(folder.glob("figures/*")))
     names += [f"{figures} figures"] if figures else []
     best = f", best {record.monitor} {record.best:.4g}" if record.best is not None else ""
-    return f"{folder}: {', '.join(names)}{best}; {record.seconds:.0f} s"
+    return f"{folder}: {', '.join(names or [NAME])}{best}; {record.seconds:.0f} s"
