@@ -271,7 +271,8 @@ class TestStepControl:
     def test_gradients_across_a_jump(self, name: str) -> None:
         """∂L/∂y₀ and ∂L/∂t are those of the solution; Checkpointed reruns each step on its side of the jump."""
         cls = look_up("solver", name)
-        steps = {"rtol": 1e-5, "atol": 1e-5} if cls.error_order is not None else {"num_steps": 150}
+        tolerance = 1e-4 if name == "Rodas4" else 1e-5  # whose stages take longest to differentiate
+        steps = {"rtol": tolerance, "atol": tolerance} if cls.error_order is not None else {"num_steps": 150}
         found: list[list[Tensor]] = []
         for gradient in (of.Backprop(), of.Checkpointed(), of.Adjoint()):
             y0 = torch.ones(1, 1, dtype=D, requires_grad=True)
