@@ -146,7 +146,7 @@ PROBLEMS = {
         {"k": 2.0, "c": 0.25, "g": 1.5},
         1.2,
         oscillator,
-        {"time": "t", "states": ["x", "v"], "hidden": ["v"], "inputs": ["force"]},
+        {"time": "t", "states": ["x", "v"], "hidden": ["v"], "covariates": ["force"]},
         {"initial": "learned"},
         inputs=["force"],
     ),

@@ -12,7 +12,7 @@ import yaml
 from yaml.constructor import ConstructorError
 
 from odeflow.errors import RecipeError
-from odeflow.plugin.registry import GROUP, unknown
+from odeflow.plugin.registry import GROUP, mapping_options, unknown
 from odeflow.plugin.spec import mapping, sequence, shown
 
 PACKAGE = Path(__file__).parents[1]
@@ -190,8 +190,9 @@ def headline(file: Path) -> str:
 def merge(base: Any, over: Any) -> Any:
     """Merges `over` into `base` recursively. Mappings are merged; lists and scalars replace.
 
-    The list of a key such as `callbacks+` is appended to the list below, or creates it. If `over` names another class,
-    all options of the old class are dropped: options of the same name may have different meanings.
+    An option of a plugin whose value is a mapping itself, such as the equations of `Equations`, is replaced. The list
+    of a key such as `callbacks+` is appended to the list below, or creates it. If `over` names another class, all
+    options of the old class are dropped: options of the same name may have different meanings.
 
     Raises:
         RecipeError: A key ending in `+` appends to a value that is not a list.
@@ -208,10 +209,22 @@ def merge(base: Any, over: Any) -> Any:
     for key in sorted(above, key=lambda key: str(key).endswith(APPENDS)):
         name = str(key).removesuffix(APPENDS)
         if name == key:
-            merged[key] = merge(below.get(key), above[key])
+            under = below.get(key)
+            if key == "init_args":
+                under = _without_mappings(above.get("class_path", below.get("class_path")), under, above[key])
+            merged[key] = merge(under, above[key])
         else:
             merged[name] = appended(name, merged.get(name), merge(None, above[key]))
     return merged
+
+
+def _without_mappings(path: Any, options: Any, over: Any) -> Any:
+    """The options of a plugin without mappings that others replace."""
+    present, replaced = mapping(options), mapping(over)
+    if present is None or replaced is None:
+        return options
+    whole = mapping_options(str(path))
+    return {name: value for name, value in present.items() if name not in whole or name not in replaced}
 
 
 def appended(name: str, present: Any, more: Any) -> list[Any]:

@@ -9,13 +9,13 @@ import os
 import sys
 import traceback
 from abc import ABC
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from odeflow.errors import OdeflowError, PluginError
 from odeflow.plugin.plugin import OptionGroup, Plugin, groups, import_path, subclasses, unknown_option
@@ -344,6 +344,21 @@ def class_of(path: str) -> type[Plugin]:
         paths = " or ".join(import_path(cls) for cls in namesakes)
         raise PluginError(f"several plugins are named {path}; write which one: {paths}")
     raise PluginError(missing(path))
+
+
+def mapping_options(path: str) -> set[str]:
+    """The options of an imported plugin whose values are mappings.
+
+    Args:
+        path: Its name or import path; no option of an unknown one is known.
+    """
+    name, found = path.rpartition(".")[2], set[str]()
+    for cls in subclasses(Plugin):
+        if cls.__name__ == name:
+            for option, hint in get_type_hints(cls.__init__).items():
+                if any(get_origin(each) in (dict, Mapping) for each in (hint, *get_args(hint))):
+                    found.add(option)
+    return found
 
 
 def missing(path: str) -> str:

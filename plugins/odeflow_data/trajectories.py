@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Trajectories(OwnData):
-    """Trajectories of one dynamical system, one time a row: columns of the id, the time, the states, inputs and doses.
+    """Trajectories of one dynamical system, one time a row: columns of ids, times, states, external inputs and doses.
 
     Each trajectory has its own times. Rows may be in any order; an empty cell is a value that was not observed. The
     first row of a trajectory is where it starts, even if nothing was observed there. A state that was never measured
@@ -44,7 +44,7 @@ class Trajectories(OwnData):
         series: The column of the trajectories' ids, text or whole numbers; by default there is one trajectory.
         states: The states in the order of the dynamics; by default all columns without another role, and then `hidden`.
         hidden: The states that were not measured.
-        inputs: The columns of external inputs u(t), in the order of the dynamics' inputs.
+        covariates: The columns of external inputs u(t), in the order of the dynamics' inputs; linear between rows.
         doses: The columns of doses, by state: amounts that are added to the state right after their time. An empty cell
             is no dose.
         ignore: Columns to ignore.
@@ -73,7 +73,7 @@ class Trajectories(OwnData):
         series: str | None = None,
         states: list[str] | None = None,
         hidden: list[str] | None = None,
-        inputs: list[str] | None = None,
+        covariates: list[str] | None = None,
         doses: dict[str, str] | None = None,
         ignore: list[str] | None = None,
         split: Split = Split(val=0.0, test=0.0),
@@ -91,11 +91,11 @@ class Trajectories(OwnData):
             raise of.SettingError(f"Trajectories: part must be 'time' or 'series'; got {part!r}")
         read.refuse(self, missing="an empty cell is a value that was not observed")
         self.time, self.series, self.part = time, series, part
-        self.hidden, self.inputs, self.doses = list(hidden or ()), list(inputs or ()), dict(doses or {})
-        if self.inputs or self.doses:
-            read.refuse(self, duplicates="a row with inputs or doses has a time of its own")
+        self.hidden, self.covariates, self.doses = list(hidden or ()), list(covariates or ()), dict(doses or {})
+        if self.covariates or self.doses:
+            read.refuse(self, duplicates="a row with covariates or doses has a time of its own")
         self.batch_size, self.steps = batch_size, steps
-        roles = [time, *([] if series is None else [series]), *self.inputs, *dict.fromkeys(self.doses.values())]
+        roles = [time, *([] if series is None else [series]), *self.covariates, *dict.fromkeys(self.doses.values())]
         measured = None if states is None else [name for name in states if name not in self.hidden]
         self.begin(path, measured, roles, None, ignore, split, read, standardise)
         self.states = [*self.features, *self.hidden] if states is None else list(states)
@@ -116,7 +116,7 @@ class Trajectories(OwnData):
         for name in self.doses:
             if name not in self.states:
                 raise of.SettingError(f"Trajectories: doses name {name!r}; the states are {shortly(self.states)}")
-        self.frame.require(self.inputs, "inputs")
+        self.frame.require(self.covariates, "covariates")
         self.frame.require([*self.doses.values()], "doses")
         if self.standardise and self.hidden:
             raise of.SettingError("Trajectories: hidden states cannot be standardised; set standardise=false")
@@ -218,9 +218,9 @@ class Trajectories(OwnData):
         self, frame: "Frame", whole: "Observations", index: NDArray[np.int64], exists: Tensor
     ) -> Tensor | None:
         """(N, T, c), the inputs; nan where missing."""
-        if not self.inputs:
+        if not self.covariates:
             return None
-        return torch.from_numpy(frame.numbers(self.inputs)[whole.rows][index]).masked_fill(~exists, torch.nan)
+        return torch.from_numpy(frame.numbers(self.covariates)[whole.rows][index]).masked_fill(~exists, torch.nan)
 
     def _jump(self, frame: "Frame", whole: "Observations", index: NDArray[np.int64], exists: Tensor) -> Tensor | None:
         """(N, T, d), the doses in the units of batches; 0 where there is none."""
@@ -249,7 +249,7 @@ class Trajectories(OwnData):
         told = [f"{self.frame.origin}: {len(whole.names)} trajectories of {span} times, {sizes}"]
         told[0] += f", split {how}" if counts["val"] or counts["test"] else ""
         told += [f"states {shortly(self.states)}" + (f", not measured: {shortly(self.hidden)}" if self.hidden else "")]
-        told += [f"inputs {shortly(self.inputs)}"] if self.inputs else []
+        told += [f"covariates {shortly(self.covariates)}"] if self.covariates else []
         told += ["doses " + ", ".join(f"{column} into {state}" for state, column in self.doses.items())] * bool(
             self.doses
         )

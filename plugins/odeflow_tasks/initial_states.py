@@ -223,4 +223,4 @@ def _make_room(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -
     for name in ("free", "begun", "observed", "final", "place", "key"):
         if prefix + name in state:
             value: Tensor = getattr(module, name)
-            value.data = torch.empty_like(state[prefix + name], device=value.device)
+            value.data = value.new_empty(state[prefix + name].shape)  # in the precision of this run

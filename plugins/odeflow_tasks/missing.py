@@ -25,7 +25,8 @@ def filled(values: Tensor) -> Tensor:
 
 
 def equal(one: Tensor, other: Tensor) -> Tensor:
-    """Where values are equal; missing ones equal each other."""
+    """Where values are equal in single precision; missing ones equal each other."""
+    one, other = one.float(), other.float()
     return (one == other) | (one.isnan() & other.isnan())
 
 

@@ -118,6 +118,20 @@ class Trajectory(of.Task):
             raise of.SettingError(f"Trajectory: noise is for distance='nll'; got distance={self.distance!r}")
         self.register_buffer("noise_std", torch.tensor(given))
 
+    def setup(self, stage: str) -> None:
+        """As `Task`, and checks that states of the data are in the order of the dynamics, if they have the same names.
+
+        Raises:
+            DataError: They are in another order.
+        """
+        super().setup(stage)
+        features = () if self.units is None else self.units.features
+        if sorted(features) == sorted(self.states) and features != self.states:
+            raise of.DataError(
+                f"Trajectory: the dynamics have the states {', '.join(self.states)}, in this order; the data have "
+                f"{', '.join(features)}. Set --data.states [{','.join(self.states)}]"
+            )
+
     def forward(self, y0: Tensor, t: Tensor) -> Tensor:
         """The predicted trajectories.
 

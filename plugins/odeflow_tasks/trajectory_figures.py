@@ -147,9 +147,12 @@ def _draw_over_time(
         label = f"truth {states[number]}" if seen.any() else None
         (line,) = axes.plot(times[seen], truth[seen, number], _line(truth), markersize=4, label=label)
         for name, values in others.items():
+            if np.isnan(values[:, number]).all():
+                continue
             label = name if seen.any() else f"{name} {states[number]}"
             axes.plot(times, values[:, number], styles[name], color=line.get_color(), label=label)
     axes.set(xlabel="$t$", ylabel="$y$", title="over time")
+    axes.locator_params(axis="x", nbins=6)
     axes.legend(fontsize="small", loc="upper right")
 
 

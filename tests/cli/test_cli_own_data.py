@@ -361,3 +361,33 @@ def test_a_table_that_cannot_be_written_is_refused(
     told = refused(f"{words} out.csv")
     assert "--output writes one file, but 2 processes predict; set --trainer.devices 1" in told
     assert not Path("out.csv").exists()
+
+
+def test_parameters_of_equations_are_written_with_their_errors(done, newest):
+    """Equations on the command line are fitted to a file of two cultures; the true rate is within its interval.
+
+    Predictions are a table of all rows, with hidden states, and start from the states that were learned.
+    """
+    random = np.random.default_rng(0)
+    t = np.tile(np.arange(8.0), 2)
+    x = np.repeat([1.0, 2.0], 8) * np.exp(-0.4 * t) + 0.01 * random.normal(size=16)
+    name = np.repeat(["a", "b"], 8)
+    written("cultures.csv", {"hour": t, "culture": name, "x": np.where(t == 3, "", x.round(4).astype(str))})
+    model = '--model.dynamics.equations "{x: -k*x, product: k*x}" --model.dynamics.parameters "{k: 0.7}"'
+    model += ' --model.dynamics.units "{k: 1/h}" --model.start "{product: 0}" --model.known [product]'
+    data = "--data.path cultures.csv --data.time hour --data.series culture --data.hidden [product]"
+    done(f"fit -c own/parameters {model} {data} --trainer.max_epochs 8 {QUIET}")
+    run = Path("runs/own/parameters/version_0")
+    found = {row["name"]: row for row in pl.read_csv(run / "parameters.csv").iter_rows(named=True)}
+    assert list(found) == ["k", "x(0) of 1", "x(0) of 2"]
+    assert found["k"]["lower"] < 0.4 < found["k"]["upper"]
+    assert (found["k"]["unit"], found["k"]["std_error"] < 0.02) == ("1/h", True)
+    done(f"predict --ckpt_path {run}/checkpoints/last.ckpt --output table.csv {QUIET}")
+    table = pl.read_csv("table.csv")
+    assert table.columns == ["culture", "hour", "x", "product", "x_true"]
+    assert table["x_true"].null_count() == 2
+    assert table["x"][0] == pytest.approx(found["x(0) of 1"]["estimate"], rel=1e-4)
+    assert table["product"][0] == 0
+    torch.testing.assert_close(
+        table["product"].to_torch()[:8], table["x"][0] - table["x"].to_torch()[:8], rtol=1e-3, atol=1e-4
+    )

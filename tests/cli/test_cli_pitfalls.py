@@ -129,6 +129,13 @@ def test_a_merge_replaces_lists_and_values():
     assert recipes.merge(base, {"a": {"b": [5]}, "d": None}) == {"a": {"b": [5], "c": 3}, "d": None}
 
 
+def test_a_merge_replaces_options_that_are_mappings():
+    """Equations of an overlay replace those below, whatever their names; other options remain."""
+    below = {"class_path": "Equations", "init_args": {"equations": {"x": "-k*x"}, "parameters": {"k": 1.0}}}
+    over = {"init_args": {"equations": {"y": "-k*y"}}}
+    assert recipes.merge(below, over)["init_args"] == {"equations": {"y": "-k*y"}, "parameters": {"k": 1.0}}
+
+
 def test_a_merge_appends_where_the_key_says_so():
     """`key+` appends to the list below, through several layers and inside classes; where there is none, it begins one."""
     base = {"a": [1], "b": {"class_path": "MLP", "init_args": {"hidden": [5]}}, "c": "CSVLogger"}

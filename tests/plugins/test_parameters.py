@@ -178,6 +178,18 @@ def test_keys_say_whose_states_were_learned() -> None:
     torch.testing.assert_close(task.predict_step(stranger, 0)[:, 0], y[:, 0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, D])
+def test_learned_states_survive_a_change_of_precision(dtype: torch.dtype) -> None:
+    """A fit in float64 is loaded in single or double precision, and predicts from the states that it learned."""
+    batch, task = decays(), fitting(Equations(**DECAY), initial="learned")
+    fit(task, batch)
+    again = Trajectory(Equations(**DECAY), Dopri5(1e-5, 1e-6), initial="learned")
+    again.load_state_dict(task.state_dict())
+    found = again.to(dtype).predict_step(batch, 0)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found[:, 0].double(), task.predict_step(batch, 0)[:, 0], rtol=1e-6, atol=1e-6)
+
+
 # Estimates and standard errors
 
 

@@ -173,7 +173,7 @@ def test_inputs_are_interpolated(segment: int | None) -> None:
     x = start + t**2
     x[[2, 7]] = nan
     table = {"id": np.repeat([0, 1], 5), "t": t, "x": x, "u": u}
-    batch = only(ready(table, series="id", inputs=["u"]).train_dataloader())
+    batch = only(ready(table, series="id", covariates=["u"]).train_dataloader())
     task = model({"x": "g*u"}, {"g": 1.0}, inputs=["u"], distance="mse", segment=segment, initial="completed")
     assert float(task.loss(batch, "train").detach()) == pytest.approx(0, abs=1e-10)
     with torch.no_grad():
@@ -183,7 +183,7 @@ def test_inputs_are_interpolated(segment: int | None) -> None:
 def test_derivatives_see_doses_and_inputs() -> None:
     """Sensitivities by copies agree with differentiation of the loss where there are doses and inputs."""
     table = {"t": [0, 1, 2, 3.0], "x": [1.0, 3.0, 2.0, 4.0], "u": [0.0, 1.0, 0.5, 2.0], "dose": [0.0, 2.0, 0.0, 0.0]}
-    batch = only(ready(table, inputs=["u"], doses={"x": "dose"}).train_dataloader())
+    batch = only(ready(table, covariates=["u"], doses={"x": "dose"}).train_dataloader())
     task = model({"x": "g*u - k*x"}, {"g": 1.0, "k": 0.5}, inputs=["u"], distance="nll", initial="learned", noise=[1.0])
     loss = task.loss(batch, "train")
     named = list(task.named_parameters())
@@ -214,10 +214,14 @@ def test_predictions_are_a_table_of_the_file() -> None:
         ({"hidden": ["x"]}, of.SettingError, "hidden names the column 'x'"),
         ({"states": ["x"], "hidden": ["z"]}, of.SettingError, "hidden names 'z'; the states are x"),
         ({"doses": {"w": "y"}}, of.SettingError, "doses name 'w'; the states are x"),
-        ({"inputs": ["u"]}, of.DataError, "no column 'u', which inputs names"),
+        ({"covariates": ["u"]}, of.DataError, "no column 'u', which covariates names"),
         ({"part": "row"}, of.SettingError, "part must be 'time' or 'series'; got 'row'"),
         ({"read": Reading(missing="drop")}, of.SettingError, "does not support read.missing"),
-        ({"inputs": ["y"], "read": Reading(duplicates="mean")}, of.SettingError, "does not support read.duplicates"),
+        (
+            {"covariates": ["y"], "read": Reading(duplicates="mean")},
+            of.SettingError,
+            "does not support read.duplicates",
+        ),
         ({"hidden": ["z"], "standardise": True}, of.SettingError, "hidden states cannot be standardised"),
         ({"series": None}, of.DataError, r"rows have a time that another row has|column"),
         ({"steps": 0}, of.SettingError, "steps"),
