@@ -254,7 +254,7 @@ class Frame:
             split = (column != column.round()).arg_true().to_numpy()
             if len(split):
                 raise of.DataError(
-                    f"{self.origin}: column {name!r} must hold classes, as text or whole numbers; row "
+                    f"{self.origin}: column {name!r} must hold classes or ids, as text or whole numbers; row "
                     f"{self.row(split[0])} holds {column[int(split[0])]:g}. To predict numbers name it as target"
                 )
             column = column.cast(pl.Int64)

@@ -81,8 +81,7 @@ class Split(of.OptionGroup):
         codes = self._codes(frame, rows, whole)
         named = self._named(frame, rows)
         found = self._cut(self._order(frame, rows, codes, order))[codes] if named is None else named
-        together = [codes] if whole is None or self.group is None else [codes, whole]
-        for numbers in together:
+        for numbers in [*([] if self.group is None else [codes]), *([] if whole is None else [whole])]:
             _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
             wrong = np.flatnonzero(found != found[first][inverse])
             if len(wrong):
@@ -135,9 +134,10 @@ class Split(of.OptionGroup):
         """
         if not all(counts):
             found = ", ".join(f"{count} {name}" for count, name in zip(counts, PARTS, strict=True))
+            named = f"; where column {self.by!r} names the parts it must name all three" if self.by else ""
             raise of.DataError(
                 f"{origin} has too few {what}: {found}, but each part needs one. Give more {what}, or other shares by "
-                "--data.split.val and --data.split.test"
+                f"--data.split.val and --data.split.test{named}"
             )
 
     def told(self, counts: Sequence[int], what: str, order: str | None = None) -> str:
@@ -169,7 +169,17 @@ class Split(of.OptionGroup):
         if self.by is None:
             return None
         frame.require([self.by], "split.by")
-        return frame.classes(self.by, PARTS).codes[rows] if frame.is_text(self.by) else None
+        if not frame.is_text(self.by):
+            return None
+        cells = frame.column(self.by, rows).to_list()
+        wrong = next((place for place, cell in enumerate(cells) if cell not in PARTS), None)
+        if wrong is not None:
+            raise of.DataError(
+                f"{frame.origin}: column {self.by!r} must say train, val or test in each row, or hold times or numbers "
+                f"by which rows are ordered; row {frame.row(int(rows[wrong]))} holds {cells[wrong] or 'nothing'}"
+            )
+        number = {name: part for part, name in enumerate(PARTS)}
+        return np.array([number[cell] for cell in cells], np.int64)
 
     def _order(
         self,
@@ -193,4 +203,7 @@ class Split(of.OptionGroup):
         """(M,), the parts of groups: in order of their places training first, test last, equal places together."""
         sizes = [0 if isinstance(share, str) else round(share * len(places)) for share in (self.val, self.test)]
         numbers = np.repeat(np.arange(3), [len(places) - sum(sizes), *sizes])
-        return numbers[np.searchsorted(np.sort(places), places)]
+        order = np.argsort(places, kind="stable")
+        ordered, found = places[order], np.empty(len(places), np.int64)
+        found[order] = numbers[np.searchsorted(ordered, ordered)]
+        return found

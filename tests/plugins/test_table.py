@@ -98,7 +98,9 @@ def test_a_column_says_what_a_row_is_for() -> None:
     data = density(numbers() | {"set": parts}, split=Split(by="set"))
     assert data.train.row.tolist() == np.flatnonzero(parts == "train").tolist()
     assert data.test.row.tolist() == np.flatnonzero(parts == "test").tolist()
-    with pytest.raises(of.DataError, match=r"holds the class 'valid' in row 3.*the classes are train, val, test"):
+    with pytest.raises(
+        of.DataError, match=r"column 'set' must say train, val or test in each row, or .*row 3 holds valid"
+    ):
         density(numbers() | {"set": np.char.replace(parts, "val", "valid")}, split=Split(by="set"))
 
 
@@ -286,7 +288,10 @@ def test_a_run_is_told_what_its_data_are(caplog: pytest.LogCaptureFixture) -> No
         ({"label": "kinds", "columns": ["a"]}, "no column 'kinds', which label names. Did you mean 'kind'?"),
         ({"split": Split(by="days"), "columns": ["a"]}, "no column 'days', which split.by names. Did you mean 'day'?"),
         ({"split": Split(group="kinds"), "columns": ["a"]}, "no column 'kinds', which split.group names"),
-        ({"split": Split(by="kind"), "columns": ["a"]}, "holds the class 'low' in row 1, which was not there"),
+        (
+            {"split": Split(by="kind"), "columns": ["a"]},
+            "must say train, val or test in each row, or hold times or numbers by which rows are ordered; row 1 holds low",
+        ),
         ({"split": Split(by="target", group="kind"), "columns": ["a"]}, "too few rows: 40 train, 0 val, 0 test"),
         ({}, "column 'kind' must hold numbers; row 1 holds 'low'. Leave the column out by ignore"),
         ({"ignore": [*"abc", "target", "kind", "day"]}, "no column is left for columns; it has a, b"),
@@ -296,7 +301,7 @@ def test_a_run_is_told_what_its_data_are(caplog: pytest.LogCaptureFixture) -> No
             {"columns": ["a"], "read": Reading(duplicates="mean")},
             "does not support read.duplicates: rows of a table may",
         ),
-        ({"columns": ["a"], "label": "c"}, "must hold classes, as text or whole numbers; row 1 holds"),
+        ({"columns": ["a"], "label": "c"}, "must hold classes or ids, as text or whole numbers; row 1 holds"),
         ({"columns": ["a"], "batch_size": 0}, "batch_size must be at least 1"),
     ],
 )

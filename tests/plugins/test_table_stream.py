@@ -125,7 +125,7 @@ def test_classes_are_counted(path: str) -> None:
         ({"a": [1] * COUNT}, {}, "column 'a' is empty or constant in the training rows"),
         ({}, {"split": Split(by="a")}, "can be divided at random or by a column that says train, val and test; got split.by"),
         ({}, {"split": Split(group="kind")}, "got split.group"),
-        ({}, {"split": Split(by="kind")}, "holds the class 'warm' in row 1, which was not there"),
+        ({}, {"split": Split(by="kind")}, "must say train, val or test in each row, or hold times or numbers by which rows are ordered; row 1 holds warm"),
     ],
 )  # fmt: skip
 def test_a_wrong_cell_is_named(tmp_path: Path, change: dict[str, Any], options: dict[str, Any], told: str) -> None:
