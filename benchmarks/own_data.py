@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from compare import table
 from sklearn import datasets
 from sklearn.mixture import GaussianMixture
@@ -66,7 +67,8 @@ def mixture(path: Path, seed: int, part: str) -> float:
     """−log p in nats, per unit of the file, of scikit-learn's Gaussian mixture: of 1 to 8 components, by validation."""
     data = Table(str(path), split=Split(val=SHARES, test=SHARES, seed=seed))
     data.setup("test")
-    train, val, tested = (rows.x.double().numpy() for rows in (data.train, data.val, getattr(data, part)))
+    val, test = (torch.cat(list(loader)).double().numpy() for loader in (data.val_dataloader(), data.test_dataloader()))
+    train, tested = data.training_part().double().numpy(), val if part == "val" else test
     fitted = [
         GaussianMixture(count, covariance_type=kind, reg_covar=1e-3, n_init=3, random_state=seed).fit(train)
         for count in range(1, 9)
@@ -94,7 +96,7 @@ CASES = (
         "mse",
         FORECASTS,
         "--data.time time --data.period 365.25 --data.history 60 --data.horizon 26 --data.stride 4 "
-        "--model.level last --trainer.max_epochs 16",
+        "--model.instance.level last --trainer.max_epochs 16",
         {},
     ),
     Case(

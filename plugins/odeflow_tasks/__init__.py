@@ -6,6 +6,7 @@ from odeflow_tasks.density import Density
 from odeflow_tasks.dequantisation import Dequantisation
 from odeflow_tasks.encoder import Encoder, ODERNNEncoder, RNNEncoder
 from odeflow_tasks.head import Head, LinearHead, Perceptron, PooledHead
+from odeflow_tasks.instance_norm import InstanceNorm
 from odeflow_tasks.interpolation import Hermite, Interpolation, Linear, NaturalCubic, Rectilinear
 from odeflow_tasks.latent_ode import Bound, LatentODE
 from odeflow_tasks.levenberg_marquardt import LevenbergMarquardt
@@ -50,5 +51,6 @@ __all__ = [
     "Chain",
     "Dequantisation",
     "Masking",
+    "InstanceNorm",
     "LevenbergMarquardt",
 ]

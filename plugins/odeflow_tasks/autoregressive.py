@@ -1,18 +1,15 @@
 """Autoregressive: the base of the baselines that predict each value from the preceding ones."""
 
 from abc import ABC, abstractmethod
-from typing import Literal
 
-import torch
 from torch import Tensor
 
 import odeflow as of
 from odeflow_tasks.head import Head
+from odeflow_tasks.instance_norm import InstanceNorm
 from odeflow_tasks.likelihood import Likelihood
 from odeflow_tasks.masking import Masking
 from odeflow_tasks.series_task import SeriesTask
-
-Level = Literal["last", "mean"]
 
 
 class Autoregressive(SeriesTask, ABC):
@@ -31,10 +28,7 @@ class Autoregressive(SeriesTask, ABC):
         class_weight: Weight of the classification cross-entropy in the loss.
         num_classes: Number of classes of the series.
         masking: The values hidden in training.
-        level: The level of each series and feature, which is subtracted from what the network sees and added to its
-            predictions: "last", its last seen value, or "mean", their mean. Series with a trend need one, since their
-            future lies outside of the values that trained (Kim et al. 2022, "Reversible Instance Normalization"). All
-            seen values determine it, also those after a prediction's time.
+        instance: Level and scale of each series, to which the network's inputs and outputs are relative.
 
     Raises:
         SettingError: An option is missing or out of range.
@@ -50,12 +44,10 @@ class Autoregressive(SeriesTask, ABC):
         class_weight: float,
         num_classes: int | None,
         masking: Masking,
-        level: Level | None = None,
+        instance: InstanceNorm = InstanceNorm(),
     ) -> None:
         super().__init__(width, dim, decoder, likelihood, classifier, class_weight, num_classes, masking)
-        if level not in (None, "last", "mean"):
-            raise of.SettingError(f"{type(self).__name__}: level must be 'last' or 'mean', or left out; got {level!r}")
-        self.level: Level | None = level
+        self.instance = instance
 
     @abstractmethod
     def unroll(self, batch: of.Series) -> tuple[Tensor, Tensor]:
@@ -65,17 +57,10 @@ class Autoregressive(SeriesTask, ABC):
         return self._unrolled(batch)[0]
 
     def _unrolled(self, batch: of.Series) -> tuple[Tensor, Tensor]:
-        """As `unroll`, around the level of each series."""
-        if self.level is None:
-            return self.unroll(batch)
-        y, count = batch.y.where(batch.seen, 0.0), batch.seen.sum(1, keepdim=True)
-        if self.level == "mean":
-            level = y.sum(1, keepdim=True) / count.clamp(min=1)
-        else:
-            place = torch.arange(y.shape[1], device=y.device)[None, :, None]
-            level = y.gather(1, place.where(batch.seen, 0).amax(1, keepdim=True))
-        prediction, last = self.unroll(batch._replace(y=batch.y - level))
-        return prediction + level, last
+        """As `unroll`, of the normalised series, with predictions in the units of the batch."""
+        normalised, scale = self.instance(batch)
+        prediction, last = self.unroll(normalised)
+        return scale.restored(prediction), last
 
     def loss(self, batch: of.Series, stage: str) -> Tensor:
         """−log p of the targets plus the weighted classification loss; logs the errors in evaluation."""

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
-from odeflow_tasks.autoregressive import Autoregressive, Level
+from odeflow_tasks.autoregressive import Autoregressive
 from odeflow_tasks.head import Head
+from odeflow_tasks.instance_norm import InstanceNorm
 from odeflow_tasks.likelihood import Likelihood
 from odeflow_tasks.masking import Masking
 
@@ -31,8 +32,7 @@ class RNN(Autoregressive):
         class_weight: Factor of the classes' cross-entropy in the loss.
         num_classes: Number of classes of the series; the command line takes it from the data.
         masking: What training hides.
-        level: The level of each series that is subtracted from its values and added to predictions, as in
-            `Autoregressive`: "last" or "mean"; by default none.
+        instance: Normalisation of each series by its own level and scale; by default none.
 
     Raises:
         SettingError: An option is missing or out of range.
@@ -49,9 +49,9 @@ class RNN(Autoregressive):
         class_weight: float = 1.0,
         num_classes: int | None = None,
         masking: Masking = Masking(),
-        level: Level | None = None,
+        instance: InstanceNorm = InstanceNorm(),
     ) -> None:
-        super().__init__(width, dim, decoder, likelihood, classifier, class_weight, num_classes, masking, level)
+        super().__init__(width, dim, decoder, likelihood, classifier, class_weight, num_classes, masking, instance)
         if cell not in ("gru", "lstm"):
             raise of.SettingError(f"RNN: cell must be 'gru' or 'lstm'; got {cell!r}")
         self.width = width
