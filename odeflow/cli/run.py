@@ -374,7 +374,8 @@ def _size_dynamics(request: Request, config: dict[str, Any]) -> None:
         dim = getattr(built, "dim", None)
         if isinstance(dim, int) and options.get("shape") is None:
             flow = mapping(options.get("flow")) or {}
-            beside = getattr(built, "num_conditions", 0) + int(flow.get("augment") or 0)
+            beside = sum(getattr(built, size, 0) for size in ("num_conditions", "num_covariates"))
+            beside += int(flow.get("augment") or 0)
             request.choose("model.dynamics.dim", dim + beside)
 
 

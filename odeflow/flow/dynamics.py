@@ -13,11 +13,14 @@ class Dynamics(Plugin, nn.Module, ABC):
     Attributes:
         width: Size of the state along its features or channels; tasks size the layers before and after accordingly.
         states: The names of the features of the state, in order; empty where they have none.
+        inputs: The names of external inputs that the field takes behind the state. `width` does not count them. Other
+            fields take inputs, too, if their width counts them.
     """
 
     kind = "dynamics"
     width: int
     states: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
@@ -67,7 +70,8 @@ class Modifier(Dynamics):
 
     def __init__(self, dynamics: Dynamics) -> None:
         super().__init__()
-        self.dynamics, self.width, self.states = dynamics, dynamics.width, dynamics.states
+        self.dynamics, self.width = dynamics, dynamics.width
+        self.states, self.inputs = dynamics.states, dynamics.inputs
 
     def enter(self, y0: Tensor) -> Tensor:
         """As of the modified field."""

@@ -44,7 +44,8 @@ class Trajectories(OwnData):
         series: The column of the trajectories' ids, text or whole numbers; by default there is one trajectory.
         states: The states in the order of the dynamics; by default all columns without another role, and then `hidden`.
         hidden: The states that were not measured.
-        covariates: The columns of external inputs u(t), in the order of the dynamics' inputs; linear between rows.
+        covariates: The columns of external inputs u(t), in the order of the dynamics' inputs; an empty cell is
+            interpolated by the model.
         doses: The columns of doses, by state: amounts that are added to the state right after their time. An empty cell
             is no dose.
         ignore: Columns to ignore.
@@ -102,6 +103,8 @@ class Trajectories(OwnData):
         self.settle(states=self.states, columns=None)
         del self.remembered_spec["init_args"]["columns"]
         self.dim = len(self.states)
+        if self.covariates:
+            self.num_covariates = len(self.covariates)
         self._check_names()
 
     def _check_names(self) -> None:

@@ -24,6 +24,42 @@ def inputs_of(batch: of.Series, interpolation: Interpolation, copies: int = 1) -
     return of.paths.Repeated(of.paths.Joined(*parts), copies) if parts else None
 
 
+def over_time(batch: of.Series) -> Tensor | None:
+    """(B, T, c + s), the covariates and, at the same times, static ones, nan where unknown; None if there are none."""
+    if batch.static is None:
+        return batch.covariates
+    again = batch.t.diff(dim=1, prepend=batch.t[:, :1] - 1) == 0  # padding
+    static = batch.static[:, None].expand(-1, batch.t.shape[1], -1).masked_fill(again[..., None], torch.nan)
+    return static if batch.covariates is None else torch.cat([batch.covariates, static], dim=2)
+
+
+def count_of(owner: str, dynamics: of.Dynamics, num_covariates: int | None) -> tuple[int, int]:
+    """The number of covariates of a model, and how many of them the width of its dynamics counts.
+
+    Args:
+        owner: The task, for messages.
+        dynamics: The field.
+        num_covariates: The number of covariates of the data; None if it is unknown.
+
+    Raises:
+        SettingError: The named inputs of the dynamics are not as many, or the width leaves nothing for a state.
+    """
+    named = len(dynamics.inputs)
+    count = named if num_covariates is None else num_covariates
+    if named and count != named:
+        raise of.SettingError(
+            f"{owner}: {type(dynamics).__name__} has the inputs {', '.join(dynamics.inputs)}, but the data have "
+            f"num_covariates={count}"
+        )
+    counted = count - named
+    if not 0 <= counted < dynamics.width:
+        raise of.SettingError(
+            f"{owner}: the width of the dynamics is that of the state plus num_covariates={count}, so it must be at "
+            f"least {count + 1}; {type(dynamics).__name__} has {dynamics.width}"
+        )
+    return count, counted
+
+
 def filled(batch: of.Series, interpolation: Interpolation) -> of.Series:
     """The batch whose covariates are (B, T, c + s), static ones included, with interpolated values where unknown."""
     path = inputs_of(batch, interpolation)

@@ -13,7 +13,7 @@ from torch.distributions import Normal
 
 import odeflow as of
 from odeflow_tasks import series_figures
-from odeflow_tasks.covariates import filled, inputs_of
+from odeflow_tasks.covariates import count_of, filled, inputs_of
 from odeflow_tasks.encoder import Encoder, RNNEncoder
 from odeflow_tasks.head import Head
 from odeflow_tasks.interpolation import Hermite, Interpolation
@@ -121,13 +121,8 @@ class LatentODE(SeriesTask):
     ) -> None:
         whole = "the latent state is all that the dynamics carry; widen them"
         flow.refuse("LatentODE", steer="the times are those of the data", augment=whole, lift=whole)
-        self.num_covariates = num_covariates or 0
-        latent = dynamics.width - self.num_covariates
-        if latent < 1 or self.num_covariates < 0:
-            raise of.SettingError(
-                f"LatentODE: the width of the dynamics is the latent size plus num_covariates={num_covariates}, so it "
-                f"must be at least {self.num_covariates + 1}; {type(dynamics).__name__} has {dynamics.width}"
-            )
+        self.num_covariates, counted = count_of("LatentODE", dynamics, num_covariates)
+        latent = dynamics.width - counted
         super().__init__(latent, dim, decoder, likelihood, classifier, class_weight, num_classes, masking)
         if most_times < STENCIL:
             raise of.SettingError(f"LatentODE: most_times must be at least {STENCIL}; got {most_times}")

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 import odeflow as of
+from odeflow_tasks import covariates
+from odeflow_tasks.interpolation import Interpolation
 
 ROUNDING = 8
 """Times are equal if they differ by at most this many roundings of the largest one."""
@@ -23,8 +25,9 @@ class Segments:
         grid: (R,), the times of all segments, relative to their starts.
         places: (L, S, B), indices into the grid.
         starts: (S, B), the start times of the segments.
-        control: (S, B, T, c), external inputs; None if there are none.
+        control: (S, B, T, c), external inputs, nan where unknown; None if there are none.
         knots: (S, B, T), the times of the inputs, relative to the starts; None if there are none.
+        interpolation: Of the inputs; None if there are none.
         jump: (R, S, B, d), what is added to the states right after each time of the grid; None if nothing is.
     """
 
@@ -35,6 +38,7 @@ class Segments:
     starts: Tensor
     control: Tensor | None = None
     knots: Tensor | None = None
+    interpolation: Interpolation | None = None
     jump: Tensor | None = None
 
     @classmethod
@@ -66,20 +70,21 @@ class Segments:
             self.starts.repeat(1, count),
             None if self.control is None else self.control.repeat(1, count, 1, 1),
             None if self.knots is None else self.knots.repeat(1, count, 1),
+            self.interpolation,
             None if self.jump is None else self.jump.repeat(1, 1, count, 1),
         )
 
-    def driven(self, batch: of.Series) -> "Segments":
+    def driven(self, batch: of.Series, interpolation: Interpolation) -> "Segments":
         """These segments with the inputs and jumps of their trajectories."""
-        count, control, knots, jump = len(self.starts), None, None, None
-        if batch.covariates is not None:
-            control = batch.covariates.to(batch.y).expand(count, -1, -1, -1)
+        control, knots, jump = covariates.over_time(batch), None, None
+        if control is not None:
+            control = control.to(batch.y).expand(len(self.starts), -1, -1, -1)
             knots = batch.t - self.starts[..., None]
         if batch.jump is not None:
             added = self.of(batch.jump.to(batch.y)) * self.inside[..., None, None]
             jump = added.new_zeros(len(self.grid), *added.shape[1:])
             jump.scatter_add_(0, self.places[..., None].expand_as(added), added)
-        return replace(self, control=control, knots=knots, jump=jump)
+        return replace(self, control=control, knots=knots, interpolation=interpolation, jump=jump)
 
     def context(self, dtype: torch.dtype) -> Tensor | of.paths.Path | None:
         """What the field depends on beside state and relative time: the inputs, and the start times if they differ.
@@ -87,17 +92,14 @@ class Segments:
         Args:
             dtype: Of the states.
         """
-        if self.control is None or self.knots is None:
+        if self.control is None or self.knots is None or self.interpolation is None:
             return None if self.simultaneous else self.clocks(dtype).reshape(-1, 1)
         clocks, knots = self.clocks(dtype).reshape(-1, 1), self.knots.flatten(0, 1)
         common = knots[:1] if bool((knots == knots[:1]).all()) else knots
-        path = of.paths.Linear(common, self.control.flatten(0, 1))
-
-        def inputs(t: Tensor) -> Tensor:
-            return torch.cat([path(t).expand(len(clocks), -1), clocks], dim=1)
-
-        breaks = path.breaks if len(common) == 1 else ()  # of several samples they are many; the kinks are mild
-        return of.paths.Function(inputs, breaks=breaks, tensors=path.tensors)
+        path = self.interpolation.path(common, self.control.flatten(0, 1))
+        if len(common) > 1 and path.continuous:  # the breaks of several samples are many, and kinks are mild
+            path = of.paths.Function(path, derivative=path.derivative, tensors=path.tensors)
+        return of.paths.Joined(path, of.paths.Constant(clocks))
 
     @property
     def simultaneous(self) -> bool:

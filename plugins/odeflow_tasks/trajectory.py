@@ -13,7 +13,9 @@ import odeflow as of
 from odeflow_dynamics import OwnClock
 from odeflow_tasks import batch as batches
 from odeflow_tasks import estimates, missing, trajectory_figures
+from odeflow_tasks.covariates import checked, count_of, inputs_of
 from odeflow_tasks.initial_states import InitialStates, Mode
+from odeflow_tasks.interpolation import Interpolation, Linear
 from odeflow_tasks.levenberg_marquardt import LevenbergMarquardt
 from odeflow_tasks.segments import Segments
 from odeflow_tasks.sensitivity import Entry, linearised
@@ -45,7 +47,8 @@ class Trajectory(of.Task):
     Source: multiple shooting: Bock (1983), "Recent advances in parameter identification techniques for O.D.E.".
 
     Args:
-        dynamics: The vector field; its width is d plus the augmented dimensions, which are not compared.
+        dynamics: The vector field; its width is d plus the augmented dimensions, which are not compared, plus
+            `num_covariates`, which `Equations` names as its inputs instead.
         solver: The solver.
         gradient: The gradient method; `Checkpointed()` by default.
         flow: Options of the flow; its times are those of the data.
@@ -62,6 +65,9 @@ class Trajectory(of.Task):
         continuity: Weight of the mean square gap between consecutive segments in the loss, with learned states, in
             units of the standard deviation of the observations.
         extrapolate: Time up to which a test draws the forecast of its first trajectory.
+        covariates: How covariates, the external inputs of the field, are interpolated in time; `Linear()` by default.
+        num_covariates: Number of covariates of the trajectories, static ones included; the command line takes it from
+            the data.
 
     Raises:
         SettingError: An option is out of range.
@@ -85,6 +91,8 @@ class Trajectory(of.Task):
         shared: list[str] | None = None,
         continuity: float = 1.0,
         extrapolate: float | None = None,
+        covariates: Interpolation | None = None,
+        num_covariates: int | None = None,
     ) -> None:
         super().__init__()
         flow.refuse("Trajectory", **dict.fromkeys(("t0", "t1", "steer"), "the times are those of the data"))
@@ -99,7 +107,9 @@ class Trajectory(of.Task):
         self.flow = of.Flow(OwnClock(dynamics), solver, gradient, flow)
         self.distance: Distance = distance
         self.segment, self.continuity, self.extrapolate = segment, continuity, extrapolate
-        width = flow.input_width(dynamics.width)
+        self.interpolation = covariates or Linear()
+        self.num_covariates, self.counted = count_of("Trajectory", dynamics, num_covariates)
+        width = flow.input_width(dynamics.width - self.counted)
         self.states = tuple(dynamics.states[:width]) or tuple(f"y_{number + 1}" for number in range(width))
         self.initial = InitialStates(self.states, initial, start, known or (), shared or ())
         self._set_noise(noise)
@@ -132,17 +142,21 @@ class Trajectory(of.Task):
                 f"{', '.join(features)}. Set --data.states [{','.join(self.states)}]"
             )
 
-    def forward(self, y0: Tensor, t: Tensor) -> Tensor:
+    def forward(self, y0: Tensor, t: Tensor, batch: of.Series | None = None) -> Tensor:
         """The predicted trajectories.
 
         Args:
             y0: (B, d), the states at t[0].
             t: (T,), the times.
+            batch: B series, whose covariates are the input of the field; required if there are covariates.
 
         Returns:
             (B, T, d).
         """
-        y = self.flow.trajectory(y0, t).y
+        inputs = None if batch is None else inputs_of(batch, self.interpolation)
+        if inputs is not None:
+            inputs = of.paths.Joined(inputs, of.paths.Constant(y0.new_zeros(len(y0), 1)))  # the start of `OwnClock`
+        y = self.flow.trajectory(y0, t, context=inputs).y
         return y[:, :, : y0.shape[1]].movedim(0, 1)
 
     def loss(self, batch: Any, stage: str) -> Tensor:
@@ -172,7 +186,15 @@ class Trajectory(of.Task):
         return loss
 
     def _checked(self, batch: Any) -> of.Series:
-        batch = batches.trajectories(type(self).__name__, batch, self.flow, self.states)
+        name = type(self).__name__
+        if self.counted and isinstance(batch, of.Series) and batch.y.shape[-1] != len(self.states):
+            size = batch.y.shape[-1] + self.flow.options.augment + self.counted
+            raise of.DataError(
+                f"{name}: the width of the dynamics must be {size}: {batch.y.shape[-1]} states, augment="
+                f"{self.flow.options.augment} and num_covariates={self.counted}; it is {self.flow.dynamics.width}"
+            )
+        batch = batches.trajectories(name, batch, self.flow, self.states)
+        batch = checked(name, batch, self.num_covariates, batch.y.dtype)
         if batch.jump is not None and self.flow.options.augment:
             raise of.DataError("Trajectory: jumps of the states do not go together with augmented dimensions")
         return batch
@@ -181,8 +203,8 @@ class Trajectory(of.Task):
         """The segments of a training batch, or of any batch one segment each, and (S, B, d), their initial states."""
         length = batch.t.shape[1]
         if whole:
-            return Segments.cut(batch.t, length).driven(batch), self.initial.best(batch)[None]
-        segments = Segments.cut(batch.t, self.segment or length).driven(batch)
+            return Segments.cut(batch.t, length).driven(batch, self.interpolation), self.initial.best(batch)[None]
+        segments = Segments.cut(batch.t, self.segment or length).driven(batch, self.interpolation)
         return segments, self.initial(batch, torch.cat([segments.rows[0], segments.rows.new_tensor([length - 1])]))
 
     def _compared(self, batch: of.Series) -> Tensor:
@@ -368,6 +390,6 @@ class Trajectory(of.Task):
                 t = torch.linspace(
                     float(batch.t[0, 0]), self.extrapolate, trajectory_figures.MOMENTS, device=batch.t.device
                 )
-                course = of.Series.observed(t, self(self.initial.best(first), t))
+                course = of.Series.observed(t, self(self.initial.best(first), t, first))
                 drawn["extrapolation"] = trajectory_figures.course(self.states, batch, course)
         return drawn

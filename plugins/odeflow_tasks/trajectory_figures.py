@@ -29,7 +29,7 @@ def portrait(flow: of.Flow, states: Sequence[str], batch: of.Series, prediction:
         batch: The truth, of which the first trajectory is drawn.
         prediction: (B, T, d).
     """
-    driven = batch.covariates is not None  # then the field depends on the input, too
+    driven = batch.covariates is not None or batch.static is not None  # then the field depends on the input, too
     figure, panels = _panels(states, 2 if driven else 3)
     times, truth, predicted = _first(batch, prediction)
     _draw_over_time(panels[0], states, times, truth, {"prediction": predicted})

@@ -9,9 +9,9 @@ import torch
 import odeflow as of
 from odeflow.plugin.registry import plugins
 from odeflow_data import SeriesTable
-from odeflow_dynamics import MLP
+from odeflow_dynamics import MLP, Equations, Sum
 from odeflow_solvers import RK4
-from odeflow_tasks import RNN, Bound, Hermite, LatentODE, ODERNNEncoder, RNNEncoder
+from odeflow_tasks import RNN, Bound, Hermite, LatentODE, ODERNNEncoder, Rectilinear, RNNEncoder, Trajectory
 
 T = 16
 
@@ -145,6 +145,74 @@ def test_the_number_of_covariates_is_checked() -> None:
         latent(4, 2).predict(batch._replace(static=torch.full((2, 1), torch.nan)))
     with pytest.raises(of.DataError, match=r"needs the covariates that drive .* sample_at\(t, count, batch\)"):
         latent(4, 1).sample(3)
+
+
+# Trajectories
+
+
+@pytest.mark.parametrize("segment", [None, 3])
+def test_trajectories_follow_switched_inputs(segment: int | None) -> None:
+    """dx/dt = u + s, with u switched at each trajectory's own times, is their integral, segment by segment, and exact."""
+    t = torch.tensor([[0.0, 0.5, 1.0, 2.0, 3.0], [1.0, 1.5, 2.5, 3.0, 3.0]], dtype=torch.float64)
+    u = torch.tensor([[1.0, -2.0, 3.0, 0.5, 7.0], [2.0, 1.0, -1.0, 4.0, torch.nan]], dtype=torch.float64)
+    static = torch.tensor([[0.25], [-1.0]], dtype=torch.float64)
+    step = t.diff(dim=1) * (u[:, :-1].nan_to_num() + static)
+    x = torch.cat([torch.zeros(2, 1, dtype=torch.float64), step.cumsum(1)], dim=1)[..., None]
+    exists = torch.ones_like(x, dtype=torch.bool)
+    exists[1, -1] = False
+    batch = of.Series(t, x, exists, exists, covariates=u[..., None], static=static)
+    field = Equations({"x": "a*(u + s)"}, {"a": 1.0}, inputs=["u", "s"])
+    task = Trajectory(field, RK4(step_size=0.5), distance="mse", segment=segment, covariates=Rectilinear()).double()
+    assert float(task.loss(batch, "train").detach()) == pytest.approx(0, abs=1e-20)
+    assert torch.allclose(task.predict_step(batch, 0)[exists], x[exists], atol=1e-10)
+
+
+def test_trajectories_of_a_network_with_inputs() -> None:
+    """The width of a network counts the covariates; predictions are the flow's under them, figures are drawn."""
+    torch.manual_seed(0)
+    task = Trajectory(MLP(dim=2), RK4(num_steps=8), num_covariates=1, extrapolate=2.0, covariates=Hermite())
+    batch = driven(3, 1)
+    path = of.paths.Hermite(batch.t[0], batch.covariates)
+    inputs = of.paths.Joined(path, of.paths.Constant(torch.zeros(3, 1)))
+    wanted = task.flow.trajectory(batch.y[:, 0], batch.t[0], context=inputs).y.movedim(0, 1)
+    assert torch.allclose(task.predict_step(batch, 0), wanted, atol=1e-5)
+    assert torch.allclose(task(batch.y[:, 0], batch.t[0], batch), wanted, atol=1e-6)
+    task.loss(batch, "train").backward()
+    assert set(task.figures(batch)) == {"phase_portrait"}
+    task.tested = batch
+    assert set(task.test_figures()) == {"forecast", "extrapolation"}
+
+
+def test_equations_and_a_network_have_the_same_inputs() -> None:
+    """A sum of equations, which name the inputs, and of a network, whose width counts them, is the sum of both."""
+    torch.manual_seed(0)
+    equations, network = Equations({"x": "a*u - x"}, {"a": 2.0}, inputs=["u"]), MLP(dim=2)
+    both, y = Sum([equations, network]), torch.randn(5, 2)
+    assert (both.width, both.inputs) == (1, ("u",))
+    assert torch.equal(
+        both(torch.tensor(0.0), y), equations(torch.tensor(0.0), y) + network(torch.tensor(0.0), y)[:, :1]
+    )
+    task = Trajectory(both, RK4(num_steps=8), num_covariates=1)
+    assert task.predict_step(driven(3, 1), 0).shape == (3, T, 1)
+    with pytest.raises(
+        of.SettingError,
+        match=r"Sum wants terms of one width and of the same inputs; got Equations of width 1 and inputs u, MLP of width 1",
+    ):
+        Sum([equations, MLP(dim=1)])
+
+
+def test_sizes_of_trajectories_with_inputs() -> None:
+    """The error of a wrong width, or of other inputs than the equations have, gives the number that is needed."""
+    batch = driven(2, 1)
+    narrow = Trajectory(MLP(dim=3), RK4(num_steps=4), num_covariates=1)
+    with pytest.raises(of.DataError, match="must be 2: 1 states, augment=0 and num_covariates=1; it is 3"):
+        narrow.predict_step(batch, 0)
+    with pytest.raises(
+        of.DataError, match=r"Trajectory\(num_covariates=0\) wants .* these have 1. Set num_covariates=1"
+    ):
+        Trajectory(MLP(dim=1), RK4(num_steps=4)).predict_step(batch, 0)
+    with pytest.raises(of.SettingError, match="Equations has the inputs u, but the data have num_covariates=2"):
+        Trajectory(Equations({"x": "a*u"}, {"a": 1.0}, inputs=["u"]), RK4(num_steps=4), num_covariates=2)
 
 
 # Tables
