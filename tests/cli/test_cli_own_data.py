@@ -295,6 +295,22 @@ def test_a_table_of_series_has_their_ids_and_times(done: Any, dates: str) -> Non
     assert read("some.csv") == {name: column[:14] for name, column in found.items()}
 
 
+def test_a_table_larger_than_memory_trains(done: Any, metrics: Any) -> None:
+    """With a small memory a run trains, resumes and predicts; predictions are those of a table in memory."""
+    written("first.csv", table(200, 0))
+    written("second.csv", table(40, 1))
+    small = "--data.read.memory 10000 --data.batch_size 16"
+    checkpoint = fitted(done, "density", f"--data.ignore [kind] {small}")
+    assert len(metrics(checkpoint.parents[1])["val/loss"]) == 1
+    done(f"fit --ckpt_path {checkpoint} --trainer.max_epochs 2 {QUIET}")
+    words = f"predict --ckpt_path {checkpoint} --data.path second.csv {QUIET}"
+    done(f"{words} --output streamed.csv")
+    done(f"{words} --data.read.memory 1e12 --output held.csv")
+    streamed, held = read("streamed.csv"), read("held.csv")
+    assert streamed["row"] == held["row"] == [str(row) for row in range(1, 41)]
+    np.testing.assert_allclose(numbers(streamed["log_prob"]), numbers(held["log_prob"]), rtol=1e-5)
+
+
 def test_a_table_of_quantiles(done: Any, refused: Any) -> None:
     """A latent ODE writes quantiles of observations: in order, around the mean, and as wide as the noise at least."""
     t = np.tile(np.arange(8.0), 20)
