@@ -303,6 +303,7 @@ def prepared(command: str, request: Request) -> dict[str, Any]:
     """
     asked = request.ckpt_path
     config = request.configuration(command, checkpoint.specs)
+    request.settle_nulls(config)
     if request.ckpt_path != asked:
         print(f"checkpoint: {request.ckpt_path}", file=sys.stderr)  # noqa: T201
     _follow_moved(config.get("model"))

@@ -96,6 +96,14 @@ class Request:
         self.options = [option for option in self.options if not f"{option[0]}=".startswith(inside)]
         self.words = [word for word in self.words if not f"{word}=".startswith(tuple(f"--{each}" for each in inside))]
 
+    def settle_nulls(self, config: dict[str, Any]) -> None:
+        """Moves nulls of nested options into a configuration: the parser takes them for the text "None"."""
+        for name, text in list(self.options):
+            if text == "null" and name.startswith(("model.", "data.")) and name.count(".") > 1:
+                container, key = _locate(config, name)
+                container[key] = None
+                self.drop(name)
+
     @property
     def label(self) -> str | None:
         """The name of the run: the first recipe's name, or its file's stem."""

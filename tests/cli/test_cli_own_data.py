@@ -130,6 +130,10 @@ def test_a_split_is_chosen_on_the_command_line(done: Any, refused: Any, caplog: 
     with caplog.at_level("INFO"):
         done(f"{words} --data.split.by day --data.split.test 0.3 --data.read.missing drop {FEW}")
     assert "47 rows train, 8 rows validate, 24 rows test, split by day; 3 columns: u, v, w" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        done(f"{words} --data.split.by null --data.read.memory null --data.read.missing drop {FEW}")
+    assert "split at random by seed 0; 4 columns" in caplog.text
     assert "leave a share to train on; got 0.1 and 1.5" in refused(f"{words} --data.split.test 1.5")
     assert "Did you mean split.test?" in refused(f"{words} --data.test 0.3")
 
