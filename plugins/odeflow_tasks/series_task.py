@@ -204,6 +204,8 @@ class SeriesTask(of.Task, ABC):
             )
         if self.classifier is not None and batch.label is None:
             raise of.DataError(f"{name}: the classifier needs series with labels; these have none")
+        if batch.jump is not None:
+            raise of.DataError(f"{name} does not support jumps of the values, such as doses; use Trajectory")
         label = batch.label
         if self.classifier is not None:
             label = labels(name, label, len(t), self.num_classes)

@@ -141,6 +141,8 @@ def test_the_number_of_covariates_is_checked() -> None:
         RNN(width=4, dim=1).predict(RNN(width=4, dim=1).checked(batch))
     with pytest.raises(of.DataError, match=r"covariates must be .* of shape \(2, 16, '…'\); got \(2, 3, 1\)"):
         latent(4, 1).predict(batch._replace(covariates=torch.ones(2, 3, 1)))
+    with pytest.raises(of.DataError, match="LatentODE does not support jumps of the values, such as doses; use Traj"):
+        latent(4, 1).predict(batch._replace(jump=torch.zeros_like(batch.y)))
     with pytest.raises(of.DataError, match="static covariates must be finite"):
         latent(4, 2).predict(batch._replace(static=torch.full((2, 1), torch.nan)))
     with pytest.raises(of.DataError, match=r"needs the covariates that drive .* sample_at\(t, count, batch\)"):
