@@ -98,6 +98,8 @@ class Trajectories(OwnData):
         self.batch_size, self.steps = batch_size, steps
         roles = [time, *([] if series is None else [series]), *self.covariates, *dict.fromkeys(self.doses.values())]
         measured = None if states is None else [name for name in states if name not in self.hidden]
+        self.read = read
+        self.open(path).require(measured or (), "states, unless hidden,")
         self.begin(path, measured, roles, None, ignore, split, read, standardise)
         self.states = [*self.features, *self.hidden] if states is None else list(states)
         self.settle(states=self.states, columns=None)

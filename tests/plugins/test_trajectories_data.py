@@ -210,7 +210,7 @@ def test_predictions_are_a_table_of_the_file() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"states": ["x", "w"]}, of.DataError, "no column 'w', which columns names"),
+        ({"states": ["x", "w"]}, of.DataError, "no column 'w', which states, unless hidden, names"),
         ({"hidden": ["x"]}, of.SettingError, "hidden names the column 'x'"),
         ({"states": ["x"], "hidden": ["z"]}, of.SettingError, "hidden names 'z'; the states are x"),
         ({"doses": {"w": "y"}}, of.SettingError, "doses name 'w'; the states are x"),
