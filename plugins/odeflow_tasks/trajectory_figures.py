@@ -145,7 +145,7 @@ def _draw_over_time(
     for number in range(min(truth.shape[1], MOST_CURVES)):
         seen = ~np.isnan(truth[:, number])
         label = f"truth {states[number]}" if seen.any() else None
-        (line,) = axes.plot(times[seen], truth[seen, number], _line(truth), markersize=4, label=label)
+        (line,) = axes.plot(times[seen], truth[seen, number], _line(truth[seen]), markersize=4, label=label)
         for name, values in others.items():
             if np.isnan(values[:, number]).all():
                 continue
