@@ -96,7 +96,8 @@ CASES = (
         "mse",
         FORECASTS,
         "--data.time time --data.period 365.25 --data.history 60 --data.horizon 26 --data.stride 4 "
-        "--model.instance.level last --trainer.max_epochs 16",
+        "--model.instance.level last --model.instance.rescale true --trainer.max_epochs 20 "
+        "--trainer.check_val_every_n_epoch 4",
         {},
     ),
     Case(
