@@ -63,7 +63,10 @@ class Classification(of.Task):
         super().__init__()
         of.check_least(self, 1, num_classes=num_classes, shape=shape)
         if not shape:
-            raise of.SettingError("Classification needs the shape of an input, such as (1, 28, 28); give model.shape")
+            raise of.SettingError(
+                "Classification needs the shape of an input, such as (1, 28, 28): the data module must set shape, or "
+                "dim of vectors; in Python give shape"
+            )
         if not 0 <= label_smoothing < 1:
             raise of.SettingError(f"label_smoothing must lie between 0 and 1; got {label_smoothing}")
         self.stem = stem or ConvStem()

@@ -104,7 +104,13 @@ def test_another_solver_is_really_used(done, metrics, newest, digits_run, last):
     run = newest(digits_run, "validate")
     assert metrics(run)["val/nfe"] == [12]
     assert solver_of(run)["class_path"].endswith("RK4")
-    assert solver_of(run)["init_args"] == {"step_size": None, "num_steps": 3, "compile": False, "jump_ts": None}
+    assert solver_of(run)["init_args"] == {
+        "step_size": None,
+        "num_steps": 3,
+        "max_steps": None,
+        "compile": False,
+        "jump_ts": None,
+    }
 
 
 def test_a_tighter_tolerance_is_really_used(done, metrics, newest, digits_run, last):

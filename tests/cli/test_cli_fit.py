@@ -210,7 +210,13 @@ def test_another_class_is_typed_with_its_options(done, form):
     """`--model.solver RK4 --model.solver.num_steps 4` replaces the recipe's solver and all its options."""
     solver = done(f"fit -c spiral {form} --print_config").config["model"]["init_args"]["solver"]
     assert solver["class_path"].endswith("RK4")
-    assert solver["init_args"] == {"step_size": None, "num_steps": 4, "compile": False, "jump_ts": None}
+    assert solver["init_args"] == {
+        "step_size": None,
+        "num_steps": 4,
+        "max_steps": None,
+        "compile": False,
+        "jump_ts": None,
+    }
 
 
 def test_long_and_short_option_names_mean_the_same(done):

@@ -265,7 +265,7 @@ def test_gradients_of_the_times(kind: type[PiecewisePolynomial]) -> None:
     (found,) = torch.autograd.grad(y[0, 0], t)
     end = t.detach()[1]
     slope = field(end, torch.cat((y, path(end)), 1))[0, 0]
-    assert float(found[1]) == pytest.approx(float(slope), abs=1e-7)
+    assert float(found[1]) == pytest.approx(float(slope.detach()), abs=1e-7)
 
 
 def test_the_parameters_of_a_function_are_learned() -> None:

@@ -14,6 +14,7 @@ from odeflow_dynamics import (
     Controlled,
     ConvNet,
     DampedPendulum,
+    Equations,
     Galerkin,
     Hypernetwork,
     Normed,
@@ -40,6 +41,7 @@ def pendulum() -> DampedPendulum:
 FIELDS: dict[str, tuple[Callable[[], of.Dynamics], tuple[int, ...]]] = {
     "ConvNet": (lambda: ConvNet(4), (4, 2, 1)),
     "DampedPendulum": (pendulum, (2,)),
+    "Equations": (lambda: Equations({"x": "v - 0.1*x*v", "v": "-k*sin(x)"}, {"k": 1.3}), (2,)),
     "Galerkin": (lambda: Galerkin(perceptron()), (3,)),
     "Hypernetwork": (lambda: Hypernetwork(perceptron(), hidden=(4,)), (3,)),
     "MLP": (perceptron, (3,)),

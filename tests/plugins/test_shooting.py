@@ -85,7 +85,7 @@ def test_the_field_can_be_moved() -> None:
         free=[], freeze=False,
     )  # fmt: skip
     assert search(task) < 1e-3
-    assert task.flow.dynamics.gravity.item() > 5.1
+    assert task.flow.dynamics.gravity().item() > 5.1
 
 
 def test_the_loss_is_the_weighted_sum_of_squares() -> None:

@@ -34,7 +34,13 @@ def test_spec_nests_and_holds_defaults() -> None:
         "time": "concat",
         "power": 1,
     }
-    assert options["solver"]["init_args"] == {"step_size": None, "num_steps": 3, "compile": False, "jump_ts": None}
+    assert options["solver"]["init_args"] == {
+        "step_size": None,
+        "num_steps": 3,
+        "max_steps": None,
+        "compile": False,
+        "jump_ts": None,
+    }
     assert options["gradient"]["init_args"]["solver"]["init_args"]["rtol"] == 1e-8
     assert options["distance"] == "mae"
     assert json.loads(json.dumps(spec)) == spec
@@ -72,7 +78,7 @@ def test_later_changes_do_not_reach_the_spec() -> None:
 def test_what_is_not_plain_is_refused_when_it_is_stored() -> None:
     """A plugin may be built with any object, but its spec then says which argument is in the way."""
     layer = nn.Linear(2, 2)
-    layer.width, layer.states = 2, ()  # pyright: ignore
+    layer.width, layer.states, layer.inputs = 2, (), ()  # pyright: ignore
     task = Trajectory(layer, RK4(num_steps=1))  # pyright: ignore
     with pytest.raises(of.PluginError, match=r"Trajectory cannot be stored: its argument dynamics is Linear"):
         _ = task.spec

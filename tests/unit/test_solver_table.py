@@ -1,5 +1,6 @@
 """Laws of docs/solvers.md: its table says of every solver what is true of it."""
 
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ EXPLICIT = [name for name, cls in BUILT_IN.items() if issubclass(cls, of.RungeKu
 
 def rows() -> dict[str, list[str]]:
     """The cells of each solver's row after its name."""
-    cells = [line.strip("| ").split("|") for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    lines = takewhile(lambda line: not line.startswith("##"), PAGE.read_text().splitlines())
+    cells = [line.strip("| ").split("|") for line in lines if line.startswith("| `")]
     return {name.strip(" `"): [cell.strip() for cell in others] for name, *others in cells}
 
 
