@@ -216,7 +216,6 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--options", default="", help="of `fit`, in all cases")
     parser.add_argument("--markdown", type=Path, help="a file for the table")
     given = parser.parse_args(words)
-    logging.disable(logging.WARNING)
     root = given.root and given.root.resolve()
     markdown = given.markdown and given.markdown.resolve()
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -239,4 +238,5 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.WARNING)
     main()

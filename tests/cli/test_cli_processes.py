@@ -162,6 +162,7 @@ def _rank(rank: int, folder: str) -> None:
         found = problem.gradient(DistributedDataParallel(problem.flow), slice(4 * rank, 4 * rank + 4))
         torch.save(found, Path(folder) / f"{name}_{rank}.pt")
     distributed.destroy_process_group()
+    os._exit(0)  # DDP keeps threads of gloo, which may abort the interpreter's shutdown
 
 
 @pytest.fixture(scope="module")
