@@ -25,7 +25,9 @@ def main(epochs: int = 40) -> pl.DataFrame:
     """The prices that are predicted for twenty new houses, beside the true ones."""
     L.seed_everything(0, verbose=False)
     task = Regression(MLP(dim=3, hidden=(32,)), RK4(num_steps=4), flow=of.FlowOptions(augment=1))
-    trainer = L.Trainer(max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False)
+    trainer = L.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
     trainer.fit(task, datamodule=Table(houses(0, 400), target="price", batch_size=16))
     with TemporaryDirectory() as folder:
         trainer.save_checkpoint(Path(folder, "houses.ckpt"))
