@@ -34,6 +34,10 @@ class FittedBijection(Bijection):
 
     fitted: Tensor
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+
     @abstractmethod
     def fit(self, x: Tensor) -> None:
         """Fits the map to data (N, dim)."""

@@ -34,7 +34,6 @@ class Marginals(FittedBijection):
             raise SettingError(f"Marginals: knots must be at least 2; got {knots}")
         self.register_buffer("at_base", torch.special.ndtri(_levels(knots)).float().repeat(dim, 1))
         self.register_buffer("at_data", self.at_base.clone())
-        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:

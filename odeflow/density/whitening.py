@@ -24,7 +24,6 @@ class Whitening(FittedBijection):
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("factor", torch.eye(dim))
-        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
@@ -44,7 +43,7 @@ class Whitening(FittedBijection):
         if bool(failed) or not bool((factor.diagonal() > 1e-4 * centred.square().mean(0).sqrt()).all()):
             raise DataError(
                 f"the covariance of {len(x)} rows of {x.shape[1]} features is singular: a feature is a linear function "
-                "of the others, or there are too few rows. Leave the feature out, or do not whiten"
+                "of the others, or there are too few rows. Leave the feature out, or set whitening to false"
             )
         self.mean, self.factor = rows.mean(0).to(self.mean), factor.to(self.factor)
         self.fitted = torch.ones_like(self.fitted)

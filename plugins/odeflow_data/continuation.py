@@ -12,7 +12,7 @@ def continued(times: pl.Series, count: int) -> pl.Series:
 
     Args:
         times: (N,), numbers or dates in increasing order, two at least.
-        count: How many times are wanted.
+        count: Number of times.
 
     Returns:
         (count,).

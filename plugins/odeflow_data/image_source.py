@@ -50,7 +50,7 @@ class ImageSource(ABC):
 
         Args:
             places: Their numbers.
-            form: The form that is wanted.
+            form: The expected form.
             why: Where that form comes from, for messages.
             convert: Whether images of another form are converted to it.
 

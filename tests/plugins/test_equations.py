@@ -85,7 +85,7 @@ def test_coefficients_keep_their_bounds(bounds: tuple[float | None, float | None
     ],
 )
 def test_senseless_equations_are_refused(options: dict[str, Any], message: str) -> None:
-    """A formula, name or bound that makes no sense is an error that says what is wanted."""
+    """An invalid formula, name or bound is an error that says what was expected."""
     with pytest.raises(of.SettingError, match=message):
         Equations(**({"equations": {"x": "-k*x"}, "parameters": {"k": 1.0}} | options))
 

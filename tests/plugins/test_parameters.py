@@ -340,7 +340,7 @@ def test_a_step_of_marquardt_reduces_the_squares_or_does_nothing() -> None:
     ],
 )
 def test_senseless_fits_are_refused(make: Any, message: str) -> None:
-    """An option or a problem that makes no sense is an error that says what is wanted."""
+    """An invalid option or problem is an error that says what was expected."""
     with pytest.raises(of.SettingError, match=message):
         make()
 

@@ -228,7 +228,7 @@ def test_predictions_are_a_table_of_the_file() -> None:
     ],
 )
 def test_senseless_options_are_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
-    """An option that makes no sense is an error that says what came and what there is."""
+    """An invalid option is an error that says what came and what there is."""
     table = rows()
     if options.get("series", "") is None:
         table["t"] = np.round(table["t"])
