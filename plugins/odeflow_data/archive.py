@@ -3,7 +3,6 @@
 import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import odeflow as of
+from odeflow_data.names import nearest
 
 LARGEST = float(np.finfo(np.float32).max)
 """Numbers beyond this are infinite in batches."""
@@ -58,9 +58,9 @@ def load(path: Path, wanted: list[str], optional: list[str], advice: str) -> dic
             names = list(archive.files)
             for name in wanted:
                 if name not in names:
-                    near = get_close_matches(name, names, n=1)
-                    hint = f" Did you mean {near[0]!r}?" if near else ""
-                    raise of.DataError(f"{path} has no array {name!r}.{hint} It holds: {', '.join(names)}. {advice}")
+                    raise of.DataError(
+                        f"{path} has no array {name!r}.{nearest(name, names)} It holds: {', '.join(names)}. {advice}"
+                    )
             arrays = {name: archive[name] for name in (*wanted, *optional) if name in names}
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):  # an entry of another kind comes as bytes

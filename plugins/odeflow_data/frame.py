@@ -1,12 +1,8 @@
 """Frame: named columns of a file, a data frame or arrays, turned into numbers, times and classes."""
 
 import contextlib
-import itertools
-import os
-import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from difflib import get_close_matches
-from pathlib import Path, PurePath
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -14,41 +10,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 import odeflow as of
+from odeflow_data import source, times
 from odeflow_data.archive import LARGEST, reading
+from odeflow_data.memory import available_memory
+from odeflow_data.names import listed, nearest
+from odeflow_data.source import FORMATS
+from odeflow_data.times import Times
 
-MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "?"]
-"""Text in a CSV file that stands for no value."""
-SECONDS = {
-    "microseconds": 1e-6,
-    "milliseconds": 1e-3,
-    "seconds": 1.0,
-    "minutes": 60.0,
-    "hours": 3600.0,
-    "days": 86_400.0,
-    "weeks": 604_800.0,
-    "years": 31_557_600.0,  # Julian years, of 365.25 days
-}
-"""Units of time in which dates and durations are counted, in seconds."""
-FORMATS = "CSV (.csv, .tsv, .txt, also gzipped), Parquet (.parquet) or NumPy (.npy, .npz)"
-EXAMPLES = Path(__file__).parent / "examples"
-"""Small files that come with odeflow, read as `example:NAME`; `SOURCES.md` beside them says where they are from."""
-INFERRED = 10_000
-"""Number of rows by which the type of a column is found."""
 TEXT = (pl.String, pl.Categorical, pl.Enum)
-SHOWN = 10
-"""Number of columns that a message names."""
-
-
-class Times(NamedTuple):
-    """A column of times as numbers.
-
-    Attributes:
-        values: (N,), float64.
-        clock: What they count, such as "days since 1970-01-01"; "" where the file itself holds numbers.
-    """
-
-    values: NDArray[np.float64]
-    clock: str
 
 
 class Classes(NamedTuple):
@@ -72,6 +41,7 @@ class Frame:
         columns: The table; a file is scanned, not read.
         origin: Where it comes from, for messages.
         skipped: Number of rows of the origin before these.
+        text: The same columns as the text that they are in a file of text; None of other sources.
 
     Example:
         >>> frame = Frame.of({"x": [1.0, None], "kind": ["b", "a"]})
@@ -82,34 +52,24 @@ class Frame:
         ('a', 'b')
     """
 
-    def __init__(self, columns: pl.LazyFrame, origin: str, skipped: int = 0) -> None:
+    def __init__(self, columns: pl.LazyFrame, origin: str, skipped: int = 0, text: pl.LazyFrame | None = None) -> None:
         self.origin, self.skipped = origin, skipped
-        self._columns, self._text = columns, None
+        self._columns, self._text = columns, text
         with reading(origin, f"Wanted is {FORMATS}"):
             self._types = columns.collect_schema()
         if not self.names:
             raise of.DataError(f"{origin} has no columns")
 
     @classmethod
-    def of(cls, source: Any, key: str | None = None) -> "Frame":
-        """The table in a file, a data frame of any library, or arrays.
-
-        Args:
-            source: A path, or `example:NAME` of a file that comes with odeflow; a data frame of polars, pandas, or
-                whatever exports an Arrow C stream; columns by name; or an array (N, D), whose columns are x0, x1, ….
-            key: Name of the array in a `.npz` file whose arrays are of different lengths.
+    def of(cls, given: Any, key: str | None = None) -> "Frame":
+        """The table in a file, a data frame of any library, or arrays, as `source.opened` takes them.
 
         Raises:
-            DataError: There is no such file, it cannot be read, or `source` is no table.
+            DataError: There is no such file, it cannot be read, or it is no table.
             SettingError: `key` names no array of the file.
         """
-        if isinstance(source, str) and source.startswith("example:"):
-            return _of_file(_example(source.removeprefix("example:")), key)
-        if isinstance(source, (str, PurePath)):
-            return _of_file(Path(source).expanduser(), key)
-        if key is not None:
-            raise of.SettingError(f"key = {key!r} names an array of a .npz file; {described(source)} needs none")
-        return cls(_of_object(source).lazy(), described(source))
+        found = source.opened(given, key)
+        return cls(found.columns, found.origin, text=found.text)
 
     @property
     def names(self) -> list[str]:
@@ -128,10 +88,9 @@ class Frame:
         """
         for name in names:
             if name not in self._types:
-                near = get_close_matches(name, self.names, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
                 raise of.DataError(
-                    f"{self.origin} has no column {name!r}, which {option} names.{hint} It has {listed(self.names)}"
+                    f"{self.origin} has no column {name!r}, which {option} names.{nearest(name, self.names)} It has "
+                    f"{listed(self.names)}"
                 )
 
     def is_text(self, name: str) -> bool:
@@ -179,57 +138,29 @@ class Frame:
             SettingError: There is no such unit.
             DataError: The column holds something else, or a time is missing.
         """
-        if unit not in SECONDS:
-            raise of.SettingError(f"time_unit must be one of {', '.join(SECONDS)}; got {unit!r}")
+        if unit not in times.SECONDS:
+            raise of.SettingError(f"time_unit must be one of {', '.join(times.SECONDS)}; got {unit!r}")
         kind = self._types[name]
+        column = self._collected([pl.col(name)], [name]).get_column(name)
         if kind.is_numeric():
-            values, clock = self.numbers([name])[:, 0], ""
-        elif kind.is_temporal():
-            stamp = pl.col(name).cast(pl.Datetime("us")) if isinstance(kind, (pl.Date, pl.Datetime)) else pl.col(name)
-            per = 1e-9 if isinstance(kind, pl.Time) else 1e-6
-            whole = stamp.cast(pl.Duration("us")) if isinstance(kind, pl.Duration) else stamp
-            table = self._collected([whole.cast(pl.Int64).cast(pl.Float64)], [name])
-            values = table.to_numpy()[:, 0] * (per / SECONDS[unit])
-            since = " since 1970-01-01" if isinstance(kind, (pl.Date, pl.Datetime)) else ""
-            clock = f"{unit}{since}"
-        else:
-            self._collected([pl.col(name)], [name])
+            self.numbers([name])  # refuses infinite ones
+        elif not kind.is_temporal():
             row, value = self._first(name, pl.lit(True)) or (1, "")
             raise of.DataError(
                 f"{self.origin}: column {name!r} must hold times, as numbers or as dates like 2024-05-31 or "
                 f"2024-05-31 18:00; row {row} holds {value!r}"
             )
-        lost = np.flatnonzero(np.isnan(values))
+        found = times.counted(column, unit)
+        lost = np.flatnonzero(np.isnan(found.values))
         if len(lost):
             raise of.DataError(
                 f"{self.origin}: the time in column {name!r} is missing in {self._rows(lost)}. Remove these rows"
             )
-        return Times(values, clock)
+        return found
 
     def as_times(self, name: str, values: NDArray[np.float64], unit: str) -> pl.Series:
-        """Numbers as times of a column's type, the inverse of `times`; durations remain numbers.
-
-        Args:
-            name: The column.
-            values: (N,), times as `times` counts them, inside or outside the file's.
-            unit: The unit of dates.
-
-        Returns:
-            (N,), dates if the column holds dates and all are whole days, in the column's time zone.
-        """
-        kind = self._types[name]
-        if kind.is_integer() and bool((values == np.rint(values)).all()):
-            return pl.Series(name, values.astype(np.int64))
-        if not isinstance(kind, (pl.Date, pl.Datetime)):
-            return pl.Series(name, values)
-        stamps = np.rint(values * (SECONDS[unit] * 1e6))
-        whole = 1000 * np.rint(stamps / 1000)
-        stamps = np.where(np.abs(stamps - whole) <= 2, whole, stamps)  # float64 resolves a microsecond, not better
-        dates = pl.Series(name, stamps.astype(np.int64)).cast(pl.Datetime("us"))
-        if isinstance(kind, pl.Datetime) and kind.time_zone is not None:
-            return dates.dt.replace_time_zone("UTC").dt.convert_time_zone(kind.time_zone)
-        days = isinstance(kind, pl.Date) and bool((stamps % (SECONDS["days"] * 1e6) == 0).all())
-        return dates.cast(pl.Date) if days else dates
+        """Numbers as times of a column's type, the inverse of `times`, inside or outside the file's."""
+        return times.restored(values, self._types[name], unit).alias(name)
 
     def as_ids(self, name: str, values: Sequence[str]) -> pl.Series:
         """Names of `classes` as values of the column's type, numbers or text."""
@@ -375,151 +306,3 @@ class Frame:
                 f"{self.origin}: {count} columns of {rows:,} rows need {wanted / 2**30:.1f} GiB of memory; "
                 f"{free / 2**30:.1f} GiB are free. Choose fewer columns, or write part of the rows to another file"
             )
-
-
-def _of_file(path: Path, key: str | None) -> Frame:
-    if not path.is_file():
-        near = get_close_matches(path.name, [each.name for each in path.parent.glob("*")], n=1)
-        hint = f" Did you mean {path.parent / near[0]}?" if near else ""
-        raise of.DataError(f"there is no file {path}.{hint} Name {FORMATS} by path")
-    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if key is not None and kind != ".npz":
-        raise of.SettingError(f"key = {key!r} names an array of a .npz file; {path} is none")
-    if kind in (".csv", ".tsv", ".txt"):
-        return _of_text(path, kind)
-    with reading(path, f"Wanted is {FORMATS}"):
-        if kind in (".parquet", ".pq"):
-            return Frame(pl.scan_parquet(path), str(path))
-        if kind == ".npy":
-            return Frame(_of_arrays({"x": _loaded(path)}).lazy(), str(path))
-        if kind == ".npz":
-            return Frame(_of_arrays(_chosen(path, key)).lazy(), str(path))
-    raise of.DataError(f"{path} is of no known kind: its name ends with {kind or 'nothing'}. Wanted is {FORMATS}")
-
-
-def _example(name: str) -> Path:
-    """The file of an example."""
-    known = sorted(file.stem for file in EXAMPLES.glob("*.csv"))
-    if name not in known:
-        raise of.DataError(f"there is no example {name!r}; there are {', '.join(known)}")
-    return EXAMPLES / f"{name}.csv"
-
-
-class _TextFrame(Frame):
-    """A frame whose cells can be read again as the text that they are."""
-
-    def __init__(self, columns: pl.LazyFrame, text: pl.LazyFrame, origin: str) -> None:
-        super().__init__(columns, origin)
-        self._text = text
-
-
-def _of_text(path: Path, kind: str) -> Frame:
-    with reading(path, f"Wanted is {FORMATS}"):
-        head = [] if path.suffix == ".gz" else _head(path)
-        separator = "\t" if kind == ".tsv" else _separator(head[0] if head else ",")
-        comma = separator == ";" and any(re.search(r"\d,\d", line) for line in head[1:])
-        options: dict[str, Any] = {"separator": separator, "decimal_comma": comma, "null_values": MISSING}
-        columns = pl.scan_csv(path, infer_schema_length=INFERRED, try_parse_dates=True, **options)
-        return _TextFrame(columns, pl.scan_csv(path, infer_schema=False, **options), str(path))
-
-
-def _head(path: Path) -> list[str]:
-    """The first lines of a text file."""
-    with path.open(encoding="utf-8-sig", errors="replace") as stream:
-        return [line.rstrip("\n") for line in itertools.islice(stream, 20)]
-
-
-def _separator(header: str) -> str:
-    """What separates the columns: the most frequent of comma, semicolon and tab in the header."""
-    return max(",;\t", key=header.count)
-
-
-def _loaded(path: Path) -> NDArray[Any]:
-    with path.open("rb") as stream:
-        return np.load(stream, allow_pickle=False)
-
-
-def _chosen(path: Path, key: str | None) -> dict[str, NDArray[Any]]:
-    """The arrays of a `.npz` file that are columns."""
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-        names: list[str] = list(archive.files)
-        if key is not None and key not in names:
-            near = get_close_matches(key, names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise of.SettingError(f"{path} has no array {key!r}.{hint} It holds: {', '.join(names)}")
-        chosen = {name: archive[name] for name in names if key in (None, name)}
-    if len({array.shape[:1] for array in chosen.values()}) > 1:
-        lengths = ", ".join(f"{name} {array.shape}" for name, array in chosen.items())
-        raise of.SettingError(f"{path} holds arrays of different lengths: {lengths}. Choose one by key")
-    return {"x": chosen[key]} if key is not None else chosen
-
-
-def _of_object(source: Any) -> pl.DataFrame:
-    """The columns of an object of Python's."""
-    with reading(described(source), f"Wanted is a path, a data frame, columns by name, or {FORMATS}"):
-        if isinstance(source, pl.LazyFrame):
-            return source.collect()
-        if isinstance(source, pl.DataFrame):
-            return source
-        if isinstance(source, Mapping):
-            return _of_arrays(dict(cast(Mapping[Any, Any], source)))
-        if type(source).__module__.partition(".")[0] == "pandas":  # without pyarrow it exports nothing
-            return _of_arrays({name: source[name].to_numpy() for name in source.columns})
-        if hasattr(source, "__arrow_c_stream__"):
-            return pl.DataFrame(source)
-        return _of_arrays({"x": np.asarray(source)})
-
-
-def _of_arrays(arrays: dict[Any, Any]) -> pl.DataFrame:
-    """Arrays (N,) are columns; an array (N, D) named x is the columns x0, x1, …."""
-    columns: dict[str, Any] = {}
-    for name, values in arrays.items():
-        array = np.asarray(values)
-        if array.ndim not in (1, 2):
-            raise of.DataError(f"the array {name} must have the shape (rows,) or (rows, columns); it has {array.shape}")
-        if array.dtype.kind not in "fiubUSOMm" or (array.ndim == 2 and array.dtype.kind in "US"):
-            raise of.DataError(f"the array {name} must hold real numbers, text or dates; its dtype is {array.dtype}")
-        if array.ndim == 1:
-            columns[str(name)] = _column(array, values)
-        else:
-            columns |= {f"{name}{number}": _column(part, part) for number, part in enumerate(array.T)}
-    frame = pl.DataFrame(columns)
-    return frame.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
-
-
-def _column(array: NDArray[Any], values: Any) -> Any:
-    """A column as polars takes it: objects, such as a list with None in it, one by one."""
-    if array.dtype.kind in "Mm":
-        return np.ascontiguousarray(array.astype(f"{array.dtype.str[:3]}[us]"))
-    if array.dtype.kind != "O":
-        return np.ascontiguousarray(array)
-    return pl.Series([None if each is None or each != each else each for each in values], strict=False)  # NaN and NaT
-
-
-def described(source: Any) -> str:
-    """What a table is, in a few words: its path, or its type and size."""
-    if isinstance(source, (str, PurePath)):
-        return str(source)
-    shape = getattr(source, "shape", None)
-    size = f" of {shape[0]} rows" if isinstance(shape, Sequence) and shape else ""
-    return f"a {type(source).__name__}{size}"
-
-
-def available_memory() -> int | None:
-    """Bytes of memory that can be had; None where the system does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):  # what files in memory take is available, too
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names, the first few of them."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

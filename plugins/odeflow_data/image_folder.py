@@ -14,6 +14,7 @@ from torch import Tensor
 import odeflow as of
 from odeflow_data.archive import reading
 from odeflow_data.image_source import Form, ImageSource
+from odeflow_data.memory import available_memory
 from odeflow_data.split import PARTS
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
@@ -71,8 +72,6 @@ class ImageFolder(ImageSource):
         self.form = _form(_pixels(self.files[0], None))
 
     def read(self, places: Sequence[int], form: Form, why: str, convert: bool) -> Tensor:
-        from odeflow_data.frame import available_memory
-
         wanted, free = len(places) * form.channels * form.height * form.width, available_memory()
         if free is not None and wanted > free:
             raise of.DataError(

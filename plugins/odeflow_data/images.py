@@ -13,7 +13,8 @@ from odeflow_data.augmentation import random_affine, random_flip
 from odeflow_data.image_arrays import ImageArrays
 from odeflow_data.image_folder import ImageFolder
 from odeflow_data.image_source import Form, ImageSource
-from odeflow_data.own_data import OwnData, classified, joined, shortly, unused
+from odeflow_data.names import listed
+from odeflow_data.own_data import OwnData, classified, joined, unused
 from odeflow_data.pixels import Pixels, channel_moments, standardised
 from odeflow_data.rows import whole_batches
 from odeflow_data.split import PARTS, Split
@@ -150,7 +151,7 @@ class Images(OwnData):
                 if source.labels[place] not in numbers:
                     raise of.DataError(
                         f"{source.origin}: {source.column} {source.names[place]} is of class {source.labels[place]!r}, "
-                        f"which was not there in training; the classes are {shortly(self._names)}"
+                        f"which was not there in training; the classes are {listed(self._names)}"
                     )
             labels = torch.tensor([numbers[source.labels[place]] for place in places], dtype=torch.long)
         return Pixels(self._images(source, places), labels, self.known)
@@ -222,7 +223,7 @@ class Images(OwnData):
             told += ["no classes"]
         else:
             sizes = [f"{name} ({count:,})" for name, count in zip(self._names, self.class_counts, strict=True)]
-            told += [f"classes: {shortly(sizes)}"]
+            told += [f"classes: {listed(sizes)}"]
         return "; ".join([*told, "standardised" if self.standardise else "between 0 and 1"])
 
     # Batches

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 import odeflow as of
 from odeflow_data.frame import Frame
-from odeflow_data.own_data import shortly
+from odeflow_data.names import listed
 from odeflow_data.reading import Reading
 
 
@@ -95,7 +95,7 @@ class Observations(NamedTuple):
         offsets = np.concatenate([[0], np.cumsum(np.bincount(codes))])
         empty = np.flatnonzero(np.add.reduceat(~np.isnan(y).all(axis=1), offsets[:-1]) == 0)
         if len(empty):
-            which = f" of the series {shortly([names[code] for code in empty])}" if series else ""
+            which = f" of the series {listed([names[code] for code in empty])}" if series else ""
             raise of.DataError(
                 f"{frame.origin}: nothing was observed{which}: all cells of its values are empty. Leave it out"
             )

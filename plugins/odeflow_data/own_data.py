@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from odeflow_data.frame import Frame
 
-SHOWN = 5
-"""Maximum number of names in the summary line."""
-
 
 class OwnData(of.DataModule, ABC):
     """Data read by `Frame` from `path`, the first option of a subclass, which in Python may be a data frame or arrays.
@@ -46,7 +43,7 @@ class OwnData(of.DataModule, ABC):
         given = kwargs.get("path", args[0] if args else "")
         if isinstance(given, str):
             return super().__new__(cls, *args, **kwargs)
-        from odeflow_data.frame import described
+        from odeflow_data.source import described
 
         text = described(given)  # a checkpoint cannot hold a data frame, but what it was
         if "path" in kwargs:
@@ -229,9 +226,3 @@ def unused(name: str, taken: Collection[str]) -> str:
 def several(names: str | Sequence[str] | None) -> list[str]:
     """Names given as one, several or none."""
     return [names] if isinstance(names, str) else list(names or ())
-
-
-def shortly(names: Sequence[str]) -> str:
-    """Names in a line, the first few of them."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -11,7 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.own_data import OwnData, by_suffix, joined, positive, several, shortly, unused
+from odeflow_data.names import listed
+from odeflow_data.own_data import OwnData, by_suffix, joined, positive, several, unused
 from odeflow_data.reading import Reading
 from odeflow_data.series import Mode, SeriesData, batches, padded, rows_of, trimmed
 from odeflow_data.split import PARTS, Split
@@ -261,12 +262,12 @@ class SeriesTable(OwnData, SeriesData):
         """The series of each part, their lengths, columns and units, in one line."""
         lengths, missing = whole.lengths, np.isnan(whole.y).mean()
         told = [f"{self.frame.origin}: {self.split.told(counts, 'series')}"]
-        told += [f"{lengths.min()} to {lengths.max()} times each, {self.dim} columns: {shortly(self.features)}"]
+        told += [f"{lengths.min()} to {lengths.max()} times each, {self.dim} columns: {listed(self.features)}"]
         told += [f"{100 * missing:.3g} % of the cells empty"] if missing else []
         clock = whole.clock or "the file's numbers"
         told += [f"time {self.time} in {clock}, {whole.t.min():g} to {whole.t.max():g}"]
-        told += [f"covariates: {shortly(self.inputs)}"] if self.inputs else []
-        told += [f"classes of {self.label}: {shortly(self.class_names)}"] if self.label else []
+        told += [f"covariates: {listed(self.inputs)}"] if self.inputs else []
+        told += [f"classes of {self.label}: {listed(self.class_names)}"] if self.label else []
         return "; ".join([*told, "standardised" if self.standardise else "in the file's units"])
 
 

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.own_data import OwnData, classified, joined, several, shortly, unused
+from odeflow_data.memory import available_memory
+from odeflow_data.names import listed
+from odeflow_data.own_data import OwnData, classified, joined, several, unused
 from odeflow_data.reading import Reading
 from odeflow_data.rows import batches
 from odeflow_data.split import PARTS, Split
@@ -159,7 +161,6 @@ class Table(OwnData):
         Args:
             known: Whether targets and labels are known.
         """
-        from odeflow_data.frame import available_memory
         from odeflow_data.table_stream import TableStream
 
         names = [*(self.known.features or self.features), *self.condition, *(self.target if known else [])]
@@ -237,11 +238,11 @@ class Table(OwnData):
         """The parts, their sizes and origin, the columns and their roles, and the units, in one line."""
         told = [
             f"{self.frame.origin}: {self.split.told(counts, 'rows')}",
-            f"{self.dim} columns: {shortly(self.features)}",
+            f"{self.dim} columns: {listed(self.features)}",
         ]
-        told += [f"target: {shortly(self.target)}"] if self.target else []
-        told += [f"condition: {shortly(self.condition)}"] if self.condition else []
-        told += [f"classes of {self.label}: {shortly(self.class_names)}"] if self.label else []
+        told += [f"target: {listed(self.target)}"] if self.target else []
+        told += [f"condition: {listed(self.condition)}"] if self.condition else []
+        told += [f"classes of {self.label}: {listed(self.class_names)}"] if self.label else []
         told += [f"larger than memory, shuffled among {stream.rows // 2:,} rows"] if stream is not None else []
         return "; ".join([*told, "standardised" if self.standardise else "in the file's units"])
 

@@ -1,7 +1,6 @@
 """ToyDensity: two-dimensional densities without end, whose exact values and entropies are known."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow_data.drawn import Drawn
+from odeflow_data.names import nearest
 from odeflow_data.planar_density import DENSITIES
 
 
@@ -50,9 +50,9 @@ class ToyDensity(Drawn):
     ) -> None:
         super().__init__(batch_size, samples, val_size, test_size, seed)
         if name not in DENSITIES:
-            near = get_close_matches(name, DENSITIES, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise of.SettingError(f"ToyDensity: no density {name!r}.{hint} There are: {', '.join(DENSITIES)}")
+            raise of.SettingError(
+                f"ToyDensity: no density {name!r}.{nearest(name, [*DENSITIES])} There are: {', '.join(DENSITIES)}"
+            )
         self.dim, self.density = 2, DENSITIES[name]
 
     def draw(self, count: int, seed: Sequence[int]) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.own_data import OwnData, joined, shortly, unused
+from odeflow_data.names import listed
+from odeflow_data.own_data import OwnData, joined, unused
 from odeflow_data.reading import Reading
 from odeflow_data.series import rows_of
 from odeflow_data.split import PARTS, Split
@@ -113,14 +114,14 @@ class Trajectories(OwnData):
         """Checks that hidden states and doses are those of states, and measured ones columns."""
         for name in self.hidden:
             if name not in self.states:
-                raise of.SettingError(f"Trajectories: hidden names {name!r}; the states are {shortly(self.states)}")
+                raise of.SettingError(f"Trajectories: hidden names {name!r}; the states are {listed(self.states)}")
             if name in self.frame.names:
                 raise of.SettingError(
                     f"Trajectories: hidden names the column {name!r} of {self.frame.origin}; a hidden state has none"
                 )
         for name in self.doses:
             if name not in self.states:
-                raise of.SettingError(f"Trajectories: doses name {name!r}; the states are {shortly(self.states)}")
+                raise of.SettingError(f"Trajectories: doses name {name!r}; the states are {listed(self.states)}")
         self.frame.require(self.covariates, "covariates")
         self.frame.require([*self.doses.values()], "doses")
         if self.standardise and self.hidden:
@@ -253,8 +254,8 @@ class Trajectories(OwnData):
         span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
         told = [f"{self.frame.origin}: {len(whole.names)} trajectories of {span} times, {sizes}"]
         told[0] += f", split {how}" if counts["val"] or counts["test"] else ""
-        told += [f"states {shortly(self.states)}" + (f", not measured: {shortly(self.hidden)}" if self.hidden else "")]
-        told += [f"covariates {shortly(self.covariates)}"] if self.covariates else []
+        told += [f"states {listed(self.states)}" + (f", not measured: {listed(self.hidden)}" if self.hidden else "")]
+        told += [f"covariates {listed(self.covariates)}"] if self.covariates else []
         told += ["doses " + ", ".join(f"{column} into {state}" for state, column in self.doses.items())] * bool(
             self.doses
         )

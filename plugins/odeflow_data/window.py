@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import odeflow as of
-from odeflow_data.own_data import OwnData, by_suffix, joined, positive, several, shortly, unused
+from odeflow_data.names import listed
+from odeflow_data.own_data import OwnData, by_suffix, joined, positive, several, unused
 from odeflow_data.reading import Reading
 from odeflow_data.split import PARTS, Split
 
@@ -200,7 +201,7 @@ class Window(OwnData):
         told += [f"each of {self.history} rows seen and {self.horizon} forecast"]
         clock = whole.clock or "the file's numbers"
         told += [f"{len(whole.t):,} rows{each}, {whole.t.min():g} to {whole.t.max():g} in {clock}"]
-        told += [f"{self.dim} columns: {shortly(self.features)}"]
+        told += [f"{self.dim} columns: {listed(self.features)}"]
         missing = np.isnan(whole.y).mean()
         told += [f"{100 * missing:.3g} % of the cells empty"] if missing else []
         return "; ".join([*told, "standardised" if self.standardise else "in the file's units"])

@@ -12,7 +12,9 @@ import torch
 
 import odeflow as of
 from odeflow_data import frame as frames
-from odeflow_data.frame import SECONDS, Frame
+from odeflow_data import source as sources
+from odeflow_data.frame import Frame
+from odeflow_data.times import SECONDS
 
 ROWS: dict[str, list[Any]] = {
     "day": ["2024-02-28", "2024-02-29", "2024-03-01"],
@@ -176,7 +178,7 @@ def test_times_of_day_and_zones_are_read(tmp_path: Path) -> None:
     assert frame.times("moment", "hours").values.tolist() == [24 * 19723, 24 * 19723 + 1]
 
 
-@pytest.mark.parametrize("empty", frames.MISSING)
+@pytest.mark.parametrize("empty", sources.MISSING)
 def test_marks_of_missing_cells_are_no_numbers(tmp_path: Path, empty: str) -> None:
     """Every usual mark of a missing cell gives NaN, and does not make text of a column."""
     path = written(tmp_path / "x.csv", f"x,y\n1,2\n{empty},3\n")

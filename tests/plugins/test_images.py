@@ -299,7 +299,7 @@ def test_too_few_images_are_refused(tmp_path: Path) -> None:
 
 def test_more_images_than_memory_are_refused(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says how much they need."""
-    monkeypatch.setattr("odeflow_data.frame.available_memory", lambda: 1000)
+    monkeypatch.setattr("odeflow_data.image_folder.available_memory", lambda: 1000)
     with pytest.raises(
         of.DataError, match=r"images of 6×9 RGB need 0.0 GiB of memory; 0.0 GiB are free. Make them small"
     ):

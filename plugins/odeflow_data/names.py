@@ -1,0 +1,16 @@
+"""Names of columns, classes and arrays in messages."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Names, the first few of them."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """A hint at the nearest of some names, a sentence after a space; "" if none is near."""
+    near = get_close_matches(name, names, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,177 @@
+"""Source: a file, a data frame or arrays as columns."""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+import odeflow as of
+from odeflow_data.archive import reading
+from odeflow_data.names import nearest
+
+MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "?"]
+"""Text in a CSV file that stands for no value."""
+FORMATS = "CSV (.csv, .tsv, .txt, also gzipped), Parquet (.parquet) or NumPy (.npy, .npz)"
+EXAMPLES = Path(__file__).parent / "examples"
+"""Small files that come with odeflow, read as `example:NAME`; `SOURCES.md` beside them says where they are from."""
+INFERRED = 10_000
+"""Number of rows by which the type of a column is found."""
+
+
+class Source(NamedTuple):
+    """Columns of a table.
+
+    Attributes:
+        columns: The table; a file is scanned, not read.
+        origin: Where it comes from, for messages.
+        text: The same columns as the text that they are in a file of text; None of other sources.
+    """
+
+    columns: pl.LazyFrame
+    origin: str
+    text: pl.LazyFrame | None = None
+
+
+def opened(source: Any, key: str | None = None) -> Source:
+    """The table in a file, a data frame of any library, or arrays.
+
+    Args:
+        source: A path, or `example:NAME` of a file that comes with odeflow; a data frame of polars, pandas, or whatever
+            exports an Arrow C stream; columns by name; or an array (N, D), whose columns are x0, x1, ….
+        key: Name of the array in a `.npz` file whose arrays are of different lengths.
+
+    Raises:
+        DataError: There is no such file, it cannot be read, or `source` is no table.
+        SettingError: `key` names no array of the file.
+    """
+    if isinstance(source, str) and source.startswith("example:"):
+        return _of_file(_example(source.removeprefix("example:")), key)
+    if isinstance(source, (str, PurePath)):
+        return _of_file(Path(source).expanduser(), key)
+    if key is not None:
+        raise of.SettingError(f"key = {key!r} names an array of a .npz file; {described(source)} needs none")
+    return Source(_of_object(source).lazy(), described(source))
+
+
+def _of_file(path: Path, key: str | None) -> Source:
+    if not path.is_file():
+        near = get_close_matches(path.name, [each.name for each in path.parent.glob("*")], n=1)
+        hint = f" Did you mean {path.parent / near[0]}?" if near else ""
+        raise of.DataError(f"there is no file {path}.{hint} Name {FORMATS} by path")
+    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if key is not None and kind != ".npz":
+        raise of.SettingError(f"key = {key!r} names an array of a .npz file; {path} is none")
+    if kind in (".csv", ".tsv", ".txt"):
+        return _of_text(path, kind)
+    with reading(path, f"Wanted is {FORMATS}"):
+        if kind in (".parquet", ".pq"):
+            return Source(pl.scan_parquet(path), str(path))
+        if kind == ".npy":
+            return Source(_of_arrays({"x": _loaded(path)}).lazy(), str(path))
+        if kind == ".npz":
+            return Source(_of_arrays(_chosen(path, key)).lazy(), str(path))
+    raise of.DataError(f"{path} is of no known kind: its name ends with {kind or 'nothing'}. Wanted is {FORMATS}")
+
+
+def _example(name: str) -> Path:
+    """The file of an example."""
+    known = sorted(file.stem for file in EXAMPLES.glob("*.csv"))
+    if name not in known:
+        raise of.DataError(f"there is no example {name!r}; there are {', '.join(known)}")
+    return EXAMPLES / f"{name}.csv"
+
+
+def _of_text(path: Path, kind: str) -> Source:
+    with reading(path, f"Wanted is {FORMATS}"):
+        head = [] if path.suffix == ".gz" else _head(path)
+        separator = "\t" if kind == ".tsv" else _separator(head[0] if head else ",")
+        comma = separator == ";" and any(re.search(r"\d,\d", line) for line in head[1:])
+        options: dict[str, Any] = {"separator": separator, "decimal_comma": comma, "null_values": MISSING}
+        columns = pl.scan_csv(path, infer_schema_length=INFERRED, try_parse_dates=True, **options)
+        return Source(columns, str(path), pl.scan_csv(path, infer_schema=False, **options))
+
+
+def _head(path: Path) -> list[str]:
+    """The first lines of a text file."""
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        return [line.rstrip("\n") for line in itertools.islice(stream, 20)]
+
+
+def _separator(header: str) -> str:
+    """What separates the columns: the most frequent of comma, semicolon and tab in the header."""
+    return max(",;\t", key=header.count)
+
+
+def _loaded(path: Path) -> NDArray[Any]:
+    with path.open("rb") as stream:
+        return np.load(stream, allow_pickle=False)
+
+
+def _chosen(path: Path, key: str | None) -> dict[str, NDArray[Any]]:
+    """The arrays of a `.npz` file that are columns."""
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        names: list[str] = list(archive.files)
+        if key is not None and key not in names:
+            raise of.SettingError(f"{path} has no array {key!r}.{nearest(key, names)} It holds: {', '.join(names)}")
+        chosen = {name: archive[name] for name in names if key in (None, name)}
+    if len({array.shape[:1] for array in chosen.values()}) > 1:
+        lengths = ", ".join(f"{name} {array.shape}" for name, array in chosen.items())
+        raise of.SettingError(f"{path} holds arrays of different lengths: {lengths}. Choose one by key")
+    return {"x": chosen[key]} if key is not None else chosen
+
+
+def _of_object(source: Any) -> pl.DataFrame:
+    """The columns of an object of Python's."""
+    with reading(described(source), f"Wanted is a path, a data frame, columns by name, or {FORMATS}"):
+        if isinstance(source, pl.LazyFrame):
+            return source.collect()
+        if isinstance(source, pl.DataFrame):
+            return source
+        if isinstance(source, Mapping):
+            return _of_arrays(dict(cast(Mapping[Any, Any], source)))
+        if type(source).__module__.partition(".")[0] == "pandas":  # without pyarrow it exports nothing
+            return _of_arrays({name: source[name].to_numpy() for name in source.columns})
+        if hasattr(source, "__arrow_c_stream__"):
+            return pl.DataFrame(source)
+        return _of_arrays({"x": np.asarray(source)})
+
+
+def _of_arrays(arrays: dict[Any, Any]) -> pl.DataFrame:
+    """Arrays (N,) are columns; an array (N, D) named x is the columns x0, x1, …."""
+    columns: dict[str, Any] = {}
+    for name, values in arrays.items():
+        array = np.asarray(values)
+        if array.ndim not in (1, 2):
+            raise of.DataError(f"the array {name} must have the shape (rows,) or (rows, columns); it has {array.shape}")
+        if array.dtype.kind not in "fiubUSOMm" or (array.ndim == 2 and array.dtype.kind in "US"):
+            raise of.DataError(f"the array {name} must hold real numbers, text or dates; its dtype is {array.dtype}")
+        if array.ndim == 1:
+            columns[str(name)] = _column(array, values)
+        else:
+            columns |= {f"{name}{number}": _column(part, part) for number, part in enumerate(array.T)}
+    frame = pl.DataFrame(columns)
+    return frame.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+
+
+def _column(array: NDArray[Any], values: Any) -> Any:
+    """A column as polars takes it: objects, such as a list with None in it, one by one."""
+    if array.dtype.kind in "Mm":
+        return np.ascontiguousarray(array.astype(f"{array.dtype.str[:3]}[us]"))
+    if array.dtype.kind != "O":
+        return np.ascontiguousarray(array)
+    return pl.Series([None if each is None or each != each else each for each in values], strict=False)  # NaN and NaT
+
+
+def described(source: Any) -> str:
+    """What a table is, in a few words: its path, or its type and size."""
+    if isinstance(source, (str, PurePath)):
+        return str(source)
+    shape = getattr(source, "shape", None)
+    size = f" of {shape[0]} rows" if isinstance(shape, Sequence) and shape else ""
+    return f"a {type(source).__name__}{size}"
