@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from odeflow import __version__
 from odeflow.errors import OdeflowError
@@ -29,7 +30,9 @@ usage: odeflow COMMAND …
   --plugins FILE|FOLDER|MODULE, with any command, adds plugins that are not installed.
 """
 RUNS = ("fit", "validate", "test", "predict")
-COMMANDS = (*RUNS, "grid", "plot", "sample", "export", "runs", "recipes", "plugins", "check", "env")
+"""The commands of `odeflow.cli.run`."""
+OTHERS = ("grid", "plot", "sample", "export", "runs", "recipes", "plugins", "check", "env")
+"""The other commands. Each is the function of its name in the module of its name, which is imported when it is used."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,42 +65,8 @@ def _dispatch(words: list[str]) -> int:
 
         run(command, rest)
         return 0
-    if command == "grid":
-        from odeflow.cli.grid import grid
-
-        return grid(rest)
-    if command == "plot":
-        from odeflow.cli.plot import plot
-
-        return plot(rest)
-    if command == "sample":
-        from odeflow.cli.sample import sample
-
-        return sample(rest)
-    if command == "export":
-        from odeflow.cli.export import export
-
-        return export(rest)
-    if command == "runs":
-        from odeflow.cli.runs import runs
-
-        return runs(rest)
-    if command == "recipes":
-        from odeflow.cli.recipes import recipes
-
-        return recipes(rest)
-    if command == "plugins":
-        from odeflow.cli.plugins import plugins
-
-        return plugins(rest)
-    if command == "check":
-        from odeflow.cli.check import check
-
-        return check(rest)
-    if command == "env":
-        from odeflow.cli.env import env
-
-        return env(rest)
+    if command in OTHERS:
+        return getattr(import_module(f"odeflow.cli.{command}"), command)(rest)
     from odeflow.plugin.registry import unknown
 
-    raise OdeflowError(unknown("command", command, COMMANDS))
+    raise OdeflowError(unknown("command", command, (*RUNS, *OTHERS)))

@@ -1,13 +1,14 @@
 """Check: one law, applied to one plugin."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from torch import Tensor
 
 from odeflow.errors import ConformanceError
 
+P = ParamSpec("P")
 Subject = TypeVar("Subject")
 
 
@@ -44,10 +45,23 @@ def checks_of(subject: Subject, laws: Sequence[Callable[[Subject], None]]) -> li
     return [bound(law) for law in laws]
 
 
-def run_all(checks: Iterable[Check]) -> None:
-    """Runs checks in order, up to the first that fails."""
-    for check in checks:
-        check()
+def all_of(checks: Callable[P, list[Check]]) -> Callable[P, None]:
+    """The function that runs the checks that another one returns, in order, up to the first that fails.
+
+    Args:
+        checks: The function that returns the checks; it documents the arguments.
+    """
+
+    def check(*args: P.args, **kwargs: P.kwargs) -> None:
+        for each in checks(*args, **kwargs):
+            each()
+
+    check.__doc__ = f"""Checks all laws. Arguments as for `{checks.__name__}`.
+
+    Raises:
+        ConformanceError: A law is violated.
+    """
+    return check
 
 
 def require(holds: bool, name: str, *, wanted: str, got: str, look: str) -> None:

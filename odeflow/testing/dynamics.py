@@ -10,7 +10,7 @@ from torch import Tensor
 
 from odeflow.flow.dynamics import Dynamics
 from odeflow.plugin.registry import build
-from odeflow.testing.conformance import Check, checks_of, largest, relative, require, run_all
+from odeflow.testing.conformance import Check, all_of, checks_of, largest, relative, require
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,8 @@ def dynamics_checks(dynamics: Dynamics, y: Tensor) -> list[Check]:
     return checks_of(Subject(dynamics, y), LAWS)
 
 
-def check_dynamics(dynamics: Dynamics, y: Tensor) -> None:
-    """Checks all laws of vector fields: shape and dtype, separate samples and times, gradients, divergence, the spec.
-
-    Args:
-        dynamics: As for `dynamics_checks`.
-        y: As for `dynamics_checks`.
-
-    Raises:
-        ConformanceError: A law is violated.
-    """
-    run_all(dynamics_checks(dynamics, y))
+check_dynamics = all_of(dynamics_checks)
+"""Checks all of them, without pytest."""
 
 
 def shape_and_dtype(subject: Subject) -> None:

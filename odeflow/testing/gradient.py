@@ -12,7 +12,7 @@ from odeflow.engine.output.solution import Solution
 from odeflow.engine.solve import solve
 from odeflow.engine.solver import Solver
 from odeflow.plugin.registry import find
-from odeflow.testing.conformance import Check, checks_of, relative, require, run_all
+from odeflow.testing.conformance import Check, all_of, checks_of, relative, require
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,8 @@ def gradient_checks(gradient: Gradient, *, solver: Solver | None = None, toleran
     return checks_of(Subject(gradient, solver, tolerance), LAWS)
 
 
-def check_gradient(gradient: Gradient, *, solver: Solver | None = None, tolerance: float = 1e-6) -> None:
-    """Checks all laws of gradients: agreement with Backprop for all variables, kinds of state and directions of time.
-
-    Args:
-        gradient: As for `gradient_checks`.
-        solver: As for `gradient_checks`.
-        tolerance: As for `gradient_checks`.
-
-    Raises:
-        ConformanceError: A law is violated.
-    """
-    run_all(gradient_checks(gradient, solver=solver, tolerance=tolerance))
+check_gradient = all_of(gradient_checks)
+"""Checks all of them, without pytest."""
 
 
 class _Field(nn.Module):

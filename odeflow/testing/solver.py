@@ -8,7 +8,7 @@ from torch import Tensor
 from odeflow.engine.methods.runge_kutta import RungeKutta
 from odeflow.engine.solve import solve
 from odeflow.engine.solver import Solver
-from odeflow.testing.conformance import Check, checks_of, largest, require, run_all
+from odeflow.testing.conformance import Check, all_of, checks_of, largest, require
 from odeflow.testing.convergence import dense_output, order, time_reversal
 from odeflow.testing.differentiation import (
     adjoint_against_backprop,
@@ -38,23 +38,8 @@ def solver_checks(
     return checks_of(Subject(stepping(solver), problem, dense_order), LAWS)
 
 
-def check_solver(
-    solver: type[Solver] | Solver | Callable[[float], Solver],
-    *,
-    problem: Problem = SPIRAL,
-    dense_order: int | None = None,
-) -> None:
-    """Checks all laws of solvers: order, directions of time, dtype, tuples, batches, dense output, gradients.
-
-    Args:
-        solver: As for `solver_checks`.
-        problem: As for `solver_checks`.
-        dense_order: As for `solver_checks`.
-
-    Raises:
-        ConformanceError: A law is violated.
-    """
-    run_all(solver_checks(solver, problem=problem, dense_order=dense_order))
+check_solver = all_of(solver_checks)
+"""Checks all of them, without pytest."""
 
 
 def dtype_and_device(subject: Subject) -> None:

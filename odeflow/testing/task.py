@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from odeflow.plugin.registry import build
-from odeflow.testing.conformance import Check, checks_of, require, run_all
+from odeflow.testing.conformance import Check, all_of, checks_of, require
 
 if TYPE_CHECKING:
     from odeflow.training.task import Task
@@ -61,17 +61,8 @@ def task_checks(task: "Task", batch: Any) -> list[Check]:
     return checks_of(Subject(task, batch), LAWS)
 
 
-def check_task(task: "Task", batch: Any) -> None:
-    """Checks all laws of tasks: a finite scalar loss in each stage, gradients, learning, the spec.
-
-    Args:
-        task: As for `task_checks`.
-        batch: As for `task_checks`.
-
-    Raises:
-        ConformanceError: A law is violated.
-    """
-    run_all(task_checks(task, batch))
+check_task = all_of(task_checks)
+"""Checks all of them, without pytest."""
 
 
 def finite_scalar_loss(subject: Subject) -> None:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -97,6 +97,12 @@ class DataModule(Plugin, LightningDataModule, ABC):
         """Adopts the units of a checkpoint."""
         if "units" in state_dict:
             self.adopt(Units.of(state_dict["units"]))
+
+
+def data_of(trainer: Trainer | None) -> DataModule | None:
+    """The data plugin of a trainer; None without one."""
+    data = getattr(trainer, "datamodule", None)
+    return data if isinstance(data, DataModule) else None
 
 
 class Series(NamedTuple):

@@ -16,7 +16,7 @@ from odeflow.errors import DataError, OdeflowError, PluginError
 from odeflow.flow.flow import Flow
 from odeflow.plugin.plugin import Plugin
 from odeflow.plugin.spec import class_spec, mapping
-from odeflow.training.data import DataModule
+from odeflow.training.data import DataModule, data_of
 from odeflow.training.units import Units
 
 if TYPE_CHECKING:
@@ -158,8 +158,7 @@ class Task(Plugin, LightningModule, ABC):
     @property
     def _data(self) -> DataModule | None:
         """The trainer's data plugin; None without one."""
-        data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
-        return data if isinstance(data, DataModule) else None
+        return data_of(self._trainer)
 
     def setup(self, stage: str) -> None:
         """Adopts the units of the first data, and passes them to all later data; fits the baselines to the data."""

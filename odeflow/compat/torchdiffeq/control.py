@@ -85,7 +85,7 @@ class TolerantSteps(StepControl):
         self.size = 0.0  # size of the next step
         self.taken = 0.0  # that size before truncation by a stop
         self.passed = self.attempts = self.in_a_row = 0
-        self.finite = True  # whether the last error was finite finite finite
+        self.finite = True  # whether the last error was finite
 
     def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
         """Selects the initial step size.

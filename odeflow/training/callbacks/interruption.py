@@ -29,14 +29,7 @@ class Interruption(Callback):
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen()
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._listen()
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._listen()
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._listen()
+    on_test_start = on_predict_start = on_validation_start = on_sanity_check_start
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.waits = True

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from odeflow.errors import SettingError
 from odeflow.training.callbacks.run_folder import run_folder
-from odeflow.training.data import DataModule
+from odeflow.training.data import data_of
 from odeflow.training.files import replacing
 from odeflow.training.table import check_suffix, write_table
 from odeflow.training.task import Task
@@ -50,7 +50,7 @@ class Predictions(BasePredictionWriter):
             raise SettingError(
                 f"--output writes one file, but {trainer.world_size} processes predict; set --trainer.devices 1"
             )
-        data = _data(trainer)
+        data = data_of(trainer)
         if data is None or not data.tabular:
             name = "the data" if data is None else type(data).__name__
             raise SettingError(f"--output: {name} does not support tables; leave it out to write predictions.pt")
@@ -61,7 +61,7 @@ class Predictions(BasePredictionWriter):
         restored = list(predictions)
         if isinstance(pl_module, Task):
             restored = [pl_module.restored(each, pl_module.units or Units()) for each in predictions]
-        data = _data(trainer)
+        data = data_of(trainer)
         if self.output is not None and data is not None:
             table = data.table(restored)
             write_table(table, self.output)
@@ -70,9 +70,3 @@ class Predictions(BasePredictionWriter):
         name = "predictions.pt" if trainer.world_size == 1 else f"predictions_{trainer.global_rank}.pt"
         with replacing(run_folder(trainer) / name) as part:
             torch.save(restored, part)
-
-
-def _data(trainer: Trainer) -> DataModule | None:
-    """The trainer's data plugin; None without one."""
-    data = getattr(trainer, "datamodule", None)
-    return data if isinstance(data, DataModule) else None
