@@ -57,6 +57,10 @@ class DataModule(Plugin, LightningDataModule, ABC):
     def val_dataloader(self) -> DataLoader[object]:
         """Validation batches."""
 
+    def predict_dataloader(self) -> DataLoader[object]:
+        """The batches to predict; by default those of the test."""
+        return self.test_dataloader()
+
     def training_part(self) -> Any | None:
         """The training part as a single batch, to which baselines are fitted; by default None, none are fitted."""
         return None
@@ -130,6 +134,10 @@ class Series(NamedTuple):
     covariates: Tensor | None = None
     static: Tensor | None = None
     jump: Tensor | None = None
+
+    def take(self, index: Tensor | slice) -> "Series":
+        """The series with these indices, (B,)."""
+        return Series(*(None if part is None else part[index] for part in self))  # pyright: ignore[reportArgumentType]
 
     @classmethod
     def observed(cls, t: Tensor, y: Tensor, first_only: bool = False) -> "Series":

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import odeflow as of
-from odeflow_data.series import SeriesData, random_split, rows_of
+from odeflow_data.series import SeriesData, random_split
 
 STOP, GROWTH, REACH, CENTRE = 6 * math.pi, 0.3, 50.0, 5.0
 OFFSETS = {"before": -1, "stretch": 0, "beyond": 1}
@@ -98,13 +98,12 @@ class BidirectionalSpirals(SeriesData):
         known = t.gather(1, self._drawn(self.observations, self.points, generator))
         y = self._place(everyone, known)
         y += self.noise * torch.randn(y.shape, generator=generator, dtype=y.dtype)
-        shown = torch.ones_like(y, dtype=torch.bool)
-        observed = of.Series(known, y, shown, shown, self.counter_clockwise)
+        observed = of.Series.observed(known, y)._replace(label=self.counter_clockwise)
         if self.predict != "stretch":
             t = step * (OFFSETS[self.predict] * self.stretch + self._drawn(self.points, self.stretch, generator))
         judged = _beside(observed, t, self._place(everyone, t))
         self.train, self.val, self.test = (
-            _single(rows_of(observed if part == "train" else judged, rows)) for part, rows in self.rows.items()
+            _single((observed if part == "train" else judged).take(rows)) for part, rows in self.rows.items()
         )
 
     def truth(self, index: Tensor, t: Tensor, part: Literal["train", "val", "test"] = "test") -> Tensor:

@@ -144,9 +144,6 @@ class CIFAR10(of.DataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         return whole_batches(self.test, 1000)
 
-    def predict_dataloader(self) -> DataLoader[Any]:
-        return self.test_dataloader()
-
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if not (self.augment and self.trainer is not None and self.trainer.training):
             return batch

@@ -52,6 +52,3 @@ class Crossing(of.DataModule):
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return self.val_dataloader()
-
-    def predict_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        return self.val_dataloader()

@@ -4,6 +4,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import odeflow as of
+from odeflow_data.rows import repeated
 
 
 class Decay(of.DataModule):
@@ -42,11 +43,7 @@ class Decay(of.DataModule):
     def test_dataloader(self) -> DataLoader[object]:
         return self._loader(1, first_only=True)
 
-    def predict_dataloader(self) -> DataLoader[object]:
-        return self.test_dataloader()
-
     def _loader(self, count: int, first_only: bool = False) -> DataLoader[object]:
         t = torch.linspace(0, self.t1, self.observations, dtype=torch.float64)
         y = self.start * torch.exp(-self.rate * t)
-        batch = of.Series.observed(t.float(), y.float()[None, :, None], first_only)
-        return DataLoader([batch] * count, batch_size=None)  # pyright: ignore[reportArgumentType]
+        return repeated(of.Series.observed(t.float(), y.float()[None, :, None], first_only), count)

@@ -43,6 +43,3 @@ class Digits(of.DataModule):
 
     def test_dataloader(self) -> DataLoader[object]:
         return DataLoader(self.test, batch_size=300)
-
-    def predict_dataloader(self) -> DataLoader[object]:
-        return self.test_dataloader()

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 import odeflow as of
 from odeflow_data.pieces import Pieces
+from odeflow_data.rows import repeated
 
 EVEN = 0.1
 """By how much of a step the times of a piece may depart from an even grid: clocks count milliseconds."""
@@ -69,12 +70,8 @@ class Forecast(of.DataModule, ABC):
     def test_dataloader(self) -> DataLoader[object]:
         return self._whole(slice(self.split - 1, None), first_only=True)
 
-    def predict_dataloader(self) -> DataLoader[object]:
-        return self.test_dataloader()
-
     def _whole(self, part: slice, first_only: bool) -> DataLoader[object]:
-        batch = of.Series.observed(self.t[part], self.y[None, part], first_only)
-        return DataLoader([batch], batch_size=None)  # pyright: ignore[reportArgumentType]
+        return repeated(of.Series.observed(self.t[part], self.y[None, part], first_only))
 
 
 def even_pieces(t: Tensor, length: int) -> tuple[Tensor, Tensor]:

@@ -74,8 +74,7 @@ class Hopper(SeriesData):
         states = torch.from_numpy(data.astype(np.float32))
         count, times = states.shape[:2]
         t = torch.arange(times).expand(count, -1) / times
-        everywhere = torch.ones_like(states, dtype=torch.bool)
-        whole = of.Series(t, states, everywhere, everywhere)
+        whole = of.Series.observed(t, states)
         self.units = self.units or ranges(whole, self.divisor)
         whole = scaled(whole, self.units)
         if self.mode == "interpolation":
@@ -91,5 +90,4 @@ class Hopper(SeriesData):
         start = torch.randint(times - self.points + 1, (count, 1), generator=generator)
         place = start + torch.arange(self.points)
         y = whole.y.gather(1, place[:, :, None].expand(-1, -1, self.dim))
-        everywhere = torch.ones_like(y, dtype=torch.bool)
-        return of.Series(whole.t[:, : self.points], y, everywhere, everywhere)
+        return of.Series.observed(whole.t[:, : self.points], y)

@@ -175,9 +175,6 @@ class MNIST(of.DataModule):
     def test_dataloader(self) -> DataLoader[object]:
         return DataLoader(self.test, batch_size=1000)
 
-    def predict_dataloader(self) -> DataLoader[object]:
-        return self.test_dataloader()
-
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if not (self.augment and self.trainer is not None and self.trainer.training):
             return batch

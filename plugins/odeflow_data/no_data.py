@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import odeflow as of
+from odeflow_data.rows import repeated
 
 
 class NoData(of.DataModule):
@@ -21,22 +22,14 @@ class NoData(of.DataModule):
 
     def __init__(self, steps: int = 10) -> None:
         super().__init__()
-        if steps < 1:
-            raise of.SettingError(f"NoData: steps must be positive; got {steps}")
+        of.check_least(self, 1, steps=steps)
         self.steps = steps
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        return _empty(self.steps)
+        return repeated(torch.empty(0), self.steps)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
-        return _empty(1)
+        return repeated(torch.empty(0))
 
     def test_dataloader(self) -> DataLoader[Tensor]:
-        return _empty(1)
-
-    def predict_dataloader(self) -> DataLoader[Tensor]:
-        return _empty(1)
-
-
-def _empty(count: int) -> DataLoader[Tensor]:
-    return DataLoader([torch.empty(0)] * count, batch_size=None)  # pyright: ignore[reportArgumentType]
+        return repeated(torch.empty(0))

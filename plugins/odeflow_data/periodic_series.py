@@ -75,5 +75,4 @@ class PeriodicSeries(SeriesData):
         start = 1 + 0.1 * torch.randn(self.series, 1, generator=generator)
         wave = start + uniform(*self.amplitude) * torch.sin(2 * math.pi * uniform(*self.frequency) * t)
         y = (wave + self.noise * torch.randn(t.shape, generator=generator))[:, :, None]
-        everywhere = torch.ones_like(y, dtype=torch.bool)
-        self.divide(of.Series(t, y, everywhere, everywhere), self.val_share, self.test_share, self.span)
+        self.divide(of.Series.observed(t, y), self.val_share, self.test_share, self.span)

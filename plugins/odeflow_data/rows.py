@@ -14,7 +14,7 @@ class RowData(of.DataModule, ABC):
 
     Attributes:
         val: (N, D), the validation part.
-        test: (N, D), the test part, which predictions are made of, too.
+        test: (N, D), the test part, also used for predictions.
         batch_size: Number of rows in a batch.
     """
 
@@ -26,9 +26,6 @@ class RowData(of.DataModule, ABC):
         return batches(self.val, batch_size=self.batch_size)
 
     def test_dataloader(self) -> DataLoader[Tensor]:
-        return batches(self.test, batch_size=self.batch_size)
-
-    def predict_dataloader(self) -> DataLoader[Tensor]:
         return batches(self.test, batch_size=self.batch_size)
 
 
@@ -80,6 +77,11 @@ def whole_batches(dataset: Dataset[Any], batch_size: int, shuffle: bool = False)
     if batch_size < 1:
         raise of.SettingError(f"batch_size must be at least 1; got {batch_size}")
     return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, collate_fn=together)
+
+
+def repeated(batch: Any, count: int = 1) -> DataLoader[Any]:
+    """A batch that contains all data, as many times as an epoch has steps."""
+    return DataLoader([batch] * count, batch_size=None)  # pyright: ignore[reportArgumentType]
 
 
 def together(rows: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import odeflow as of
+from odeflow_data.rows import together
 
 Mode = Literal["interpolation", "extrapolation"]
 Divisor = Literal["range", "largest"]
@@ -71,7 +72,7 @@ class SeriesData(of.DataModule, ABC):
         """
         generator = torch.Generator().manual_seed(self.seed)
         rows = random_split(len(whole.t), val, test, generator, type(self).__name__)
-        self.assign([rows_of(whole, part) for part in rows], generator, span)
+        self.assign([whole.take(part) for part in rows], generator, span)
 
     def assign(self, parts: Sequence[of.Series], generator: torch.Generator, span: float | None = None) -> None:
         """Sets training, validation and test, and says what each part is to see and predict.
@@ -108,9 +109,6 @@ class SeriesData(of.DataModule, ABC):
     def test_dataloader(self) -> DataLoader[of.Series]:
         return batches(self.test, self.batch_size)
 
-    def predict_dataloader(self) -> DataLoader[of.Series]:
-        return batches(self.test, self.batch_size)
-
 
 class _Collection(Dataset[of.Series]):
     """Series, of which those of a batch are taken at one stroke.
@@ -128,7 +126,7 @@ class _Collection(Dataset[of.Series]):
 
     def __getitems__(self, indices: list[int]) -> of.Series:
         """A batch; called by DataLoader instead of `__getitem__`."""
-        return trimmed(interpolation(rows_of(self.whole, torch.tensor(indices)), self.redrawn))
+        return trimmed(interpolation(self.whole.take(torch.tensor(indices)), self.redrawn))
 
 
 def batches(whole: of.Series, batch_size: int, redrawn: float = 1.0, shuffle: bool = False) -> DataLoader[of.Series]:
@@ -140,17 +138,12 @@ def batches(whole: of.Series, batch_size: int, redrawn: float = 1.0, shuffle: bo
         redrawn: Fraction of the seen times that each batch draws anew.
         shuffle: Whether to reshuffle in each pass.
     """
-    return DataLoader(_Collection(whole, redrawn), batch_size=batch_size, shuffle=shuffle, collate_fn=_together)
-
-
-def _together(series: Any) -> Any:
-    """The batch, unchanged: its series are already collated."""
-    return series
+    return DataLoader(_Collection(whole, redrawn), batch_size=batch_size, shuffle=shuffle, collate_fn=together)
 
 
 def rows_of(whole: of.Series, rows: Tensor) -> of.Series:
     """The series with these indices, (B,)."""
-    return of.Series(*(None if part is None else part[rows] for part in whole))  # pyright: ignore[reportArgumentType]
+    return whole.take(rows)
 
 
 def trimmed(batch: of.Series) -> of.Series:

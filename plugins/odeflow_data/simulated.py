@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import odeflow as of
+from odeflow_data.rows import repeated
 
 
 class Simulated(of.DataModule):
@@ -74,17 +75,10 @@ class Simulated(of.DataModule):
         self.tested = of.Series.observed(t[later:], y[:, later:], first_only=True)
 
     def train_dataloader(self) -> DataLoader[object]:
-        return _loader(self.observed, self.steps)
+        return repeated(self.observed, self.steps)
 
     def val_dataloader(self) -> DataLoader[object]:
-        return _loader(self.observed, 1)
+        return repeated(self.observed)
 
     def test_dataloader(self) -> DataLoader[object]:
-        return _loader(self.tested, 1)
-
-    def predict_dataloader(self) -> DataLoader[object]:
-        return self.test_dataloader()
-
-
-def _loader(batch: of.Series, count: int) -> DataLoader[object]:
-    return DataLoader([batch] * count, batch_size=None)  # pyright: ignore[reportArgumentType]
+        return repeated(self.tested)

@@ -73,9 +73,6 @@ class Spheres(of.DataModule):
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return DataLoader(self.test, batch_size=1000)
 
-    def predict_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        return self.test_dataloader()
-
 
 def uniform(count: int, dim: int, low: float, high: float, generator: torch.Generator) -> Tensor:
     """Points of the shell low ≤ ‖x‖ ≤ high, uniform in its volume: ‖x‖ᵈ is uniform, and so is the direction.

@@ -6,6 +6,7 @@ from torch.utils.data import DataLoader
 
 import odeflow as of
 from odeflow_data.pieces import Pieces
+from odeflow_data.rows import repeated
 
 MATRIX = ((-0.1, 2.0), (-2.0, -0.1))
 
@@ -65,12 +66,8 @@ class Spiral(of.DataModule):
     def test_dataloader(self) -> DataLoader[object]:
         return self._whole(first_only=True)
 
-    def predict_dataloader(self) -> DataLoader[object]:
-        return self.test_dataloader()
-
     def _whole(self, first_only: bool) -> DataLoader[object]:
-        batch = of.Series.observed(self.t, self.y, first_only)
-        return DataLoader([batch], batch_size=None)  # pyright: ignore[reportArgumentType]
+        return repeated(of.Series.observed(self.t, self.y, first_only))
 
 
 def _spiral(t: Tensor, y: Tensor) -> Tensor:

@@ -386,7 +386,7 @@ class Trajectory(of.Task):
         with torch.no_grad():
             drawn = {"forecast": trajectory_figures.forecast(self.states, batch, self._predicted(batch))}
             if self.extrapolate is not None:
-                first = of.Series(*(None if part is None else part[:1] for part in batch))  # pyright: ignore
+                first = batch.take(slice(1))
                 t = torch.linspace(
                     float(batch.t[0, 0]), self.extrapolate, trajectory_figures.MOMENTS, device=batch.t.device
                 )

@@ -149,7 +149,7 @@ def test_no_data_are_so_many_batches_of_nothing() -> None:
     loaders = (data.train_dataloader(), data.val_dataloader(), data.test_dataloader(), data.predict_dataloader())
     assert [len(list(loader)) for loader in loaders] == [3, 1, 1, 1]
     assert all(batch.numel() == 0 for batch in loaders[0])
-    with pytest.raises(of.SettingError, match="steps must be positive; got 0"):
+    with pytest.raises(of.SettingError, match="steps must be at least 1; got 0"):
         NoData(steps=0)
 
 
