@@ -124,8 +124,10 @@ class Images(OwnData):
             self.units = self._fitted(self._parts["train"].images)
         for part in self._parts.values():
             part.units = self.known
+        if not len(self._parts["val"]) and self.split.val == 0:
+            self._parts["val"] = self._parts["train"]
         self.train, self.val, self.test = (self._parts[name] for name in PARTS)
-        for name in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]:
+        for name in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ()):
             if not len(self._parts[name]):
                 counts = ", ".join(f"{len(each):,} {part}" for part, each in self._parts.items())
                 raise of.DataError(
@@ -216,7 +218,7 @@ class Images(OwnData):
 
     def _summary(self) -> str:
         """The parts, their sizes and origin, the form and the classes, in one line."""
-        counts = [len(part) for part in (self.train, self.val, self.test)]
+        counts = [len(self.train), 0 if self.val is self.train else len(self.val), len(self.test)]
         order = None if self.source.parts is None else "folder" if self.source.column == "path" else "array"
         told = [f"{self.source.origin}: {self.split.told(counts, 'images', order)}", f"{self.form}"]
         if self.class_counts is None:
@@ -235,6 +237,8 @@ class Images(OwnData):
         return whole_batches(self.val, self.batch_size)
 
     def test_dataloader(self) -> DataLoader[Any]:
+        if not len(self.test):
+            self.split.refuse_test(self.source.origin, "images")
         return whole_batches(self.test, self.batch_size)
 
     def predict_dataloader(self) -> DataLoader[Any]:

@@ -2,7 +2,7 @@
 
 from abc import ABC
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -54,7 +54,7 @@ class OwnData(of.DataModule, ABC):
         self,
         path: Any,
         columns: Sequence[str] | None,
-        roles: Sequence[str],
+        roles: Mapping[str, Sequence[str]],
         label: str | None,
         ignore: Sequence[str] | None,
         split: Split,
@@ -66,9 +66,9 @@ class OwnData(of.DataModule, ABC):
         Args:
             path: The file, or another source.
             columns: The columns of values; by default all without another role.
-            roles: The columns that have another role.
+            roles: The columns that have another role, by the option that names them.
             label: The column of classes, too.
-            ignore: Columns to ignore.
+            ignore: Columns that are no values, where `columns` does not say which are.
             split: Which rows train.
             read: How cells are read.
             standardise: Whether values are standardised.
@@ -79,14 +79,22 @@ class OwnData(of.DataModule, ABC):
         """
         self.path, self.split, self.read, self.standardise = path, split, read, standardise
         self.frame = self.open(path)
-        roles = [*roles, *([] if label is None else [label])]
-        self.features = self._columns(columns, [*roles, *split.columns], several(ignore))
-        twice = [name for name, count in Counter([*self.features, *roles]).items() if count > 1]
+        roles = {**roles, "label": several(label)}
+        taken = [name for names in roles.values() for name in names]
+        if columns is None:
+            by, group, ignored = several(split.by), several(split.group), several(ignore)
+            for option, names in {**roles, "split.by": by, "split.group": group, "ignore": ignored}.items():
+                self.frame.require(names, option)
+            self.features = self._others([*taken, *by, *group, *ignored])
+        else:
+            self.frame.require(columns, "columns")
+            self.features = list(columns)
+        twice = [name for name, count in Counter([*self.features, *taken]).items() if count > 1]
         if twice:
             raise of.SettingError(
                 f"{type(self).__name__}: column {twice[0]!r} is named twice; each column has one role"
             )
-        self.settle(columns=self.features)
+        self.settle(columns=self.features, ignore=None)
         self.dim = len(self.features)
         if label is None:
             return
@@ -142,12 +150,9 @@ class OwnData(of.DataModule, ABC):
                 "be standardised. Leave it out by --data.ignore, or set --data.standardise=false"
             )
 
-    def _columns(self, chosen: Sequence[str] | None, roles: Sequence[str], ignore: Sequence[str]) -> list[str]:
-        """The columns of values: the chosen ones, or all without another role."""
-        if chosen is not None:
-            self.frame.require(chosen, "columns")
-            return list(chosen)
-        found = [name for name in self.frame.names if name not in (*roles, *ignore)]
+    def _others(self, taken: Sequence[str]) -> list[str]:
+        """The columns that are none of these."""
+        found = [name for name in self.frame.names if name not in taken]
         if not found:
             raise of.DataError(
                 f"{self.frame.origin}: no column is left for columns; it has {', '.join(self.frame.names)}. Name some "

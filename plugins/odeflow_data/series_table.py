@@ -51,7 +51,7 @@ class SeriesTable(OwnData, SeriesData):
         label: A column of classes, constant within each series.
         covariates: Columns of inputs over time; an empty cell is interpolated by the model.
         static: Columns of inputs that are constant within each series; no cell is empty.
-        ignore: Columns to ignore.
+        ignore: Columns to ignore, where no others are chosen.
         split: Which series train, validate and test.
         read: How cells are read.
         mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
@@ -110,15 +110,15 @@ class SeriesTable(OwnData, SeriesData):
         self.begin(
             path,
             None if self.wide else columns,
-            [self.series, time, *self.inputs],
+            {"series": [self.series], "time": [time], "covariates": self.covariates, "static": self.static},
             label,
-            ignore,
+            None if self.wide else ignore,
             split,
             read,
             standardise,
         )
         if self.wide:
-            self.settle(columns=columns)  # another file has series of other names
+            self.settle(columns=columns, ignore=ignore)  # another file may have other series
 
     def open(self, source: Any) -> "Frame":
         frame = super().open(source)
@@ -135,15 +135,23 @@ class SeriesTable(OwnData, SeriesData):
             shown, empty = self.shown(batch, generator), _exists(whole)[:, :, None] & ~batch.seen
             self.predicted, self.rows = shown._replace(target=shown.target | empty), whole
             return
+        if self.wide and self.units is None:  # later files may lack them
+            super().open(self.path).require(self.ignored, "ignore")
         numbers = self.split.parts(self.frame, whole.rows, whole.codes)
         if self.units is None:
             self.units = self._fitted(whole, numbers == 0)
         parts = self._parts(whole, numbers[whole.offsets[:-1]])
         counts = [len(part.t) for part in parts]
         self.split.check(self.frame.origin, counts, "series")
+        parts[1] = parts[1] if counts[1] else parts[0]
         self.assign(parts, torch.Generator().manual_seed(self.seed))
         if stage == "fit":
             self.say(self._summary(whole, counts))
+
+    def test_dataloader(self) -> DataLoader[of.Series]:
+        if not len(self.test.t):
+            self.split.refuse_test(self.frame.origin, "series")
+        return super().test_dataloader()
 
     def predict_dataloader(self) -> DataLoader[of.Series]:
         return batches(self.predicted, self.batch_size)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ class Split(of.OptionGroup):
     """Training, validation and test part of a file.
 
     Attributes:
-        val: Fraction for validation, or a file of its own.
-        test: Fraction for testing, or a file of its own.
+        val: Fraction for validation, or a file of its own. With 0 validation repeats the training part.
+        test: Fraction for testing, or a file of its own. With 0 there is no test.
         by: A column that decides the part. If it holds the words train, val and test, these name it; if it holds times
             or numbers, the last ones are for testing and those before them for validation.
         group: A column of groups, such as patients, each of which is in one part.
@@ -122,7 +122,7 @@ class Split(of.OptionGroup):
         return np.searchsorted([1 - val - test, 1 - test], numbers, side="right") if named is None else named
 
     def check(self, origin: str, counts: Sequence[int], what: str) -> None:
-        """Checks that no part is empty.
+        """Checks that no part is empty but those whose share is 0.
 
         Args:
             origin: The file.
@@ -132,13 +132,29 @@ class Split(of.OptionGroup):
         Raises:
             DataError: A part is empty.
         """
-        if not all(counts):
+        shares = (1, self.val, self.test)
+        if not all(count or share == 0 for count, share in zip(counts, shares, strict=True)):
             found = ", ".join(f"{count} {name}" for count, name in zip(counts, PARTS, strict=True))
             named = f"; where column {self.by!r} names the parts it must name all three" if self.by else ""
             raise of.DataError(
                 f"{origin} has too few {what}: {found}, but each part needs one. Give more {what}, or other shares by "
-                f"--data.split.val and --data.split.test{named}"
+                f"--data.split.val and --data.split.test, 0 for none{named}"
             )
+
+    def refuse_test(self, origin: str, what: str) -> NoReturn:
+        """Raises, since the test part is empty.
+
+        Args:
+            origin: The file.
+            what: What rows are, for the message.
+
+        Raises:
+            DataError: Always.
+        """
+        raise of.DataError(
+            f"{origin}: no {what} were kept for a test, so that there is nothing to test. Set a share or a file by "
+            "--data.split.test"
+        )
 
     def told(self, counts: Sequence[int], what: str, order: str | None = None) -> str:
         """The size of each part and how it was found, for a summary line.
@@ -151,9 +167,14 @@ class Split(of.OptionGroup):
         verbs = (("train", "train"), ("val", "validate"), ("test", "test"))
         places = {name: f" in {path}" for name, path in self.files.items()}
         sizes = [
-            f"{count:,} {what} {verb}{places.get(name, '')}" for count, (name, verb) in zip(counts, verbs, strict=True)
+            f"{count:,} {what} {verb}{places.get(name, '')}"
+            for count, (name, verb) in zip(counts, verbs, strict=True)
+            if count
         ]
+        sizes += [] if counts[1] else [f"validation repeats the training {what}"]
         how = self.by or order
+        if not any(counts[1:]):
+            return ", ".join(sizes)
         kept = f", by groups of {self.group}" if self.group else ""
         return f"{', '.join(sizes)}, split {f'by {how}' if how else f'at random by seed {self.seed}'}{kept}"
 

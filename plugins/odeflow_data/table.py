@@ -68,7 +68,7 @@ class Table(OwnData):
         target: The columns that a regression predicts.
         label: The column of classes, as text or whole numbers.
         condition: The columns on which a density depends.
-        ignore: Columns to ignore.
+        ignore: Columns to ignore, where no others are chosen.
         split: Which rows train, validate and test.
         read: How cells are read.
         standardise: Whether values, targets and conditions are standardised.
@@ -112,7 +112,16 @@ class Table(OwnData):
             label,
             batch_size,
         )
-        self.begin(path, columns, [*self.target, *self.condition], label, ignore, split, read, standardise)
+        self.begin(
+            path,
+            columns,
+            {"target": self.target, "condition": self.condition},
+            label,
+            ignore,
+            split,
+            read,
+            standardise,
+        )
         if self.target:
             self.num_outputs = len(self.target)
         if self.condition:
@@ -128,12 +137,15 @@ class Table(OwnData):
         self.split.check(self.frame.origin, survey.counts, "rows")
         if self.units is None:
             self.units = self._fitted(survey.moments)
+        self.counts = survey.counts
+        numbers = (0, 1 if self.counts[1] else 0, 2)
         if stream is None:
-            self.train, self.val, self.test = (self._standardised(part) for part in parts)
+            whole = [self._standardised(part) for part in parts]
+            self.train, self.val, self.test = (whole[part] for part in numbers)
         else:
             self.train, self.val, self.test = (
-                stream.batches(stream.of_part(part), count, self.batch_size, self._batch_of, shuffle=part == 0)
-                for part, count in enumerate(survey.counts)
+                stream.batches(stream.of_part(part), self.counts[part], self.batch_size, self._batch_of, place == 0)
+                for place, part in enumerate(numbers)
             )
         if self.label is not None:
             self.class_counts = survey.classes
@@ -255,6 +267,8 @@ class Table(OwnData):
         return self._batches(self.val)
 
     def test_dataloader(self) -> DataLoader[Any]:
+        if not self.counts[2]:
+            self.split.refuse_test(self.frame.origin, "rows")
         return self._batches(self.test)
 
     def training_part(self) -> Any:

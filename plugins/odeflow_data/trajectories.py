@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 import odeflow as of
 from odeflow_data.names import listed
-from odeflow_data.own_data import OwnData, joined, unused
+from odeflow_data.own_data import OwnData, joined, several, unused
 from odeflow_data.reading import Reading
 from odeflow_data.series import rows_of
 from odeflow_data.split import PARTS, Split
@@ -49,7 +49,7 @@ class Trajectories(OwnData):
             interpolated by the model.
         doses: The columns of doses, by state: amounts that are added to the state right after their time. An empty cell
             is no dose.
-        ignore: Columns to ignore.
+        ignore: Columns to ignore, where no others are chosen.
         split: What trains, validates and tests.
         part: Whether shares are the last rows of each trajectory, "time", or whole trajectories, "series".
         read: How cells are read.
@@ -97,7 +97,8 @@ class Trajectories(OwnData):
         if self.covariates or self.doses:
             read.refuse(self, duplicates="a row with covariates or doses has a time of its own")
         self.batch_size, self.steps = batch_size, steps
-        roles = [time, *([] if series is None else [series]), *self.covariates, *dict.fromkeys(self.doses.values())]
+        roles = {"time": [time], "series": several(series), "covariates": self.covariates}
+        roles["doses"] = [*dict.fromkeys(self.doses.values())]
         measured = None if states is None else [name for name in states if name not in self.hidden]
         self.read = read
         self.open(path).require(measured or (), "states, unless hidden,")
@@ -138,11 +139,14 @@ class Trajectories(OwnData):
         numbers = self.split.parts(self.frame, whole.rows, None if in_time else whole.codes, order if in_time else None)
         if self.units is None:
             self.units = self._fitted(whole, numbers == 0)
-        self.parts = {name: self._part(whole, numbers, name) for name in PARTS}
-        if self.parts["train"] is None:
+        train, val, test = (self._part(whole, numbers, name) for name in PARTS)
+        if train is None:
             raise of.DataError(f"{self.frame.origin}: nothing is left to train on; set smaller shares by --data.split")
+        counts = [0 if part is None else int(part.target.sum()) for part in (train, val, test)]
+        self.split.check(self.frame.origin, counts, "values")
+        self.train, self.val, self.test = train, train if val is None else val, test
         if stage == "fit":
-            self.say(self._summary(whole, in_time))
+            self.say(self._summary(whole, counts, in_time))
 
     # Reading
 
@@ -238,11 +242,10 @@ class Trajectories(OwnData):
         scale = torch.tensor(self.known.scale, dtype=torch.float64)
         return (torch.from_numpy(amounts[index]) / scale).masked_fill(~exists, 0.0)
 
-    def _summary(self, whole: "Observations", in_time: bool) -> str:
+    def _summary(self, whole: "Observations", counts: Sequence[int], in_time: bool) -> str:
         """The trajectories of each part, their lengths, states and units, in one line."""
-        counts = {name: 0 if part is None else int(part.target.sum()) for name, part in self.parts.items()}
-        verbs = {"train": "train", "val": "validate", "test": "test"}
-        sizes = ", ".join(f"{count:,} values {verbs[name]}" for name, count in counts.items() if count)
+        verbs = zip(counts, ("train", "validate", "test"), strict=True)
+        sizes = ", ".join(f"{count:,} values {verb}" for count, verb in verbs if count)
         how = (
             "in time"
             if in_time and self.split.by is None
@@ -253,7 +256,7 @@ class Trajectories(OwnData):
         lengths = whole.lengths
         span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
         told = [f"{self.frame.origin}: {len(whole.names)} trajectories of {span} times, {sizes}"]
-        told[0] += f", split {how}" if counts["val"] or counts["test"] else ""
+        told[0] += f", split {how}" if any(counts[1:]) else ""
         told += [f"states {listed(self.states)}" + (f", not measured: {listed(self.hidden)}" if self.hidden else "")]
         told += [f"covariates {listed(self.covariates)}"] if self.covariates else []
         told += ["doses " + ", ".join(f"{column} into {state}" for state, column in self.doses.items())] * bool(
@@ -268,28 +271,20 @@ class Trajectories(OwnData):
     # Batches
 
     def train_dataloader(self) -> DataLoader[Any]:
-        train = self._of("train")
-        size = self.batch_size or len(train.t)
-        pieces = [rows for _ in range(self.steps) for rows in torch.arange(len(train.t)).split(size)]
-        return _loader([rows_of(train, rows) for rows in pieces], shuffle=self.batch_size is not None)
+        size = self.batch_size or len(self.train.t)
+        pieces = [rows for _ in range(self.steps) for rows in torch.arange(len(self.train.t)).split(size)]
+        return _loader([rows_of(self.train, rows) for rows in pieces], shuffle=self.batch_size is not None)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return _loader([self._of("train" if self.parts["val"] is None else "val")])
+        return _loader([self.val])
 
     def test_dataloader(self) -> DataLoader[Any]:
-        return _loader([self._of("test")])
+        if self.test is None:
+            self.split.refuse_test(self.frame.origin, "rows")
+        return _loader([self.test])
 
     def predict_dataloader(self) -> DataLoader[Any]:
         return _loader([self.predicted])
-
-    def _of(self, name: str) -> of.Series:
-        part = self.parts[name]
-        if part is None:
-            raise of.DataError(
-                f"{self.frame.origin}: all rows train, so that there is nothing to test. Set a share or a file by "
-                "--data.split.test"
-            )
-        return part
 
     def table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
         import polars as pl

@@ -36,6 +36,8 @@ class Unpivoted(Frame):
         wide.require([time], "time")
         wide.require(columns or (), "columns")
         chosen = columns or [name for name in wide.names if name not in (time, *ignore)]
+        if any(wide.is_text(name) for name in chosen):  # a misspelt name may be why
+            wide.require(ignore, "ignore")
         values = wide.numbers(chosen)
         self.width = len(chosen)
         rows = np.repeat(np.arange(len(values)), self.width)

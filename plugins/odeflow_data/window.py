@@ -40,7 +40,7 @@ class Window(OwnData):
         time: The column of the times, numbers or dates.
         series: The column of the series' ids; by default all rows are of one series.
         columns: The columns of values; by default all without another role.
-        ignore: Columns to ignore.
+        ignore: Columns to ignore, where no others are chosen.
         history: Number of seen rows of a window.
         horizon: Number of forecast rows of a window.
         span: Time span of a window in batches. An untrained field has rates of about 1: a few units for each period of
@@ -89,7 +89,7 @@ class Window(OwnData):
             raise of.SettingError(f"Window: span must be positive; got {span}")
         self.time, self.series, self.period, self.batch_size = time, series, positive(self, period), batch_size
         self.history, self.horizon, self.span, self.stride = history, horizon, span, stride
-        self.begin(path, columns, [time, *several(series)], None, ignore, split, read, standardise)
+        self.begin(path, columns, {"time": [time], "series": several(series)}, None, ignore, split, read, standardise)
 
     def setup(self, stage: str) -> None:
         whole = self._read(self.frame)
@@ -106,9 +106,10 @@ class Window(OwnData):
             whole, parts = whole.beside(other), np.append(parts, np.full(len(other.t), PARTS.index(name)))
         self._set(whole)
         self.train = self._starts(whole, parts == 0, history=parts == 0)
-        self.val, self.test = (self._starts(whole, parts == part) for part in (1, 2))
+        self.repeats = self.split.val == 0 and 1 not in parts
+        self.val, self.test = (self._starts(whole, parts == part) for part in (0 if self.repeats else 1, 2))
         for name, starts in (("train", self.train), ("validate", self.val), ("test", self.test)):
-            if not len(starts):
+            if not len(starts) and not (name == "test" and self.split.test == 0):
                 raise of.DataError(
                     f"{self.frame.origin}: none of the {len(whole.t):,} rows can {name} in windows of "
                     f"history={self.history} and horizon={self.horizon} in which something is seen and something to "
@@ -194,7 +195,7 @@ class Window(OwnData):
 
     def _summary(self, whole: "Observations") -> str:
         """The windows of each part, the series, its columns and units, in one line."""
-        counts = [len(starts) for starts in (self.train, self.val, self.test)]
+        counts = [len(self.train), 0 if self.repeats else len(self.val), len(self.test)]
         each = f" of {len(whole.names)} series" if self.series else ""
         order = None if self.split.group else self.time
         told = [f"{self.frame.origin}: {self.split.told(counts, 'windows', order)}"]
@@ -215,6 +216,8 @@ class Window(OwnData):
         return self._loader(self.val)
 
     def test_dataloader(self) -> DataLoader[of.Series]:
+        if not len(self.test):
+            self.split.refuse_test(self.frame.origin, "windows")
         return self._loader(self.test)
 
     def predict_dataloader(self) -> DataLoader[of.Series]:

@@ -1,0 +1,88 @@
+"""Laws of all data of one's own: the columns that options name exist, and a share of 0 is no part."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import odeflow as of
+from odeflow.plugin.registry import build
+from odeflow_data import Images, SeriesTable, Split, Table, Trajectories, Window
+from odeflow_data.own_data import OwnData
+
+COUNT = 120
+TABLE: dict[str, Any] = {
+    "row": np.arange(COUNT),
+    "t": np.tile(np.arange(4.0), COUNT // 4),
+    "a": np.random.default_rng(0).normal(size=COUNT),
+    "b": np.random.default_rng(1).normal(size=COUNT),
+    "kind": np.repeat(["u", "v"], COUNT // 2),
+    "id": np.arange(COUNT) // 4,
+}
+MAKE: dict[str, tuple[type[OwnData], dict[str, Any]]] = {
+    "table": (Table, {"ignore": ["kind"]}),
+    "series": (SeriesTable, {"time": "t", "series": "id", "ignore": ["kind"]}),
+    "wide": (SeriesTable, {"time": "row", "ignore": ["kind"], "split": Split(0.25, 0.25)}),
+    "window": (Window, {"time": "row", "history": 4, "horizon": 2, "ignore": ["kind"]}),
+    "trajectories": (Trajectories, {"time": "t", "series": "id", "ignore": ["kind"]}),
+    "images": (Images, {}),
+}
+IMAGES = {"images": np.random.default_rng(0).integers(0, 256, (40, 4, 4)).astype(np.uint8)}
+LISTS = ("columns", "target", "condition", "covariates", "static", "states", "ignore")
+OPTIONS = {
+    "table": ("columns", "target", "label", "condition", "ignore", "by", "group"),
+    "series": ("time", "series", "columns", "label", "covariates", "static", "ignore", "by", "group"),
+    "wide": ("time", "columns", "ignore"),
+    "window": ("time", "series", "columns", "ignore", "by", "group"),
+    "trajectories": ("time", "series", "states", "covariates", "doses", "ignore", "by", "group"),
+}
+
+
+def made(name: str, source: Any = None, **options: Any) -> OwnData:
+    cls, own = MAKE[name]
+    whole = IMAGES if name == "images" else TABLE
+    return cls(whole if source is None else source, **(own | options))  # pyright: ignore[reportCallIssue]
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name, each in OPTIONS.items() for option in each])
+def test_columns_that_options_name_exist(name: str, option: str) -> None:
+    """A column that the file lacks is an error with the nearest one and all that there are, whichever option names it."""
+    wrong: Any = ["kindd"] if option in LISTS else {"a": "kindd"} if option == "doses" else "kindd"
+    options = {"split": Split(**{option: "kindd"})} if option in ("by", "group") else {option: wrong}
+    with pytest.raises(of.DataError) as problem:
+        made(name, **options).setup("fit")
+    named = f"split.{option}" if option in ("by", "group") else option
+    assert f"has no column 'kindd', which {named}" in str(problem.value)
+    assert "Did you mean 'kind'? It has row, t, a, b, kind, id" in str(problem.value)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_later_files_may_lack_what_is_ignored(name: str) -> None:
+    """A trained model reads a file without the ignored column."""
+    data = made(name)
+    data.setup("fit")
+    later = {column: values for column, values in TABLE.items() if column != "kind"}
+    again = build({**data.spec, "init_args": data.spec["init_args"] | {"path": later}})
+    assert isinstance(again, type(data))
+    again.adopt(data.known)
+    again.setup("predict")
+    assert again.features == data.features
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_share_of_0_is_no_part(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a share all rows train, validation repeats them, and a test says that there is nothing to test."""
+    data = made(name, split=Split(val=0, test=0))
+    with caplog.at_level("INFO"):
+        data.setup("fit")
+    assert ("validat" in caplog.text) == ("validation repeats the training" in caplog.text)
+    assert "split" not in caplog.text
+    train, val = (sum(map(size, loader)) for loader in (data.train_dataloader(), data.val_dataloader()))
+    assert train == val
+    data.setup("test")
+    with pytest.raises(of.DataError, match=r"nothing to test\. Set a share or a file by --data\.split\.test"):
+        data.test_dataloader()
+
+
+def size(batch: Any) -> int:
+    return len(batch if hasattr(batch, "shape") else batch[0])
