@@ -8,7 +8,6 @@ from odeflow_data.decay import Decay
 from odeflow_data.digits import Digits
 from odeflow_data.hopper import Hopper
 from odeflow_data.images import Images
-from odeflow_data.irregular_series import IrregularSeries
 from odeflow_data.lynx_hare import LynxHare
 from odeflow_data.mnist import MNIST
 from odeflow_data.no_data import NoData
@@ -38,7 +37,6 @@ __all__ = [
     "Digits",
     "Hopper",
     "Images",
-    "IrregularSeries",
     "LynxHare",
     "NoData",
     "Pendulum",

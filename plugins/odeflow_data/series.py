@@ -273,17 +273,3 @@ def ranges(whole: of.Series, divisor: Divisor = "range", unit: float = 1.0) -> o
     low, high = low.masked_fill(low > high, 0.0), high.masked_fill(low > high, 0.0)  # where nothing was observed
     scale = high - low if divisor == "range" else high
     return of.Units(tuple(low.tolist()), tuple(scale.masked_fill(scale == 0, 1.0).tolist()), unit=unit)
-
-
-def moments(whole: of.Series) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each dimension, (d,) and (d,); a zero deviation is replaced by 1.
-
-    Args:
-        whole: The series.
-    """
-    observed = whole.seen | whole.target
-    count = observed.sum(dim=(0, 1)).clamp(min=1)
-    mean = whole.y.sum(dim=(0, 1)) / count
-    variance = ((whole.y - mean).square() * observed).sum(dim=(0, 1)) / count
-    std = variance.sqrt()
-    return mean, std.masked_fill(std <= 1e-12 * mean.abs(), 1.0)

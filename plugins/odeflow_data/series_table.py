@@ -255,6 +255,7 @@ class SeriesTable(OwnData, SeriesData):
         units = self.known
         y = units.standardised(torch.from_numpy(whole.y)).numpy()
         t = (whole.t - units.origin) / units.unit
+        self._require_resolved(frame, whole, t)
         batch = padded(t, y, ~np.isnan(y), whole.offsets)
         if not self.inputs:
             return batch
@@ -265,6 +266,17 @@ class SeriesTable(OwnData, SeriesData):
             covariates=pad_sequence(list(over_time.split(lengths)), True, torch.nan) if self.covariates else None,
             static=constant[starts] if self.static else None,
         )
+
+    def _require_resolved(self, frame: "Frame", whole: "Observations", t: NDArray[np.float64]) -> None:
+        """Raises where different times (M,) of a series are the same in batches."""
+        lost = np.flatnonzero((np.diff(t.astype(np.float32)) == 0) & (np.diff(whole.codes) == 0))
+        if len(lost):
+            row, remedy = lost[0], "Round the times, or count those of each series from its first one"
+            raise of.DataError(
+                f"{frame.origin}: {len(lost):,} steps of time vanish in float32, such as that from {whole.t[row]:.15g} "
+                f"to {whole.t[row + 1]:.15g} in column {self.time!r}. "
+                + (remedy if self.scale_time else "Subtract the first time, or set --data.scale_time=true")
+            )
 
     def _summary(self, whole: "Observations", counts: Sequence[int]) -> str:
         """The series of each part, their lengths, columns and units, in one line."""

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 
 import odeflow as of
-from odeflow_data import MNIST, IrregularSeries, LynxHare, Table
+from odeflow_data import MNIST, LynxHare, SeriesTable, Table
 
 RUN = Path("runs/fit/version_0")
 DENSITY = "--model Density --model.dynamics PlanarCNF --model.dynamics.dim 2 --model.dynamics.units 4"
@@ -24,9 +24,9 @@ def table(scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
 
 
 def waves(scale: float = 1.0, shift: float = 0.0, late: float = 0.0) -> dict[str, np.ndarray]:
-    t = np.linspace(10, 14, 9)
-    phase = np.random.default_rng(0).uniform(0, 6, (40, 1))
-    return {"t": t + late, "y": scale * np.sin(t + phase) + shift}
+    t = np.tile(np.linspace(10, 14, 9), 40)
+    phase = np.repeat(np.random.default_rng(0).uniform(0, 6, 40), 9)
+    return {"id": np.arange(360) // 9, "t": t + late, "y": scale * np.sin(t + phase) + shift}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,9 @@ def folder(tmp_path_factory, done, brief) -> Path:
         np.savez("others.npz", **waves(10, 50, 2))
         done(f"fit {DENSITY} {SOLVER} --data Table --data.path x.npy {brief} {QUIET}")
         Path("runs/fit").rename("density")
-        done(f"fit {SERIES} {SOLVER} --data IrregularSeries --data.path waves.npz {brief} {QUIET}")
+        done(
+            f"fit {SERIES} {SOLVER} --data SeriesTable --data.path waves.npz --data.series id --data.time t {brief} {QUIET}"
+        )
         Path("runs/fit").rename("series")
     return folder
 
@@ -160,15 +162,15 @@ def test_series_have_the_units_of_the_file(done, trained):
     assert (task.units.origin, task.units.unit) == (10, 4)
     done(f"predict --ckpt_path {file} --data.path others.npz")
     (written,) = predictions()
-    data = IrregularSeries("others.npz")
+    data = SeriesTable("others.npz", "t", "id")
     data.adopt(task.units)
-    data.setup("test")
-    assert (float(data.test.t.min()), float(data.test.t.max())) == (0.5, 1.5)
+    data.setup("predict")
+    assert (float(data.predicted.t.min()), float(data.predicted.t.max())) == (0.5, 1.5)
     with torch.no_grad():
         (batch,) = data.predict_dataloader()
         wanted = task.units.restored(task.predict(batch))
     torch.testing.assert_close(written, wanted)
-    torch.testing.assert_close(task.units.restored(data.test.y).mean().item(), 50.0, rtol=0.1, atol=0)
+    torch.testing.assert_close(task.units.restored(data.predicted.y).mean().item(), 50.0, rtol=0.1, atol=0)
 
 
 def test_forecasts_are_counted_in_the_units_of_the_file(done, brief):

@@ -25,10 +25,10 @@ from odeflow_data import (
     CharacterTrajectories,
     Hopper,
     Images,
-    IrregularSeries,
     Pendulum,
     PhysioNet2012,
     Power,
+    SeriesTable,
     Table,
     mnist,
     physionet2012,
@@ -128,7 +128,7 @@ class Source:
 SOURCES = {
     "npy": Source({"x.npy": npy(Y[:, 0])}, lambda folder: Table(str(folder / "x.npy"))),
     "npz": Source({"x.npz": npz(x=Y[:, 0])}, lambda folder: Table(str(folder / "x.npz"))),
-    "series": Source({"s.npz": npz(t=T, y=Y, mask=Y < 2, label=np.arange(30) % 3)}, lambda folder: IrregularSeries(str(folder / "s.npz"))),
+    "series": Source({"s.npz": npz(id=np.arange(240) // 8, t=T.ravel(), y=Y.reshape(-1, 2))}, lambda folder: SeriesTable(str(folder / "s.npz"), "t", "id")),
     "hopper": Source({"hopper_first1500.npz": npz(data=RANDOM.normal(size=(20, 9, 14)))}, lambda folder: Hopper(str(folder), points=5)),
     "letters": Source({"character_trajectories.npz": npz(**LETTERS)}, lambda folder: CharacterTrajectories(str(folder))),
     "swing": Source({"schmidt_lipson.npz": npz(swing=SWING, swing__header="o v")}, lambda folder: Pendulum(str(folder), "swing", batch_time=5)),
@@ -331,11 +331,12 @@ def test_arrays_of_nonsense_are_refused(name: str, wrong: Callable[[np.ndarray],
     assert judge(source, tmp_path, []) == "refused"
 
 
+ROWS = {"id": np.arange(240) // 8, "t": T.ravel(), "y": Y.reshape(-1, 2)}
 NONSENSE: dict[str, tuple[dict[str, np.ndarray], str]] = {
-    "a dimension without values": ({"t": T, "y": np.stack([Y[..., 0], np.full(T.shape, np.nan)], 2)}, "nothing was ever observed of dimension 1"),
-    "one time for all": ({"t": np.full(T.shape, 3.0), "y": Y}, "all times are 3; a time series needs different ones"),
-    "values of 1e300": ({"t": T, "y": 1e300 * Y}, "y must be finite in float32"),
-    "times of 1e300": ({"t": 1e300 * T, "y": Y}, "the times of each series must be finite"),
+    "a column without values": (ROWS | {"y": ROWS["y"] * [1, np.nan]}, "column 'y1' is empty or constant in the training series"),
+    "one time for all": ({"id": np.arange(30), "t": np.full(30, 3.0), "y": Y[:, 0]}, "all times in column 't' are 3; wanted are several"),
+    "values of 1e300": (ROWS | {"y": 1e300 * ROWS["y"]}, "column 'y0' holds .* in row 1; wanted are numbers that are finite in float32"),
+    "times of 1e300": (ROWS | {"t": 1e300 * ROWS["t"]}, "column 't' holds .* in row 1; wanted are numbers that are finite in float32"),
 }  # fmt: skip
 
 
@@ -353,16 +354,3 @@ def test_labels_of_another_file_are_refused(tmp_path: Path) -> None:
     source = Source(files, SOURCES["mnist"].make)
     with pytest.raises(of.DataError, match="train-labels-idx1-ubyte is damaged or another file: md5"):
         read(source, written(source, tmp_path / "data"))
-
-
-def test_seconds_since_1970_need_a_scale(tmp_path: Path) -> None:
-    """Times whose differences float32 cannot hold are refused unless they are scaled, as they are by default."""
-    late = 1.7e9 + np.arange(8.0)
-    (tmp_path / "s.npz").write_bytes(npz(t=late, y=Y))
-    data = IrregularSeries(str(tmp_path / "s.npz"))
-    data.setup("fit")
-    torch.testing.assert_close(data.test.t, (torch.arange(8) / 7).expand(6, -1))
-    with pytest.raises(
-        of.DataError, match=r"steps of time vanish in float32, whose numbers near 1\.7e\+09 lie 128 apart"
-    ):
-        IrregularSeries(str(tmp_path / "s.npz"), scale_time=False).setup("fit")

@@ -23,7 +23,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "Decay": {},
     "Digits": {},
     "Images": {"path": "images.npz", "batch_size": 4, "flip": True, "affine": True},
-    "IrregularSeries": {"path": "series.npz", "batch_size": 4},
     "NoData": {},
     "PeriodicSeries": {"series": 40, "batch_size": 4},
     "Simulated": {"dynamics": {"class_path": "LotkaVolterra"}, "initial": [[1.0, 1.0]], "t1": 1.0, "observations": 5},
@@ -134,7 +133,6 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         y=random.standard_normal(120),
     )
     np.savez("images.npz", images=random.integers(0, 256, (40, 8, 8)).astype(np.uint8), labels=np.arange(40) % 2)
-    np.savez("series.npz", t=np.arange(5.0), y=random.standard_normal((40, 5, 1)))
 
 
 MAKE: dict[str, Callable[[], pl.LightningDataModule]] = {

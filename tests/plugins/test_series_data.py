@@ -20,9 +20,10 @@ from odeflow_data import (
     BidirectionalSpirals,
     CharacterTrajectories,
     Hopper,
-    IrregularSeries,
     PeriodicSeries,
     PhysioNet2012,
+    SeriesTable,
+    Split,
     physionet2012,
 )
 
@@ -35,12 +36,6 @@ def ready(data: Any) -> Any:
     return data
 
 
-def saved(folder: Path, **arrays: Any) -> str:
-    """A file of arrays."""
-    np.savez(folder / "series.npz", **arrays)
-    return str(folder / "series.npz")
-
-
 def ragged(count: int = 40, length: int = 12, dim: int = 2) -> dict[str, Any]:
     """Series of different lengths with gaps; each has its number, plus a little, as its values."""
     random = np.random.default_rng(0)
@@ -50,12 +45,19 @@ def ragged(count: int = 40, length: int = 12, dim: int = 2) -> dict[str, Any]:
     y[:, 0] = np.arange(count)[:, None]
     ends = random.integers(length // 2, length, count)
     t[np.arange(length) > ends[:, None]] = np.nan
-    return {"t": t, "y": y, "label": np.arange(count) % 3}
+    return {"t": t, "y": y}
 
 
-def raw(folder: Path, **settings: Any) -> Any:
+def table() -> dict[str, Any]:
+    """Those series, a row for each time."""
+    t, y = ragged().values()
+    known = ~np.isnan(t)
+    return {"id": np.nonzero(known)[0], "t": t[known], "y": y[known]}
+
+
+def raw(**settings: Any) -> Any:
     """Those series with their values as they are, so that these tell which series it is."""
-    return ready(IrregularSeries(saved(folder, **ragged()), standardise=False, **settings))
+    return ready(SeriesTable(table(), series="id", time="t", standardise=False, **settings))
 
 
 def of_each(part: of.Series) -> list[int]:
@@ -64,13 +66,14 @@ def of_each(part: of.Series) -> list[int]:
 
 
 @pytest.fixture(
-    params=["irregular", "spirals", "spirals before", "spirals beyond", "periodic", "hopper", "letters", "extrapolated"]
+    params=["table", "spirals", "spirals before", "spirals beyond", "periodic", "hopper", "letters", "extrapolated"]
 )
 def data(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """Small data of each kind."""
     match request.param:
-        case "irregular":
-            return ready(IrregularSeries(saved(tmp_path, **ragged()), observed=0.6, batch_size=7))
+        case "table":
+            np.savez(tmp_path / "rows.npz", **table())
+            return ready(SeriesTable(str(tmp_path / "rows.npz"), "t", "id", observed=0.6, batch_size=7))
         case "spirals":
             return ready(BidirectionalSpirals(spirals=50, observations=30, batch_size=7))
         case "spirals before" | "spirals beyond":
@@ -162,6 +165,8 @@ def test_epochs_have_orders_of_their_own_in_training_alone(data: Any) -> None:
         for one, other in zip(loader, loader, strict=True):
             assert torch.equal(one.y, other.y)
             assert torch.equal(one.seen, other.seen)
+    if isinstance(data, SeriesTable):  # predicts all series of a file
+        return
     tested, predicted = list(data.test_dataloader()), list(data.predict_dataloader())
     assert all(torch.equal(one.y, other.y) for one, other in zip(tested, predicted, strict=True))
 
@@ -169,17 +174,17 @@ def test_epochs_have_orders_of_their_own_in_training_alone(data: Any) -> None:
 # What is seen and what is wanted
 
 
-def test_splits_are_disjoint_and_whole(tmp_path: Path) -> None:
+def test_splits_are_disjoint_and_whole() -> None:
     """Each series is in one part, of the stated share."""
-    data = raw(tmp_path, val=0.25, test=0.1)
+    data = raw(split=Split(0.25, 0.1))
     numbers = [of_each(getattr(data, part)) for part in PARTS]
     assert [len(each) for each in numbers] == [26, 10, 4]
     assert sorted(itertools.chain(*numbers)) == list(range(40))
 
 
-def test_interpolation_wants_all_and_sees_a_share_of_the_times(tmp_path: Path) -> None:
+def test_interpolation_wants_all_and_sees_a_share_of_the_times() -> None:
     """`round(share · times)` times are seen, with all that was observed there; all that was observed is wanted."""
-    everything, data = raw(tmp_path), raw(tmp_path, observed=0.5)
+    everything, data = raw(), raw(observed=0.5)
     for part in ("val", "test"):
         full, half = getattr(everything, part), getattr(data, part)
         assert torch.equal(half.target, full.target)
@@ -190,9 +195,9 @@ def test_interpolation_wants_all_and_sees_a_share_of_the_times(tmp_path: Path) -
         assert times.sum(dim=1).tolist() == (wanted / 2).round().int().tolist()
 
 
-def test_training_draws_what_is_seen_anew(tmp_path: Path) -> None:
+def test_training_draws_what_is_seen_anew() -> None:
     """Two passes see other times of a series, each as many, and want the same."""
-    data = raw(tmp_path, observed=0.5, batch_size=100)
+    data = raw(observed=0.5, batch_size=100)
     first, second = (next(iter(data.train_dataloader())) for _ in range(2))
     order, other = (torch.tensor(of_each(batch)).argsort() for batch in (first, second))
     assert torch.equal(first.target[order], second.target[other])
@@ -201,15 +206,15 @@ def test_training_draws_what_is_seen_anew(tmp_path: Path) -> None:
     assert torch.equal(*counts)
 
 
-def test_all_is_seen_where_the_share_is_one(tmp_path: Path) -> None:
+def test_all_is_seen_where_the_share_is_one() -> None:
     """`observed=1` conditions on everything, in training, too."""
-    for batch in raw(tmp_path, observed=1.0).train_dataloader():
+    for batch in raw(observed=1.0).train_dataloader():
         assert torch.equal(batch.seen, batch.target)
 
 
-def test_extrapolation_sees_before_and_wants_after(tmp_path: Path) -> None:
+def test_extrapolation_sees_before_and_wants_after() -> None:
     """All that was observed before the share of a series' own span is seen, the rest is wanted, and nothing twice."""
-    everything, data = raw(tmp_path), raw(tmp_path, mode="extrapolation", observed=0.4)
+    everything, data = raw(), raw(mode="extrapolation", observed=0.4)
     for part in PARTS:
         full, split = getattr(everything, part), getattr(data, part)
         assert torch.equal(split.seen | split.target, full.seen)
@@ -221,10 +226,10 @@ def test_extrapolation_sees_before_and_wants_after(tmp_path: Path) -> None:
             assert (t[target.any(dim=1)] >= cut).all()
 
 
-def test_a_batch_ends_with_its_longest_series(tmp_path: Path) -> None:
+def test_a_batch_ends_with_its_longest_series() -> None:
     """Padding that a whole batch shares is trimmed: a series alone has its own length, and its own values."""
     arrays = ragged()
-    data = raw(tmp_path, batch_size=1)
+    data = raw(batch_size=1)
     for batch, number in zip(data.test_dataloader(), of_each(data.test), strict=True):
         observed = np.isfinite(arrays["y"][number]) & np.isfinite(arrays["t"][number])[:, None]
         length = 1 + int(np.flatnonzero(observed.any(axis=1))[-1])
@@ -233,9 +238,9 @@ def test_a_batch_ends_with_its_longest_series(tmp_path: Path) -> None:
         np.testing.assert_allclose(batch.y[0].numpy()[observed[:length]], arrays["y"][number][observed], rtol=1e-6)
 
 
-def test_padding_repeats_the_last_time(tmp_path: Path) -> None:
+def test_padding_repeats_the_last_time() -> None:
     """Behind the last observation the time stands still, and masks are false."""
-    data = raw(tmp_path, scale_time=False)
+    data = raw(scale_time=False)
     ends = np.isfinite(ragged()["t"]).sum(axis=1)
     for t, seen, target, number in zip(
         data.train.t, data.train.seen, data.train.target, of_each(data.train), strict=True
@@ -245,113 +250,11 @@ def test_padding_repeats_the_last_time(tmp_path: Path) -> None:
         assert not (seen | target)[end:].any()
 
 
-# IrregularSeries
-
-
-def test_values_are_standardised_by_the_training_series(tmp_path: Path) -> None:
-    """What was observed in training has mean 0 and variance 1, and shift and scale bring the file's units back."""
-    data = ready(IrregularSeries(saved(tmp_path, **ragged())))
-    for i in range(2):
-        observed = data.train.y[..., i][data.train.seen[..., i]]
-        assert observed.mean().item() == pytest.approx(0, abs=1e-5)
-        assert observed.std(correction=0).item() == pytest.approx(1, abs=1e-5)
-    for part in PARTS:
-        ours, theirs = getattr(data, part), getattr(raw(tmp_path), part)
-        torch.testing.assert_close(data.units.restored(ours.y)[ours.seen].float(), theirs.y[theirs.seen])
-
-
-def test_times_are_scaled_to_the_unit_interval(tmp_path: Path) -> None:
-    """The first time is 0 and the last is 1, and origin and unit bring the file's times back."""
-    scaled, plain = raw(tmp_path), raw(tmp_path, scale_time=False)
-    assert min(getattr(scaled, part).t.min() for part in PARTS) == 0
-    assert max(getattr(scaled, part).t.max() for part in PARTS) == 1
-    torch.testing.assert_close(scaled.units.restored_time(scaled.train.t).float(), plain.train.t)
-
-
-def test_common_times_and_flat_values_are_understood(tmp_path: Path) -> None:
-    """Times (T,) hold for all series, values (N, T) are one-dimensional, and a mask hides what it is 0 for."""
-    t, y = np.array([0.0, 1.0, 4.0]), np.arange(30.0).reshape(10, 3)
-    mask = np.tile([1, 0, 1], (10, 1))
-    data = ready(IrregularSeries(saved(tmp_path, t=t, y=y, mask=mask), standardise=False, test=0.2))
-    assert data.dim == 1
-    assert not hasattr(data, "num_classes")
-    assert torch.equal(data.train.t, torch.tensor([0.0, 0.25, 1.0]).expand(7, 3))
-    assert torch.equal(data.train.seen[..., 0], torch.tensor([True, False, True]).expand(7, 3))
-    assert (data.train.y[:, 1] == 0).all()
-    assert torch.equal(data.train.y[:, 2, 0] - data.train.y[:, 0, 0], torch.full((7,), 2.0))
-
-
-def test_labels_may_be_truth_values(tmp_path: Path) -> None:
-    """False and true are the classes 0 and 1."""
-    data = ready(IrregularSeries(saved(tmp_path, t=np.arange(3), y=np.ones((10, 3)), label=np.arange(10) < 5)))
-    assert data.num_classes == 2
-    assert sum(int(getattr(data, part).label.sum()) for part in PARTS) == 5
-
-
-def test_a_constant_dimension_is_left_alone(tmp_path: Path) -> None:
-    """Where there is no variation, standardisation only subtracts."""
-    data = ready(IrregularSeries(saved(tmp_path, t=np.arange(3), y=np.full((10, 3), 7))))
-    assert (data.train.y == 0).all()
-
-
-def changed(**arrays: Any) -> dict[str, Any]:
-    return {**ragged(), **arrays}
-
-
-def unsorted() -> Any:
-    t = ragged()["t"]
-    t[5, :2] = t[5, 1::-1]
-    return t
-
-
-def holed() -> Any:
-    t = ragged()["t"]
-    t[7, 1] = np.nan
-    return t
-
-
-def with_value(value: float, series: int) -> Any:
-    y = ragged()["y"]
-    y[series] = value
-    return y
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"t": np.ones(3)}, "has no array 'y'. It holds: t. Wanted is a .npz file of the arrays t"),
-        (changed(t=np.ones((3, 2))), r"t of shape (3, 2) and y of shape (40, 12, 2), which do not fit"),
-        (changed(y=np.ones((40, 12), dtype=complex)), "y must hold real numbers; its dtype is complex128"),
-        (changed(t=unsorted()), "must be finite and increase. Sort t and y by np.argsort(t, axis=1); wrong are 1 of 40 series, the first of them number 5"),
-        (changed(t=holed()), "t may be NaN only after the last time of a series. Put NaN in y for what is missing; wrong are 1 of 40 series, the first of them number 7"),
-        (changed(mask=np.ones((40, 12))), "mask must have the shape (40, 12, 2) of y, and be 0 or 1; its shape is (40, 12)"),
-        (changed(y=with_value(np.inf, 3)), "y must be finite in float32. Put NaN for what is missing; wrong are 1 of 40 series, the first of them number 3"),
-        (changed(y=with_value(np.nan, 4)), "something must have been observed of each series. Leave the empty ones out; wrong are 1 of 40 series, the first of them number 4"),
-        (changed(label=np.arange(40) - 1), "a whole number from 0 on for each of the 40 series; its shape is (40,), and it begins with [-1, 0, 1, 2, 3]"),
-        (changed(label=np.arange(39)), "its shape is (39,)"),
-        (changed(label=np.full(40, 0.5)), "it begins with [0.5, 0.5, 0.5, 0.5, 0.5]"),
-        (changed(label=np.full(40, "a")), "label must hold real numbers; its dtype is <U1"),
-        ({"t": np.arange(3), "y": np.ones((4, 3))}, "of 4 series, 3 would train, 0 validate and 1 test; each part needs one. Give more series, or other shares by --data.val and --data.test"),
-    ],
-)  # fmt: skip
-def test_other_forms_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
-    """Arrays that are no time series are an error that says what was wanted and which came."""
-    file = saved(tmp_path, **arrays)
-    with pytest.raises(of.DataError) as caught:
-        ready(IrregularSeries(file, test=0.2))
-    assert message in str(caught.value)
-
-
 def test_absent_files_are_refused(tmp_path: Path) -> None:
-    """A file that is not there, or no archive, is an error that says what is wanted, and where."""
+    """A file that is not there is an error that says what is wanted, and where."""
     for data in (Hopper(str(tmp_path)), CharacterTrajectories(str(tmp_path))):
         with pytest.raises(of.DataError, match=r"there is no file .*Wanted is .* Name its folder by --data.root"):
             ready(data)
-    with pytest.raises(of.DataError, match=r"there is no file .*t \(N, T\).* Name it by --data.path"):
-        IrregularSeries(str(tmp_path / "series.npz"))
-    (tmp_path / "series.npz").write_bytes(b"PK")
-    with pytest.raises(of.DataError, match=r"is no .npz file"):
-        IrregularSeries(str(tmp_path / "series.npz"))
 
 
 @pytest.mark.parametrize("name", ["hopper_first1500", "character_trajectories"])

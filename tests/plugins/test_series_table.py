@@ -262,3 +262,28 @@ def test_a_run_is_told_what_its_series_are(caplog: pytest.LogCaptureFixture) -> 
     )
     assert "2 columns: a, b" in line
     assert "% of the cells empty; time t in the file's numbers" in line
+
+
+def test_times_that_single_precision_cannot_hold_are_refused() -> None:
+    """Seconds since 1970 are distinct when they are scaled, as they are by default; otherwise the message says why."""
+    table = {"id": np.arange(80) // 8, "t": 1.7e9 + np.tile(np.arange(8.0), 10), "y": np.arange(80.0)}
+    data = SeriesTable(table, "t", "id")
+    data.setup("fit")
+    torch.testing.assert_close(data.test.t, (torch.arange(8) / 7).expand(len(data.test.t), -1))
+    lost = r"70 steps of time vanish in float32, such as that from 1700000000 to 1700000001 in column 't'\. "
+    with pytest.raises(of.DataError, match=lost + r"Subtract the first time, or set --data\.scale_time=true"):
+        SeriesTable(table, "t", "id", scale_time=False).setup("fit")
+    table["t"][:8] -= 1.7e9
+    with pytest.raises(of.DataError, match=r"63 steps .* Round the times, or count those of each series from its"):
+        SeriesTable(table, "t", "id").setup("fit")
+
+
+def test_padded_arrays_are_rows() -> None:
+    """Times (N, T) padded by NaN and values (N, T, d) are a table of the rows that there are, as the guide writes it."""
+    t, y = np.array([[0.0, 1.0, np.nan], [0.5, 1.5, 2.5]]), np.arange(12.0).reshape(2, 3, 2)
+    known = ~np.isnan(t)
+    data = SeriesTable({"id": np.nonzero(known)[0], "t": t[known], "y": y[known]}, time="t", series="id")
+    data.setup("predict")
+    assert data.features == ["y0", "y1"]
+    assert data.predicted.seen.sum(dim=1).tolist() == [[2, 2], [3, 3]]
+    np.testing.assert_array_equal(data.rows.y, y[known])
