@@ -66,6 +66,7 @@ from .paths import Path as Path
 from .plugin.plugin import OptionGroup as OptionGroup
 from .plugin.plugin import Plugin as Plugin
 from .plugin.plugin import check_least as check_least
+from .plugin.plugin import check_range as check_range
 from .plugin.plugin import required as required
 from .training.checkpoint import load as load
 from .training.data import DataModule as DataModule

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.equation.state import Field
-from odeflow.errors import SettingError
 from odeflow.flow.dynamics import Dynamics
 from odeflow.flow.regularizers import Rate
-from odeflow.plugin.plugin import Plugin
+from odeflow.plugin.plugin import Plugin, check_least
 
 
 class Divergence(Plugin, ABC):
@@ -72,9 +71,7 @@ class Hutchinson(Divergence):
     """
 
     def __init__(self, noise: Literal["rademacher", "gaussian"] = "rademacher", probes: int = 1) -> None:
-        if noise not in ("rademacher", "gaussian"):
-            raise SettingError(f"Hutchinson: noise must be 'rademacher' or 'gaussian'; got {noise!r}")
-        _check_probes(self, probes)
+        check_least(self, 1, probes=probes)
         self.noise, self.probes = noise, probes
 
     def along(self, y0: Tensor) -> Rate:
@@ -106,7 +103,7 @@ class HutchPlusPlus(Divergence):
     """
 
     def __init__(self, probes: int = 1) -> None:
-        _check_probes(self, probes)
+        check_least(self, 1, probes=probes)
         self.probes = probes
 
     def along(self, y0: Tensor) -> Rate:
@@ -142,8 +139,3 @@ def _signs(like: Tensor, count: int) -> Tensor:
 
 def _normal(like: Tensor, count: int) -> Tensor:
     return torch.randn(count, *like.shape, dtype=like.dtype, device=like.device)
-
-
-def _check_probes(divergence: Divergence, probes: int) -> None:
-    if probes < 1:
-        raise SettingError(f"{type(divergence).__name__}: probes must be at least 1; got {probes}")

@@ -49,8 +49,6 @@ class FlowOptions(OptionGroup):
         object.__setattr__(self, "regularizers", tuple(self.regularizers))
         if self.augment < 0 or self.augment != int(self.augment):
             raise SettingError(f"augment must be a whole number, and not negative; got {self.augment}")
-        if self.lift not in ("zero", "learned"):
-            raise SettingError(f"lift must be 'zero' or 'learned'; got {self.lift!r}")
 
     def input_width(self, width: int) -> int:
         """The width of a flow's input for dynamics of this width.

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.equation.state import Field
-from odeflow.errors import SettingError
-from odeflow.plugin.plugin import Plugin
+from odeflow.plugin.plugin import Plugin, check_least
 
 Rate = Callable[[Field, Tensor, Tensor, Tensor], Tensor]
 """(field, t, y, f(t, y) with its graph) ↦ (B,): a rate integrated along a solution."""
@@ -30,8 +29,7 @@ class Regularizer(Plugin, ABC):
     kind = "regularizer"
 
     def __init__(self, weight: float) -> None:
-        if not weight >= 0:
-            raise SettingError(f"{type(self).__name__}: weight must not be negative; got {weight}")
+        check_least(self, 0, weight=weight)
         self.weight = weight
 
     @property
@@ -103,8 +101,7 @@ class Taylor(Regularizer):
 
     def __init__(self, weight: float, order: int = 2) -> None:
         super().__init__(weight)
-        if order < 1:
-            raise SettingError(f"Taylor: order must be at least 1; got {order}")
+        check_least(self, 1, order=order)
         self.order = order
 
     @property

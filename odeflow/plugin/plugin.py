@@ -2,13 +2,16 @@
 
 import inspect
 import math
+import operator
 import sys
 from abc import ABC
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import PurePath
-from typing import Any, ClassVar, Self
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from odeflow.errors import PluginError, SettingError
 from odeflow.plugin.spec import mapping, sequence
@@ -40,7 +43,14 @@ class OptionGroup:
 
     A plugin takes a group as one argument whose default is an instance. The group is stored as a mapping. On the
     command line each of its fields is an option: `--model.flow.t1 2`.
+
+    Raises:
+        SettingError: An option is unknown, or not one of the literals of its annotation.
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        _check_choices(cls, _arguments(cls, args, kwargs))
+        return super().__new__(cls)
 
 
 def groups(cls: type) -> dict[str, type[OptionGroup]]:
@@ -85,6 +95,29 @@ def _require_finite(value: object, owner: str, path: str) -> None:
     entries = mapping(value) or dict(enumerate(sequence(value) or ()))
     for key, item in entries.items():
         _require_finite(item, owner, f"{path}.{key}" if path else str(key))
+
+
+@cache
+def _choices(cls: type) -> dict[str, list[Any]]:
+    """The values of each option whose annotation lists them, as `Literal["gru", "lstm"]` or `Literal[…] | None`."""
+    found: dict[str, list[Any]] = {}
+    try:
+        hints = get_type_hints(cls.__init__)
+    except NameError:  # annotations of names that are imported for type checkers alone
+        return found
+    for name, hint in hints.items():
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if all(kind is NoneType or get_origin(kind) is Literal for kind in kinds):
+            found[name] = [choice for kind in kinds for choice in get_args(kind) or (None,)]
+    return found
+
+
+def _check_choices(cls: type, arguments: dict[str, Any]) -> None:
+    """Rejects values that are not listed by the annotation of their option."""
+    for name, choices in _choices(cls).items():
+        if name in arguments and arguments[name] not in choices:
+            *others, last = map(repr, choices)
+            raise SettingError(f"{cls.__name__}: {name} must be {', '.join(others)} or {last}; got {arguments[name]!r}")
 
 
 def _arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +213,7 @@ class Plugin:
     checkpoint or a configuration and rebuilt. Subclasses need no code for this.
 
     Raises:
-        SettingError: A numeric argument is inf or nan.
+        SettingError: A numeric argument is inf or nan, or an argument is not one of the literals of its annotation.
     """
 
     kind: ClassVar[str]
@@ -188,7 +221,9 @@ class Plugin:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
-        spec = {"class_path": import_path(cls), "init_args": _plain(_arguments(cls, args, kwargs))}
+        arguments = _arguments(cls, args, kwargs)
+        _check_choices(cls, arguments)
+        spec = {"class_path": import_path(cls), "init_args": _plain(arguments)}
         _require_finite(spec["init_args"], cls.__name__, "")
         object.__setattr__(self, "remembered_spec", spec)
         return self
@@ -204,22 +239,45 @@ class Plugin:
         return self.remembered_spec
 
 
-def check_least(owner: Plugin, least: float, **options: float | Sequence[float] | None) -> None:
+def check_least(owner: object, least: float, **options: float | Sequence[float] | None) -> None:
     """Rejects options below a minimum.
 
     Args:
-        owner: The plugin that has the options, for the message.
+        owner: What has the options, for the message.
         least: The smallest valid value.
         **options: The values by name. Every entry of a list is checked; None is skipped.
 
     Raises:
         SettingError: A value is below `least`, or nan.
     """
+    _check_entries(owner, options, lambda value: value >= least, f"must be at least {least:g}")
+
+
+def check_range(owner: object, interval: str, **options: float | Sequence[float] | None) -> None:
+    """Rejects options outside an interval.
+
+    Args:
+        owner: What has the options, for the message.
+        interval: The valid values, such as "[0, 1)" or "(0, inf)".
+        **options: As of `check_least`.
+
+    Raises:
+        SettingError: A value is outside, or nan.
+    """
+    low, high = map(float, interval[1:-1].split(","))
+    above = operator.ge if interval[0] == "[" else operator.gt
+    below = operator.le if interval[-1] == "]" else operator.lt
+    _check_entries(owner, options, lambda value: above(value, low) and below(value, high), f"must lie in {interval}")
+
+
+def _check_entries(
+    owner: object, options: Mapping[str, float | Sequence[float] | None], valid: Callable[[float], bool], wanted: str
+) -> None:
     for name, value in options.items():
         entries = [value] if isinstance(value, (int, float)) else list(value or ())
-        if not all(entry >= least for entry in entries):
+        if not all(valid(entry) for entry in entries):
             came = entries if isinstance(value, Sequence) else value
-            raise SettingError(f"{type(owner).__name__}: {name} must be at least {least:g}; got {came}")
+            raise SettingError(f"{type(owner).__name__}: {name} {wanted}; got {came}")
 
 
 def check_kind(name: str, value: object, kind: type, example: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from odeflow.errors import SettingError
+from odeflow.plugin.plugin import check_range
 
 
 class WarmupCosine(LambdaLR):
@@ -27,8 +27,7 @@ class WarmupCosine(LambdaLR):
     """
 
     def __init__(self, optimizer: Optimizer, warmup: float = 0.2, total_steps: int | None = None) -> None:
-        if not 0 <= warmup < 1:
-            raise SettingError(f"WarmupCosine: warmup must lie between 0 and 1; got {warmup}")
+        check_range(self, "[0, 1)", warmup=warmup)
         self.warmup, self.total_steps = warmup, total_steps
         super().__init__(optimizer, self._factor)
 

@@ -75,10 +75,6 @@ class BidirectionalSpirals(SeriesData):
             )
         of.check_least(self, 1, spirals=spirals)
         of.check_least(self, 0, noise=noise)
-        if predict not in OFFSETS:
-            raise of.SettingError(
-                f"BidirectionalSpirals: predict must be 'before', 'stretch' or 'beyond'; got {predict!r}"
-            )
         self.dim, self.num_classes = 2, 2
         self.spirals, self.observations, self.points, self.noise = spirals, observations, points, noise
         self.grid, self.stretch, self.predict = grid, stretch, predict

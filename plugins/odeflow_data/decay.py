@@ -27,10 +27,9 @@ class Decay(of.DataModule):
         self, rate: float = 1.0, start: float = 1.0, t1: float = 5.0, observations: int = 51, steps: int = 10
     ) -> None:
         super().__init__()
-        if not t1 > 0 or observations < 2 or steps < 1:
-            raise of.SettingError(
-                f"Decay wants t1 > 0, observations >= 2 and steps >= 1; got {t1}, {observations} and {steps}"
-            )
+        of.check_range(self, "(0, inf)", t1=t1)
+        of.check_least(self, 2, observations=observations)
+        of.check_least(self, 1, steps=steps)
         self.dim = 1
         self.rate, self.start, self.t1, self.observations, self.steps = rate, start, t1, observations, steps
 

@@ -41,13 +41,9 @@ class Forecast(of.DataModule, ABC):
 
     def __init__(self, known: float, batch_time: int, batch_size: int, steps: int) -> None:
         super().__init__()
-        name = type(self).__name__
-        if not 0 < known < 1:
-            raise of.SettingError(f"{name}: known is a share between 0 and 1; got {known}")
-        if batch_time < 2:
-            raise of.SettingError(f"{name}: a piece needs two measurements; got batch_time = {batch_time}")
-        if batch_size < 1 or steps < 1:
-            raise of.SettingError(f"{name}: batch_size and steps must be positive; got {batch_size} and {steps}")
+        of.check_range(self, "(0, 1)", known=known)
+        of.check_least(self, 2, batch_time=batch_time)
+        of.check_least(self, 1, batch_size=batch_size, steps=steps)
         self.known, self.batch_time, self.batch_size, self.steps = known, batch_time, batch_size, steps
 
     @property

@@ -59,8 +59,7 @@ class Hopper(SeriesData):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, mode, observed, seed)
-        if points < 1:
-            raise of.SettingError(f"Hopper: points must be at least 1; got {points}")
+        of.check_least(self, 1, points=points)
         self.dim = 14
         self.path, self.points = Path(root).expanduser() / FILE, points
         self.divisor: Divisor = divisor

@@ -100,8 +100,6 @@ class MNIST(of.DataModule):
         super().__init__()
         of.check_least(self, 1, batch_size=batch_size)
         of.check_least(self, 0, seed=seed)
-        if name not in PUBLISHED:
-            raise of.SettingError(f"MNIST: name must be one of {', '.join(PUBLISHED)}; got {name!r}")
         if not 0 < val_size < 60_000:
             raise of.SettingError(f"MNIST: val_size must lie between 1 and 59,999; got {val_size}")
         self.name, self.verify, self.published = name, verify, PUBLISHED[name]

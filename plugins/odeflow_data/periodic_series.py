@@ -53,12 +53,9 @@ class PeriodicSeries(SeriesData):
     ) -> None:
         super().__init__(batch_size, mode, observed, seed)
         of.check_least(self, 1, series=series)
-        of.check_least(self, 0, frequency=frequency, amplitude=amplitude)
-        if points < 2 or span <= 0 or noise < 0:
-            raise of.SettingError(
-                "PeriodicSeries: wanted two points at least, a positive span and no negative noise; "
-                f"got points = {points}, span = {span} and noise = {noise}"
-            )
+        of.check_least(self, 2, points=points)
+        of.check_least(self, 0, frequency=frequency, amplitude=amplitude, noise=noise)
+        of.check_range(self, "(0, inf)", span=span)
         self.dim = 1
         self.series, self.points, self.span, self.noise = series, points, span, noise
         self.frequency, self.amplitude = frequency, amplitude

@@ -124,8 +124,7 @@ class PhysioNet2012(SeriesData):
         url: str = URL,
     ) -> None:
         super().__init__(batch_size, mode, observed, seed)
-        if not 0 < quantisation <= HOURS:
-            raise of.SettingError(f"PhysioNet2012: quantisation must lie in (0, {HOURS}] hours; got {quantisation}")
+        of.check_range(self, f"(0, {HOURS}]", quantisation=quantisation)
         self.dim, self.num_classes = len(FEATURES), 2
         self.root, self.url = Path(root).expanduser(), url
         self.quantisation = quantisation

@@ -66,8 +66,7 @@ class Power(RowData):
         super().__init__()
         of.check_least(self, 1, batch_size=batch_size)
         of.check_least(self, 0, seed=seed)
-        if limit is not None and not 1 <= limit <= TRAIN:
-            raise of.SettingError(f"Power: limit must lie between 1 and {TRAIN:,}; got {limit}")
+        of.check_range(self, f"[1, {TRAIN}]", limit=limit)
         self.dim = 1 + len(FIELDS)
         self.root, self.url = Path(root).expanduser(), url
         self.batch_size, self.limit, self.seed = batch_size, limit, seed

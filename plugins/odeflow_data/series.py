@@ -50,8 +50,6 @@ class SeriesData(of.DataModule, ABC):
         name = type(self).__name__
         of.check_least(self, 1, batch_size=batch_size)
         of.check_least(self, 0, seed=seed)
-        if mode not in ("interpolation", "extrapolation"):
-            raise of.SettingError(f"{name}: mode must be 'interpolation' or 'extrapolation'; got {mode!r}")
         if not 0 < observed <= 1 or (mode == "extrapolation" and observed == 1):
             raise of.SettingError(
                 f"{name}: observed is a share above 0, up to 1 to interpolate and less to extrapolate; got {observed}"
@@ -261,12 +259,7 @@ def ranges(whole: of.Series, divisor: Divisor = "range", unit: float = 1.0) -> o
         whole: The series.
         divisor: Which is wanted: after division by the range, values lie in [0, 1].
         unit: Of the times, which begin at 0.
-
-    Raises:
-        SettingError: `divisor` is neither.
     """
-    if divisor not in ("range", "largest"):
-        raise of.SettingError(f"divisor must be 'range' or 'largest'; got {divisor!r}")
     observed = whole.seen | whole.target
     low = whole.y.masked_fill(~observed, torch.inf).amin(dim=(0, 1))
     high = whole.y.masked_fill(~observed, -torch.inf).amax(dim=(0, 1))

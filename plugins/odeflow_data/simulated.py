@@ -49,11 +49,9 @@ class Simulated(of.DataModule):
             )
         if not t1 > 0 or (forecast is not None and not forecast > t1):
             raise of.SettingError(f"Simulated wants 0 < t1 < forecast; got t1={t1} and forecast={forecast}")
-        of.check_least(self, 0, seed=seed)
-        if observations < 2 or steps < 1 or not noise >= 0:
-            raise of.SettingError(
-                f"Simulated wants observations >= 2, steps >= 1 and noise >= 0; got {observations}, {steps} and {noise}"
-            )
+        of.check_least(self, 0, noise=noise, seed=seed)
+        of.check_least(self, 1, steps=steps)
+        of.check_least(self, 2, observations=observations)
         self.dim = dynamics.width
         self.dynamics, self.initial = dynamics, torch.tensor(initial, dtype=torch.float64)
         self.t1, self.observations, self.forecast, self.steps = t1, observations, forecast, steps

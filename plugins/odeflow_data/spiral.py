@@ -41,8 +41,7 @@ class Spiral(of.DataModule):
             raise of.SettingError(f"batch_time must lie between 2 and observations = {observations}; got {batch_time}")
         of.check_least(self, 1, batch_size=batch_size, steps=steps)
         of.check_least(self, 0, noise=noise)
-        if not t1 > 0:
-            raise of.SettingError(f"Spiral: t1 must be positive; got {t1}")
+        of.check_range(self, "(0, inf)", t1=t1)
         self.dim = 2
         self.batch_time, self.batch_size, self.steps, self.noise = batch_time, batch_size, steps, noise
         self.t = torch.linspace(0, t1, observations)

@@ -45,10 +45,7 @@ class Galerkin(of.Modifier):
         t0: float = 0.0,
         t1: float = 1.0,
     ) -> None:
-        if degree < 1:
-            raise of.SettingError(f"Galerkin: degree must be at least 1; got {degree}")
-        if basis not in ("polynomial", "fourier"):
-            raise of.SettingError(f"Galerkin: basis must be 'polynomial' or 'fourier'; got {basis!r}")
+        of.check_least(self, 1, degree=degree)
         if t0 == t1:
             raise of.SettingError(f"Galerkin: t0 and t1 must differ; both are {t0}")
         super().__init__(dynamics)

@@ -37,8 +37,6 @@ class Linear(of.Dynamics):
         trainable: bool = True,
     ) -> None:
         super().__init__()
-        if time not in ("none", "concat"):
-            raise of.SettingError(f"Linear: time must be 'none' or 'concat'; got {time!r}")
         of.check_least(self, 1, dim=dim)
         self.width, self.time = dim, time
         self.layer = nn.Linear(dim + (time == "concat"), dim, bias)

@@ -45,8 +45,6 @@ class MLP(of.Dynamics):
     ) -> None:
         super().__init__()
         sigma = activation_of(self, activation)
-        if time not in TIME_FEATURES:
-            raise of.SettingError(f"MLP: time must be one of {', '.join(TIME_FEATURES)}; got {time!r}")
         of.check_least(self, 1, dim=dim, hidden=hidden, power=power)
         self.width, self.time, self.power = dim, time, power
         self.layers = perceptron(dim + (time == "concat"), hidden, dim, sigma)

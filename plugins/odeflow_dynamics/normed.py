@@ -37,8 +37,7 @@ class Normed(of.Modifier):
     """
 
     def __init__(self, dynamics: of.Dynamics, bound: float = 1.0) -> None:
-        if not bound > 0:
-            raise of.SettingError(f"Normed: bound must be positive; got {bound}")
+        of.check_range(self, "(0, inf)", bound=bound)
         varying = next((type(module).__name__ for module in dynamics.modules() if isinstance(module, VARYING)), None)
         if varying is not None:
             raise of.SettingError(

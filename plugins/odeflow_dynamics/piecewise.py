@@ -42,8 +42,7 @@ class Piecewise(of.Modifier):
     """
 
     def __init__(self, dynamics: of.Dynamics, pieces: int, t0: float = 0.0, t1: float = 1.0) -> None:
-        if pieces < 1:
-            raise of.SettingError(f"Piecewise: pieces must be at least 1; got {pieces}")
+        of.check_least(self, 1, pieces=pieces)
         if t0 == t1:
             raise of.SettingError(f"Piecewise: t0 and t1 must differ; both are {t0}")
         super().__init__(dynamics)

@@ -27,10 +27,8 @@ class Chain(of.OptionGroup):
     marginals: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_flows < 1:
-            raise of.SettingError(f"num_flows must be at least 1; got {self.num_flows}")
-        if self.marginals < 0:
-            raise of.SettingError(f"marginals must not be negative; got {self.marginals}")
+        of.check_least(self, 1, num_flows=self.num_flows)
+        of.check_least(self, 0, marginals=self.marginals)
 
     def transforms(
         self, width: int, dynamics: of.Dynamics, solver: of.Solver, gradient: of.Gradient | None, flow: of.FlowOptions

@@ -67,8 +67,7 @@ class Classification(of.Task):
                 "Classification needs the shape of an input, such as (1, 28, 28): the data module must set shape, or "
                 "dim of vectors; in Python give shape"
             )
-        if not 0 <= label_smoothing < 1:
-            raise of.SettingError(f"label_smoothing must lie between 0 and 1; got {label_smoothing}")
+        of.check_range(self, "[0, 1)", label_smoothing=label_smoothing)
         self.stem = stem or ConvStem()
         self.head = head or (PooledHead() if self.stem.images else LinearHead())
         width = _input_width(dynamics, flow, self.stem)

@@ -30,8 +30,7 @@ class Dequantisation(of.OptionGroup):
     alpha: float = 1e-6
 
     def __post_init__(self) -> None:
-        if self.levels is not None and self.levels < 2:
-            raise of.SettingError(f"levels must be at least 2; got {self.levels}")
+        of.check_least(self, 2, levels=self.levels)
         of.Logit(self.alpha)  # checks it
 
     def transforms(self) -> list[of.Bijection]:

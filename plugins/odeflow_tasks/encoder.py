@@ -84,8 +84,6 @@ class RNNEncoder(Encoder):
     def __init__(self, width: int = 25, cell: Literal["gru", "lstm"] = "gru") -> None:
         super().__init__()
         of.check_least(self, 1, width=width)
-        if cell not in ("gru", "lstm"):
-            raise of.SettingError(f"RNNEncoder: cell must be 'gru' or 'lstm'; got {cell!r}")
         self.width, self.cell = width, cell
 
     def build(self, dim: int, covariates: int = 0) -> None:

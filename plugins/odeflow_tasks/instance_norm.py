@@ -25,17 +25,10 @@ class InstanceNorm(of.OptionGroup):
     Attributes:
         level: What is subtracted: "last", the last seen value, or "mean", the mean of the seen values.
         rescale: Whether the rest is divided by its root mean square.
-
-    Raises:
-        SettingError: `level` is unknown.
     """
 
     level: Literal["none", "last", "mean"] = "none"
     rescale: bool = False
-
-    def __post_init__(self) -> None:
-        if self.level not in ("none", "last", "mean"):
-            raise of.SettingError(f"level must be 'none', 'last' or 'mean'; got {self.level!r}")
 
     def __call__(self, batch: of.Series) -> tuple[of.Series, "Scale"]:
         """The normalised batch, and the scale that restores its predictions."""

@@ -47,12 +47,9 @@ class Bound(of.OptionGroup):
     intensity_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.samples >= 1:
-            raise of.SettingError(f"samples must be at least 1; got {self.samples}")
-        if not 0 <= self.kl_anneal < 1:
-            raise of.SettingError(f"kl_anneal must lie in [0, 1), as 0.99; got {self.kl_anneal}")
-        if not self.intensity_weight >= 0:
-            raise of.SettingError(f"intensity_weight must not be negative; got {self.intensity_weight}")
+        of.check_least(self, 1, samples=self.samples)
+        of.check_range(self, "[0, 1)", kl_anneal=self.kl_anneal)
+        of.check_least(self, 0, intensity_weight=self.intensity_weight)
 
 
 class LatentODE(SeriesTask):
@@ -124,10 +121,8 @@ class LatentODE(SeriesTask):
         self.num_covariates, counted = count_of("LatentODE", dynamics, num_covariates)
         latent = dynamics.width - counted
         super().__init__(latent, dim, decoder, likelihood, classifier, class_weight, num_classes, masking)
-        if most_times < STENCIL:
-            raise of.SettingError(f"LatentODE: most_times must be at least {STENCIL}; got {most_times}")
-        if not all(0 < level < 1 for level in quantiles):
-            raise of.SettingError(f"LatentODE: quantiles must lie between 0 and 1; got {list(quantiles)}")
+        of.check_least(self, STENCIL, most_times=most_times)
+        of.check_range(self, "(0, 1)", quantiles=quantiles)
         self.quantiles = tuple(quantiles)
         self.encoder = encoder or RNNEncoder()
         self.encoder.build(self.dim, self.num_covariates)

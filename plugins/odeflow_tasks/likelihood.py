@@ -77,8 +77,7 @@ class Gaussian(Likelihood):
 
     def __init__(self, noise_std: float = 0.1, learn: bool = False, balance: bool = False) -> None:
         super().__init__(balance)
-        if not noise_std > 0:
-            raise of.SettingError(f"Gaussian: noise_std must be positive; got {noise_std}")
+        of.check_range(self, "(0, inf)", noise_std=noise_std)
         self.noise_std, self.learn = noise_std, learn
 
     def build(self, dim: int) -> None:

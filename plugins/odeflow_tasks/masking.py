@@ -25,10 +25,8 @@ class Masking(of.OptionGroup):
     window: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.hide < 1:
-            raise of.SettingError(f"hide must lie in [0, 1); got {self.hide}")
-        if not 0 < self.window <= 1:
-            raise of.SettingError(f"window must lie in (0, 1]; got {self.window}")
+        of.check_range(self, "[0, 1)", hide=self.hide)
+        of.check_range(self, "(0, 1]", window=self.window)
 
     def __call__(self, batch: of.Series) -> of.Series:
         """The masked batch."""

@@ -60,8 +60,7 @@ class Regression(of.Task):
         super().__init__()
         width = dynamics.width
         flow.input_width(width)
-        if num_outputs < 1:
-            raise of.SettingError(f"Regression: num_outputs must be at least 1; got {num_outputs}")
+        of.check_least(self, 1, num_outputs=num_outputs)
         if head is None and num_outputs > width:
             raise of.SettingError(
                 f"the dynamics' width {width} has no num_outputs={num_outputs} features to compare; "

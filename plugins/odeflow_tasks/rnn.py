@@ -52,8 +52,6 @@ class RNN(Autoregressive):
         instance: InstanceNorm = InstanceNorm(),
     ) -> None:
         super().__init__(width, dim, decoder, likelihood, classifier, class_weight, num_classes, masking, instance)
-        if cell not in ("gru", "lstm"):
-            raise of.SettingError(f"RNN: cell must be 'gru' or 'lstm'; got {cell!r}")
         self.width = width
         self.cell = (nn.GRUCell if cell == "gru" else nn.LSTMCell)(2 * self.dim + 1, width)
 

@@ -68,8 +68,7 @@ class SeriesTask(of.Task, ABC):
         super().__init__()
         of.check_least(self, 1, width=width, dim=dim, num_classes=num_classes)
         name = type(self).__name__
-        if not class_weight >= 0:
-            raise of.SettingError(f"{name}: class_weight must not be negative; got {class_weight}")
+        of.check_least(self, 0, class_weight=class_weight)
         if classifier is not None and (num_classes is None or num_classes < 2):
             raise of.SettingError(f"{name}: a classifier needs num_classes, at least 2; got {num_classes}")
         self.dim, self.masking, self.class_weight = _known_dim(self, dim), masking, class_weight

@@ -96,14 +96,9 @@ class Trajectory(of.Task):
     ) -> None:
         super().__init__()
         flow.refuse("Trajectory", **dict.fromkeys(("t0", "t1", "steer"), "the times are those of the data"))
-        if distance not in ("mae", "mse", "nll"):
-            raise of.SettingError(f"Trajectory: distance must be 'mae', 'mse' or 'nll'; got {distance!r}")
-        if initial not in ("observed", "completed", "learned"):
-            raise of.SettingError(f"Trajectory: initial must be 'observed', 'completed' or 'learned'; got {initial!r}")
         if segment is not None and segment < 2:
             raise of.SettingError(f"Trajectory: a segment needs two observations; got segment={segment}")
-        if not continuity >= 0:
-            raise of.SettingError(f"Trajectory: continuity must not be negative; got {continuity}")
+        of.check_least(self, 0, continuity=continuity)
         self.flow = of.Flow(OwnClock(dynamics), solver, gradient, flow)
         self.distance: Distance = distance
         self.segment, self.continuity, self.extrapolate = segment, continuity, extrapolate

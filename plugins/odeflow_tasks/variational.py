@@ -61,8 +61,7 @@ class Variational(of.Task):
             raise of.SettingError(f"Variational: no target {target!r}. There are: {', '.join(POTENTIALS)}")
         if planar < 0 or (planar == 0 and dynamics is None):
             raise of.SettingError(f"Variational needs dynamics, or planar at least 1; got planar={planar}")
-        if anneal < 0:
-            raise of.SettingError(f"Variational: anneal is a number of steps; got {anneal}")
+        of.check_least(self, 0, anneal=anneal)
         if dynamics is not None and solver is None:
             raise of.SettingError(f"Variational needs a solver for {type(dynamics).__name__}; give model.solver")
         transforms: list[of.Flow | of.Bijection] = []

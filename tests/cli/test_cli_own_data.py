@@ -331,7 +331,7 @@ def test_a_table_of_quantiles(done: Any, refused: Any) -> None:
     assert (middle - low > noise).all()
     assert (high - middle > 1.5 * noise).all()
     np.testing.assert_allclose(numbers(found["y"]), middle, atol=noise)
-    assert "quantiles must lie between 0 and 1; got [1.5]" in refused(f"{words} [1.5]")
+    assert "quantiles must lie in (0, 1); got [1.5]" in refused(f"{words} [1.5]")
 
 
 def test_a_table_of_forecasts_marks_them(done: Any) -> None:

@@ -146,7 +146,7 @@ def test_steer_moves_the_end_of_training_alone() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: of.Kinetic(-1.0), of.SettingError, r"Kinetic: weight must not be negative; got -1"),
+        (lambda: of.Kinetic(-1.0), of.SettingError, r"Kinetic: weight must be at least 0; got -1"),
         (lambda: of.Taylor(1.0, 0), of.SettingError, r"Taylor: order must be at least 1; got 0"),
         (
             lambda: of.Flow(MLP(2), RK4(num_steps=1), options=of.FlowOptions(steer=1.0)),

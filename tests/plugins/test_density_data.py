@@ -561,7 +561,7 @@ def test_limit_takes_some_training_rows(root: Path) -> None:
 @pytest.mark.parametrize("limit", [0, -1, 1_659_918])
 def test_a_wrong_limit_is_refused(limit: int) -> None:
     """A limit that takes nothing or more than there is is an error that names the largest."""
-    with pytest.raises(of.SettingError, match=f"limit must lie between 1 and 1,659,917; got {limit}"):
+    with pytest.raises(of.SettingError, match=rf"limit must lie in \[1, 1659917\]; got {limit}"):
         Power(limit=limit)
 
 

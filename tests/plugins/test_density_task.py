@@ -247,7 +247,7 @@ def test_errors() -> None:
     """What does not fit is refused with the numbers that came."""
     with pytest.raises(of.SettingError, match="num_flows must be at least 1; got 0"):
         Chain(num_flows=0)
-    with pytest.raises(of.SettingError, match="marginals must not be negative; got -1"):
+    with pytest.raises(of.SettingError, match="Chain: marginals must be at least 0; got -1"):
         Chain(marginals=-1)
     with pytest.raises(of.SettingError, match="are for vectors with a density"):
         Density(MLP(2), RK4(num_steps=2), chain=Chain(marginals=8), dequantisation=Dequantisation(4))

@@ -339,7 +339,7 @@ def test_the_time_embedding_has_the_periods_it_was_given() -> None:
         (
             lambda: MLP(3, time="late"),
             of.SettingError,
-            "time must be one of concat, none, concat_squash, sinusoidal; got 'late'",
+            "time must be 'concat', 'none', 'concat_squash' or 'sinusoidal'; got 'late'",
         ),
         (lambda: Linear(3, time="late"), of.SettingError, "Linear: time must be 'none' or 'concat'; got 'late'"),
         (lambda: UNet(3, depth=0), of.SettingError, "depth must be at least 1; got 0. For no halving, use ConvNet"),

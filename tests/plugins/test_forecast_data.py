@@ -143,9 +143,9 @@ def test_spec_rebuilds_the_data(data: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"known": 1.0}, "known is a share between 0 and 1; got 1.0"),
-        ({"batch_time": 1}, "a piece needs two measurements; got batch_time = 1"),
-        ({"batch_size": 0}, "batch_size and steps must be positive; got 0 and 50"),
+        ({"known": 1.0}, r"known must lie in \(0, 1\); got 1.0"),
+        ({"batch_time": 1}, "batch_time must be at least 2; got 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:

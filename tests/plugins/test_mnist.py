@@ -520,7 +520,7 @@ def test_any_idx_files_may_be_read(tmp_path: Path) -> None:
 
 def test_an_unknown_name_is_refused() -> None:
     """The message names those that are known."""
-    with pytest.raises(of.SettingError, match="name must be one of mnist, fashion_mnist, kmnist; got 'emnist'"):
+    with pytest.raises(of.SettingError, match="name must be 'mnist', 'fashion_mnist' or 'kmnist'; got 'emnist'"):
         MNIST(name="emnist")
 
 

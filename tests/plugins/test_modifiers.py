@@ -539,7 +539,7 @@ class TestNormed:
             of.SettingError,
             r"but Controlled solves for \(5, 8\) instead of the state \(5, 4\)\. Wrap the other way round",
         ),
-        (lambda: Normed(mlp(), 0.0), of.SettingError, r"Normed: bound must be positive; got 0\.0"),
+        (lambda: Normed(mlp(), 0.0), of.SettingError, r"Normed: bound must lie in \(0, inf\); got 0\.0"),
         (lambda: Normed(mlp(), math.nan), of.SettingError, "bound must be a finite number; got nan"),
         (lambda: Normed(Galerkin(mlp())), of.SettingError, r"those inside Galerkin change with time\. Use Piecewise\("),
         (lambda: Normed(Piecewise(Hypernetwork(mlp()), 2)), of.SettingError, "those inside Hypernetwork change"),

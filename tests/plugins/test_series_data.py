@@ -274,12 +274,12 @@ def test_arrays_of_another_form_are_refused(tmp_path: Path, name: str) -> None:
         (lambda: PeriodicSeries(mode="both"), "mode must be 'interpolation' or 'extrapolation'; got 'both'"),
         (lambda: PeriodicSeries(observed=0.0), "observed is a share above 0, up to 1 to interpolate"),
         (lambda: PeriodicSeries(mode="extrapolation", observed=1.0), "and less to extrapolate; got 1.0"),
-        (lambda: PeriodicSeries(points=1), "wanted two points at least, a positive span and no negative noise; got points = 1"),
+        (lambda: PeriodicSeries(points=1), "PeriodicSeries: points must be at least 2; got 1"),
         (lambda: BidirectionalSpirals(observations=101), "wanted 1 ≤ observations ≤ points ≤ stretch ≤ grid / 3; got 101, 100, 200 and 1000 / 3"),
         (lambda: BidirectionalSpirals(noise=-1.0), "noise must be at least 0; got -1.0"),
         (lambda: BidirectionalSpirals(predict="after"), "predict must be 'before', 'stretch' or 'beyond'; got 'after'"),
         (lambda: Hopper(points=0), "Hopper: points must be at least 1; got 0"),
-        (lambda: PhysioNet2012(quantisation=0.0), "quantisation must lie in (0, 48] hours; got 0.0"),
+        (lambda: PhysioNet2012(quantisation=0.0), "quantisation must lie in (0, 48]; got 0.0"),
     ],
 )  # fmt: skip
 def test_numbers_out_of_range_are_refused(build: Any, message: str) -> None:
@@ -541,7 +541,7 @@ def test_features_are_scaled_over_all_stays(tmp_path: Path, published: dict[str,
         rates = torch.cat([getattr(data, part).y[..., HR][getattr(data, part).target[..., HR]] for part in PARTS])
         torch.testing.assert_close(rates.unique(), torch.tensor(expected))
     with pytest.raises(of.SettingError, match="divisor must be 'range' or 'largest'; got 'std'"):
-        ready(PhysioNet2012(root, val=0.1, divisor="std"))
+        PhysioNet2012(root, divisor="std")
 
 
 def test_extrapolation_begins_after_a_day(tmp_path: Path, published: dict[str, bytes]) -> None:

@@ -163,7 +163,7 @@ def test_a_trajectory_draws_its_phase_portrait() -> None:
         (lambda: FlatStem(width=0), "FlatStem: width must be at least 1; got 0"),
         (
             lambda: Classification(shape=IMAGE, label_smoothing=1.0),
-            "label_smoothing must lie between 0 and 1; got 1.0",
+            r"label_smoothing must lie in \[0, 1\); got 1.0",
         ),
         (
             lambda: Classification(stem=FlatStem(4), shape=(3,), num_classes=3, class_weights=[1, 0, 1]),

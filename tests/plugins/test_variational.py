@@ -157,7 +157,7 @@ def test_errors() -> None:
         Variational()
     with pytest.raises(of.SettingError, match=r"Variational needs a solver for PlanarCNF; give model\.solver"):
         Variational(PlanarCNF(2))
-    with pytest.raises(of.SettingError, match="Variational: anneal is a number of steps; got -1"):
+    with pytest.raises(of.SettingError, match="Variational: anneal must be at least 0; got -1"):
         Variational(planar=1, anneal=-1)
     with pytest.raises(of.SettingError, match="StandardNormal: dim must be at least 1; got 0"):
         StandardNormal(dim=0)

@@ -182,7 +182,7 @@ SENSELESS: list[tuple[Callable[[], object], str]] = [
         for cls in (Digits, MNIST, Power)
     ),
     *((partial(cls, seed=-1), "seed must be at least 0; got -1") for cls in (Digits, MNIST, Power, Spheres, Crossing)),
-    (lambda: Spiral(t1=0.0), "Spiral: t1 must be positive; got 0.0"),
+    (lambda: Spiral(t1=0.0), r"Spiral: t1 must lie in \(0, inf\); got 0.0"),
     (lambda: Spiral(noise=-1.0), "Spiral: noise must be at least 0; got -1.0"),
     (lambda: PeriodicSeries(series=0), "PeriodicSeries: series must be at least 1; got 0"),
     (lambda: PeriodicSeries(frequency=(-1.0, 1.0)), "PeriodicSeries: frequency must be at least 0"),
@@ -196,3 +196,35 @@ def test_numbers_make_sense(build: Callable[[], object], message: str) -> None:
     """A number with which nothing can be computed or learned is refused when the plugin is built, by name."""
     with pytest.raises(of.SettingError, match=message):
         build()
+
+
+def test_choices_are_those_of_the_annotation() -> None:
+    """An argument annotated by literals has one of these values, in plugins and in groups of options."""
+
+    class Chooser(of.Plugin):
+        def __init__(self, how: typing.Literal["fast", "exact", 2] | None = None, other: "Missing" = 0) -> None:  # noqa: F821
+            pass
+
+    class Listed(Chooser):
+        def __init__(self, how: typing.Literal["fast", "exact", 2] | None = None) -> None:
+            super().__init__(how)
+
+    Chooser("slow")  # an annotation that only type checkers resolve turns the check off
+    for how in ("fast", "exact", 2, None):
+        Listed(how)
+    with pytest.raises(of.SettingError, match=r"^Listed: how must be 'fast', 'exact', 2 or None; got 'slow'$"):
+        Listed("slow")
+    with pytest.raises(of.SettingError, match=r"^FlowOptions: lift must be 'zero' or 'learned'; got 'high'$"):
+        of.FlowOptions(lift="high")
+
+
+def test_a_range_names_its_interval() -> None:
+    """Ends of an interval are included as its brackets say; every entry of a list must lie in it."""
+    owner = Dequantisation()
+    of.check_range(owner, "[0, 1)", a=0, b=[0.0, 0.5], c=None)
+    of.check_range(owner, "(0, inf)", a=1e300)
+    for options, message in (({"a": 1}, r"a must lie in \[0, 1\); got 1"), ({"b": [0.5, -1]}, r"got \[0.5, -1\]")):
+        with pytest.raises(of.SettingError, match=f"^Dequantisation: .*{message}$"):
+            of.check_range(owner, "[0, 1)", **options)
+    with pytest.raises(of.SettingError, match=r"must lie in \(0, 1\]; got nan"):
+        of.check_range(owner, "(0, 1]", a=math.nan)

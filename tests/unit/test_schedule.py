@@ -38,5 +38,5 @@ def test_it_rises_then_falls_to_zero_over_the_run() -> None:
     assert rates[60] == pytest.approx(0.25)
     assert rates[100] == pytest.approx(0)
     assert all(later > earlier for earlier, later in pairwise(rates[:21]))
-    with pytest.raises(of.SettingError, match=r"warmup must lie between 0 and 1; got 1\.5"):
+    with pytest.raises(of.SettingError, match=r"WarmupCosine: warmup must lie in \[0, 1\); got 1\.5"):
         WarmupCosine(optimizer, warmup=1.5)

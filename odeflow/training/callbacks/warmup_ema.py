@@ -3,7 +3,7 @@
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
-from odeflow.errors import SettingError
+from odeflow.plugin.plugin import check_range
 
 
 class WarmupEMA(WeightAveraging):
@@ -24,8 +24,7 @@ class WarmupEMA(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.999) -> None:
-        if not 0 <= decay < 1:
-            raise SettingError(f"WarmupEMA: decay must lie in [0, 1); got {decay}")
+        check_range(self, "[0, 1)", decay=decay)
         self.decay = decay
         super().__init__(multi_avg_fn=self._average)
 
