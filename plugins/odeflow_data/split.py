@@ -1,5 +1,6 @@
 """Split: which rows of a table, or which series, train, validate and test."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
@@ -80,7 +81,11 @@ class Split(of.OptionGroup):
         """
         codes = self._codes(frame, rows, whole)
         named = self._named(frame, rows)
-        found = self._cut(self._order(frame, rows, codes, order))[codes] if named is None else named
+        if named is None:
+            places = self._order(frame, rows, codes, order)
+            found = np.searchsorted(self.starts(places), places, side="right")[codes]
+        else:
+            found = named
         for numbers in [*([] if self.group is None else [codes]), *([] if whole is None else [whole])]:
             _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
             wrong = np.flatnonzero(found != found[first][inverse])
@@ -94,32 +99,53 @@ class Split(of.OptionGroup):
         return found
 
     def drawn(
-        self, frame: "Frame", rows: NDArray[np.int64], count: int, generator: np.random.Generator
+        self,
+        frame: "Frame",
+        rows: NDArray[np.int64],
+        count: int,
+        generator: np.random.Generator,
+        starts: NDArray[np.float64] | None = None,
     ) -> NDArray[np.int64]:
-        """The part of each row of a piece of a file: named by a column, or drawn at random, each on its own.
+        """The part of each row of a piece of a file, of which the others are not known.
+
+        A column names it, or orders the rows; groups are drawn by a hash of their names, other rows each on its own.
 
         Args:
             frame: The piece.
             rows: (N,), the rows of it that are divided.
             count: Number of all its rows.
             generator: Of the draws, a number for each row.
+            starts: Where validation and test begin in the order of a column of times or numbers.
 
         Returns:
             (N,).
 
         Raises:
-            SettingError: Rows are divided by times or by groups, which needs all of them.
-            DataError: The column names no part.
+            DataError: A column names no part, or a cell is malformed.
         """
         numbers = generator.random(count)[rows]
         named = self._named(frame, rows)
-        if self.group is not None or (self.by is not None and named is None):
-            raise of.SettingError(
-                f"{frame.origin} is larger than the memory, so its rows can be divided at random or by a column that "
-                f"says train, val and test; got split.{'group' if self.group is not None else 'by'}"
-            )
+        if named is not None:
+            return named
+        if starts is not None:
+            return np.searchsorted(starts, self.placed(frame, rows), side="right")
+        if self.group is not None:
+            codes, names = frame.classes(self.group)
+            numbers = np.array([_hashed(name, self.seed) for name in names])[codes[rows]]
         val, test = (0.0 if isinstance(share, str) else share for share in (self.val, self.test))
-        return np.searchsorted([1 - val - test, 1 - test], numbers, side="right") if named is None else named
+        return np.searchsorted([1 - val - test, 1 - test], numbers, side="right")
+
+    def placed(self, frame: "Frame", rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(N,), the times or numbers of the column that orders rows."""
+        return frame.times(self.by or "", "seconds").values[rows]
+
+    def starts(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(2,), from which of some numbers (N,) on there is validation and test; equal ones are in one part."""
+        sizes = [0 if isinstance(share, str) else round(share * len(places)) for share in (self.val, self.test)]
+        ordered = np.sort(places)
+        first = np.searchsorted(ordered, ordered)
+        begins = [ordered[first >= len(places) - size] for size in (sum(sizes), sizes[1])]
+        return np.array([later[0] if len(later) else np.inf for later in begins])
 
     def check(self, origin: str, counts: Sequence[int], what: str) -> None:
         """Checks that no part is empty but those whose share is 0.
@@ -212,7 +238,7 @@ class Split(of.OptionGroup):
         """(M,), the places of groups in a row that is cut into parts; in time, that of their first row."""
         count = int(codes.max()) + 1
         if self.by is not None:
-            order = frame.times(self.by, "seconds").values[rows]
+            order = self.placed(frame, rows)
         if order is None or (self.group is not None and self.by is None):
             shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
             return shuffled.argsort().double().numpy()
@@ -220,11 +246,8 @@ class Split(of.OptionGroup):
         np.minimum.at(first, codes, order)
         return first
 
-    def _cut(self, places: NDArray[np.float64]) -> NDArray[np.int64]:
-        """(M,), the parts of groups: in order of their places training first, test last, equal places together."""
-        sizes = [0 if isinstance(share, str) else round(share * len(places)) for share in (self.val, self.test)]
-        numbers = np.repeat(np.arange(3), [len(places) - sum(sizes), *sizes])
-        order = np.argsort(places, kind="stable")
-        ordered, found = places[order], np.empty(len(places), np.int64)
-        found[order] = numbers[np.searchsorted(ordered, ordered)]
-        return found
+
+def _hashed(name: str, seed: int) -> float:
+    """A number in [0, 1) that depends on a name and a seed alone."""
+    digest = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest) / 256**7

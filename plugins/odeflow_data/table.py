@@ -60,7 +60,8 @@ class Table(OwnData):
     `probability_<class>`, or the log-density in nats, `log_prob`; and what the file says, `<target>_true`.
 
     A CSV or Parquet file that is larger than memory, or than `read.memory`, is read a piece at a time: rows are
-    shuffled within a buffer, and each is drawn for its part on its own, so that shares are approximate.
+    shuffled within a buffer, and each is drawn for its part on its own, or groups by their names, so that shares are
+    approximate.
 
     Args:
         path: The file, CSV, TSV, Parquet, `.npy` or `.npz`; in Python a data frame, columns by name or an array (N, D).

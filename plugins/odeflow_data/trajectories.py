@@ -91,7 +91,9 @@ class Trajectories(OwnData):
             of.check_least(self, 1, batch_size=batch_size)
         if part not in ("time", "series"):
             raise of.SettingError(f"Trajectories: part must be 'time' or 'series'; got {part!r}")
-        read.refuse(self, missing="an empty cell is a value that was not observed")
+        read.refuse(
+            self, missing="an empty cell is a value that was not observed", memory="all trajectories are held in memory"
+        )
         self.time, self.series, self.part = time, series, part
         self.hidden, self.covariates, self.doses = list(hidden or ()), list(covariates or ()), dict(doses or {})
         if self.covariates or self.doses:

@@ -28,6 +28,9 @@ SPIRAL = (
 LATENT = (
     f"-c latent/periodic {COARSE} --data.series 200 --data.batch_size 8 {BRIEF} --trainer.check_val_every_n_epoch 1"
 )
+STREAM = (  # a table that is read a piece at a time
+    f"-c own/classification {COARSE} --data.read.memory 1000 --data.batch_size 8 --data.split.val 0.2 {BRIEF}"
+)
 PLATEAU = (
     f"{DIGITS} --lr_scheduler ReduceLROnPlateau --lr_scheduler.monitor val/loss --lr_scheduler.patience 0 "
     "--lr_scheduler.threshold 10 --lr_scheduler.threshold_mode abs"
@@ -172,6 +175,8 @@ def unbroken(command, tmp_path_factory) -> dict[str, dict[str, Any]]:
         (PLATEAU, "step 5", 143, 6),
         (LATENT, "val 2", 143, 4),  # amid a validation, which is done again
         (LATENT, "step 5", 143, 6),
+        (STREAM, "step 5", 143, 6),
+        (STREAM, "step 3", 143, 4),  # weights are averaged: the validation that is due is of the averages
     ],
 )
 def test_a_resumed_run_is_that_which_was_not_interrupted(command, done, unbroken, words, ending, status, step):

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import polars as frames
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from odeflow.plugin.registry import build, plugins
 from odeflow.training.callbacks import Randomness
+from odeflow_data import Reading, Table
 
 FILES = {"CIFAR10", "CharacterTrajectories", "Hopper", "LynxHare", "MNIST", "Pendulum", "PhysioNet2012", "Power"}
 """Data sets that need published files; they are handed out as others here are."""
@@ -36,7 +38,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ToyDensity": {"samples": 40, "batch_size": 4, "val_size": 2, "test_size": 2},
 }
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*does not have many workers", "ignore:.*LeafSpec", "ignore:.*not resumable"
+    "ignore:.*does not have many workers",
+    "ignore:.*LeafSpec",
+    "ignore:.*not resumable",
+    "ignore:.*has `__len__` defined",
 )
 
 
@@ -125,6 +130,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     np.save("table.npy", random.standard_normal((60, 3)))
+    frames.DataFrame(random.standard_normal((200, 3))).write_parquet("table.parquet")
     np.savez(
         "rows.npz",
         row=np.arange(120),
@@ -139,6 +145,7 @@ MAKE: dict[str, Callable[[], pl.LightningDataModule]] = {
     **{name: partial(build, {"class_path": name, "init_args": options}) for name, options in OPTIONS.items()},
     "Workers": Workers,
     "Stream": Stream,
+    "streamed table": partial(Table, "table.parquet", batch_size=4, read=Reading(memory=1000)),
 }
 
 

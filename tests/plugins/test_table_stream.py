@@ -1,6 +1,7 @@
 """Laws of tables larger than memory: read a piece at a time, they are the tables that they are in memory."""
 
 import csv
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 
 import odeflow as of
 from odeflow_data import Reading, Split, Table
+from odeflow_data.reservoir import Reservoir
+from odeflow_data.stream import Stream
 from odeflow_data.survey import Moments
 
 COUNT = 1000
@@ -88,6 +91,68 @@ def test_a_column_names_the_parts(path: str, tmp_path: Path) -> None:
             assert all(torch.equal(one[part], other[part]) for one, other in batches for part in range(2))
 
 
+@pytest.mark.parametrize("by", ["number", "hour", "few"])
+def test_a_column_orders_the_rows(tmp_path: Path, by: str) -> None:
+    """Split by times or numbers, the last rows test, those that a table in memory tests; equal ones are in one part."""
+    random = np.random.default_rng(1)
+    table = pl.DataFrame(columns()).with_columns(
+        hour=pl.Series(random.permutation(COUNT)) * pl.duration(hours=1) + pl.datetime(2024, 1, 1),
+        few=pl.Series(random.integers(0, 9, COUNT)),
+        kind=pl.Series(random.normal(size=COUNT)),
+    )
+    table.sample(fraction=1.0, shuffle=True, seed=0).write_parquet(tmp_path / "rows.parquet")
+    options: dict[str, Any] = {"columns": ["a", "kind"], "target": "b", "split": Split(0.1, 0.3, by=by)}
+    whole = Reading(memory=70_000)  # of which a 64th part holds the column
+    streamed, held = (ready(str(tmp_path / "rows.parquet"), **options, read=read) for read in (whole, Reading()))
+    assert isinstance(streamed.test, Stream)
+    assert not isinstance(held.test, Stream)
+    assert streamed.counts == held.counts
+    for name in ("val_dataloader", "test_dataloader"):
+        batches = zip(getattr(streamed, name)(), getattr(held, name)(), strict=True)
+        assert all(torch.equal(one[0], other[0]) for one, other in batches)
+
+
+def test_a_sample_orders_the_rows_where_memory_does_not_hold_the_column(path: str) -> None:
+    """The last rows still test, in about their share."""
+    data = ready(path, columns=["a"], split=Split(0.0, 0.3, by="number"))
+    test = numbers(data, data.test_dataloader())
+    assert test == list(range(COUNT - len(test), COUNT))
+    assert abs(len(test) - 300) < 60
+
+
+def test_groups_are_whole(tmp_path: Path) -> None:
+    """Rows of one group are in one part, which depends on its name and the seed alone; about the shares of all groups."""
+    group = np.random.default_rng(1).integers(0, 300, COUNT)
+    pl.DataFrame(columns()).with_columns(group=pl.Series(group)).write_csv(tmp_path / "rows.csv")
+    parts: list[tuple[set[int], ...]] = []
+    for seed in (0, 0, 1):
+        data = ready(str(tmp_path / "rows.csv"), columns=["a"], split=Split(0.2, 0.3, group="group", seed=seed))
+        loaders = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
+        found = [numbers(data, loader) for loader in loaders]
+        assert sorted(itertools.chain(*found)) == list(range(COUNT))
+        parts.append(tuple({int(group[row]) for row in rows} for rows in found))
+        assert sum(map(len, parts[-1])) == len(set(group))
+        assert np.allclose([len(part) / 300 for part in parts[-1]], [0.5, 0.2, 0.3], atol=0.1)
+    assert parts[0] == parts[1] != parts[2]
+
+
+def test_a_reservoir_holds_all_or_any() -> None:
+    """Up to its size it holds all numbers, beyond each with the same chance."""
+    few, many = (Reservoir(100, np.random.default_rng(0)) for _ in range(2))
+    for piece in np.split(np.arange(90.0), 3):
+        few.add(piece)
+    assert few.values.tolist() == list(range(90))
+    counts = np.zeros(400)
+    for seed in range(200):
+        many = Reservoir(100, np.random.default_rng(seed))
+        for piece in np.split(np.arange(400.0), 8):
+            many.add(piece)
+        counts[many.values.astype(int)] += 1
+    assert counts.sum() == 200 * 100
+    assert abs(counts[:200].sum() - 10_000) < 300
+    assert counts.max() < 90
+
+
 def units(data: Table) -> list[tuple[float, ...]]:
     """Shifts and scales of values and targets."""
     assert data.known.target is not None
@@ -123,8 +188,9 @@ def test_classes_are_counted(path: str) -> None:
         ({"a": [*range(700), "", *range(299)]}, {}, "the first in row 701, column 'a'"),
         ({"a": [*range(700), 1e39, *range(299)]}, {}, "column 'a' holds 1e+39 in row 701"),
         ({"a": [1] * COUNT}, {}, "column 'a' is empty or constant in the training rows"),
-        ({}, {"split": Split(by="a")}, "can be divided at random or by a column that says train, val and test; got split.by"),
-        ({}, {"split": Split(group="kind")}, "got split.group"),
+        ({}, {"columns": ["a"], "split": Split(by="a", group="b")}, "divided by one column; got split.by 'a' and split.group 'b'. Name the parts in one column"),
+        ({"a": [*range(700), "", *range(299)]}, {"columns": ["b"], "split": Split(by="a")}, "the time in column 'a' is missing in row 701"),
+        ({}, {"columns": ["b"], "split": Split(by="c")}, "has no column 'c', which split.by names"),
         ({}, {"split": Split(by="kind")}, "must say train, val or test in each row, or hold times or numbers by which rows are ordered; row 1 holds warm"),
     ],
 )  # fmt: skip

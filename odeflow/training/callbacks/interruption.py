@@ -6,6 +6,7 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -54,6 +55,9 @@ class Interruption(Callback):
             progress.reset()  # the resumed run repeats the whole validation
             progress.increment_ready()
             progress.increment_started()
+            for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+                if isinstance(callback, WeightAveraging):  # the checkpoint is of the weights that are trained
+                    callback.on_validation_epoch_end(trainer, pl_module)
             raise Interrupted(self._status(trainer))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
