@@ -13,6 +13,7 @@ from odeflow_tasks.levenberg_marquardt import LevenbergMarquardt
 from odeflow_tasks.likelihood import Gaussian, Likelihood
 from odeflow_tasks.masking import Masking
 from odeflow_tasks.ode_rnn import ODERNN
+from odeflow_tasks.readout import Readout
 from odeflow_tasks.regression import Regression
 from odeflow_tasks.rnn import RNN
 from odeflow_tasks.shooting import Shooting
@@ -51,6 +52,7 @@ __all__ = [
     "Chain",
     "Dequantisation",
     "Masking",
+    "Readout",
     "InstanceNorm",
     "LevenbergMarquardt",
 ]

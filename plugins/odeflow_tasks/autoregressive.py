@@ -5,10 +5,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 import odeflow as of
-from odeflow_tasks.head import Head
 from odeflow_tasks.instance_norm import InstanceNorm
-from odeflow_tasks.likelihood import Likelihood
-from odeflow_tasks.masking import Masking
 from odeflow_tasks.series_task import SeriesTask
 
 
@@ -19,35 +16,11 @@ class Autoregressive(SeriesTask, ABC):
     the prediction. An unseen target is predicted from the values seen before it; unlike in a `LatentODE`, later values
     are not used. The classifier reads the last hidden state.
 
-    Args:
-        width: Input length of decoder and classifier.
-        dim: Length d of an observation.
-        decoder: Maps features to predictions; `Perceptron()` by default.
-        likelihood: The distribution of observations around their predictions; `Gaussian()` by default.
-        classifier: Maps features to class logits; without it series are not classified.
-        class_weight: Weight of the classification cross-entropy in the loss.
-        num_classes: Number of classes of the series.
-        masking: The values hidden in training.
+    Attributes:
         instance: Level and scale of each series, to which the network's inputs and outputs are relative.
-
-    Raises:
-        SettingError: An option is missing or out of range.
     """
 
-    def __init__(
-        self,
-        width: int,
-        dim: int | None,
-        decoder: Head | None,
-        likelihood: Likelihood | None,
-        classifier: Head | None,
-        class_weight: float,
-        num_classes: int | None,
-        masking: Masking,
-        instance: InstanceNorm = InstanceNorm(),
-    ) -> None:
-        super().__init__(width, dim, decoder, likelihood, classifier, class_weight, num_classes, masking)
-        self.instance = instance
+    instance: InstanceNorm
 
     @abstractmethod
     def unroll(self, batch: of.Series) -> tuple[Tensor, Tensor]:

@@ -15,11 +15,10 @@ import odeflow as of
 from odeflow_tasks import series_figures
 from odeflow_tasks.covariates import count_of, filled, inputs_of
 from odeflow_tasks.encoder import Encoder, RNNEncoder
-from odeflow_tasks.head import Head
 from odeflow_tasks.interpolation import Hermite, Interpolation
 from odeflow_tasks.latent_path import STENCIL, at_own_times
-from odeflow_tasks.likelihood import Likelihood
 from odeflow_tasks.masking import Masking
+from odeflow_tasks.readout import Readout
 from odeflow_tasks.series_task import SeriesTask
 
 SAMPLES_T = 100
@@ -77,10 +76,7 @@ class LatentODE(SeriesTask):
             figures; all other times are those of the data.
         dim: Length d of an observation; the command line takes it from the data.
         encoder: The encoder of the seen values; `RNNEncoder()` by default.
-        decoder: Maps the latent state to the mean of an observation; `Perceptron()` by default.
-        likelihood: The distribution of observations around that mean; `Gaussian()` by default.
-        classifier: Maps z(t₀) to class logits; without it series are not classified.
-        class_weight: Weight of the classification cross-entropy in the loss.
+        readout: Decoder, from the latent state to the mean of an observation, likelihood and classifier.
         num_classes: Number of classes of the series; the command line takes it from the data.
         masking: The values hidden from the encoder in training.
         bound: Options of the ELBO.
@@ -104,10 +100,7 @@ class LatentODE(SeriesTask):
         flow: of.FlowOptions = of.FlowOptions(),
         dim: int | None = None,
         encoder: Encoder | None = None,
-        decoder: Head | None = None,
-        likelihood: Likelihood | None = None,
-        classifier: Head | None = None,
-        class_weight: float = 1.0,
+        readout: Readout = Readout(),
         num_classes: int | None = None,
         masking: Masking = Masking(),
         bound: Bound = Bound(),
@@ -120,7 +113,7 @@ class LatentODE(SeriesTask):
         flow.refuse("LatentODE", steer="the times are those of the data", augment=whole, lift=whole)
         self.num_covariates, counted = count_of("LatentODE", dynamics, num_covariates)
         latent = dynamics.width - counted
-        super().__init__(latent, dim, decoder, likelihood, classifier, class_weight, num_classes, masking)
+        super().__init__(latent, dim, readout, num_classes, masking)
         of.check_least(self, STENCIL, most_times=most_times)
         of.check_range(self, "(0, 1)", quantiles=quantiles)
         self.quantiles = tuple(quantiles)

@@ -6,10 +6,9 @@ from torch import Tensor, nn
 import odeflow as of
 from odeflow_tasks.autoregressive import Autoregressive
 from odeflow_tasks.encoder import Between
-from odeflow_tasks.head import Head
 from odeflow_tasks.instance_norm import InstanceNorm
-from odeflow_tasks.likelihood import Likelihood
 from odeflow_tasks.masking import Masking
+from odeflow_tasks.readout import Readout
 
 
 class ODERNN(Autoregressive):
@@ -21,12 +20,9 @@ class ODERNN(Autoregressive):
         dynamics: The field f, which should be autonomous; its width is that of the hidden state.
         solver: The solver between observations.
         dim: Length d of an observation; the command line takes it from the data.
-        decoder: Maps the state to the prediction; `Perceptron()` by default.
-        likelihood: How observations are distributed around their predictions; `Gaussian()` by default.
-        classifier: Maps the last state to the logits of the classes; without it series are not classified.
-        class_weight: Factor of the classes' cross-entropy in the loss.
+        readout: Decoder, likelihood and classifier.
         num_classes: Number of classes of the series; the command line takes it from the data.
-        masking: What training hides.
+        masking: The values hidden in training.
         instance: Normalisation of each series by its own level and scale; by default none.
 
     Raises:
@@ -38,16 +34,14 @@ class ODERNN(Autoregressive):
         dynamics: of.Dynamics,
         solver: of.Solver,
         dim: int | None = None,
-        decoder: Head | None = None,
-        likelihood: Likelihood | None = None,
-        classifier: Head | None = None,
-        class_weight: float = 1.0,
+        readout: Readout = Readout(),
         num_classes: int | None = None,
         masking: Masking = Masking(),
         instance: InstanceNorm = InstanceNorm(),
     ) -> None:
         width = dynamics.width
-        super().__init__(width, dim, decoder, likelihood, classifier, class_weight, num_classes, masking, instance)
+        super().__init__(width, dim, readout, num_classes, masking)
+        self.instance = instance
         self.between = Between(dynamics, solver)
         self.cell = nn.GRUCell(2 * self.dim, width)
 

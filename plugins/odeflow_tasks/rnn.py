@@ -7,10 +7,9 @@ from torch import Tensor, nn
 
 import odeflow as of
 from odeflow_tasks.autoregressive import Autoregressive
-from odeflow_tasks.head import Head
 from odeflow_tasks.instance_norm import InstanceNorm
-from odeflow_tasks.likelihood import Likelihood
 from odeflow_tasks.masking import Masking
+from odeflow_tasks.readout import Readout
 
 
 class RNN(Autoregressive):
@@ -26,12 +25,9 @@ class RNN(Autoregressive):
         dim: Length d of an observation; the command line takes it from the data.
         width: Length of the hidden state.
         cell: "gru" or "lstm".
-        decoder: Maps the state to the prediction; `Perceptron()` by default.
-        likelihood: How observations are distributed around their predictions; `Gaussian()` by default.
-        classifier: Maps the last state to the logits of the classes; without it series are not classified.
-        class_weight: Factor of the classes' cross-entropy in the loss.
+        readout: Decoder, likelihood and classifier.
         num_classes: Number of classes of the series; the command line takes it from the data.
-        masking: What training hides.
+        masking: The values hidden in training.
         instance: Normalisation of each series by its own level and scale; by default none.
 
     Raises:
@@ -43,15 +39,13 @@ class RNN(Autoregressive):
         dim: int | None = None,
         width: int = 25,
         cell: Literal["gru", "lstm"] = "gru",
-        decoder: Head | None = None,
-        likelihood: Likelihood | None = None,
-        classifier: Head | None = None,
-        class_weight: float = 1.0,
+        readout: Readout = Readout(),
         num_classes: int | None = None,
         masking: Masking = Masking(),
         instance: InstanceNorm = InstanceNorm(),
     ) -> None:
-        super().__init__(width, dim, decoder, likelihood, classifier, class_weight, num_classes, masking, instance)
+        super().__init__(width, dim, readout, num_classes, masking)
+        self.instance = instance
         self.width = width
         self.cell = (nn.GRUCell if cell == "gru" else nn.LSTMCell)(2 * self.dim + 1, width)
 

@@ -13,9 +13,10 @@ from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 import odeflow as of
 from odeflow_tasks import covariates, series_baselines, series_figures
 from odeflow_tasks.batch import floating, labels, require_finite
-from odeflow_tasks.head import Head, Perceptron
-from odeflow_tasks.likelihood import Gaussian, Likelihood
+from odeflow_tasks.head import Perceptron
+from odeflow_tasks.likelihood import Gaussian
 from odeflow_tasks.masking import Masking
+from odeflow_tasks.readout import Readout
 
 KINDS = ("", "interpolation_", "extrapolation_")
 """Groups of targets whose errors are logged: all, and the unseen ones within and outside the observed span."""
@@ -38,12 +39,9 @@ class SeriesTask(of.Task, ABC):
     `mse_linear`, `mse_mean` and, where the data have a period, `mse_seasonal`: see `series_baselines`.
 
     Args:
-        width: Input length of decoder and classifier.
+        width: Length of a state, which decoder and classifier read.
         dim: Length d of an observation.
-        decoder: Maps features to predictions; `Perceptron()` by default.
-        likelihood: The distribution of observations around their predictions; `Gaussian()` by default.
-        classifier: Maps features to class logits; without it series are not classified.
-        class_weight: Weight of the classification cross-entropy in the loss.
+        readout: Decoder, likelihood and classifier.
         num_classes: Number of classes of the series.
         masking: The values hidden in training.
 
@@ -55,27 +53,23 @@ class SeriesTask(of.Task, ABC):
     """The number of covariates of the series, static ones included; None if the task does not support them."""
 
     def __init__(
-        self,
-        width: int,
-        dim: int | None,
-        decoder: Head | None,
-        likelihood: Likelihood | None,
-        classifier: Head | None,
-        class_weight: float,
-        num_classes: int | None,
-        masking: Masking,
+        self, width: int, dim: int | None, readout: Readout, num_classes: int | None, masking: Masking
     ) -> None:
         super().__init__()
         of.check_least(self, 1, width=width, dim=dim, num_classes=num_classes)
-        name = type(self).__name__
-        of.check_least(self, 0, class_weight=class_weight)
+        if dim is None:
+            raise of.SettingError(f"{type(self).__name__} needs dim, the number of values of an observation")
+        classifier = readout.classifier
         if classifier is not None and (num_classes is None or num_classes < 2):
-            raise of.SettingError(f"{name}: a classifier needs num_classes, at least 2; got {num_classes}")
-        self.dim, self.masking, self.class_weight = _known_dim(self, dim), masking, class_weight
-        self.num_classes = num_classes or 0
-        self.likelihood, self.decoder, self.classifier = likelihood or Gaussian(), decoder or Perceptron(), classifier
-        self.likelihood.build(self.dim)
-        self.decoder.build(width, self.dim)
+            raise of.SettingError(
+                f"{type(self).__name__}: a classifier needs num_classes, at least 2; got {num_classes}"
+            )
+        self.dim, self.num_classes = dim, num_classes or 0
+        self.masking, self.class_weight = masking, readout.class_weight
+        self.likelihood, self.decoder = readout.likelihood or Gaussian(), readout.decoder or Perceptron()
+        self.classifier = classifier
+        self.likelihood.build(dim)
+        self.decoder.build(width, dim)
         if classifier is not None:
             classifier.build(width, self.num_classes)
         self.metrics = nn.ModuleDict(
@@ -95,7 +89,7 @@ class SeriesTask(of.Task, ABC):
         """The weighted cross-entropy of the classes; 0 without a classifier. Updates the classification metric.
 
         Args:
-            features: (…, B, width); averaged over the leading dimensions.
+            features: (…, B, width), the states that are classified; averaged over the leading dimensions.
             batch: The series.
             stage: "train", "val" or "test".
         """
@@ -224,19 +218,6 @@ class SeriesTask(of.Task, ABC):
                 f"{float(t.abs().max()):g}. Count times from the first one, and in a larger unit"
             )
         return cast
-
-
-def _known_dim(task: of.Task, dim: int | None) -> int:
-    """The length of an observation.
-
-    Raises:
-        SettingError: `dim` is missing.
-    """
-    if dim is None or dim < 1:
-        raise of.SettingError(
-            f"{type(task).__name__} needs dim, the number of values of an observation, at least 1; got {dim}"
-        )
-    return dim
 
 
 def _observed_time(batch: of.Series) -> Tensor:

@@ -20,6 +20,7 @@ from odeflow_tasks import (
     Dequantisation,
     LatentODE,
     Perceptron,
+    Readout,
     Regression,
     Trajectory,
     Variational,
@@ -190,14 +191,20 @@ def series(**parts: Any) -> of.Series:
 
 
 def latent() -> LatentODE:
-    return LatentODE(MLP(3, [4]), RK4(num_steps=2), dim=1, num_classes=2, classifier=Perceptron())
+    return LatentODE(MLP(3, [4]), RK4(num_steps=2), dim=1, num_classes=2, readout=Readout(classifier=Perceptron()))
 
 
 def ode_rnn() -> ODERNN:
-    return ODERNN(MLP(3, [4], time="none"), RK4(num_steps=2), dim=1, num_classes=2, classifier=Perceptron())
+    return ODERNN(
+        MLP(3, [4], time="none"), RK4(num_steps=2), dim=1, num_classes=2, readout=Readout(classifier=Perceptron())
+    )
 
 
-MODELS = {"latent": latent, "ode_rnn": ode_rnn, "rnn": lambda: RNN(dim=1, num_classes=2, classifier=Perceptron())}
+MODELS = {
+    "latent": latent,
+    "ode_rnn": ode_rnn,
+    "rnn": lambda: RNN(dim=1, num_classes=2, readout=Readout(classifier=Perceptron())),
+}
 
 
 def loss(make: Callable[[], Any], batch: of.Series) -> Tensor:

@@ -16,7 +16,18 @@ from torch.utils.data import DataLoader
 import odeflow as of
 from odeflow_dynamics import MLP, Linear
 from odeflow_solvers import RK4, Dopri5, Euler
-from odeflow_tasks import ODERNN, RNN, Bound, Gaussian, LatentODE, Masking, ODERNNEncoder, Perceptron, RNNEncoder
+from odeflow_tasks import (
+    ODERNN,
+    RNN,
+    Bound,
+    Gaussian,
+    LatentODE,
+    Masking,
+    ODERNNEncoder,
+    Perceptron,
+    Readout,
+    RNNEncoder,
+)
 from odeflow_tasks.encoder import Between
 from odeflow_tasks.latent_path import at_own_times
 from odeflow_tasks.series_task import SeriesTask
@@ -62,9 +73,12 @@ def ode_rnn(**options: object) -> ODERNN:
 MODELS: list[Callable[..., SeriesTask]] = [latent_rnn, latent_ode_rnn, rnn, ode_rnn]
 
 
-def classes(count: int = 2) -> dict[str, object]:
+def classes(count: int = 2, learn: bool = False) -> dict[str, object]:
     """Options of a task that classifies."""
-    return {"num_classes": count, "classifier": Perceptron(), "class_weight": 0.5}
+    return {
+        "num_classes": count,
+        "readout": Readout(likelihood=Gaussian(learn=learn), classifier=Perceptron(), class_weight=0.5),
+    }
 
 
 LINEAR = ()
@@ -91,7 +105,7 @@ class LinearGaussian:
         )
         solver = Dopri5(1e-9, 1e-9)
         self.task = LatentODE(
-            Linear(2), solver, dim=2, decoder=Perceptron(LINEAR), likelihood=Gaussian(0.5), **options
+            Linear(2), solver, dim=2, readout=Readout(Perceptron(LINEAR), Gaussian(0.5)), **options
         ).double()
         with torch.no_grad():
             field, decoder = self.task.flow.dynamics.layer, self.task.decoder.layers[0]
@@ -198,7 +212,8 @@ def test_balanced_features_weigh_alike() -> None:
     batch = batch._replace(target=batch.target & torch.tensor([True, True, False]))
     prediction = torch.randn_like(batch.y)
     balanced, plain = (
-        rnn(dim=3, likelihood=Gaussian(balance=on)).log_likelihood(prediction, batch) for on in (True, False)
+        rnn(dim=3, readout=Readout(likelihood=Gaussian(balance=on))).log_likelihood(prediction, batch)
+        for on in (True, False)
     )
     for row in range(5):
         log_p = Normal(prediction[row], 0.1).log_prob(batch.y[row])
@@ -404,7 +419,9 @@ def test_a_path_is_undone_backwards() -> None:
 
 def test_samples_of_the_prior_are_paths_of_normal_states() -> None:
     """At t₀ they are decoded standard normal states; `sample` gives series from t₀ to t₁."""
-    task = LatentODE(Linear(2), Dopri5(), dim=2, decoder=Perceptron(LINEAR), flow=of.FlowOptions(t0=1.0, t1=3.0))
+    task = LatentODE(
+        Linear(2), Dopri5(), dim=2, readout=Readout(Perceptron(LINEAR)), flow=of.FlowOptions(t0=1.0, t1=3.0)
+    )
     drawn = task.sample(4000)
     assert {name: tuple(values.shape) for name, values in drawn.items()} == {"x": (4000, 100, 2), "t": (4000, 100)}
     assert drawn["t"][0, [0, -1]].tolist() == [1.0, 3.0]
@@ -430,10 +447,10 @@ def test_posterior_samples_surround_the_mean() -> None:
 @pytest.mark.parametrize(
     "task",
     [
-        latent_rnn(encoder=RNNEncoder(cell="lstm"), likelihood=Gaussian(learn=True), **classes()),
+        latent_rnn(encoder=RNNEncoder(cell="lstm"), **classes(learn=True)),
         latent_ode_rnn(bound=Bound(samples=3, intensity_weight=1.0)),
         latent_rnn(most_times=20),
-        rnn(likelihood=Gaussian(learn=True), **classes()),
+        rnn(**classes(learn=True)),
         rnn(cell="lstm"),
         ode_rnn(**classes()),
     ],
@@ -594,8 +611,11 @@ def test_extrapolations_are_drawn_on_both_sides() -> None:
         (lambda: latent_rnn(most_times=5), "most_times must be at least 6; got 5"),
         (lambda: latent_rnn(dim=None), "LatentODE needs dim, the number of values of an observation"),
         (lambda: Gaussian(noise_std=0.0), r"noise_std must lie in \(0, inf\); got 0.0"),
-        (lambda: ode_rnn(class_weight=-1.0), "class_weight must be at least 0; got -1.0"),
-        (lambda: ode_rnn(classifier=Perceptron()), "a classifier needs num_classes, at least 2; got None"),
+        (lambda: Readout(class_weight=-1.0), "class_weight must be at least 0; got -1.0"),
+        (
+            lambda: ode_rnn(readout=Readout(classifier=Perceptron())),
+            "a classifier needs num_classes, at least 2; got None",
+        ),
         (lambda: latent_rnn(flow=of.FlowOptions(t1=0.0)), "t0 and t1 must differ"),
     ],
 )
