@@ -1,26 +1,13 @@
 """Paths: functions of time, such as the external inputs u(t) of a vector field."""
 
-from odeflow.paths.constant import Constant
-from odeflow.paths.function import Function
-from odeflow.paths.hermite import Hermite
-from odeflow.paths.joined import Joined
-from odeflow.paths.linear import Linear
-from odeflow.paths.natural_cubic import NaturalCubic
-from odeflow.paths.path import Path
-from odeflow.paths.polynomial import Outside, PiecewisePolynomial
-from odeflow.paths.rectilinear import Rectilinear
-from odeflow.paths.repeated import Repeated
-
-__all__ = [
-    "Constant",
-    "Function",
-    "Hermite",
-    "Joined",
-    "Linear",
-    "NaturalCubic",
-    "Outside",
-    "Path",
-    "PiecewisePolynomial",
-    "Rectilinear",
-    "Repeated",
-]
+from odeflow.paths.constant import Constant as Constant
+from odeflow.paths.function import Function as Function
+from odeflow.paths.hermite import Hermite as Hermite
+from odeflow.paths.joined import Joined as Joined
+from odeflow.paths.linear import Linear as Linear
+from odeflow.paths.natural_cubic import NaturalCubic as NaturalCubic
+from odeflow.paths.path import Path as Path
+from odeflow.paths.polynomial import Outside as Outside
+from odeflow.paths.polynomial import PiecewisePolynomial as PiecewisePolynomial
+from odeflow.paths.rectilinear import Rectilinear as Rectilinear
+from odeflow.paths.repeated import Repeated as Repeated

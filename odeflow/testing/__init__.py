@@ -12,26 +12,16 @@ Without pytest, `check_solver(MySolver)` runs all of them. A violated law raises
 AssertionError that says what was wanted, what was got, and where to look.
 """
 
-from odeflow.testing.conformance import Check
-from odeflow.testing.convergence import observed_order
-from odeflow.testing.dynamics import check_dynamics, dynamics_checks
-from odeflow.testing.gradient import check_gradient, gradient_checks
-from odeflow.testing.problem import PARTICLE, SPIRAL, Problem
-from odeflow.testing.solver import check_solver, solver_checks
-from odeflow.testing.task import check_task, task_checks
-
-__all__ = [
-    "PARTICLE",
-    "SPIRAL",
-    "Check",
-    "Problem",
-    "check_dynamics",
-    "check_gradient",
-    "check_solver",
-    "check_task",
-    "dynamics_checks",
-    "gradient_checks",
-    "observed_order",
-    "solver_checks",
-    "task_checks",
-]
+from odeflow.testing.conformance import Check as Check
+from odeflow.testing.convergence import observed_order as observed_order
+from odeflow.testing.dynamics import check_dynamics as check_dynamics
+from odeflow.testing.dynamics import dynamics_checks as dynamics_checks
+from odeflow.testing.gradient import check_gradient as check_gradient
+from odeflow.testing.gradient import gradient_checks as gradient_checks
+from odeflow.testing.problem import PARTICLE as PARTICLE
+from odeflow.testing.problem import SPIRAL as SPIRAL
+from odeflow.testing.problem import Problem as Problem
+from odeflow.testing.solver import check_solver as check_solver
+from odeflow.testing.solver import solver_checks as solver_checks
+from odeflow.testing.task import check_task as check_task
+from odeflow.testing.task import task_checks as task_checks

@@ -25,7 +25,6 @@ its results, callbacks, warnings and errors.
 Source: Chen (2018), https://github.com/rtqichen/torchdiffeq, README and FURTHER_DOCUMENTATION of version 0.2.5.
 """
 
-from odeflow.compat.torchdiffeq.event import odeint_event
-from odeflow.compat.torchdiffeq.odeint import odeint, odeint_adjoint
-
-__all__ = ["odeint", "odeint_adjoint", "odeint_event"]
+from odeflow.compat.torchdiffeq.event import odeint_event as odeint_event
+from odeflow.compat.torchdiffeq.odeint import odeint as odeint
+from odeflow.compat.torchdiffeq.odeint import odeint_adjoint as odeint_adjoint
