@@ -29,7 +29,7 @@ from odeflow.config.request import Request
 from odeflow.errors import CheckpointError, OdeflowError, PluginError, SettingError
 from odeflow.plugin import registry
 from odeflow.plugin.plugin import import_path
-from odeflow.plugin.spec import class_spec, mapping, sequence
+from odeflow.plugin.spec import class_spec, mapping, named_spec, sequence
 from odeflow.training import checkpoint, weights
 from odeflow.training.callbacks import (
     Figures,
@@ -362,9 +362,9 @@ def _follow_moved(node: Any) -> None:
 
 def _size_dynamics(request: Request, config: dict[str, Any]) -> None:
     """Sets the `dim` of the dynamics, if not given, from the data, for tasks whose flow carries the data."""
-    model, data = class_spec(config.get("model")), class_spec(config.get("data"))
+    model, data = named_spec(config.get("model")), named_spec(config.get("data"))
     options = mapping((model or {}).get("init_args")) or {}
-    dynamics = class_spec(options.get("dynamics"))
+    dynamics = named_spec(options.get("dynamics"))
     if model is None or data is None or dynamics is None or "dim" in (mapping(dynamics.get("init_args")) or {}):
         return
     with contextlib.suppress(PluginError):  # an unknown plugin is explained later

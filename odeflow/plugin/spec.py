@@ -19,6 +19,11 @@ def class_spec(value: object) -> dict[str, Any] | None:
     return found if found is not None and "class_path" in found else None
 
 
+def named_spec(value: object) -> dict[str, Any] | None:
+    """The class spec of a value, also if it is the bare name of a class, else None."""
+    return {"class_path": value} if isinstance(value, str) else class_spec(value)
+
+
 def is_plain(value: object, levels: int = 50) -> bool:
     """Whether a value is plain data throughout, nested at most `levels` deep."""
     items, entries = sequence(value), mapping(value)

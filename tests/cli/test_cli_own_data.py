@@ -113,6 +113,29 @@ def test_a_density_is_as_wide_as_its_table(done: Any) -> None:
         assert math.isfinite(drawn["log_prob"].sum())
 
 
+@pytest.mark.parametrize(
+    ("model", "data", "width"),
+    [
+        ("--model Density", "--data.ignore [kind]", 3),
+        ("--model Density", "--data.ignore [kind] --data.condition w", 3),
+        (
+            "--model Regression --model.head Perceptron --model.flow.augment 2",
+            "--data.ignore [kind] --data.target w",
+            4,
+        ),
+    ],
+)
+def test_bare_dynamics_are_as_wide_as_the_data(done: Any, model: str, data: str, width: int) -> None:
+    """Without a recipe, and as a bare name, dynamics take `dim` from the data, with conditions and augmented dimensions."""
+    written("first.csv", table(80, 0))
+    done(
+        f"fit {model} --model.dynamics MLP --model.solver Euler --model.solver.num_steps 1 --data Table "
+        f"--data.path first.csv {data} --trainer.log_every_n_steps 1 {SHORT}"
+    )
+    task: Any = of.load("runs/fit/version_0/checkpoints/last.ckpt")
+    assert next(each for each in task.modules() if isinstance(each, of.Dynamics)).width == width
+
+
 def test_wrong_files_are_refused_in_a_line(refused: Any) -> None:
     """A missing file, a wrong column and text among numbers."""
     written("first.csv", table(80, 0))
