@@ -9,6 +9,7 @@ from torch import Tensor
 from odeflow.errors import ConformanceError
 
 P = ParamSpec("P")
+
 Subject = TypeVar("Subject")
 
 
@@ -36,11 +37,25 @@ class Check:
         return self.law
 
 
-def checks_of(subject: Subject, laws: Sequence[Callable[[Subject], None]]) -> list[Check]:
-    """The laws as checks of a subject."""
+def checks_of(name: str, subject: Subject, laws: Sequence[Callable[[Subject], None]]) -> list[Check]:
+    """The laws as checks of a subject.
+
+    Args:
+        name: The name of the plugin's class, with which the report of a violation begins.
+        subject: What the laws are about.
+        laws: The functions that check them.
+    """
 
     def bound(law: Callable[[Subject], None]) -> Check:
-        return Check(law.__name__.replace("_", " "), lambda: law(subject))
+        title = law.__name__.replace("_", " ")
+
+        def run() -> None:
+            try:
+                law(subject)
+            except ConformanceError as problem:
+                raise ConformanceError(f"{name}: {title}: {problem}") from None
+
+        return Check(title, run)
 
     return [bound(law) for law in laws]
 
@@ -64,14 +79,14 @@ def all_of(checks: Callable[P, list[Check]]) -> Callable[P, None]:
     return check
 
 
-def require(holds: bool, name: str, *, wanted: str, got: str, look: str) -> None:
+def require(holds: bool, *, wanted: str, got: str, look: str) -> None:
     """Raises the report of a violated law.
 
     Raises:
         ConformanceError: `holds` is False.
     """
     if not holds:
-        raise ConformanceError(f"{name}: wanted {wanted}; got {got}. Look at {look}")
+        raise ConformanceError(f"wanted {wanted}; got {got}. Look at {look}")
 
 
 def largest(difference: Tensor) -> float:

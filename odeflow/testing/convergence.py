@@ -87,7 +87,6 @@ def order(subject: Subject) -> None:
             )
     require(
         abs(slope - subject.order) <= SLACK,
-        f"{subject.name}: order",
         wanted=f"errors that fall as h^{subject.order} on {subject.problem.formula}",
         got=f"h^{slope:.2f} ({_listed(errors)})",
         look=look,
@@ -110,7 +109,6 @@ def time_reversal(subject: Subject) -> None:
         errors.append((steps, largest(back[1:] - truth[1:])))
     require(
         max(error for _, error in errors) < REVERSIBLE or _slope(errors) > _dense_order(subject) / 2,
-        f"{subject.name}: time reversal",
         wanted=f"a return to the start up to an error that falls as h^{subject.order}",
         got=f"h^{_slope(errors):.2f} ({_listed(errors)})",
         look="the sign of the steps where the times decrease",
@@ -133,9 +131,8 @@ def dense_output(subject: Subject) -> None:
     expected = _dense_order(subject)
     require(
         _slope(errors) > expected - SLACK,
-        f"{subject.name}: dense output",
         wanted=f"errors at times inside the steps that fall as h^{expected}",
         got=f"h^{_slope(errors):.2f} ({_listed(errors)})",
-        look="the interpolant: its value and slope at both ends of a step, and the order that it claims; and at which "
+        look="the interpolant: its value and derivative at both ends of a step, and the order that it claims; and at which "
         "place of the step it is evaluated",
     )

@@ -34,7 +34,6 @@ def values_under_autograd(subject: Subject) -> None:
     difference = largest(recorded - subject.solve(subject.coarse, t=t).y)
     require(
         difference < 1e-9,
-        f"{subject.name}: values under autograd",
         wanted="the same solution with Backprop as under torch.no_grad()",
         got=f"a difference of {difference:.1e}",
         look="whatever the solver computes in another way where autograd is on",
@@ -68,7 +67,6 @@ def backprop_against_finite_differences(subject: Subject) -> None:
         error = relative(gradient.flatten(), torch.tensor(differences, dtype=torch.float64))
         require(
             error < 1e-6,
-            f"{subject.name}: gradient",
             wanted=f"Backprop's gradient of {name} equal to central differences",
             got=f"a relative difference of {error:.1e}",
             look="operations that cut the graph (detach, item, numpy, no_grad) or overwrite what autograd keeps",
@@ -85,7 +83,6 @@ def checkpointed_against_backprop(subject: Subject) -> None:
     error = max(relative(replayed, plain) for replayed, plain in pairs)
     require(
         error < 1e-8,
-        f"{subject.name}: Checkpointed",
         wanted="the gradient that Backprop gives",
         got=f"a relative difference of {error:.1e}",
         look="the tape: each segment's `rerun` must compute the same values again, from its start alone",
@@ -103,7 +100,6 @@ def adjoint_against_backprop(subject: Subject) -> None:
     error = max(relative(continuous, plain) for continuous, plain in pairs)
     require(
         error < 0.1,
-        f"{subject.name}: Adjoint",
         wanted=f"a gradient close to that of Backprop with {steps} steps",
         got=f"a relative difference of {error:.1e}",
         look="the observer: its `quadrature` takes the side results of each accepted step with the method's weights; "

@@ -25,12 +25,7 @@ class Subject:
     dynamics: Dynamics
     y: Tensor
 
-    @property
-    def name(self) -> str:
-        """The name of the field's class."""
-        return type(self.dynamics).__name__
-
-    def slope(self, y: Tensor, t: float = 0.5) -> Tensor:
+    def value(self, y: Tensor, t: float = 0.5) -> Tensor:
         """The value of the field at the state that a flow solves for, given its input y."""
         state = self.dynamics.enter(y)
         return self.dynamics(state.new_full((), t), state)
@@ -43,7 +38,7 @@ def dynamics_checks(dynamics: Dynamics, y: Tensor) -> list[Check]:
         dynamics: The vector field, in evaluation mode if its training mode draws random numbers.
         y: (B, width, …), an input of a flow with these dynamics; at least two different samples.
     """
-    return checks_of(Subject(dynamics, y), LAWS)
+    return checks_of(type(dynamics).__name__, Subject(dynamics, y), LAWS)
 
 
 check_dynamics = all_of(dynamics_checks)
@@ -53,31 +48,28 @@ check_dynamics = all_of(dynamics_checks)
 def shape_and_dtype(subject: Subject) -> None:
     """The value of the field has the shape and dtype of the state, and is finite."""
     with torch.no_grad():
-        state, slope = subject.dynamics.enter(subject.y), subject.slope(subject.y)
+        state, value = subject.dynamics.enter(subject.y), subject.value(subject.y)
     require(
-        slope.shape == state.shape and slope.dtype == state.dtype,
-        f"{subject.name}: shape",
-        wanted=f"a slope of the state's {tuple(state.shape)} and {state.dtype}",
-        got=f"{tuple(slope.shape)} and {slope.dtype}",
+        value.shape == state.shape and value.dtype == state.dtype,
+        wanted=f"a value of the state's {tuple(state.shape)} and {state.dtype}",
+        got=f"{tuple(value.shape)} and {value.dtype}",
         look="the last layer's width, and the dtype of what it is added to",
     )
     require(
-        bool(slope.isfinite().all()),
-        f"{subject.name}: shape",
-        wanted="a finite slope",
-        got=f"{int((~slope.isfinite()).sum())} entries that are inf or nan",
+        bool(value.isfinite().all()),
+        wanted="a finite value",
+        got=f"{int((~value.isfinite()).sum())} entries that are inf or nan",
         look="divisions, roots and logarithms",
     )
 
 
-def same_slope_again(subject: Subject) -> None:
+def deterministic(subject: Subject) -> None:
     """The field is deterministic: called again with the same time and state it has the same value."""
     with torch.no_grad():
-        first, second = subject.slope(subject.y), subject.slope(subject.y)
+        first, second = subject.value(subject.y), subject.value(subject.y)
     require(
         torch.equal(first, second),
-        f"{subject.name}: same slope again",
-        wanted="the same slope at the same time and state",
+        wanted="the same value at the same time and state",
         got=f"a difference of {largest(first - second):.1e}",
         look="random numbers and running statistics inside the field: call .eval(), or draw them once a solve",
     )
@@ -86,11 +78,10 @@ def same_slope_again(subject: Subject) -> None:
 def samples_apart(subject: Subject) -> None:
     """The value of the field at a sample does not depend on the rest of its batch."""
     with torch.no_grad():
-        together, alone = subject.slope(subject.y)[:1], subject.slope(subject.y[:1])
+        together, alone = subject.value(subject.y)[:1], subject.value(subject.y[:1])
     require(
         largest(together - alone) <= 1e-4 * max(largest(alone), 1e-6),
-        f"{subject.name}: samples apart",
-        wanted="the same slope of a sample alone and in its batch",
+        wanted="the same value for a sample alone and in its batch",
         got=f"a difference of {largest(together - alone):.1e}",
         look="batch normalisation and reductions over dimension 0",
     )
@@ -99,7 +90,7 @@ def samples_apart(subject: Subject) -> None:
 def times_apart(subject: Subject) -> None:
     """Called with per-sample times, t of shape (B,), each sample has the value that it has alone at its time."""
     with torch.no_grad():
-        alone = torch.cat((subject.slope(subject.y[:1], 0.25), subject.slope(subject.y[-1:], 0.75)))
+        alone = torch.cat((subject.value(subject.y[:1], 0.25), subject.value(subject.y[-1:], 0.75)))
         state = subject.dynamics.enter(subject.y)
         try:
             together = subject.dynamics(torch.linspace(0.25, 0.75, len(state)).to(state), state)
@@ -109,8 +100,7 @@ def times_apart(subject: Subject) -> None:
             holds, got = False, str(problem)
     require(
         holds,
-        f"{subject.name}: times apart",
-        wanted="the slope of each sample at its own time, where t is (B,)",
+        wanted="the value for each sample at its own time, where t is (B,)",
         got=got,
         look="where t meets y: t.view(-1, 1), with as many dimensions as y",
     )
@@ -125,14 +115,13 @@ def every_parameter_is_trained(subject: Subject) -> None:
     named = {name: param for name, param in dynamics.named_parameters() if param.requires_grad}
     if not named:
         return
-    slope = subject.slope(subject.y)
-    loss = (slope - torch.linspace(-1, 1, slope.numel(), dtype=slope.dtype).view_as(slope).to(slope)).square().sum()
+    value = subject.value(subject.y)
+    loss = (value - torch.linspace(-1, 1, value.numel(), dtype=value.dtype).view_as(value).to(value)).square().sum()
     found: tuple[Any, ...] = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     reached = {name.rpartition(".")[0] for name, grad in zip(named, found, strict=True) if grad is not None}
     without = [name for name in named if name.rpartition(".")[0] not in reached]
     require(
         not without,
-        f"{subject.name}: parameters",
         wanted="a gradient for every layer's parameters",
         got=f"none for {', '.join(without)}",
         look="layers that `forward` does not use, or whose result it detaches",
@@ -147,18 +136,17 @@ def gradient_by_the_state(subject: Subject) -> None:
     t, eps = y.new_full((), 0.5), 1e-5
     direction = torch.linspace(-1, 1, y.numel(), dtype=y.dtype, device=y.device).view_as(y).cos()
     start = y.detach().requires_grad_()
-    slope = dynamics(t, start)
+    value = dynamics(t, start)
     weights = direction.flip(0)
     found: Tensor | None = None
-    if slope.requires_grad:
-        (found,) = torch.autograd.grad((slope * weights).sum(), start, allow_unused=True)
+    if value.requires_grad:
+        (found,) = torch.autograd.grad((value * weights).sum(), start, allow_unused=True)
     with torch.no_grad():
         ahead, behind = dynamics(t, y + eps * direction), dynamics(t, y - eps * direction)
     difference = float(((ahead - behind) * weights).sum()) / (2 * eps)
     product = 0.0 if found is None else float((found * direction).sum())
     require(
-        abs(product - difference) <= 1e-5 * max(abs(difference), float(slope.detach().abs().mean()), 1e-6),
-        f"{subject.name}: gradient",
+        abs(product - difference) <= 1e-5 * max(abs(difference), float(value.detach().abs().mean()), 1e-6),
         wanted=f"a derivative along a direction of {difference:.8g}, the central difference",
         got=f"{product:.8g}",
         look="operations that cut the graph, or that are not differentiable",
@@ -182,7 +170,6 @@ def divergence(subject: Subject) -> None:
     truth = torch.stack([trace.trace() for trace in traces])  # pyright: ignore[reportAttributeAccessIssue]
     require(
         closed.shape == truth.shape and relative(closed, truth) < 1e-8,
-        f"{subject.name}: divergence",
         wanted=f"tr ∂f/∂y, {_few(truth)}",
         got=_few(closed),
         look="the formula in `divergence`",
@@ -199,19 +186,18 @@ def spec(subject: Subject) -> None:
     again = build(dynamics.spec).to(subject.y).train(dynamics.training)
     again.load_state_dict(dynamics.state_dict())
     with torch.no_grad():
-        difference = largest(Subject(again, subject.y).slope(subject.y) - subject.slope(subject.y))
+        difference = largest(Subject(again, subject.y).value(subject.y) - subject.value(subject.y))
     require(
         difference <= 1e-6,
-        f"{subject.name}: spec",
         wanted="the same field from its spec and weights",
-        got=f"slopes that differ by {difference:.1e}",
+        got=f"values that differ by {difference:.1e}",
         look="what `forward` depends on that is neither an argument, nor a parameter, nor a buffer",
     )
 
 
 LAWS: tuple[Callable[[Subject], None], ...] = (
     shape_and_dtype,
-    same_slope_again,
+    deterministic,
     samples_apart,
     times_apart,
     every_parameter_is_trained,

@@ -29,11 +29,6 @@ class Subject:
     solver: Solver
     tolerance: float
 
-    @property
-    def name(self) -> str:
-        """The name of the gradient's class."""
-        return type(self.gradient).__name__
-
 
 def gradient_checks(gradient: Gradient, *, solver: Solver | None = None, tolerance: float = 1e-6) -> list[Check]:
     """The laws of gradients, each as a check: for `pytest.mark.parametrize("check", …, ids=str)`.
@@ -47,7 +42,7 @@ def gradient_checks(gradient: Gradient, *, solver: Solver | None = None, toleran
         tight = find("solver", "Dopri5")(rtol=1e-10, atol=1e-10)
         assert isinstance(tight, Solver)
         solver = tight
-    return checks_of(Subject(gradient, solver, tolerance), LAWS)
+    return checks_of(type(gradient).__name__, Subject(gradient, solver, tolerance), LAWS)
 
 
 check_gradient = all_of(gradient_checks)
@@ -103,7 +98,7 @@ def _gradients(
     return dict(zip(names, torch.autograd.grad(loss, inputs, allow_unused=True), strict=True))
 
 
-def _agrees(subject: Subject, field: _Field, times: tuple[float, ...], where: str) -> None:
+def _agrees(subject: Subject, field: _Field, times: tuple[float, ...]) -> None:
     """Every gradient agrees with Backprop's."""
     found = _gradients(subject, subject.gradient, field, times)
     for name, truth in _gradients(subject, Backprop(), field, times).items():
@@ -113,7 +108,6 @@ def _agrees(subject: Subject, field: _Field, times: tuple[float, ...], where: st
         error = float("inf") if value is None else relative(value, truth)
         require(
             error < subject.tolerance,
-            f"{subject.name}: {where}",
             wanted=f"∂L/∂{name} within {subject.tolerance:g} of Backprop's",
             got="none" if value is None else f"a relative difference of {error:.1e}",
             look="how it is accumulated over the steps" if name == "weight" else "what happens at the output times",
@@ -122,17 +116,17 @@ def _agrees(subject: Subject, field: _Field, times: tuple[float, ...], where: st
 
 def one_tensor(subject: Subject) -> None:
     """Gradients with respect to a tensor state, all times and the parameters agree with Backprop's."""
-    _agrees(subject, _Field(), (0.2, 0.5, 1.1, 1.4), "one tensor")
+    _agrees(subject, _Field(), (0.2, 0.5, 1.1, 1.4))
 
 
 def tuple_states(subject: Subject) -> None:
     """Gradients with respect to a tuple state agree with Backprop's."""
-    _agrees(subject, _Pair(), (0.2, 0.5, 1.1, 1.4), "tuple states")
+    _agrees(subject, _Pair(), (0.2, 0.5, 1.1, 1.4))
 
 
 def back_in_time(subject: Subject) -> None:
     """Gradients of a solve backward in time agree with Backprop's, for a tuple state whose entries all matter."""
-    _agrees(subject, _Pair(), (1.4, 0.9, 0.2), "back in time")
+    _agrees(subject, _Pair(), (1.4, 0.9, 0.2))
 
 
 def only_what_was_asked(subject: Subject) -> None:
@@ -141,7 +135,6 @@ def only_what_was_asked(subject: Subject) -> None:
     found = _gradients(subject, subject.gradient, field, (0.2, 1.4))["unused"]
     require(
         found is None or not bool(found.any()),
-        f"{subject.name}: unused parameters",
         wanted="no gradient, or zero, for a parameter that the field does not use",
         got=str(found),
         look="the initial values of the accumulated gradients",
@@ -152,7 +145,6 @@ def only_what_was_asked(subject: Subject) -> None:
     y.sum().backward()
     require(
         field.decay.grad is None,
-        f"{subject.name}: frozen parameters",
         wanted="no gradient for a parameter that requires none",
         got=str(field.decay.grad),
         look="which of the parameters are passed to autograd",
@@ -167,7 +159,6 @@ def values(subject: Subject) -> None:
     error = relative(*(torch.as_tensor(y).detach() for y in solutions))
     require(
         error < subject.tolerance,
-        f"{subject.name}: values",
         wanted=f"Backprop's solution within {subject.tolerance:g}",
         got=f"a relative difference of {error:.1e}",
         look="what its `differentiate` passes on to the solver",

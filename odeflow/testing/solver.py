@@ -35,7 +35,8 @@ def solver_checks(
         dense_order: Order of the error of the dense output. By default the method's order, or that of its interpolant:
             4 with cubic Hermite.
     """
-    return checks_of(Subject(stepping(solver), problem, dense_order), LAWS)
+    subject = Subject(stepping(solver), problem, dense_order)
+    return checks_of(type(subject.stepped(problem.span)).__name__, subject, LAWS)
 
 
 check_solver = all_of(solver_checks)
@@ -63,21 +64,18 @@ def dtype_and_device(subject: Subject) -> None:
                 y = solve(field, y0, t, solver=subject.stepped(problem.span / 16)).y
             require(
                 y.dtype == dtype and y.device == y0.device,
-                f"{subject.name}: dtype and device",
                 wanted=f"a solution in the state's {dtype} on {y0.device}",
                 got=f"{y.dtype} on {y.device}",
                 look="tensors that the solver makes itself: give them y0's dtype and device, as y0.new_tensor(…) does",
             )
             require(
                 seen == {dtype},
-                f"{subject.name}: dtype and device",
                 wanted=f"a field that is called with states of {dtype}",
                 got=", ".join(map(str, seen)),
                 look="what the steps are combined with: a float64 tensor of shape (1,) promotes a float32 state",
             )
             require(
                 y.shape == (4, *y0.shape) and torch.equal(y[0], y0),
-                f"{subject.name}: rows",
                 wanted=f"a row for each of the 4 times, {(4, *y0.shape)}, the first of them the initial state",
                 got=f"{tuple(y.shape)}" + ("" if y.shape != (4, *y0.shape) else " with another first row"),
                 look="how the solution's rows are put together",
@@ -105,7 +103,6 @@ def tuple_states(subject: Subject) -> None:
     joined = torch.cat((first[..., None], rest), -1)
     require(
         joined.shape == whole.shape and largest(joined - whole) < 100 * ROUNDING,
-        f"{subject.name}: tuple states",
         wanted="the solution of the tensor that the tuple's leaves make",
         got=f"a difference of {largest(joined - whole):.1e}"
         if joined.shape == whole.shape
@@ -125,7 +122,6 @@ def batch_independence(subject: Subject) -> None:
     together = whole[:, :1]
     require(
         largest(together - alone) < 1e-9,
-        f"{subject.name}: batch independence",
         wanted="the same solution of a sample alone and in a batch, the steps being the same",
         got=f"a difference of {largest(together - alone):.1e}",
         look="reductions over the state that enter it, such as a mean, a norm or a sum over dimension 0",
@@ -141,7 +137,6 @@ def output_times(subject: Subject) -> None:
     dearer = many.stats.nfe_forward - few.stats.nfe_forward
     require(
         difference < 100 * ROUNDING and (dearer <= 17 or not many.stats.accepted),  # black-box solvers count no steps
-        f"{subject.name}: output times",
         wanted="the same steps, whatever the times at which the solution is asked for",
         got=f"a difference of {difference:.1e} at the end, {many.stats.nfe_forward} evaluations at 60 times and "
         f"{few.stats.nfe_forward} at 2",
@@ -164,7 +159,6 @@ def statistics(subject: Subject) -> None:
     exact = stats.nfe_forward == calls
     require(  # the columns of a Jacobian, evaluated together, may count separately
         exact or (calls < stats.nfe_forward <= 10 * calls and not isinstance(solver, RungeKutta)),
-        f"{subject.name}: statistics",
         wanted=f"nfe_forward = {calls}, as often as the field was called",
         got=str(stats.nfe_forward),
         look="where the solver counts evaluations; those of the first step's choice count too",
@@ -174,14 +168,12 @@ def statistics(subject: Subject) -> None:
     h = problem.span / steps
     require(
         stats.accepted == steps and stats.rejected == 0,
-        f"{subject.name}: statistics",
         wanted=f"{steps} accepted steps and none rejected, with steps of {h:g} over {problem.span:g}",
         got=f"{stats.accepted} and {stats.rejected}",
         look="where steps are counted, and whether the last one is cut where it should end",
     )
     require(
         0 < stats.smallest_step <= stats.largest_step < h * 1.001,
-        f"{subject.name}: statistics",
         wanted=f"smallest and largest step between 0 and {h:g}",
         got=f"{stats.smallest_step:g} and {stats.largest_step:g}",
         look="`Stats.count_step`, which takes the size without a sign",

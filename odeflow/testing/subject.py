@@ -37,11 +37,6 @@ class Subject:
     steps: Sequence[int] | None = None
 
     @property
-    def name(self) -> str:
-        """The name of the solver's class."""
-        return type(self.stepped(self.problem.span)).__name__
-
-    @property
     def order(self) -> int:
         """The declared order."""
         return self.stepped(self.problem.span).order

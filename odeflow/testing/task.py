@@ -30,11 +30,6 @@ class Subject:
     task: "Task"
     batch: Any
 
-    @property
-    def name(self) -> str:
-        """The name of the task's class."""
-        return type(self.task).__name__
-
     def loss(self, stage: str, task: "Task | None" = None) -> Tensor:
         """The loss of the batch, with the same random numbers each time."""
         task = task or self.task
@@ -58,7 +53,7 @@ def task_checks(task: "Task", batch: Any) -> list[Check]:
         task: The task. Its weights are not changed.
         batch: A batch of the task's data plugin.
     """
-    return checks_of(Subject(task, batch), LAWS)
+    return checks_of(type(task).__name__, Subject(task, batch), LAWS)
 
 
 check_task = all_of(task_checks)
@@ -71,7 +66,6 @@ def finite_scalar_loss(subject: Subject) -> None:
         loss = subject.loss(stage)
         require(
             loss.shape == () and bool(loss.isfinite()),
-            f"{subject.name}: loss",
             wanted=f"one finite number as the loss of stage {stage}, of shape ()",
             got=f"{loss.tolist()!s:.80} of shape {tuple(loss.shape)}",
             look="the reduction at the end of `loss`",
@@ -85,7 +79,6 @@ def every_parameter_is_trained(subject: Subject) -> None:
     without = [name for name, gradient in zip(named, found, strict=True) if gradient is None]
     require(
         not without,
-        f"{subject.name}: parameters",
         wanted="a gradient for every parameter",
         got=f"none for {', '.join(without[:8])}",
         look="layers that `loss` does not use, and fields whose parameters the flow's gradient is not told",
@@ -111,7 +104,6 @@ def learning(subject: Subject) -> None:
             param.copy_(old)
     require(
         min(losses) < start,
-        f"{subject.name}: learning",
         wanted=f"a loss below {start:.6g} after a step along the negative gradient",
         got=", ".join(f"{loss:.6g} after one of size {step:g}" for step, loss in zip(steps, losses, strict=True)),
         look="the sign of the loss, and whether it is what its gradient belongs to",
@@ -123,7 +115,6 @@ def sample_count(subject: Subject) -> None:
     count = subject.task.sample_count(subject.batch)
     require(
         count > 0,
-        f"{subject.name}: sample_count",
         wanted="a positive number of samples",
         got=str(count),
         look="`sample_count`, which by default is the length of the batch's first tensor",
@@ -137,7 +128,6 @@ def spec(subject: Subject) -> None:
     losses = [float(subject.loss("val", task).detach()) for task in (subject.task, again)]
     require(
         abs(losses[0] - losses[1]) <= 1e-5 * max(abs(losses[0]), 1e-6),
-        f"{subject.name}: spec",
         wanted=f"a loss of {losses[0]:.8g} from its spec and weights",
         got=f"{losses[1]:.8g}",
         look="what `loss` depends on that is neither an argument, nor a parameter, nor a buffer",

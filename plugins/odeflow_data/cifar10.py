@@ -4,20 +4,16 @@ import hashlib
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 import odeflow as of
 from odeflow_data.archive import reading
 from odeflow_data.augmentation import random_affine, random_flip
 from odeflow_data.download import fetch, keep
-from odeflow_data.full_batches import full_batches
-from odeflow_data.pixels import Pixels, channel_moments, standardised
-from odeflow_data.rows import together, whole_batches
+from odeflow_data.published_images import PublishedImages
 
 URL = "https://www.cs.toronto.edu/~kriz/"
 ARCHIVE, CHECKSUM = "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"
@@ -28,11 +24,10 @@ PER_FILE = 10_000
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-class CIFAR10(of.DataModule):
+class CIFAR10(PublishedImages):
     """60,000 RGB images of 32×32 pixels in ten classes; the published 50,000 / 10,000 split.
 
-    The last `val_size` training images, shuffled by `seed`, are kept for validation. The archive is downloaded if
-    `root` has neither it nor its `.bin` files. Images stay in memory as bytes. Each channel is standardised by mean and
+    The archive is downloaded if `root` has neither it nor its `.bin` files. Each channel is standardised by mean and
     standard deviation of the training images.
 
     Source: Krizhevsky (2009), "Learning Multiple Layers of Features from Tiny Images". The md5 of the archive is that
@@ -53,7 +48,7 @@ class CIFAR10(of.DataModule):
         SettingError: An option is out of range.
     """
 
-    standardises = True
+    classes = CLASSES
 
     def __init__(
         self,
@@ -66,14 +61,9 @@ class CIFAR10(of.DataModule):
         verify: bool = True,
         url: str = URL,
     ) -> None:
-        super().__init__()
-        of.check_least(self, 1, batch_size=batch_size)
-        of.check_least(self, 0, seed=seed)
-        if not 0 < val_size < 50_000:
-            raise of.SettingError(f"CIFAR10: val_size must lie between 1 and 49,999; got {val_size}")
+        super().__init__(50_000, batch_size, val_size, augment, seed)
         self.dim, self.shape, self.num_classes = 3072, (3, 32, 32), 10
         self.root, self.url, self.verify = Path(root).expanduser(), url, verify
-        self.batch_size, self.val_size, self.augment, self.seed = batch_size, val_size, augment, seed
         self.units = None if standardise else of.Units(classes=CLASSES)
 
     def prepare_data(self) -> None:
@@ -85,31 +75,13 @@ class CIFAR10(of.DataModule):
         _check(contents, f"{ARCHIVE} from {self.url}")
         keep(self.root, ARCHIVE, lambda part: part.write_bytes(contents))
 
-    def setup(self, stage: str) -> None:
-        if self.units is None or stage in ("fit", "validate"):
-            images, labels = self._read("train")
-            if len(images) <= self.val_size:
-                raise of.DataError(
-                    f"{self.root} holds {len(images)} training images; val_size = {self.val_size} takes all"
-                )
-            order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))
-            train, val = order[: -self.val_size], order[-self.val_size :]
-            if self.units is None:
-                self.units = of.Units(*channel_moments(images[train]), classes=CLASSES)
-            self.train = Pixels(images[train], labels[train], self.units)
-            self.class_counts = labels[train].bincount(minlength=len(CLASSES)).tolist()
-            self.val = Pixels(images[val], labels[val], self.units)
-        if stage not in ("fit", "validate"):
-            self.test = Pixels(*self._read("test"), self.units)
-
     def _folder(self) -> Path | None:
         """The folder of the `.bin` files; None if they are not there."""
         names = [name for part in FILES.values() for name in part]
         folders = (self.root, self.root / FOLDER)
         return next((each for each in folders if all((each / name).is_file() for name in names)), None)
 
-    def _read(self, part: str) -> tuple[Tensor, Tensor]:
-        """Images (N, 3, 32, 32), as bytes, and labels (N,)."""
+    def read(self, part: str) -> tuple[Tensor, Tensor]:
         folder = self._folder()
         if folder is not None:
             parts = [_records(_contents(folder / name), str(folder / name), self.verify) for name in FILES[part]]
@@ -135,21 +107,8 @@ class CIFAR10(of.DataModule):
                 parts.append(_records(member.read(), f"{archive}: {name}", self.verify))
         return parts
 
-    def train_dataloader(self) -> DataLoader[object]:
-        return full_batches(self, self.train, len(self.train), self.batch_size, together)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        return whole_batches(self.val, 1000)
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        return whole_batches(self.test, 1000)
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        if not (self.augment and self.trainer is not None and self.trainer.training):
-            return batch
-        images, labels = batch
-        dark = standardised(torch.zeros(3, 1, 1), self.units or of.Units()).to(images)
-        return random_flip(random_affine(images, degrees=0, shift=4, scale=0, shear=0, dark=dark)), labels
+    def augmented(self, images: Tensor, dark: Tensor) -> Tensor:
+        return random_flip(random_affine(images, degrees=0, shift=4, scale=0, shear=0, dark=dark))
 
 
 def _contents(file: Path) -> bytes:

@@ -1,18 +1,15 @@
 """MNIST, and data sets published in its place, from their IDX files."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
 
 import odeflow as of
 from odeflow_data.augmentation import random_affine
-from odeflow_data.full_batches import full_batches
 from odeflow_data.idx import NAMES, Published, download, present, read_idx
-from odeflow_data.pixels import channel_moments
+from odeflow_data.published_images import PublishedImages
 
 PUBLISHED = {
     "mnist": Published(
@@ -53,12 +50,11 @@ PUBLISHED = {
 """The data sets by name."""
 
 
-class MNIST(of.DataModule):
+class MNIST(PublishedImages):
     """70,000 images of 28×28 pixels in ten classes; the published 60,000 / 10,000 split.
 
-    The last `val_size` training images, shuffled by `seed`, are kept for validation. Files that `root` lacks are
-    downloaded; all are checked whenever they are read. Without `verify` any four IDX files with these names are read,
-    with images of one size and labels from 0 on.
+    Files that `root` lacks are downloaded; all are checked whenever they are read. Without `verify` any four IDX files
+    with these names are read, with images of one size and labels from 0 on.
 
     Source: LeCun, Cortes & Burges (1998), "The MNIST database of handwritten digits", CC BY-SA 3.0; Xiao, Rasul &
     Vollgraf (2017), "Fashion-MNIST", MIT; Clanuwat et al. (2018), "Deep Learning for Classical Japanese Literature"
@@ -83,8 +79,6 @@ class MNIST(of.DataModule):
         DataError: Without `verify`, a file cannot be read.
     """
 
-    standardises = True
-
     def __init__(
         self,
         root: str | None = None,
@@ -97,11 +91,7 @@ class MNIST(of.DataModule):
         verify: bool = True,
         url: str | None = None,
     ) -> None:
-        super().__init__()
-        of.check_least(self, 1, batch_size=batch_size)
-        of.check_least(self, 0, seed=seed)
-        if not 0 < val_size < 60_000:
-            raise of.SettingError(f"MNIST: val_size must lie between 1 and 59,999; got {val_size}")
+        super().__init__(60_000, batch_size, val_size, augment, seed)
         self.name, self.verify, self.published = name, verify, PUBLISHED[name]
         self.root, self.url = Path(root or f"~/.cache/odeflow/{name}").expanduser(), url or self.published.url
         self.shape, self.num_classes = (1, 28, 28), 10
@@ -109,7 +99,7 @@ class MNIST(of.DataModule):
             images, labels = (read_idx(self.root, file) for file in NAMES[:2])
             self.shape, self.num_classes = (1, *images.shape[1:]), int(labels.max()) + 1
         self.dim = self.shape[1] * self.shape[2]
-        self.batch_size, self.val_size, self.augment, self.seed = batch_size, val_size, augment, seed
+        self.classes = self.published.classes
         moments = self.published.moments if verify else None
         if not standardise:
             self.units = of.Units()
@@ -124,58 +114,19 @@ class MNIST(of.DataModule):
     def setup(self, stage: str) -> None:
         if not self.verify:
             rank_zero_warn(f"the IDX files in {self.root} are not verified, as verify is False")
-        if self.units is None:
-            images, _ = self._bytes("train")
-            self.units = of.Units(*channel_moments(images[self._split(len(images))[0]]), classes=self.published.classes)
-        if stage in ("fit", "validate"):
-            images, labels = self._read("train")
-            train, val = self._split(len(images))
-            self.train = TensorDataset(images[train], labels[train])
-            self.class_counts = labels[train].bincount(minlength=self.num_classes).tolist()
-            self.val = TensorDataset(images[val], labels[val])
-        else:
-            self.test = TensorDataset(*self._read("t10k"))
+        super().setup(stage)
 
-    def _split(self, count: int) -> tuple[Tensor, Tensor]:
-        """The numbers of the images for training and for validation."""
-        if count <= self.val_size:
-            raise of.DataError(f"{self.root} holds {count} training images; val_size = {self.val_size} takes all")
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
-        return order[: -self.val_size], order[-self.val_size :]
-
-    def _read(self, part: str) -> tuple[Tensor, Tensor]:
-        """Images (N, 1, H, W), standardised, and labels (N,)."""
-        images, labels = self._bytes(part)
-        return self._known.standardised(images.float() / 255), labels.long()
-
-    def _bytes(self, part: str) -> tuple[Tensor, Tensor]:
-        """Images (N, 1, H, W) and labels (N,), as bytes."""
+    def read(self, part: str) -> tuple[Tensor, Tensor]:
+        file = {"train": "train", "test": "t10k"}[part]
         published = self.published if self.verify else None
-        images = read_idx(self.root, f"{part}-images-idx3-ubyte", published)
-        labels = read_idx(self.root, f"{part}-labels-idx1-ubyte", published)
+        images = read_idx(self.root, f"{file}-images-idx3-ubyte", published)
+        labels = read_idx(self.root, f"{file}-labels-idx1-ubyte", published)
         if images.shape[1:] != self.shape[1:] or labels.shape != images.shape[:1]:
             raise of.DataError(
-                f"{self.root} holds images of {part} of shape {tuple(images.shape)} and labels of shape "
+                f"{self.root} holds images of {file} of shape {tuple(images.shape)} and labels of shape "
                 f"{tuple(labels.shape)}; wanted (n, {self.shape[1]}, {self.shape[2]}) and (n,)"
             )
-        return images[:, None], labels
+        return images[:, None], labels.long()
 
-    @property
-    def _known(self) -> of.Units:
-        return self.units or of.Units()
-
-    def train_dataloader(self) -> DataLoader[object]:
-        return full_batches(self, self.train, len(self.train), self.batch_size)
-
-    def val_dataloader(self) -> DataLoader[object]:
-        return DataLoader(self.val, batch_size=1000)
-
-    def test_dataloader(self) -> DataLoader[object]:
-        return DataLoader(self.test, batch_size=1000)
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        if not (self.augment and self.trainer is not None and self.trainer.training):
-            return batch
-        images, labels = batch
-        dark = float(self._known.standardised(torch.zeros(1)))
-        return random_affine(images, dark=dark), labels
+    def augmented(self, images: Tensor, dark: Tensor) -> Tensor:
+        return random_affine(images, dark=dark)

@@ -180,7 +180,10 @@ def test_a_cut_graph_is_caught() -> None:
         def integrate(self, field: Any, y0: Tensor, t: Tensor, observer: Observer = UNOBSERVED) -> of.Solution:
             return super().integrate(lambda s, y: field(s, y.detach()), y0, t, observer)
 
-    caught(Cut, "Cut: gradient: wanted Backprop's gradient of y0 equal to central differences.*cut the graph")
+    caught(
+        Cut,
+        "Cut: backprop against finite differences: wanted Backprop's gradient of y0 equal to central differences.*cut the graph",
+    )
 
 
 def test_lost_statistics_are_caught() -> None:
@@ -261,12 +264,12 @@ def test_wrong_dynamics_are_caught() -> None:
             return y.new_ones(len(y)) if self.mistake == "divergence" else None
 
     messages = {
-        "shape": r"Field: shape: wanted a slope of the state's \(4, 2\)",
+        "shape": r"Field: shape and dtype: wanted a value of the state's \(4, 2\)",
         "mixing": "Field: samples apart: .*batch normalisation",
         "one time": r"Field: times apart: .*got The size of tensor.* Look at where t meets y: t.view\(-1, 1\)",
         "first time": r"Field: times apart: .*got a difference of",
-        "unused": r"Field: parameters: .*got none for unused.weight, unused.bias",
-        "detached": "Field: gradient: .*cut the graph",
+        "unused": r"Field: every parameter is trained: .*got none for unused.weight, unused.bias",
+        "detached": "Field: gradient by the state: .*cut the graph",
         "divergence": "Field: divergence: wanted tr ∂f/∂y",
     }
     for mistake, message in messages.items():
@@ -330,6 +333,8 @@ def test_wrong_gradients_and_tasks_are_caught() -> None:
 
     task = Listing(MLP(12), RK4(num_steps=2), num_classes=3, shape=(5,), stem=FlatStem())
     batch = (torch.randn(4, 5), torch.tensor([0, 1, 2, 0]))
-    with pytest.raises(of.ConformanceError, match=r"Listing: loss: wanted one finite number .*of shape \(3,\)"):
+    with pytest.raises(
+        of.ConformanceError, match=r"Listing: finite scalar loss: wanted one finite number .*of shape \(3,\)"
+    ):
         check_task(task, batch)
     assert "learning" in {str(check) for check in task_checks(task, batch)}

@@ -121,7 +121,7 @@ def test_wrong_files_are_refused(root: Path, tmp_path: Path) -> None:
     (root / BATCHES[2]).write_bytes(b"\x0a" + records(1, 0)[1:])
     with pytest.raises(of.DataError, match=r"data_batch_3.bin has the label 10; wanted are labels from 0 to 9"):
         ready(root)
-    with pytest.raises(of.SettingError, match="val_size must lie between 1 and 49,999; got 0"):
+    with pytest.raises(of.SettingError, match=r"val_size must lie in \[1, 49999\]; got 0"):
         CIFAR10(val_size=0)
 
 

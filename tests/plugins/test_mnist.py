@@ -103,13 +103,13 @@ def test_checksums_are_those_of_the_published_files(published: dict[str, bytes])
 def test_the_published_split_is_kept(real: MNIST, published: dict[str, bytes]) -> None:
     """55,000 + 5,000 images are the published training images, each once with its label; 10,000 are the test's."""
     assert [len(part) for part in (real.train, real.val, real.test)] == [55_000, 5_000, 10_000]
-    assert pairs(*real.train.tensors) + pairs(*real.val.tensors) == published_pairs(published, "train")
-    assert pairs(*real.test.tensors) == published_pairs(published, "t10k")
+    assert pairs(*real.train[:]) + pairs(*real.val[:]) == published_pairs(published, "train")
+    assert pairs(*real.test[:]) == published_pairs(published, "t10k")
 
 
 def test_pixels_are_standardised(real: MNIST) -> None:
     """Training pixels have mean 0 and standard deviation 1 within 0.01."""
-    images, _ = real.train.tensors
+    images, _ = real.train[:]
     assert abs(images.mean().item()) < 1e-2
     assert abs(images.std().item() - 1) < 1e-2
 
@@ -117,7 +117,7 @@ def test_pixels_are_standardised(real: MNIST) -> None:
 def test_pixels_may_stay_as_they_are(real: MNIST) -> None:
     """Without standardising they are the bytes over 255, and outside of a moved image it is dark."""
     raw = ready(real.root, standardise=False)
-    images, _ = raw.val.tensors
+    images, _ = raw.val[:]
     assert images.min() == 0
     assert images.max() == 1
     assert torch.equal((images * 255).round() / 255, images)
@@ -126,7 +126,7 @@ def test_pixels_may_stay_as_they_are(real: MNIST) -> None:
 def test_validation_is_drawn_from_all_digits(real: MNIST) -> None:
     """Labels are 0..9 in every part, and no digit is rare in validation."""
     for part in (real.train, real.val, real.test):
-        counts = part.tensors[1].bincount(minlength=real.num_classes)
+        counts = part[:][1].bincount(minlength=real.num_classes)
         assert len(counts) == real.num_classes
         assert counts.min() > 0.08 * len(part)
 
@@ -162,15 +162,15 @@ def test_gzipped_and_plain_files_read_alike(root: Path) -> None:
         (root / f"{name}.gz").write_bytes(gzip.compress((root / name).read_bytes()))
         (root / name).unlink()
     packed = [ready(root), ready(root, "test")]
-    assert torch.equal(plain[0].train.tensors[0], packed[0].train.tensors[0])
-    assert torch.equal(plain[1].test.tensors[1], packed[1].test.tensors[1])
+    assert torch.equal(plain[0].train[:][0], packed[0].train[:][0])
+    assert torch.equal(plain[1].test[:][1], packed[1].test[:][1])
 
 
 def test_pixels_and_labels_keep_their_places(root: Path) -> None:
     """Every part holds the files' images upright, each with its own label."""
     train, test = ready(root), ready(root, "test")
-    assert pairs(*train.train.tensors) + pairs(*train.val.tensors) == published_pairs(small_files(), "train")
-    assert pairs(*test.test.tensors) == published_pairs(small_files(), "t10k")
+    assert pairs(*train.train[:]) + pairs(*train.val[:]) == published_pairs(small_files(), "train")
+    assert pairs(*test.test[:]) == published_pairs(small_files(), "t10k")
 
 
 def test_val_size_images_are_kept_from_training(root: Path) -> None:
@@ -178,7 +178,7 @@ def test_val_size_images_are_kept_from_training(root: Path) -> None:
     for val_size in (1, 12, 29):
         data = ready(root, val_size=val_size)
         assert [len(data.train), len(data.val)] == [30 - val_size, val_size]
-        assert not pairs(*data.train.tensors) & pairs(*data.val.tensors)
+        assert not pairs(*data.train[:]) & pairs(*data.val[:])
 
 
 def test_one_seed_gives_one_split(root: Path) -> None:
@@ -186,7 +186,7 @@ def test_one_seed_gives_one_split(root: Path) -> None:
     splits = []
     for global_seed, seed in [(0, 0), (1, 0), (1, 1)]:
         torch.manual_seed(global_seed)
-        splits.append(ready(root, seed=seed).val.tensors)
+        splits.append(ready(root, seed=seed).val[:])
     assert torch.equal(splits[0][0], splits[1][0])
     assert torch.equal(splits[0][1], splits[1][1])
     assert pairs(*splits[0]) != pairs(*splits[2])
@@ -194,8 +194,8 @@ def test_one_seed_gives_one_split(root: Path) -> None:
 
 def test_validating_alone_sees_the_same_images(root: Path) -> None:
     """The stages fit and validate hold the same validation images, test and predict the same test images."""
-    assert torch.equal(ready(root, "fit").val.tensors[0], ready(root, "validate").val.tensors[0])
-    assert torch.equal(ready(root, "test").test.tensors[0], ready(root, "predict").test.tensors[0])
+    assert torch.equal(ready(root, "fit").val[:][0], ready(root, "validate").val[:][0])
+    assert torch.equal(ready(root, "test").test[:][0], ready(root, "predict").test[:][0])
 
 
 def test_training_batches_are_full_and_shuffled(root: Path) -> None:
@@ -206,13 +206,13 @@ def test_training_batches_are_full_and_shuffled(root: Path) -> None:
     first, second = list(loader), list(loader)
     assert [len(images) for images, _ in first] == [8, 8]
     assert not torch.equal(first[0][0], second[0][0])
-    assert torch.equal(torch.cat([images for images, _ in data.val_dataloader()]), data.val.tensors[0])
+    assert torch.equal(torch.cat([images for images, _ in data.val_dataloader()]), data.val[:][0])
 
 
 @pytest.mark.parametrize("val_size", [-1, 0, 60_000])
 def test_wrong_val_size_is_refused(val_size: int) -> None:
     """A validation part that is empty or leaves nothing to train on is an error that names the number."""
-    with pytest.raises(of.SettingError, match=f"val_size must lie between 1 and 59,999; got {val_size}"):
+    with pytest.raises(of.SettingError, match=rf"val_size must lie in \[1, 59999\]; got {val_size}"):
         MNIST(val_size=val_size)
 
 
@@ -233,7 +233,7 @@ def test_spec_is_plain_and_rebuilds_the_data(root: Path) -> None:
     assert type(rebuilt) is MNIST
     assert rebuilt.spec == data.spec
     assert not rebuilt.augment
-    assert torch.equal(rebuilt.val.tensors[0], data.val.tensors[0])
+    assert torch.equal(rebuilt.val[:][0], data.val[:][0])
     assert len(next(iter(rebuilt.train_dataloader()))[0]) == 5
 
 
@@ -324,7 +324,7 @@ def test_missing_files_are_downloaded_once(tmp_path: Path, publisher: Any, slash
     assert publisher.requests == [f"{name}.gz" for name in NAMES]
     assert holdings(root) == sorted(NAMES)
     data.setup("fit")
-    assert pairs(*data.train.tensors) + pairs(*data.val.tensors) == published_pairs(small_files(), "train")
+    assert pairs(*data.train[:]) + pairs(*data.val[:]) == published_pairs(small_files(), "train")
 
 
 def test_only_what_is_missing_is_downloaded(tmp_path: Path, publisher: Any) -> None:
@@ -479,10 +479,10 @@ def test_others_are_checked_and_kept_as_they_are_published(
     data = ready(tmp_path, name=name, url=server.url)
     assert holdings(tmp_path) == sorted(server.files)
     assert data.units.classes == mnist.PUBLISHED[name].classes
-    torch.testing.assert_close(data.train.tensors[0].mean(), torch.tensor(0.0), rtol=0, atol=1e-5)
-    torch.testing.assert_close(data.train.tensors[0].std(correction=0), torch.tensor(1.0))
+    torch.testing.assert_close(data.train[:][0].mean(), torch.tensor(0.0), rtol=0, atol=1e-5)
+    torch.testing.assert_close(data.train[:][0].std(correction=0), torch.tensor(1.0))
     (tmp_path / NAMES[0]).write_bytes(b"another")
-    assert torch.equal(ready(tmp_path, name=name).train.tensors[0], data.train.tensors[0])
+    assert torch.equal(ready(tmp_path, name=name).train[:][0], data.train[:][0])
     other = gzip.compress(small_files()[NAMES[0]], mtime=1)
     (tmp_path / f"{NAMES[0]}.gz").write_bytes(other)
     with pytest.raises(of.DataError, match=rf"{NAMES[0]}.gz is damaged or another file: md5 \w+, wanted"):
@@ -512,8 +512,8 @@ def test_any_idx_files_may_be_read(tmp_path: Path) -> None:
     write(tmp_path, dict(zip(NAMES, [images[0], labels[0], images[1], labels[1]], strict=True)))
     data = ready(tmp_path, verify=False)
     assert (data.shape, data.dim, data.num_classes) == ((1, 20, 24), 480, 26)
-    assert data.train.tensors[0].shape == (20, 1, 20, 24)
-    torch.testing.assert_close(data.train.tensors[0].std(correction=0), torch.tensor(1.0))
+    assert data.train[:][0].shape == (20, 1, 20, 24)
+    torch.testing.assert_close(data.train[:][0].std(correction=0), torch.tensor(1.0))
     with pytest.warns(UserWarning, match="the IDX files in .* are not verified, as verify is False"):
         ready(tmp_path, "test", verify=False)
 
