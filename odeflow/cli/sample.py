@@ -13,9 +13,10 @@ from torch import Tensor
 from odeflow.analysis import plots as draw
 from odeflow.cli.conditions import read_conditions
 from odeflow.cli.options import Options, count, run_of
-from odeflow.errors import SettingError
+from odeflow.errors import DataError, SettingError
 from odeflow.training import checkpoint
 from odeflow.training.files import replacing
+from odeflow.training.predict import data_of
 from odeflow.training.table import check_suffix, write_table
 from odeflow.training.task import Task
 from odeflow.training.units import Units
@@ -43,9 +44,15 @@ def sample(words: list[str]) -> int:
     output = folder / "samples.npz" if given.output is None else Path(given.output)
     check_suffix(output)
     task = checkpoint.load(given.ckpt_path, given.plugins)
+    torch.manual_seed(given.seed)
+    if task.num_covariates and type(task).sample is not Task.sample:
+        table = _under_covariates(task, given.conditions, given.count or 1)
+        write_table(table, output)
+        told = f"samples, {given.count or 1:,} for each series, are in {output}, as {', '.join(table.columns)}"
+        print(f"{told}, in the units of the file that it was trained on")  # noqa: T201
+        return 0
     units = task.units or Units()
     conditions = read_conditions(given.conditions, task.num_conditions, units.condition or Units())
-    torch.manual_seed(given.seed)
     if conditions is not None:
         conditions = conditions.repeat_interleave(given.count or 1, dim=0)
     count = (given.count or 1000) if conditions is None else len(conditions)
@@ -78,9 +85,12 @@ def _options(words: list[str]) -> argparse.Namespace:
     description = "Draws new samples from what a checkpoint learned, and a picture of points in the plane or images."
     parser = Options("sample", description)
     parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="the checkpoint, or exported weights")
-    number = "of samples, by default 1000; with conditions of each, by default 1"
+    number = "of samples, by default 1000; with conditions or covariates of each, by default 1"
     parser.add_argument("--count", metavar="COUNT", type=count, help=number)
-    conditions = "*.csv or *.parquet, a condition in each row, for a conditional density"
+    conditions = (
+        "*.csv or *.parquet, a condition in each row, for a conditional density; or a file of series with covariates, "
+        "for a latent ODE that has them, by default that of its training"
+    )
     parser.add_argument("--conditions", metavar="FILE", help=conditions)
     output = "the file to write, *.npz, *.csv or *.parquet; by default samples.npz in the run's folder"
     parser.add_argument("--output", metavar="FILE", help=output)
@@ -108,6 +118,42 @@ def _drawn(task: Task, count: int, conditions: Tensor | None) -> dict[str, np.nd
                 parts[name].append(values)
     whole = {name: torch.cat(values) for name, values in parts.items()}
     return {name: values.numpy() for name, values in _restored(whole, task.units or Units()).items()}
+
+
+def _under_covariates(task: Task, path: str | None, count: int) -> "pl.DataFrame":
+    """Samples of each series in a file under its covariates: their number, the series' id, the times, and the values.
+
+    Args:
+        task: A task with covariates.
+        path: The file; by default that of the training.
+        count: Number of samples for each series.
+    """
+    import polars as pl
+
+    conditional: Any = task  # its `sample` takes series
+    try:
+        units, data = task.units or Units(), data_of(task, path)
+    except DataError as problem:
+        whose = "that of the training" if path is None else "that of --conditions"
+        raise SettingError(
+            f"samples have the covariates of the series in a file, {whose}: {problem}. Give a file by --conditions"
+        ) from problem
+    data.adopt(units)
+    data.setup("sample")
+    drawn: list[list[Tensor]] = [[] for _ in range(count)]
+    with torch.no_grad():
+        for series in data.predict_dataloader():
+            size = max(AT_ONCE // len(series.t), 1)
+            for start in range(0, count, size):
+                x = units.restored(conditional.sample(min(size, count - start), series)["x"])
+                for number, sample in enumerate(x, start):
+                    drawn[number].append(sample)
+    tables = [data.table(each) for each in drawn]
+    name = "sample"
+    while name in tables[0].columns:
+        name += "_"
+    numbered = [table.select(pl.lit(number + 1).alias(name), pl.all()) for number, table in enumerate(tables)]
+    return pl.concat(numbered)
 
 
 def _restored(drawn: dict[str, Tensor], units: Units) -> dict[str, Tensor]:

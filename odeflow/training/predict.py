@@ -26,7 +26,7 @@ def predict(task: Task, source: Any) -> Any:
     Raises:
         DataError: The task was not trained on a table, or `source` cannot be read like that table.
     """
-    data = _data(task, source)
+    data = data_of(task, source)
     units = task.units or Units()
     data.adopt(units)
     data.setup("predict")
@@ -44,8 +44,12 @@ def predict(task: Task, source: Any) -> Any:
     return table
 
 
-def _data(task: Task, source: Any) -> DataModule:
-    """The data plugin of the task's training, of another table."""
+def data_of(task: Task, source: Any | None = None) -> DataModule:
+    """The data plugin of the task's training, of another table, or of the same.
+
+    Raises:
+        DataError: The task was not trained on a table, or `source` cannot be read like that table.
+    """
     name, spec = type(task).__name__, task.data_spec
     if spec is None:
         raise DataError(
@@ -55,4 +59,5 @@ def _data(task: Task, source: Any) -> DataModule:
     cls = registry.class_of(spec["class_path"])
     if not (issubclass(cls, DataModule) and cls.tabular):
         raise DataError(f"this {name} was trained on {cls.__name__}, which is no table")
-    return registry.build({**spec, "init_args": {**spec["init_args"], "path": source}})
+    options = spec["init_args"] if source is None else {**spec["init_args"], "path": source}
+    return registry.build({**spec, "init_args": options})

@@ -42,6 +42,8 @@ class Task(Plugin, LightningModule, ABC):
             task standardises all data by these units. Losses, metrics and figures are in the units of the batches;
             `odeflow sample` and `odeflow predict` write the units of the file.
         num_conditions: Length c of a condition; if positive, `sample` takes (count, condition), the latter (count, c).
+        num_covariates: Number of covariates of its series, None if it does not support them; if positive, `sample`
+            takes (count, series), of B series that have them, and returns "x" (count, B, T, d), at their times.
         data_spec: The spec of the data plugin that it was trained on, by which `odeflow.predict` reads a table; None if
             unknown.
         baselines: Simple models by name, fitted to the training part of the run's data; empty if the data do not offer
@@ -52,6 +54,7 @@ class Task(Plugin, LightningModule, ABC):
     carries_data: ClassVar[bool] = False
     units: Units | None = None
     num_conditions: int = 0
+    num_covariates: int | None = None
     data_spec: dict[str, Any] | None = None
     baselines: Mapping[str, Baseline] = MappingProxyType({})
 

@@ -55,6 +55,7 @@ class Observations(NamedTuple):
         series: str | None,
         read: Reading,
         known: of.Units | None = None,
+        observed: bool = True,
     ) -> "Observations":
         """The observations in a file.
 
@@ -65,13 +66,16 @@ class Observations(NamedTuple):
             series: The column of the series' ids; None if all rows are of one series.
             read: How cells are read.
             known: The units of a model, whose columns and unit of time are read.
+            observed: Whether something must have been observed of each series. Otherwise columns of values may be
+                missing, as for samples at given times.
 
         Raises:
             DataError: A column does not exist, a cell is malformed, times do not count what the model's do, two rows
                 have the same series and time, or nothing was observed of a series.
         """
         features = (known.features if known else ()) or features
-        frame.require(features, "columns")
+        if observed:
+            frame.require(features, "columns")
         frame.require([time], "time")
         t, clock = frame.times(time, read.time_unit)
         if known is not None and known.features and clock != known.clock:
@@ -79,7 +83,10 @@ class Observations(NamedTuple):
                 f"{frame.origin}: column {time!r} counts {clock or 'plain numbers'}, but the model was trained on "
                 f"{known.clock or 'plain numbers'}. Give times of that kind, and leave out --data.read.time_unit"
             )
-        y = frame.numbers(features)
+        y = np.full((len(t), len(features)), np.nan)
+        there = [number for number, name in enumerate(features) if name in frame.names]
+        if there:
+            y[:, there] = frame.numbers([features[number] for number in there])
         if series is None:
             codes, names = np.zeros(len(t), np.int64), ("",)
         else:
@@ -94,7 +101,7 @@ class Observations(NamedTuple):
             t, codes, y, order = t[start], codes[start], _means(y, np.flatnonzero(start)), order[start]
         offsets = np.concatenate([[0], np.cumsum(np.bincount(codes))])
         empty = np.flatnonzero(np.add.reduceat(~np.isnan(y).all(axis=1), offsets[:-1]) == 0)
-        if len(empty):
+        if len(empty) and observed:
             which = f" of the series {listed([names[code] for code in empty])}" if series else ""
             raise of.DataError(
                 f"{frame.origin}: nothing was observed{which}: all cells of its values are empty. Leave it out"

@@ -87,7 +87,6 @@ class OwnData(of.DataModule, ABC):
                 self.frame.require(names, option)
             self.features = self._others([*taken, *by, *group, *ignored])
         else:
-            self.frame.require(columns, "columns")
             self.features = list(columns)
         twice = [name for name, count in Counter([*self.features, *taken]).items() if count > 1]
         if twice:
@@ -161,19 +160,19 @@ class OwnData(of.DataModule, ABC):
         return found
 
     def values_table(
-        self, keys: dict[str, Any], predictions: dict[str, NDArray[Any]], truth: NDArray[np.float64]
+        self, keys: dict[str, Any], predictions: dict[str, NDArray[Any]], truth: NDArray[np.float64] | None = None
     ) -> "pl.DataFrame":
         """A table of predicted values, and of what was observed under `_true`.
 
         Args:
             keys: The first columns, (N,) each.
             predictions: The values (N, d) by suffix.
-            truth: (N, d), NaN where nothing was observed.
+            truth: (N, d), NaN where nothing was observed; None for samples, which are of nothing observed.
         """
         import polars as pl
 
         columns = dict(keys)
-        for suffix, values in {**predictions, "_true": truth}.items():
+        for suffix, values in {**predictions, **({} if truth is None else {"_true": truth})}.items():
             for name, column in zip(self.known.features or self.features, values.T, strict=True):
                 columns[unused(f"{name}{suffix}", columns)] = pl.Series(np.ascontiguousarray(column), nan_to_null=True)
         return pl.DataFrame(columns)

@@ -129,7 +129,11 @@ class SeriesTable(OwnData, SeriesData):
         return Unpivoted(frame, self.time, self.chosen, self.ignored)
 
     def setup(self, stage: str) -> None:
-        whole = self._read(self.frame)
+        whole = self._read(self.frame, observed=stage != "sample")
+        self.drawn = stage == "sample"
+        if self.drawn:
+            self.predicted, self.rows = self._batch(self.frame, whole), whole
+            return
         if stage == "predict":
             batch, generator = self._batch(self.frame, whole), torch.Generator().manual_seed(self.seed)
             shown, empty = self.shown(batch, generator), _exists(whole)[:, :, None] & ~batch.seen
@@ -165,11 +169,13 @@ class SeriesTable(OwnData, SeriesData):
         count = len(next(iter(found.values())))
         names = [rows.names[code] for code in rows.codes[:count]]
         features = self.known.features or self.features
-        keys = {
+        keys: dict[str, Any] = {
             self.series: self.frame.as_ids(self.series, names),
             self.time: self.frame.as_times(self.time, rows.t[:count], self.read.time_unit),
-            unused("seen", (self.series, self.time, *features)): self._seen(count),
         }
+        if self.drawn:
+            return self.values_table(keys, found)
+        keys[unused("seen", (self.series, self.time, *features))] = self._seen(count)
         return self.values_table(keys, found, rows.y[:count])
 
     def _seen(self, count: int) -> NDArray[np.bool_]:
@@ -178,11 +184,11 @@ class SeriesTable(OwnData, SeriesData):
 
     # Reading
 
-    def _read(self, frame: "Frame") -> "Observations":
-        """The rows of a file, sorted by series and time."""
+    def _read(self, frame: "Frame", observed: bool = True) -> "Observations":
+        """The rows of a file, sorted by series and time, of each of which something was observed."""
         from odeflow_data.observations import Observations
 
-        return Observations.of(frame, self.features, self.time, self.series, self.read, self.units)
+        return Observations.of(frame, self.features, self.time, self.series, self.read, self.units, observed)
 
     def _labels(self, frame: "Frame", whole: "Observations") -> Tensor | None:
         """(N,), the class of each series, which all its rows have; None without classes."""

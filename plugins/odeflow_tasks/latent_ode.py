@@ -260,14 +260,26 @@ class LatentODE(SeriesTask):
         z0 = torch.randn(count, self.latent, dtype=next(self.parameters()).dtype, device=self.device)
         return self.decode(self.path(z0, t, batch))
 
-    def sample(self, count: int) -> dict[str, Tensor]:
-        """Samples of series "x", (count, 100, d), at the times "t", (count, 100), equidistant from t₀ to t₁.
+    def sample(self, count: int, series: of.Series | None = None) -> dict[str, Tensor]:
+        """Samples of series from the prior, without observation noise.
+
+        Args:
+            count: Number of samples.
+            series: B series whose covariates and times the samples have. Required if there are covariates.
+
+        Returns:
+            "x", (count, 100, d), at the times "t", (count, 100), equidistant from t₀ to t₁; under given series
+            (count, B, T, d) and (count, B, T), at their times.
 
         Raises:
             DataError: The model has covariates, whose values are unknown.
         """
-        times = torch.linspace(self.flow.options.t0, self.flow.options.t1, SAMPLES_T, device=self.device)
-        return {"x": self.sample_at(times, count), "t": times.expand(count, -1)}
+        if series is None:
+            times = torch.linspace(self.flow.options.t0, self.flow.options.t1, SAMPLES_T, device=self.device)
+            return {"x": self.sample_at(times, count), "t": times.expand(count, -1)}
+        series = self.checked(series)
+        z0 = torch.randn(count, len(series.t), self.latent, dtype=series.y.dtype, device=self.device)
+        return {"x": self.decode(self.path(z0, series.t, series)), "t": series.t.expand(count, -1, -1)}
 
     def _states(self, z0: Tensor, t: Tensor, batch: of.Series | None) -> Tensor:
         """(…, B, T, latent + d), the latent path and the expected numbers of events since t₀."""
@@ -284,7 +296,7 @@ class LatentODE(SeriesTask):
         if batch is None:
             raise of.DataError(
                 f"LatentODE(num_covariates={self.num_covariates}) needs the covariates that drive its paths: give the "
-                "series that have them, as path(z0, t, batch) or sample_at(t, count, batch)"
+                "series that have them, as path(z0, t, batch), sample_at(t, count, batch) or sample(count, series)"
             )
         batch = self.checked(batch)
         return inputs_of(batch, self.interpolation, 1 if len(batch.t) == 1 else count // len(batch.t))

@@ -49,9 +49,6 @@ class SeriesTask(of.Task, ABC):
         SettingError: An option is missing or out of range.
     """
 
-    num_covariates: int | None = None
-    """The number of covariates of the series, static ones included; None if the task does not support them."""
-
     def __init__(
         self, width: int, dim: int | None, readout: Readout, num_classes: int | None, masking: Masking
     ) -> None:

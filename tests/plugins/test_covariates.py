@@ -149,6 +149,19 @@ def test_the_number_of_covariates_is_checked() -> None:
         latent(4, 1).sample(3)
 
 
+def test_samples_have_the_covariates_of_series() -> None:
+    """Each sample of each series is the flow's under its covariates, at its times."""
+    model, batch = latent(4, 1), driven(3, 1)
+    torch.manual_seed(0)
+    drawn = model.sample(2, batch)
+    torch.manual_seed(0)
+    z0 = torch.randn(2, 3, 3)
+    torch.testing.assert_close(drawn["x"], model.decode(model.path(z0, batch.t, batch)))
+    assert torch.equal(drawn["t"], batch.t.expand(2, 3, -1))
+    with pytest.raises(of.DataError, match=r"needs the covariates .* sample\(count, series\)"):
+        model.sample(2)
+
+
 # Trajectories
 
 
