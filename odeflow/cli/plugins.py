@@ -57,6 +57,10 @@ def _show(name: str) -> None:
         article = "an" if kind[0] in "aeiou" else "a"
         console.print(f"[bold]{name}[/bold], {article} {kind} plugin: {import_path(cls)}\n", highlight=False)
         console.print(inspect.cleandoc(cls.__doc__ or ""), highlight=False, markup=False)
+        owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
+        if owner is not cls and issubclass(owner, Plugin):
+            text = f"\nOptions as of {owner.__name__}. {inspect.cleandoc(owner.__doc__ or '')}"
+            console.print(text, highlight=False, markup=False)
         options = Table("option", "type", "default", box=None, pad_edge=False)
         _add_rows(options, cls)
         if options.row_count:

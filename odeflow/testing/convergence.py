@@ -133,6 +133,6 @@ def dense_output(subject: Subject) -> None:
         _slope(errors) > expected - SLACK,
         wanted=f"errors at times inside the steps that fall as h^{expected}",
         got=f"h^{_slope(errors):.2f} ({_listed(errors)})",
-        look="the interpolant: its value and derivative at both ends of a step, and the order that it claims; and at which "
-        "place of the step it is evaluated",
+        look="the interpolant: its value and derivative at both ends of a step, the order that it claims, and at which "
+        "point of the step it is evaluated",
     )

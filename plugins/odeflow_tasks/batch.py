@@ -101,6 +101,36 @@ def labels(owner: str, label: Any, count: int, num_classes: int) -> Tensor:
     return label.long()
 
 
+def series(owner: str, batch: Any, dim: int | None = None) -> of.Series:
+    """A batch of series whose parts have the right shapes.
+
+    Args:
+        owner: The task, for messages.
+        batch: The batch; times may be integers.
+        dim: Length d of an observation; any by default.
+
+    Raises:
+        DataError: The batch is not a `Series`, or of other shapes.
+    """
+    if not isinstance(batch, of.Series):
+        raise of.DataError(
+            f"{owner} wants batches that are odeflow.Series, such as odeflow.Series.observed(t, y); got "
+            f"{_described(batch)}"
+        )
+    t, y = _tensor(owner, "times", batch.t), _tensor(owner, "values", batch.y)
+    if y.dim() != 3 or t.shape != y.shape[:2] or dim not in (None, y.shape[2]):
+        raise of.DataError(
+            f"{owner} wants times (B, T) and values (B, T, {dim or 'd'}); got {tuple(t.shape)} and {tuple(y.shape)}"
+        )
+    for name, mask in (("seen", batch.seen), ("target", batch.target)):
+        if mask.dtype != torch.bool or mask.shape != y.shape:
+            raise of.DataError(
+                f"{owner}: {name} must be a bool mask {tuple(y.shape)} as the values are; got {mask.dtype} "
+                f"{tuple(mask.shape)}"
+            )
+    return batch._replace(t=t if t.is_floating_point() else t.double())
+
+
 def trajectories(owner: str, batch: Any, module: nn.Module, states: Sequence[str]) -> of.Series:
     """Trajectories at monotone times, all ascending or all descending, possibly with repetitions.
 
@@ -113,38 +143,22 @@ def trajectories(owner: str, batch: Any, module: nn.Module, states: Sequence[str
     Raises:
         DataError: The batch is not a `Series` of these states with monotone times, or something was never observed.
     """
-    if not isinstance(batch, of.Series):
+    batch = series(owner, batch)
+    dim = batch.y.shape[2]
+    if dim != len(states):
         raise of.DataError(
-            f"{owner} wants batches that are odeflow.Series, of complete trajectories odeflow.Series.observed(t, y); "
-            f"got {_described(batch)}"
+            f"{owner}: the dynamics have the {len(states)} states {', '.join(states)}; the data have {dim}. Choose the "
+            "columns of the data in this order by --data.states, and name those that were not measured by --data.hidden"
         )
-    t, y = _tensor(owner, "times", batch.t), _tensor(owner, "states", batch.y)
-    if y.dim() != 3 or t.shape != y.shape[:2]:
-        raise of.DataError(
-            f"{owner} wants times t (B, T) and states y (B, T, d); got {tuple(t.shape)} and {tuple(y.shape)}"
-        )
-    if y.shape[2] != len(states):
-        raise of.DataError(
-            f"{owner}: the dynamics have the {len(states)} states {', '.join(states)}; the data have {y.shape[2]}. "
-            "Choose the columns of the data in this order by --data.states, and name those that were not measured by "
-            "--data.hidden"
-        )
-    _check_times(owner, t)
-    t = t if t.is_floating_point() else t.double()
-    for name, mask in (("seen", batch.seen), ("target", batch.target)):
-        if mask.dtype != torch.bool or mask.shape != y.shape:
-            raise of.DataError(
-                f"{owner}: {name} must be a bool mask {tuple(y.shape)} as the states are; got {mask.dtype} "
-                f"{tuple(mask.shape)}"
-            )
+    _check_times(owner, batch.t)
     observed = batch.seen | batch.target
     empty = (~observed.flatten(1).any(1)).nonzero()[:, 0].tolist()
     if empty:
         raise of.DataError(
-            f"{owner}: nothing was observed of {len(empty)} of {len(t)} trajectories, the first of them number "
+            f"{owner}: nothing was observed of {len(empty)} of {len(batch.t)} trajectories, the first of them number "
             f"{empty[0]}. Leave them out"
         )
-    return batch._replace(t=t, y=floating(owner, "states", y.where(observed, 0), module))
+    return batch._replace(y=floating(owner, "states", batch.y.where(observed, 0), module))
 
 
 def _check_times(owner: str, t: Tensor) -> None:

@@ -1,11 +1,12 @@
 """Interpolations: how the covariates of series become inputs at all times."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor
 
 import odeflow as of
-from odeflow.paths import Outside
+from odeflow.paths import Outside, PiecewisePolynomial
 
 
 class Interpolation(of.Plugin, ABC):
@@ -23,46 +24,38 @@ class Interpolation(of.Plugin, ABC):
         """
 
 
-class Hermite(Interpolation):
-    """Cubics with backward differences, smooth; see `odeflow.paths.Hermite`.
+class Polynomial(Interpolation, ABC):
+    """An interpolation by polynomials between the known values.
 
     Args:
         outside: The value outside the known times: "hold", the nearest one; "extrapolate", the polynomial.
     """
 
-    def __init__(self, outside: Outside = "hold") -> None:
-        self.outside: Outside = outside
-
-    def path(self, t: Tensor, x: Tensor) -> of.Path:
-        return of.paths.Hermite(t, x, outside=self.outside)
-
-
-class NaturalCubic(Interpolation):
-    """The natural cubic spline, which depends on all values, later ones included; see `odeflow.paths.NaturalCubic`.
-
-    Args:
-        outside: As in `Hermite`.
-    """
+    paths: ClassVar[type[PiecewisePolynomial]]
 
     def __init__(self, outside: Outside = "hold") -> None:
         self.outside: Outside = outside
 
     def path(self, t: Tensor, x: Tensor) -> of.Path:
-        return of.paths.NaturalCubic(t, x, outside=self.outside)
+        return self.paths(t, x, outside=self.outside)
 
 
-class Linear(Interpolation):
-    """Straight lines; see `odeflow.paths.Linear`. The solver stops at every time of every series of a batch.
+class Hermite(Polynomial):
+    """Cubics with backward differences, smooth; see `odeflow.paths.Hermite`."""
 
-    Args:
-        outside: As in `Hermite`.
-    """
+    paths = of.paths.Hermite
 
-    def __init__(self, outside: Outside = "hold") -> None:
-        self.outside: Outside = outside
 
-    def path(self, t: Tensor, x: Tensor) -> of.Path:
-        return of.paths.Linear(t, x, outside=self.outside)
+class NaturalCubic(Polynomial):
+    """The natural cubic spline, which depends on all values, later ones included; see `odeflow.paths.NaturalCubic`."""
+
+    paths = of.paths.NaturalCubic
+
+
+class Linear(Polynomial):
+    """Straight lines; see `odeflow.paths.Linear`. The solver stops at every time of every series of a batch."""
+
+    paths = of.paths.Linear
 
 
 class Rectilinear(Interpolation):

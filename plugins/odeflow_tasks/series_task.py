@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 
 import odeflow as of
 from odeflow_tasks import covariates, series_baselines, series_figures
-from odeflow_tasks.batch import floating, labels, require_finite
+from odeflow_tasks.batch import floating, labels, require_finite, series
 from odeflow_tasks.head import Perceptron
 from odeflow_tasks.likelihood import Gaussian
 from odeflow_tasks.masking import Masking
@@ -169,24 +168,8 @@ class SeriesTask(of.Task, ABC):
             DataError: The batch is not a `Series` of the task's dimension and number of covariates.
         """
         name = type(self).__name__
-        if not isinstance(batch, of.Series):
-            raise of.DataError(
-                f"{name} wants batches that are odeflow.Series(t, y, seen, target, label); got {type(batch).__name__}"
-            )
-        t, y = batch.t, batch.y
-        if y.dim() != 3 or y.shape[2] != self.dim or t.shape != y.shape[:2]:
-            raise of.DataError(
-                f"{name}(dim={self.dim}) wants times (B, T) and values (B, T, {self.dim}); "
-                f"got {tuple(t.shape)} and {tuple(y.shape)}"
-            )
-        for part in ("seen", "target"):
-            mask: Tensor = getattr(batch, part)
-            if mask.dtype != torch.bool or mask.shape != y.shape:
-                raise of.DataError(
-                    f"{name}: {part} must be a bool mask {tuple(y.shape)} as the values are; "
-                    f"got {mask.dtype} {tuple(mask.shape)}"
-                )
-        t = self._times(t if t.is_floating_point() else t.double())
+        batch = series(name, batch, self.dim)
+        t, y = self._times(batch.t), batch.y
         y = y.to(floating(name, "seen values", y.where(batch.seen, 0), self))  # others may be unknown
         if not bool((t.diff(dim=1) >= 0).all()):
             raise of.DataError(

@@ -97,7 +97,10 @@ WRONG_TRAJECTORIES: dict[str, tuple[Any, str]] = {
         r"odeflow\.Series.*Series\.observed\(t, y\); got a tensor of shape \(3, 1, 1\)",
     ),
     "other lengths": (trajectories(t=torch.ones(1, 2)), r"times t \(B, T\).* got \(1, 2\) and \(1, 3, 1\)"),
-    "two states": (trajectories(y=torch.ones(1, 3, 2)), r"the 1 states y_1; the data have 2\. Choose .*--data\.hidden"),
+    "two states": (
+        of.Series.observed(torch.arange(3.0), torch.ones(1, 3, 2)),
+        r"the 1 states y_1; the data have 2\. Choose .*--data\.hidden",
+    ),
     "never observed": (trajectories(seen=NEVER, target=NEVER), r"nothing was observed of 1 of 1 trajectories"),
     "no mask": (trajectories(seen=torch.ones(1, 3, 1)), r"seen must be a bool mask \(1, 3, 1\).* got torch\.float32"),
     "both directions": (TWO, r"some trajectories run forwards in time and others backwards"),
@@ -105,7 +108,7 @@ WRONG_TRAJECTORIES: dict[str, tuple[Any, str]] = {
     "a time of NaN": (trajectories(t=torch.tensor([[0, math.nan, 2]])), r"times must be finite"),
     "whole states": (trajectories(y=torch.ones(1, 3, 1).long()), r"must be floating-point numbers; got torch\.int64"),
     "too large": (trajectories(y=torch.full((1, 3, 1), 1e300, dtype=D)), r"states must be finite in torch\.float32"),
-    "arrays": (trajectories(y=[[[1.0]]] * 3), r"states must be a tensor; got a list of 3"),
+    "arrays": (trajectories(y=[[[1.0]]] * 3), r"values must be a tensor; got a list of 3"),
 }
 
 

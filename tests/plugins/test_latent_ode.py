@@ -629,7 +629,10 @@ def test_senseless_settings_are_refused(make: Callable[[], object], message: str
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda batch: batch.y, r"wants batches that are odeflow.Series\(t, y, seen, target, label\); got Tensor"),
+        (
+            lambda batch: batch.y,
+            r"wants batches that are odeflow.Series, such as .*; got a tensor of shape \(5, 12, 2\)",
+        ),
         (lambda batch: batch._replace(y=batch.y[..., :1]), r"values \(B, T, 2\); got \(5, 12\) and \(5, 12, 1\)"),
         (lambda batch: batch._replace(t=batch.t[0]), r"wants times \(B, T\) .* got \(12,\) and \(5, 12, 2\)"),
         (lambda batch: batch._replace(seen=batch.seen.float()), r"seen must be a bool mask .*; got torch.float32"),
