@@ -96,7 +96,7 @@ WRONG_TRAJECTORIES: dict[str, tuple[Any, str]] = {
         torch.zeros(3, 1, 1),
         r"odeflow\.Series.*Series\.observed\(t, y\); got a tensor of shape \(3, 1, 1\)",
     ),
-    "other lengths": (trajectories(t=torch.ones(1, 2)), r"times t \(B, T\).* got \(1, 2\) and \(1, 3, 1\)"),
+    "other lengths": (trajectories(t=torch.ones(1, 2)), r"times \(B, T\).* got \(1, 2\) and \(1, 3, 1\)"),
     "two states": (
         of.Series.observed(torch.arange(3.0), torch.ones(1, 3, 2)),
         r"the 1 states y_1; the data have 2\. Choose .*--data\.hidden",
