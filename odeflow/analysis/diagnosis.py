@@ -24,6 +24,8 @@ from odeflow.flow.flow import Flow
 from odeflow.plugin.registry import discover, look_up
 
 POWER_ITERATIONS = 30
+Lines = Iterator[tuple[str, str]]
+"""The title of each line of a report, if it has one, and its text."""
 
 
 @dataclass(frozen=True)
@@ -84,80 +86,64 @@ class Diagnosis:
     gradients: dict[str, GradientReport]
 
     def __str__(self) -> str:
-        return "\n".join([*self._cost(), *self._difficulty(), *self._accuracy(), *self._differentiation()])
+        lines = [*self._cost(), *self._difficulty(), *self._accuracy(), *self._differentiation()]
+        first = f"{self.solver} from t = {self.span[0]:g} to {self.span[1]:g} in {self.dtype}"
+        return "\n".join([first, *(f"{title:16}{text}" for title, text in lines)])
 
-    def _cost(self) -> list[str]:
-        steps = (
-            f", {self.accepted} steps and {self.rejected} rejected" if self.accepted else "; the solver hides its steps"
-        )
-        lines = [
-            f"{self.solver} from t = {self.span[0]:g} to {self.span[1]:g} in {self.dtype}",
-            f"cost            {self.nfe} evaluations of the field{steps}",
-        ]
+    def _cost(self) -> Lines:
+        steps = f", {self.accepted} steps and {self.rejected} rejected" if self.accepted else "; a black-box solver"
+        yield "cost", f"{self.nfe} evaluations of the field{steps}"
         if self.rejected > max(2, self.accepted // 2):
-            lines.append("                Many steps are rejected: the field jumps or changes its speed abruptly.")
-        return lines
+            yield "", "Many steps are rejected: the field may be discontinuous, or change abruptly."
 
-    def _difficulty(self) -> list[str]:
-        lines = [f"speed           the fastest motion takes about 1/{self.spectral_radius:.3g} of the unit of time"]
+    def _difficulty(self) -> Lines:
+        scale = f"{1 / self.spectral_radius:.3g}" if self.spectral_radius else "infinite"
+        yield "time scale", f"the fastest is about {scale} (spectral radius {self.spectral_radius:.3g})"
         if self.stiffness is None:
-            return lines
-        lines.append(f"stiffness       step × largest eigenvalue = {self.stiffness:.2g}")
-        if self.implicit:
-            return lines
+            return
+        yield "stiffness", f"step × largest eigenvalue = {self.stiffness:.2g}"
         fast = self.spectral_radius * abs(self.span[1] - self.span[0])
-        if self.stiffness > STIFF and fast > 50:
-            lines.append(
-                "                Stability bounds the steps: the problem is stiff. Use an implicit solver, as Kvaerno5."
-            )
-        elif self.stiffness > STIFF:
-            lines.append(
-                "                The steps are about as large as stability allows; a looser tolerance saves nothing."
-            )
+        if self.implicit:
+            return
+        if not self.stiffness > STIFF:
+            yield "", "Accuracy limits the steps, not stability: an explicit solver is right."
+        elif fast > 50:
+            yield "", "Stability limits the steps: the problem is stiff. Use an implicit solver, as Kvaerno5."
         else:
-            lines.append("                Accuracy chooses the steps, not stability: an explicit solver is right.")
-        return lines
+            yield "", "The steps are about as large as stability allows; a looser tolerance saves nothing."
 
-    def _accuracy(self) -> list[str]:
-        lines = [f"error           {self.error:.1e} at the end, {self.wanted:.0e} is wanted"]
-        lines += [
-            f"                rtol {rtol:.0e}: " + (f"{error:.1e}, {nfe} evaluations" if nfe else "the solve fails")
-            for rtol, (error, nfe) in self.errors.items()
-        ]
-        if not self.errors:
-            steps = "Steps are of equal size: halve them" if self.accepted else "Set the solver's own options tighter"
-            advice = f"{steps} until the error is small enough." if self.error > self.wanted else ""
-        elif self.enough is None:
-            advice = "No tolerance that was tried is enough. Solve in float64, and look whether the field is smooth."
+    def _accuracy(self) -> Lines:
+        yield "error", f"{self.error:.1e} at the end, against {self.wanted:.0e} requested"
+        for rtol, (error, nfe) in self.errors.items():
+            yield "", f"rtol {rtol:.0e}: " + (f"{error:.1e}, {nfe} evaluations" if nfe else "the solve fails")
+        if self.errors and self.enough is None:
+            yield "", "No tolerance that was tried is enough. Solve in float64, and check that the field is smooth."
+        elif self.errors and self.error > self.wanted:
+            yield "", f"Tighten the tolerance: rtol = {self.enough:.0e} is enough."
+        elif self.errors:
+            yield "", f"rtol = {self.enough:.0e} would be enough."
         elif self.error > self.wanted:
-            advice = f"Tighten the tolerance: rtol = {self.enough:.0e} is enough."
-        else:
-            advice = f"rtol = {self.enough:.0e} would be enough."
-        if advice:
-            lines.append(f"                {advice}")
-        lines.append(f"back and forth  returns to the start up to {self.reconstruction:.1e}")
+            steps = "The step size is fixed: halve it" if self.accepted else "Set the solver's own options tighter"
+            yield "", f"{steps} until the error is small enough."
+        yield "round trip", f"returns to the initial state with a relative error of {self.reconstruction:.1e}"
         if not self.reconstruction < max(100 * self.error, 1e-3):
-            lines.append(
-                "                The way back is unstable, as where dynamics contract: Adjoint reconstructs the state, "
-                "and is wrong here. Use Checkpointed or InterpolatedAdjoint."
+            yield (
+                "",
+                (
+                    "Backward integration is unstable, as for contracting dynamics: Adjoint, which reconstructs the state, "
+                    "is wrong here. Use Checkpointed or InterpolatedAdjoint."
+                ),
             )
-        return lines
 
-    def _differentiation(self) -> list[str]:
-        lines = ["gradients       against Backprop, in float64:"]
+    def _differentiation(self) -> Lines:
+        yield "gradients", "against Backprop, in float64:"
+        limit = max(self.wanted, 1e-6)
         for name, found in self.gradients.items():
-            if found.error is None:
-                lines.append(f"                {name}: {found.refusal}")
-            else:
-                verdict = "" if found.error < max(self.wanted, 1e-6) else "  ← not good enough"
-                lines.append(f"                {name}: {found.error:.1e}, {found.nfe_backward} evaluations{verdict}")
-        if any(
-            found.error is not None and not found.error < max(self.wanted, 1e-6) for found in self.gradients.values()
-        ):
-            lines.append(
-                "                Continuous gradients are as good as the tolerances; Checkpointed is exact at any."
-            )
-        return lines
+            verdict = "" if found.error is None or found.error < limit else "  ← not good enough"
+            value = found.refusal if found.error is None else f"{found.error:.1e}, {found.nfe_backward} evaluations"
+            yield "", f"{name}: {value}{verdict}"
+        if any(found.error is not None and not found.error < limit for found in self.gradients.values()):
+            yield "", "Continuous gradients are as good as the tolerances; Checkpointed is exact at any."
 
 
 def diagnose(flow: Flow, y0: State, *, wanted: float = 1e-3, seed: int = 0) -> Diagnosis:
@@ -313,7 +299,7 @@ class _Patient:
         field, whole = self.exact.dynamics, isinstance(self.start, tuple)
         t = torch.tensor(time, dtype=torch.float64)
 
-        def slopes(*parts: Tensor) -> tuple[Tensor, ...]:
+        def values(*parts: Tensor) -> tuple[Tensor, ...]:
             value = field(t, parts if whole else parts[0])
             return tuple(value) if whole else (value,)
 
@@ -324,7 +310,7 @@ class _Patient:
             if size == 0:
                 return 0.0
             vector = tuple(leaf / size for leaf in vector)
-            _, vector = torch.autograd.functional.jvp(slopes, row, vector)  # pyright: ignore[reportAssignmentType]
+            _, vector = torch.autograd.functional.jvp(values, row, vector)  # pyright: ignore[reportAssignmentType]
             growth.append(math.sqrt(sum(float(leaf.square().sum()) for leaf in vector)))
         late = growth[POWER_ITERATIONS // 2 :]  # the growth factors oscillate for a pair of complex eigenvalues
         return math.exp(sum(math.log(max(each, 1e-300)) for each in late) / len(late))

@@ -66,6 +66,6 @@ def _built(words: list[str]) -> str:
     except OdeflowError:
         raise
     except (MisconfigurationException, *registry.UNBUILDABLE) as problem:
-        raise OdeflowError(explain.failed(problem) or registry.told(problem)) from problem
+        raise OdeflowError(explain.failed(problem) or registry.cause(problem)) from problem
     parameters = sum(each.numel() for each in command.model.parameters())
     return f"{type(command.model).__name__}, {parameters:,} parameters, on {type(command.datamodule).__name__}"

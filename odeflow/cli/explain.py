@@ -258,7 +258,7 @@ def unbuilt(problem: BaseException) -> str:
     if isinstance(cause, (OdeflowError, MisconfigurationException)):
         return shortened(str(cause), [])
     if not _raised_in(cause, "jsonargparse"):
-        return registry.told(cause)
+        return registry.cause(cause)
     reasons = re.findall(r"Problem with given class_path '[^']+':\s*\n\s*(.+)", str(problem))
     return reasons[-1] if reasons else shortened(str(problem), [])
 
@@ -272,10 +272,10 @@ def failed(problem: BaseException) -> str | None:
     """Why a run failed, if a user setting is the cause; None if it may be a bug."""
     if isinstance(problem, MisconfigurationException) or _raised_in(problem, "lightning"):
         return (
-            str(problem) if isinstance(problem, (MisconfigurationException, RuntimeError)) else registry.told(problem)
+            str(problem) if isinstance(problem, (MisconfigurationException, RuntimeError)) else registry.cause(problem)
         )
     if _raised_in(problem, "torch", "optim"):
-        return f"the optimizer or the schedule cannot go on: {registry.told(problem)}"
+        return f"the optimizer or the schedule cannot go on: {registry.cause(problem)}"
     if isinstance(problem, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(problem):
         return f"the memory is full; use smaller batches or a smaller model ({str(problem)[-200:]})"
     return None

@@ -24,7 +24,7 @@ them; several seeds are summarised by mean and standard deviation. Commas inside
 values. A run that fails does not stop the others. All options of odeflow fit are accepted.
 """
 SEED = "seed_everything"
-TOLD = 15
+SHOWN = 15
 """Number of last lines of a failed run that are shown."""
 
 
@@ -54,8 +54,8 @@ def grid(words: list[str]) -> int:
     done: list[RunRecord] = []
     for number, combination in enumerate(combinations, 1):
         options = dict(zip(values, combination, strict=True))
-        told = " ".join(f"--{name} {options[name]}" for name in varied)
-        print(f"{number}/{len(combinations)}: {told}", flush=True)  # noqa: T201
+        given = " ".join(f"--{name} {options[name]}" for name in varied)
+        print(f"{number}/{len(combinations)}: {given}", flush=True)  # noqa: T201
         finished = _fit([*shared, *(f"--{name}={value}" if value else f"--{name}" for name, value in options.items())])
         done += [finished] if finished else []
     if done:
@@ -90,7 +90,7 @@ def _fit(words: list[str]) -> RunRecord | None:
     command = [sys.executable, "-m", "odeflow", "fit", *words]
     ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if ran.returncode:
-        print("\n".join(ran.stdout.splitlines()[-TOLD:]), flush=True)  # noqa: T201
+        print("\n".join(ran.stdout.splitlines()[-SHOWN:]), flush=True)  # noqa: T201
         return None
     return next((each for each in record.found(Path()) if each.folder not in before), None)
 

@@ -172,8 +172,8 @@ def _options(kind: str, request: Request) -> argparse.Namespace:
     parser.add_argument("--ckpt_path", metavar="FILE", help="the checkpoint; or else -c RECIPE --weights")
     parser.add_argument("--output", metavar="FILE", help="the picture; by default in figures/ beside the checkpoints")
     for name, (read, default, help_) in OPTIONS[kind].items():
-        told = help_ if default is None else f"{help_}; by default {default}"
-        parser.add_argument(f"--{name}", type=read, default=default, metavar=name.upper(), help=told)
+        text = help_ if default is None else f"{help_}; by default {default}"
+        parser.add_argument(f"--{name}", type=read, default=default, metavar=name.upper(), help=text)
     for name in dict.fromkeys(name for name, _ in passed):
         parser.add_argument(f"--{name}", nargs="?", help=argparse.SUPPRESS)
     options = parser.read(request.words, ("ckpt_path", "output", *OPTIONS[kind], *PASSED))

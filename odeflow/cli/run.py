@@ -195,8 +195,8 @@ class Command(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the option of `predict`, and links the sizes from the data to the model."""
         if self.command == "predict":
-            told = "a table to write instead of predictions.pt: *.csv, *.parquet or *.npz"
-            parser.add_argument("--output", type=str | None, metavar="FILE", help=told)
+            help_ = "a table to write instead of predictions.pt: *.csv, *.parquet or *.npz"
+            parser.add_argument("--output", type=str | None, metavar="FILE", help=help_)
         for size, source in LINKS.items():
             parser.link_arguments(f"data.{source}", f"model.init_args.{size}", apply_on="instantiate")
 
@@ -283,7 +283,7 @@ def run(command: str, words: list[str]) -> None:
         if request.ckpt_path is not None and "loading state_dict" in str(problem):
             raise weights.misfit(request.ckpt_path, problem) from problem
         if request.ckpt_path is not None and explain.restoring(problem):
-            raise CheckpointError(f"{request.ckpt_path} cannot be used: {registry.told(problem)}") from problem
+            raise CheckpointError(f"{request.ckpt_path} cannot be used: {registry.cause(problem)}") from problem
         reason = explain.failed(problem)
         if reason is None:
             raise

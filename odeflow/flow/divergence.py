@@ -43,15 +43,15 @@ class Exact(Divergence):
         return _exact
 
 
-def _exact(field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+def _exact(field: Field, t: Tensor, y: Tensor, f: Tensor) -> Tensor:
     closed = field.divergence(t, y) if isinstance(field, Dynamics) else None
     if closed is not None:
         return closed
-    if not slope.requires_grad:  # the field does not depend on the state
-        return slope.new_zeros(len(slope))
+    if not f.requires_grad:  # the field does not depend on the state
+        return f.new_zeros(len(f))
     size = y.shape[1:].numel()
-    units = torch.eye(size, dtype=slope.dtype, device=slope.device).view(size, 1, *y.shape[1:]).expand(size, *y.shape)
-    return (_products(slope, y, units) * units).flatten(2).sum((0, 2))
+    units = torch.eye(size, dtype=f.dtype, device=f.device).view(size, 1, *y.shape[1:]).expand(size, *y.shape)
+    return (_products(f, y, units) * units).flatten(2).sum((0, 2))
 
 
 class Hutchinson(Divergence):
@@ -78,10 +78,10 @@ class Hutchinson(Divergence):
         draw = _signs if self.noise == "rademacher" else _normal
         probes = draw(y0, self.probes)
 
-        def rate(field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
-            if not slope.requires_grad:
-                return slope.new_zeros(len(slope))
-            return (_products(slope, y, probes) * probes).flatten(2).sum(2).mean(0)
+        def rate(field: Field, t: Tensor, y: Tensor, f: Tensor) -> Tensor:
+            if not f.requires_grad:
+                return f.new_zeros(len(f))
+            return (_products(f, y, probes) * probes).flatten(2).sum(2).mean(0)
 
         return rate
 
@@ -110,27 +110,27 @@ class HutchPlusPlus(Divergence):
         count = min(self.probes, y0.shape[1:].numel())
         sketch, probes = _signs(y0, count), _signs(y0, self.probes)
 
-        def rate(field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
-            if not slope.requires_grad:
-                return slope.new_zeros(len(slope))
-            image = _products(slope, y, sketch).detach().flatten(2).permute(1, 2, 0)  # (B, n, K)
+        def rate(field: Field, t: Tensor, y: Tensor, f: Tensor) -> Tensor:
+            if not f.requires_grad:
+                return f.new_zeros(len(f))
+            image = _products(f, y, sketch).detach().flatten(2).permute(1, 2, 0)  # (B, n, K)
             basis = torch.linalg.qr(image)[0]  # unbiased for any basis: no gradient through it
             columns = basis.permute(2, 0, 1).view(count, *y.shape)
             rest = probes.flatten(2).permute(1, 2, 0)
             rest = (rest - basis @ (basis.mT @ rest)).permute(2, 0, 1).view(probes.shape)
-            known = (_products(slope, y, columns) * columns).flatten(2).sum((0, 2))
-            return known + (_products(slope, y, rest) * rest).flatten(2).sum(2).mean(0)
+            known = (_products(f, y, columns) * columns).flatten(2).sum((0, 2))
+            return known + (_products(f, y, rest) * rest).flatten(2).sum(2).mean(0)
 
         return rate
 
 
-def _products(slope: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
+def _products(f: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
     """(K, B, *state): vᵀ ∂f/∂y for each of the vectors (K, B, *state), computed sequentially.
 
     Batching them was not faster, and PyTorch's batched derivatives do not support every layer.
     """
     options = {"create_graph": True, "materialize_grads": True}
-    return torch.stack([torch.autograd.grad(slope, y, vector, **options)[0] for vector in vectors])
+    return torch.stack([torch.autograd.grad(f, y, vector, **options)[0] for vector in vectors])
 
 
 def _signs(like: Tensor, count: int) -> Tensor:

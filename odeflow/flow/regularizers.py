@@ -38,14 +38,14 @@ class Regularizer(Plugin, ABC):
         return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
 
     @abstractmethod
-    def rate(self, field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+    def rate(self, field: Field, t: Tensor, y: Tensor, f: Tensor) -> Tensor:
         """The rate r(t, y).
 
         Args:
             field: The vector field.
             t: (), the time.
             y: (B, *state), with `requires_grad`.
-            slope: (B, *state), f(t, y), with its graph.
+            f: (B, *state), f(t, y), with its graph.
 
         Returns:
             (B,), at least 0.
@@ -61,8 +61,8 @@ class Kinetic(Regularizer):
         weight: The factor of the penalty in the loss.
     """
 
-    def rate(self, field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
-        return _mean_square(slope)
+    def rate(self, field: Field, t: Tensor, y: Tensor, f: Tensor) -> Tensor:
+        return _mean_square(f)
 
 
 class JacobianNorm(Regularizer):
@@ -74,11 +74,11 @@ class JacobianNorm(Regularizer):
         weight: The factor of the penalty in the loss.
     """
 
-    def rate(self, field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
-        if not slope.requires_grad:  # the field does not depend on the state
-            return slope.new_zeros(len(slope))
-        noise = torch.randn_like(slope)
-        (product,) = torch.autograd.grad(slope, y, noise, create_graph=True, materialize_grads=True)
+    def rate(self, field: Field, t: Tensor, y: Tensor, f: Tensor) -> Tensor:
+        if not f.requires_grad:  # the field does not depend on the state
+            return f.new_zeros(len(f))
+        noise = torch.randn_like(f)
+        (product,) = torch.autograd.grad(f, y, noise, create_graph=True, materialize_grads=True)
         return _mean_square(product)
 
 
@@ -109,9 +109,9 @@ class Taylor(Regularizer):
         """The name under which the penalty is logged."""
         return f"taylor_{self.order}"
 
-    def rate(self, field: Field, t: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+    def rate(self, field: Field, t: Tensor, y: Tensor, f: Tensor) -> Tensor:
         if self.order == 1:
-            return _mean_square(slope)
+            return _mean_square(f)
         return _mean_square(_total_derivative(field, self.order)(t, y))
 
 
@@ -139,8 +139,8 @@ def with_rates(field: Field, rates: Sequence[Rate]) -> Callable[[Tensor, tuple[T
         y, wanted = state[0], torch.is_grad_enabled()
         with torch.enable_grad():
             y = y if wanted and y.requires_grad else y.detach().requires_grad_()
-            slope = field(t, y).to(y)
-            values = torch.stack([rate(field, t, y, slope) for rate in rates], dim=1)
-        return (slope, values) if wanted else (slope.detach(), values.detach())
+            f = field(t, y).to(y)
+            values = torch.stack([rate(field, t, y, f) for rate in rates], dim=1)
+        return (f, values) if wanted else (f.detach(), values.detach())
 
     return joint

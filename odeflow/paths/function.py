@@ -33,7 +33,7 @@ class Function(Path):
         breaks: Sequence[float] = (),
         tensors: Iterable[Tensor] | None = None,
     ) -> None:
-        self.function, self.slope = function, derivative
+        self.function, self.given_derivative = function, derivative
         self.breaks, self.continuous = tuple(sorted(breaks)), not breaks
         if tensors is None:
             tensors = function.parameters() if isinstance(function, nn.Module) else ()
@@ -43,8 +43,8 @@ class Function(Path):
         return _batched(self.function(t))
 
     def derivative(self, t: Tensor) -> Tensor:
-        if self.slope is not None:
-            return _batched(self.slope(t))
+        if self.given_derivative is not None:
+            return _batched(self.given_derivative(t))
         return torch.func.jvp(self, (t,), (torch.ones_like(t),))[1]
 
 

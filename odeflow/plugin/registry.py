@@ -304,10 +304,10 @@ def building(name: str) -> Generator[None]:
     except OdeflowError:
         raise
     except UNBUILDABLE as problem:
-        raise PluginError(f"{name} cannot be built: {told(problem)}") from problem
+        raise PluginError(f"{name} cannot be built: {cause(problem)}") from problem
 
 
-def told(problem: BaseException) -> str:
+def cause(problem: BaseException) -> str:
     """The first line of a third-party error, with the place where it was raised unless the text is meant for users."""
     text = str(problem).strip().partition("\n")[0][:300]
     if isinstance(problem, (ValueError, ImportError)) and text:

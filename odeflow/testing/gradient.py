@@ -67,8 +67,8 @@ class _Pair(_Field):
     """The same field on a tuple of two tensors."""
 
     def forward(self, t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        slope = super().forward(t, y[0])
-        return slope, (slope * y[0]).sum(1) - 0.3 * y[1]
+        f = super().forward(t, y[0])
+        return f, (f * y[0]).sum(1) - 0.3 * y[1]
 
 
 def _case(field: _Field, times: tuple[float, ...]) -> tuple[list[Tensor], Tensor]:

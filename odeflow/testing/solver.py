@@ -94,8 +94,8 @@ def tuple_states(subject: Subject) -> None:
     solver = subject.stepped(problem.span / 16)
 
     def on_pair(t: Tensor, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        slope = problem.field(t, torch.cat((pair[0][:, None], pair[1]), 1))
-        return slope[:, 0], slope[:, 1:]
+        f = problem.field(t, torch.cat((pair[0][:, None], pair[1]), 1))
+        return f[:, 0], f[:, 1:]
 
     with torch.no_grad():
         first, rest = solve(on_pair, (y0[:, 0], y0[:, 1:]), times, solver=solver).y

@@ -81,7 +81,7 @@ def every_parameter_is_trained(subject: Subject) -> None:
         not without,
         wanted="a gradient for every parameter",
         got=f"none for {', '.join(without[:8])}",
-        look="layers that `loss` does not use, and fields whose parameters the flow's gradient is not told",
+        look="layers that `loss` does not use, and fields whose parameters are missing in the flow's `params`",
     )
 
 

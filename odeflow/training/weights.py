@@ -32,9 +32,9 @@ def write(state: dict[str, Tensor], spec: dict[str, Any], path: str | Path, unit
         units: The units of the training data.
     """
     tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}  # unshared
-    told = {SPEC: spec} if units is None else {SPEC: spec, UNITS: units.plain()}
+    header = {SPEC: spec} if units is None else {SPEC: spec, UNITS: units.plain()}
     with replacing(path) as part:
-        save_file(tensors, part, metadata={name: json.dumps(value) for name, value in told.items()})
+        save_file(tensors, part, metadata={name: json.dumps(value) for name, value in header.items()})
 
 
 def read_spec(path: str | Path) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def read_spec(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file does not exist, or its header contains no spec.
     """
-    spec = mapping(_told(path, SPEC))
+    spec = mapping(_header(path, SPEC))
     if spec is None:
         raise CheckpointError(f"{path} does not say how its model was built: odeflow did not write it")
     return spec
@@ -55,11 +55,11 @@ def read_units(path: str | Path) -> Units | None:
     Raises:
         CheckpointError: The file does not exist, or its units are malformed.
     """
-    units = _told(path, UNITS)
+    units = _header(path, UNITS)
     return None if units is None else Units.of(units)
 
 
-def _told(path: str | Path, name: str) -> Any:
+def _header(path: str | Path, name: str) -> Any:
     """The header's entry of a name, parsed from JSON; None if there is none."""
     with _reading(path), safe_open(str(path), framework="pt") as file:
         return json.loads((file.metadata() or {}).get(name, "null"))

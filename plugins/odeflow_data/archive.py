@@ -33,8 +33,8 @@ def reading(path: object, advice: str = "", failed: str = "cannot be read") -> G
     except of.OdeflowError:
         raise
     except Exception as problem:  # readers raise many types for damaged files
-        told = " ".join(str(problem).split())[:200] or type(problem).__name__
-        raise of.DataError(f"{path} {failed}: {told}. {advice}".rstrip()) from problem
+        reason = " ".join(str(problem).split())[:200] or type(problem).__name__
+        raise of.DataError(f"{path} {failed}: {reason}. {advice}".rstrip()) from problem
 
 
 def load(path: Path, wanted: list[str], optional: list[str], advice: str) -> dict[str, NDArray[Any]]:

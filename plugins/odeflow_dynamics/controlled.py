@@ -37,8 +37,8 @@ class Controlled(of.Modifier):
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """(B, 2d, …) ↦ (B, 2d, …): dy/dt and dx/dt = 0."""
-        slope = self.dynamics(t, y)[:, : self.width]
-        return torch.cat([slope, torch.zeros_like(slope)], dim=1)
+        dy = self.dynamics(t, y)[:, : self.width]
+        return torch.cat([dy, torch.zeros_like(dy)], dim=1)
 
     def enter(self, y0: Tensor) -> Tensor:
         """(B, d, …) ↦ (B, 2d, …): [x, x].

@@ -85,8 +85,10 @@ class Equations(of.Dynamics):
         values: dict[str, Any] = dict(zip((*self.states, *self.inputs), y.unbind(-1), strict=True))
         values |= {name: coefficient() for name, coefficient in self.coefficients.items()}
         values |= self.constants | {"t": t}
-        slopes = [formula(values) for formula in self.formulas.values()]
-        return torch.stack([torch.as_tensor(slope).to(y).expand(y.shape[:-1]) for slope in slopes], dim=-1)
+        derivatives = [formula(values) for formula in self.formulas.values()]
+        return torch.stack(
+            [torch.as_tensor(derivative).to(y).expand(y.shape[:-1]) for derivative in derivatives], dim=-1
+        )
 
 
 def _coefficient(name: str, value: float, bounds: Sequence[float | None], unit: str) -> Coefficient:

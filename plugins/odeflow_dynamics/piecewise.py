@@ -62,8 +62,8 @@ class Piecewise(of.Modifier):
         numbers = torch.tensor([self.number(time) for time in t.detach().cpu()], device=y.device)
         places = [(numbers == number).nonzero().squeeze(1) for number in range(self.pieces)]
         pieces = [self.dynamics, *self.others]
-        slopes = [piece(t[place], y[place]) for piece, place in zip(pieces, places, strict=True) if len(place)]
-        return torch.cat(slopes)[torch.cat(places).argsort()]
+        values = [piece(t[place], y[place]) for piece, place in zip(pieces, places, strict=True) if len(place)]
+        return torch.cat(values)[torch.cat(places).argsort()]
 
     def number(self, t: Tensor) -> int:
         """The index of the piece at a time.

@@ -49,8 +49,8 @@ class PlanarCNF(of.Dynamics):
     def divergence(self, t: Tensor, y: Tensor) -> Tensor:
         """(B,), in closed form."""
         u, w, b = self._parameters_at(t, y)
-        slopes = 1 - torch.tanh(_rows(t, y) @ w.mT + b).square()
-        traces = slopes @ (u * w).sum(-1, keepdim=True)
+        derivatives = 1 - torch.tanh(_rows(t, y) @ w.mT + b).square()
+        traces = derivatives @ (u * w).sum(-1, keepdim=True)
         return traces.view(y.shape[:-1]).flatten(1).sum(1) if y.dim() > 2 else traces.view(y.shape[:-1])
 
     def _parameters_at(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

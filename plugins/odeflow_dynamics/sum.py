@@ -39,14 +39,14 @@ class Sum(of.Dynamics):
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """(B, d, …) ↦ (B, d, …); if a term names inputs, (B, d + c) ↦ (B, d)."""
         first, *others = self.terms
-        slope = self._of_states(first(t, y))
+        value = self._of_states(first(t, y))
         for term in others:
-            slope = slope + self._of_states(term(t, y))
-        return slope
+            value = value + self._of_states(term(t, y))
+        return value
 
-    def _of_states(self, slope: Tensor) -> Tensor:
+    def _of_states(self, value: Tensor) -> Tensor:
         """The entries of the states, without those of named inputs."""
-        return slope[..., : self.width] if self.inputs else slope
+        return value[..., : self.width] if self.inputs else value
 
     def enter(self, y0: Tensor) -> Tensor:
         """y0 itself; `enter` is called on all terms.

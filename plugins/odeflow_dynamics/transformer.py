@@ -83,7 +83,7 @@ class Transformer(of.Dynamics):
             if y.dim() < 2 or y.shape[-1] != self.width:
                 wanted = f"Transformer(dim={self.width}) takes tokens (…, N, {self.width})"
                 raise of.StateError(f"{wanted}; got {tuple(y.shape)}. For images, set patch")
-            return self._slope(t, y, (y.shape[-2],))
+            return self._field(t, y, (y.shape[-2],))
         if y.dim() != 4 or y.shape[1] != self.width or y.shape[2] % self.patch or y.shape[3] % self.patch:
             raise of.StateError(
                 f"Transformer(patch={self.patch}) takes images (B, {self.width}, H, W) with H and W divisible by "
@@ -91,10 +91,10 @@ class Transformer(of.Dynamics):
             )
         patches = F.pixel_unshuffle(y, self.patch)  # (B, C p², H/p, W/p)
         sizes = patches.shape[2:]
-        slope = self._slope(t, patches.flatten(2).mT, sizes)
-        return F.pixel_shuffle(slope.mT.unflatten(2, sizes), self.patch)
+        dy = self._field(t, patches.flatten(2).mT, sizes)
+        return F.pixel_shuffle(dy.mT.unflatten(2, sizes), self.patch)
 
-    def _slope(self, t: Tensor, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    def _field(self, t: Tensor, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
         """The field at tokens (…, N, length) on a grid of these sizes."""
         features = self.time(as_feature(t, tokens).squeeze(-1))
         x = self.embed(tokens) + self._places(sizes, tokens.device)

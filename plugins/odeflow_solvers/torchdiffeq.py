@@ -165,8 +165,8 @@ class TorchDiffEq(of.Solver):
         zeros = [torch.zeros_like(quadrature.integrand[number]) for number in present]  # pyright: ignore[reportArgumentType]
 
         def with_sides(time: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            slope = field(time, state[0])
-            return slope, *(quadrature.integrand[number] for number in present)  # pyright: ignore[reportReturnType]
+            f = field(time, state[0])
+            return f, *(quadrature.integrand[number] for number in present)  # pyright: ignore[reportReturnType]
 
         norm = {} if self.method in FIXED else {"norm": _norm_of_state}
         y, *sides = self._odeint(with_sides, (y0, *zeros), t, **norm)

@@ -30,8 +30,8 @@ def draw_field(axes: Any, flow: of.Flow, rest: Tensor, low: np.ndarray, high: np
     states = rest.detach().repeat(first.size, 1)
     states[:, :2] = torch.from_numpy(np.stack([first.ravel(), second.ravel()], axis=1)).to(states)
     states, t0 = flow.augmented(states), states.new_tensor(flow.options.t0)
-    slopes = dynamics.leave(dynamics(t0, dynamics.enter(states)))[:, :2]
-    along, up = numbers(slopes).T.reshape(2, *first.shape)
+    directions = dynamics.leave(dynamics(t0, dynamics.enter(states)))[:, :2]
+    along, up = numbers(directions).T.reshape(2, *first.shape)
     look: dict[str, Any] = {"color": np.log10(np.hypot(along, up) + 1e-3), "cmap": "viridis", "linewidth": 0.8}
     axes.streamplot(first, second, along, up, **(look | style))
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))

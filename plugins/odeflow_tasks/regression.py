@@ -155,7 +155,7 @@ class Regression(of.Task):
         colours = _colours(wanted)
         first = numbers(y[:, :, 0])
         values = first.ravel() if self.head is not None else np.concatenate([first.ravel(), wanted])
-        self._draw_slopes(panels[0], t, y, *limits(values))
+        self._draw_directions(panels[0], t, y, *limits(values))
         for number, colour in enumerate(colours.to_rgba(wanted)):
             panels[0].plot(times, first[:, number], color=colour, linewidth=1.8)
             panels[0].plot(times[:1], first[:1, number], "o", color=colour, markersize=6, clip_on=False, zorder=3)
@@ -172,7 +172,7 @@ class Regression(of.Task):
         figure.colorbar(colours, ax=panels[-1], label="target")
         return figure
 
-    def _draw_slopes(self, axes: Any, t: Tensor, y: Tensor, low: np.ndarray, high: np.ndarray) -> None:
+    def _draw_directions(self, axes: Any, t: Tensor, y: Tensor, low: np.ndarray, high: np.ndarray) -> None:
         """The direction field of the first feature over (t, y₁), the other features at their mean at each time."""
         heights = np.linspace(low, high, 25)
         dynamics = self.flow.dynamics
@@ -183,11 +183,11 @@ class Regression(of.Task):
             points[:, 0] = torch.from_numpy(heights).to(points)
             columns.append(numbers(dynamics.leave(dynamics(time, dynamics.enter(points)))[:, 0]))
         moments = numbers(t[::2])
-        slopes = np.stack(columns, axis=1)
+        directions = np.stack(columns, axis=1)
         if moments[-1] < moments[0]:
-            moments, slopes = moments[::-1], slopes[:, ::-1]
-        along = np.ones_like(slopes)
-        axes.streamplot(moments, heights, along, slopes, color=GREY, linewidth=0.8, density=1.1, arrowsize=0.8)
+            moments, directions = moments[::-1], directions[:, ::-1]
+        along = np.ones_like(directions)
+        axes.streamplot(moments, heights, along, directions, color=GREY, linewidth=0.8, density=1.1, arrowsize=0.8)
         axes.set(xlim=moments[[0, -1]], ylim=(low, high))
 
     def _draw_features(self, x: Tensor, targets: Tensor) -> Figure:

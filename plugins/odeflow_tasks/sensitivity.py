@@ -52,10 +52,10 @@ def linearised(
     with torch.no_grad():
         segments, _ = task.cut(batch, whole)
         begin = _Method(task, lambda: task.cut(batch, whole)[1])
-        states, slopes = _derivatives(begin, tensors, entries)
+        states, tangents = _derivatives(begin, tensors, entries)
         scalars = [name for name, _ in entries if not name.startswith("initial.")]
         if _accepts(task, tensors, scalars, _entered(segments, states)):
-            starts = _Starts(segments, states, slopes)
+            starts = _Starts(segments, states, tangents)
             return _by_copies(task, batch, tensors, entries, starts)
 
         def residuals() -> Tensor:
@@ -71,18 +71,18 @@ class _Starts(NamedTuple):
 
     segments: Segments
     states: Tensor
-    slopes: Tensor
+    tangents: Tensor
 
 
 def _by_copies(
     task: "Trajectory", batch: of.Series, tensors: dict[str, Tensor], entries: Sequence[Entry], starts: _Starts
 ) -> tuple[Tensor, Tensor]:
     """(R,) and (R, P), by one solve of 2P + 1 copies of the batch, each with a parameter of its own moved."""
-    segments, states, slopes = starts
+    segments, states, tangents = starts
     count, size = len(entries), states.shape[1]
     moves = STEP * torch.eye(count).to(states)
     moves = torch.cat([moves, -moves, torch.zeros_like(moves[:1])])  # (2P + 1, P)
-    moved = states[:, None] + torch.einsum("cp,psbd->scbd", moves, slopes)
+    moved = states[:, None] + torch.einsum("cp,psbd->scbd", moves, tangents)
     values = {
         name: tensors[name] + moves[:, number, None].expand(len(states), -1, size).flatten()
         for number, (name, _) in enumerate(entries)
@@ -94,7 +94,8 @@ def _by_copies(
     changes, zero = (up - down) / (2 * STEP), torch.zeros_like(batch.y)
     residuals = task.residuals_of(batch, segments, states, middle[:, :, 0], batch.y)
     columns = [
-        task.residuals_of(batch, segments, slope, changes[:, :, number], zero) for number, slope in enumerate(slopes)
+        task.residuals_of(batch, segments, tangent, changes[:, :, number], zero)
+        for number, tangent in enumerate(tangents)
     ]
     return residuals, torch.stack(columns, dim=1)
 

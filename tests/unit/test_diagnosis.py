@@ -41,7 +41,7 @@ def test_numbers_are_those_of_the_equation() -> None:
     assert all(torch.equal(value, before[name]) for name, value in flow.state_dict().items())
     assert flow.training
     assert found.gradients["Checkpointed"].error == pytest.approx(0, abs=1e-12)
-    assert "Accuracy chooses the steps" in str(found)
+    assert "Accuracy limits the steps" in str(found)
 
 
 def rough(cls: type[of.Solver]) -> of.Solver:
@@ -69,7 +69,7 @@ def test_the_error_is_the_true_one(solver: of.Solver) -> None:
 
 
 def test_what_cannot_be_solved_is_reported() -> None:
-    """Tolerances at which the solve fails, and a way back that does, are lines of the report and end nothing."""
+    """Tolerances at which the solve fails, and a backward integration that does, are lines of the report and end nothing."""
     solver = CashKarp45(1e-2, 1e-2, max_steps=40)
     flow = of.Flow(SPIRAL.field, solver, options=of.FlowOptions(t0=SPIRAL.t0, t1=SPIRAL.t1))
     found = of.diagnose(flow, SPIRAL.solution(SPIRAL.t0))
@@ -96,7 +96,7 @@ def test_enough_is_the_loosest_tolerance_that_keeps_the_error() -> None:
 
 
 def test_a_stiff_problem_is_called_so() -> None:
-    """Where stability bounds the steps the report names implicit solvers, and that the way back is unstable."""
+    """Where stability bounds the steps the report names implicit solvers, and that backward integration is unstable."""
     flow, y0 = of.Flow(Relaxing(300.0).double(), Dopri5(1e-3, 1e-3)), torch.ones(1, 2, dtype=torch.float64)
     found = of.diagnose(flow, y0)
     assert found.stiffness is not None
@@ -105,7 +105,7 @@ def test_a_stiff_problem_is_called_so() -> None:
         assert found.stiffness == flow.trajectory(y0, [0.0, 1.0]).stats.stiffness
     assert "the problem is stiff. Use an implicit solver" in str(found)
     assert not found.reconstruction < 1e-3
-    assert "Adjoint reconstructs the state, and is wrong here" in str(found)
+    assert "Adjoint, which reconstructs the state, is wrong here" in str(found)
 
 
 def test_implicit_solvers_are_not_told_to_be_implicit() -> None:
@@ -129,12 +129,12 @@ def test_equal_steps_tuples_and_hidden_steps() -> None:
     torch.manual_seed(0)
     equal = of.diagnose(of.Flow(MLP(2), RK4(num_steps=4)), torch.randn(3, 2))
     assert (equal.errors, equal.accepted) == ({}, 4)
-    assert "Steps are of equal size" in str(
+    assert "The step size is fixed: halve it" in str(
         of.diagnose(of.Flow(MLP(2), RK4(num_steps=1)), torch.randn(3, 2), wanted=1e-12)
     )
     hidden = of.diagnose(of.Flow(MLP(2), TorchDiffEq("dopri5", 1e-5, 1e-5)), torch.randn(3, 2))
     assert hidden.stiffness is None
-    assert "the solver hides its steps" in str(hidden)
+    assert "a black-box solver" in str(hidden)
     assert hidden.gradients["InterpolatedAdjoint"].error is None
     assert "does not support black-box solvers (got TorchDiffEq)" in str(hidden)
 

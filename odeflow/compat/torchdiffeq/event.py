@@ -51,8 +51,8 @@ def odeint_event(
         return event_t, solution
     event = combined(event_fn, start[0], y0)
     view: Callable[[Sequence[Tensor]], Any] = tuple if isinstance(solution, tuple) else lambda leaves: leaves[0]
-    slope = func(event_t, view(ends))
-    slopes = [each.detach() for each in (slope if isinstance(slope, tuple) else (slope,))]
+    velocity = func(event_t, view(ends))
+    velocities = [each.detach() for each in (velocity if isinstance(velocity, tuple) else (velocity,))]
     with torch.enable_grad():
         clock = event_t.detach().requires_grad_()
         leaves = [end.detach().requires_grad_() for end in ends]
@@ -61,8 +61,8 @@ def odeint_event(
             return event_t, solution
         derivatives: tuple[Any, ...] = torch.autograd.grad(value, [clock, *leaves], allow_unused=True)
         by_t, *by_y = derivatives
-    pairs = list(zip(by_y, slopes, ends, strict=True))
-    rate = sum(((by * slope).sum() for by, slope, _ in pairs if by is not None), start=value.new_zeros(()))
+    pairs = list(zip(by_y, velocities, ends, strict=True))
+    rate = sum(((by * velocity).sum() for by, velocity, _ in pairs if by is not None), start=value.new_zeros(()))
     rate = (rate + (0 if by_t is None else by_t)).detach()
     if rate == 0:
         return event_t, solution
@@ -72,7 +72,7 @@ def odeint_event(
     time = event_t - (moved / rate).to(event_t)
     shift = time - time.detach()
     joined = [
-        torch.cat((leaf[:-1], (end + slope * shift.to(end))[None]))
-        for leaf, end, slope in zip(rows, ends, slopes, strict=True)
+        torch.cat((leaf[:-1], (end + velocity * shift.to(end))[None]))
+        for leaf, end, velocity in zip(rows, ends, velocities, strict=True)
     ]
     return time, view(joined)
