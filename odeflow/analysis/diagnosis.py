@@ -127,13 +127,8 @@ class Diagnosis:
             yield "", f"{steps} until the error is small enough."
         yield "round trip", f"returns to the initial state with a relative error of {self.reconstruction:.1e}"
         if not self.reconstruction < max(100 * self.error, 1e-3):
-            yield (
-                "",
-                (
-                    "Backward integration is unstable, as for contracting dynamics: Adjoint, which reconstructs the state, "
-                    "is wrong here. Use Checkpointed or InterpolatedAdjoint."
-                ),
-            )
+            yield "", "Backward integration is unstable, as for contracting dynamics. Adjoint, which reconstructs the"
+            yield "", "state, is wrong here: use Checkpointed or InterpolatedAdjoint."
 
     def _differentiation(self) -> Lines:
         yield "gradients", "against Backprop, in float64:"

@@ -18,12 +18,12 @@ LARGEST = float(np.finfo(np.float32).max)
 
 @contextmanager
 def reading(path: object, advice: str = "", failed: str = "cannot be read") -> Generator[None]:
-    """Where a file's contents are taken apart: whatever that raises becomes a message that names the file.
+    """Converts any exception while a file is parsed into an error that names the file.
 
     Args:
-        path: The file, or where it comes from.
-        advice: What to do about it: a sentence.
-        failed: What went wrong.
+        path: The file, or its origin.
+        advice: A sentence of advice.
+        failed: The failure, as a predicate.
 
     Raises:
         DataError: The file is damaged, or of another kind.
@@ -42,9 +42,9 @@ def load(path: Path, wanted: list[str], optional: list[str], advice: str) -> dic
 
     Args:
         path: The `.npz` file.
-        wanted: The names that it must have.
-        optional: Those that it may have.
-        advice: What file is wanted and how to come by it, for messages: a sentence.
+        wanted: Names of required arrays.
+        optional: Names of optional arrays.
+        advice: The expected file and its source, for messages: a sentence.
 
     Raises:
         DataError: There is no such file, it is damaged, or it lacks an array.

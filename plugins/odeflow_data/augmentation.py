@@ -15,7 +15,7 @@ def random_affine(
     shear: float = 5,
     dark: float | Tensor = 0.0,
 ) -> Tensor:
-    """Each image rotated, shifted, scaled and sheared at random, bilinearly; what comes in from outside is dark.
+    """Images rotated, shifted, scaled and sheared at random, with bilinear interpolation; new pixels are dark.
 
     Args:
         images: (B, C, H, W).
@@ -23,7 +23,7 @@ def random_affine(
         shift: Largest shift, in pixels.
         scale: Largest change of scale.
         shear: Largest shear, in degrees.
-        dark: The value of what comes in, or that of each channel, (C, 1, 1).
+        dark: The value of new pixels, or that of each channel, (C, 1, 1).
 
     Returns:
         (B, C, H, W).

@@ -11,7 +11,7 @@ from odeflow_data.series import SeriesData, random_split
 
 STOP, GROWTH, REACH, CENTRE = 6 * math.pi, 0.3, 50.0, 5.0
 OFFSETS = {"before": -1, "stretch": 0, "beyond": 1}
-"""Where each `predict` has its targets: so many stretches after the observed one."""
+"""Number of stretches between the observed one and the targets."""
 
 
 class BidirectionalSpirals(SeriesData):
@@ -28,7 +28,7 @@ class BidirectionalSpirals(SeriesData):
     one (`predict: beyond`; the paper speaks of "100 time points extending beyond those that were used for training"),
     or on the one before it (`predict: before`).
     An observation and the truth at its time are two entries of a series with the same time, the observation first.
-    `truth` tells where a spiral is at any time.
+    `truth` is the position of a spiral at any time.
 
     The paper leaves the spirals open; they are those of the authors' example, which observes 100 equidistant points
     (`grid: 500`, `stretch: 100`) and leaves the direction of each spiral to a coin. Here exactly half have either.
@@ -38,12 +38,12 @@ class BidirectionalSpirals(SeriesData):
 
     Args:
         spirals: Number of spirals.
-        observations: Number of the points of each that are known: 30, 50 and 100 in the paper.
-        points: Number of times at which each is observed.
+        observations: Number of observations of each spiral: 30, 50 and 100 in the paper.
+        points: Number of points of each stretch, of which observations are drawn, and of targets.
         noise: Standard deviation of the noise.
         grid: Number of points on the dense grid.
-        stretch: How many of them make a stretch.
-        predict: Where validation and test predict.
+        stretch: Number of grid points in a stretch.
+        predict: The stretch that validation and test predict.
         batch_size: Number of spirals in a batch; the last one may be smaller.
         val: Fraction of the spirals for validation.
         test: Fraction of the spirals for testing.
@@ -103,7 +103,7 @@ class BidirectionalSpirals(SeriesData):
         )
 
     def truth(self, index: Tensor, t: Tensor, part: Literal["train", "val", "test"] = "test") -> Tensor:
-        """Where spirals are at any times, also before and after their stretch.
+        """The positions of spirals at any times, also before and after their stretch.
 
         Args:
             index: (B,), numbers of the spirals in their part, which batches of validation and test keep in order.
@@ -117,7 +117,7 @@ class BidirectionalSpirals(SeriesData):
         return self._place(rows, t.double().expand(len(rows), -1)).float()
 
     def _place(self, rows: Tensor, t: Tensor) -> Tensor:
-        """(B, T, 2), where the spirals of these numbers are at the times t: (B, T)."""
+        """(B, T, 2), the positions of these spirals at the times t, (B, T)."""
         u = self.start[rows, None] + t
         counter = self.counter_clockwise[rows, None] == 1
         z = STOP + 1 - u
@@ -127,13 +127,13 @@ class BidirectionalSpirals(SeriesData):
         return torch.stack([centre + radius * angle.cos(), radius * angle.sin()], dim=2)
 
     def _drawn(self, count: int, choices: int, generator: torch.Generator) -> Tensor:
-        """(N, count), for each spiral so many of the numbers below `choices`, without replacement, in order."""
+        """(N, count), for each spiral a sorted sample of the numbers below `choices`, without replacement."""
         chance = torch.rand(self.spirals, choices, generator=generator)
         return chance.argsort(dim=1)[:, :count].sort(dim=1).values
 
 
 def _beside(observed: of.Series, t: Tensor, truth: Tensor) -> of.Series:
-    """What was observed, to be seen, and the truth, to be predicted, in the order of time.
+    """The observations, seen, and the truth, as targets, in the order of time.
 
     Args:
         observed: N series.

@@ -22,8 +22,8 @@ ADVICE = (
 class CharacterTrajectories(SeriesData):
     """1,429 letters of 20 kinds, written on a tablet: horizontal and vertical velocity and the force on the tip.
 
-    A letter has 109 to 205 times, each 1/204 of the unit of time, so that the longest last as long. The published
-    values, differentiated, smoothed and normalised, are left as they are.
+    A letter has 109 to 205 times, 1/204 apart, so that the longest ones have duration 1. The published values, which
+    are differentiated, smoothed and normalised, are unchanged.
 
     Source: Williams, Toussaint & Storkey (2006), "Extracting motion primitives from natural handwriting data", ICANN;
         "Character Trajectories", https://archive.ics.uci.edu/dataset/175, CC BY 4.0.
@@ -31,7 +31,7 @@ class CharacterTrajectories(SeriesData):
     Args:
         root: Folder of `character_trajectories.npz`.
         mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
-        observed: The share that is seen, of the times or of each letter's span.
+        observed: The fraction seen: of the times for interpolation, of the time span for extrapolation.
         batch_size: Number of letters in a batch; the last one may be smaller.
         val: Fraction of the letters for validation.
         test: Fraction of the letters for testing.
@@ -62,7 +62,7 @@ class CharacterTrajectories(SeriesData):
         whole = offsets.dtype.kind in "iu" and label.dtype.kind in "iu"
         fit = form and whole and offsets[0] == 0 and offsets[-1] == len(x) and (offsets[:-1] < offsets[1:]).all()
         if not fit or not len(label) or (label < 0).any() or (label >= self.num_classes).any():
-            raise of.DataError(f"{self.path} holds arrays that do not fit together, of shapes {shapes}. {ADVICE}")
+            raise of.DataError(f"{self.path} holds inconsistent arrays, of shapes {shapes}. {ADVICE}")
         require_finite(self.path, ARRAYS[0], x, ADVICE)
         offsets = offsets.astype(np.int64)
         length = np.diff(offsets)

@@ -13,8 +13,7 @@ class Crossing(of.DataModule):
     Trajectories in one dimension cannot cross, so that a flow has a = φ(−1) < φ(1) = b and the mean square error
     ½((a − 1)² + (b + 1)²) ≥ ¼(b − a + 2)² > 1, which it approaches by squeezing both points to 0.
 
-    The two points alternate, and every training batch holds as many of one as of the other. Validation and test are
-    the two points alone.
+    The two points alternate, so that every training batch is balanced. Validation and test are the two points.
 
     Source: Dupont, Doucet & Teh (2019), "Augmented Neural ODEs", section 3.1.
 

@@ -8,7 +8,7 @@ from odeflow_data.rows import repeated
 
 
 class Decay(of.DataModule):
-    """N(t) = N₀ exp(−λt), the solution of dN/dt = −λN, at equidistant times; for solvers to be measured by.
+    """N(t) = N₀ exp(−λt), the solution of dN/dt = −λN, at equidistant times: a benchmark for solvers.
 
     Training, validation, test and prediction are the one trajectory.
 

@@ -15,13 +15,13 @@ ANYONE_WRITES = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 def fetch(address: str, root: Path, name: str, advice: str) -> io.BytesIO:
-    """The contents of a file that a folder lacks; the folder is made.
+    """Downloads a file that a folder lacks, and creates the folder.
 
     Args:
-        address: Where it is.
-        root: The folder, for messages.
-        name: What it is called there, for messages.
-        advice: What else the user can do, for messages: "Put … there".
+        address: URL of the file.
+        root: The folder.
+        name: Name of the file in the folder, for messages.
+        advice: An alternative for the user, for messages: "Put … there".
 
     Raises:
         DataError: The download fails, or the folder cannot be created.
@@ -39,10 +39,10 @@ def fetch(address: str, root: Path, name: str, advice: str) -> io.BytesIO:
 
 
 def published_text(text: bytes, sha256: str, origin: str) -> bytes:
-    """A text with Unix line ends, if it is the published one.
+    """Checks that a text is the published one, and returns it with Unix line ends.
 
     Args:
-        text: The text, with line ends of any kind, in which copies differ.
+        text: The text, with any line ends, since copies differ in these.
         sha256: The checksum of the published one, with Unix line ends.
         origin: Where the text comes from, for messages.
 
@@ -61,12 +61,12 @@ def published_text(text: bytes, sha256: str, origin: str) -> bytes:
 def keep(root: Path, name: str, write: Callable[[Path], object]) -> None:
     """Writes a file atomically, so that a killed run leaves no partial file.
 
-    A folder that nobody may write to stays as it is, even for root, whom its mode would not stop.
+    A folder without write permission is not written to, even by root.
 
     Args:
         root: The folder.
-        name: Of the file.
-        write: Writes it, to a path.
+        name: Name of the file.
+        write: Writes the file to a path.
 
     Raises:
         DataError: The file cannot be written or renamed.

@@ -56,9 +56,9 @@ class Drawn(RowData, ABC):
 
 
 class Epochs(Dataset[Tensor]):
-    """The batches of an epoch; asking again for one that was given begins the next epoch, with new points.
+    """The batches of an epoch. The second request of a batch begins the next epoch, with new points.
 
-    So every process of a distributed run sees its own share of the same epoch.
+    Hence each process of a distributed run sees its own share of the same epoch.
 
     Args:
         draw: The points (N, D) of an epoch, given the number of the epoch.

@@ -11,11 +11,11 @@ from odeflow_data.pieces import Pieces
 from odeflow_data.rows import repeated
 
 EVEN = 0.1
-"""By how much of a step the times of a piece may depart from an even grid: clocks count milliseconds."""
+"""Largest deviation of a piece's times from an even grid, as a fraction of a step: clocks count milliseconds."""
 
 
 class Forecast(of.DataModule, ABC):
-    """One series of measurements: the first `known` of them train, the others are forecast.
+    """One series of measurements: the first fraction `known` trains, the rest is forecast.
 
     All batches are `Series`. Training takes random evenly spaced pieces of what is known, their times counted
     from their beginning; validation all that is known, as one trajectory; test and prediction what follows, from the
@@ -48,7 +48,7 @@ class Forecast(of.DataModule, ABC):
 
     @property
     def split(self) -> int:
-        """Number of measurements that are known, with one at least to forecast."""
+        """Number of known measurements; at least one is left to forecast."""
         return min(round(self.known * len(self.t)), len(self.t) - 1)
 
     def train_dataloader(self) -> DataLoader[object]:
@@ -71,7 +71,7 @@ class Forecast(of.DataModule, ABC):
 
 
 def even_pieces(t: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Where evenly spaced pieces begin, and the times that they share.
+    """The starts of evenly spaced pieces, and their common times.
 
     Args:
         t: (N,), increasing times, in which some measurements may be left out.

@@ -1,4 +1,4 @@
-"""Full batches: training batches of one size, of which there must be some."""
+"""Full batches: training batches of equal size."""
 
 import math
 from collections.abc import Callable
@@ -16,14 +16,14 @@ def full_batches(
     batch_size: int,
     collate_fn: Callable[[Any], Any] | None = None,
 ) -> DataLoader[object]:
-    """Batches in an order of their own each epoch, all of them full: an epoch leaves out what remains.
+    """Reshuffled batches of equal size: samples that do not fill the last batch are left out of an epoch.
 
     Args:
-        data: Whose batches they are.
+        data: The data module, for messages.
         dataset: The samples.
         count: Their number.
         batch_size: Number of samples in a batch.
-        collate_fn: Joins samples to a batch; torch's by default.
+        collate_fn: Collates the samples of a batch; torch's by default.
 
     Raises:
         SettingError: `batch_size` is not positive.

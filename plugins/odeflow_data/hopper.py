@@ -20,11 +20,11 @@ ADVICE = (
 class Hopper(SeriesData):
     """Seven positions and seven velocities of MuJoCo's hopper, at 200 times 0.005 s apart, from random states.
 
-    All 200 times together are the unit of time. To interpolate, each series is cut to `points` consecutive times at a
-    random place, counted from 0; to extrapolate, all 200 are used. Each column is scaled by its smallest value and its
-    range over all series to [0, 1]; the authors' code divides by the largest value instead (`divisor: largest`), which
-    the errors that they report are measured in. It extrapolates from the first third (`observed: 0.33`), where the
-    paper speaks of half. A fifth of the series tests.
+    The unit of time is the duration of a series. For interpolation each series is cut to `points` consecutive times
+    with a random start, counted from 0; for extrapolation all 200 are used. Each column is scaled to [0, 1] by its
+    smallest value and its range over all series. The authors' code divides by the largest value instead
+    (`divisor: largest`), and reports errors in these units. It extrapolates from the first third (`observed: 0.33`);
+    the paper says half.
 
     Source: Rubanova, Chen & Duvenaud (2019), "Latent ODEs for Irregularly-Sampled Time Series", section 4.2;
         `lib/parse_datasets.py` and `lib/utils.py` of https://github.com/YuliaRubanova/latent_ode.
@@ -81,7 +81,7 @@ class Hopper(SeriesData):
         self.divide(whole, self.val_share, self.test_share, span=1.0)
 
     def _cut(self, whole: of.Series) -> of.Series:
-        """Each series from a random time on, its times counted from there."""
+        """A random stretch of each series, with times from 0."""
         count, times = whole.t.shape
         if self.points > times:
             raise of.SettingError(f"Hopper: there are {times} times; got points = {self.points}")

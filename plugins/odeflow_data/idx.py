@@ -22,11 +22,11 @@ class Published(NamedTuple):
     """A data set of four IDX files.
 
     Attributes:
-        url: Where the gzipped files are.
+        url: Folder of the gzipped files.
         checksums: The md5 of each file, in the order of `NAMES`.
-        packed: Whether these are of the gzipped files, as the publisher made them; else of their contents.
+        packed: Whether the checksums are those of the gzipped files; otherwise of their contents.
         classes: The names of the ten classes; empty if they are the digits.
-        moments: Mean and standard deviation of the training pixels, between 0 and 1, if these are in common use.
+        moments: Mean and standard deviation of the training pixels in common use, if any.
     """
 
     url: str
@@ -46,7 +46,7 @@ def present(root: Path, name: str) -> bool:
 
 
 def download(url: str, root: Path, name: str, published: Published) -> None:
-    """Fetches one gzipped file, and keeps it once it is the published one: decompressed if its contents are known.
+    """Downloads, checks and stores a gzipped file, decompressed if the checksum is that of its contents.
 
     Raises:
         DataError: It cannot be fetched or kept, or is another one.

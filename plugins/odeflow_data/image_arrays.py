@@ -29,7 +29,7 @@ class ImageArrays(ImageSource):
     Args:
         arrays: `images` and `labels`, or these for each part, as `train_images`; labels may be missing. An array alone
             is images.
-        origin: Where they come from, for messages.
+        origin: Origin of the arrays, for messages.
 
     Raises:
         DataError: Arrays are missing, or of other shapes.

@@ -26,15 +26,15 @@ class Form(NamedTuple):
 
 
 class ImageSource(ABC):
-    """Images by their number. They are read when they are asked for.
+    """Images by index, which are read on demand.
 
     Attributes:
-        origin: Where they come from, for messages.
-        form: The form of the first one.
-        labels: (N,), the name of each one's class; None if there are no classes.
-        parts: (N,), "train", "val" or "test", to which each one belongs; None if they are not divided.
-        names: (N,), what each one is called in a table of predictions.
-        column: The name of that column.
+        origin: Origin of the images, for messages.
+        form: The form of the first image.
+        labels: (N,), the class name of each image; None if there are no classes.
+        parts: (N,), the part of each image, "train", "val" or "test"; None if they are not divided.
+        names: (N,), the name of each image in a table of predictions.
+        column: The column of these names.
     """
 
     origin: str
@@ -49,7 +49,7 @@ class ImageSource(ABC):
         """Images.
 
         Args:
-            places: Their numbers.
+            places: Indices of the images.
             form: The expected form.
             why: Where that form comes from, for messages.
             convert: Whether images of another form are converted to it.

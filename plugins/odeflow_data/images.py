@@ -1,4 +1,4 @@
-"""Images: anyone's images, in a folder for each class or in arrays."""
+"""Images: your images, in a folder for each class or in arrays."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath

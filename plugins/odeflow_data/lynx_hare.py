@@ -19,7 +19,7 @@ LYNX = (
 
 
 class LynxHare(Forecast):
-    """Hares and lynxes, prey and predator, over 21 years: the first of them train, the others are forecast.
+    """Hares and lynxes, prey and predator, over 21 years: the first years train, the others are forecast.
 
     States are (hare, lynx), times are years after 1900. The Lotka–Volterra equations keep their form if each species
     is counted in units of its own, for which `scaled` takes its mean over the known years.
@@ -32,7 +32,7 @@ class LynxHare(Forecast):
         batch_time: Number of years in a piece.
         batch_size: Number of pieces in a batch.
         steps: Number of batches in an epoch.
-        scaled: Whether to count each species by its mean, and not in thousands.
+        scaled: Whether each species is divided by its mean; otherwise in thousands.
 
     Raises:
         SettingError: An option is out of range.

@@ -9,15 +9,13 @@ from odeflow_data.rows import repeated
 
 
 class NoData(of.DataModule):
-    """Batches of nothing, as many as an epoch is to have steps, for tasks such as `Shooting`.
-
-    Each is an empty tensor; validation, test and prediction have one.
+    """Empty batches, for tasks such as `Shooting`, in which each batch is one optimisation step.
 
     Args:
         steps: Number of batches in an epoch.
 
     Raises:
-        SettingError: It is not positive.
+        SettingError: `steps` is not positive.
     """
 
     def __init__(self, steps: int = 10) -> None:

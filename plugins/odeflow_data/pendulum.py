@@ -19,11 +19,11 @@ ADVICE = (
 
 
 class Pendulum(Forecast):
-    """Positions and velocities of a real pendulum, followed by camera: the first of them train, the rest is forecast.
+    """Positions and velocities of a real pendulum, tracked by camera: the first ones train, the rest is forecast.
 
     The states of `real_pend_h_1` are angle (rad) and angular velocity, at 556 times from 5 to 99.5 in the units of the
     file, six a unit, of which ten gaps lack some. Times are counted from the first. The other series of the supplement
-    are to be had by their names; those that begin with `real_` were measured: a spring's mass (`real_linear_h_1`), two
+    are selected by `series`; those that begin with `real_` were measured: a spring's mass (`real_linear_h_1`), two
     coupled ones (`real_double_linear_h_1`), the double pendulum (`real_double_pend_h_1`, in two trials).
 
     Source: Schmidt & Lipson (2009), "Distilling Free-Form Natural Laws from Experimental Data", Science 324, 81–85,
@@ -32,7 +32,7 @@ class Pendulum(Forecast):
     Args:
         root: Folder of `schmidt_lipson.npz`.
         series: Name of the series.
-        trial: Which of its trials, from 0 on.
+        trial: Index of the trial, from 0.
         known: Fraction of the measurements for training.
         batch_time: Number of measurements in a piece.
         batch_size: Number of pieces in a batch.

@@ -9,19 +9,18 @@ from odeflow_data.series import Mode, SeriesData
 
 
 class PeriodicSeries(SeriesData):
-    """1000 waves y = s + a sin(2π f t) on [0, 5], each observed at 100 random times of its own, 0 being the first.
+    """1000 waves y = s + a sin(2π f t) on [0, 5], each observed at time 0 and at 99 random times.
 
-    The frequency f is uniform in [0.4, 0.8], the start s normal around 1 with standard deviation 0.1, and the
-    amplitude a is 1, unless a range is given: so it is in the authors' code, where however all series share their
-    times, and the noise is uniform in [0, 0.01]. Here it is Gaussian. A fifth of the series tests.
+    The frequency f is uniform in [0.4, 0.8], the offset s ~ N(1, 0.1²), and the amplitude a is 1 by default. In the
+    authors' code all series share their times, and the noise is uniform in [0, 0.01]; here it is Gaussian.
 
     Source: Rubanova, Chen & Duvenaud (2019), "Latent ODEs for Irregularly-Sampled Time Series", section 4.1;
         `generate_timeseries.py` of https://github.com/YuliaRubanova/latent_ode.
 
     Args:
         series: Number of series.
-        points: Number of times at which each is observed.
-        span: Last time at which one may be observed.
+        points: Number of observations of each series.
+        span: End of the time span.
         frequency: Smallest and largest frequency.
         amplitude: Smallest and largest amplitude.
         noise: Standard deviation of the noise.

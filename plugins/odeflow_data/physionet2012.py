@@ -25,7 +25,7 @@ SHA256 = {
 """Of the stays' texts in the order of their names, since tars differ in their packing, and of the outcomes; both with
 Unix line ends."""
 STATIC = ("Age", "Gender", "Height", "ICUType", "Weight")
-"""Told at the beginning, with −1 for unknown; the weight may be measured again."""
+"""Recorded at admission, −1 if unknown; the weight may be measured again."""
 FEATURES = (
     *STATIC,
     *("Albumin", "ALP", "ALT", "AST", "Bilirubin", "BUN", "Cholesterol", "Creatinine", "DiasABP", "FiO2", "GCS"),
@@ -72,19 +72,18 @@ class Stays:
 class PhysioNet2012(SeriesData):
     """Set A of the challenge: 4,000 stays of 48 hours, 41 features, most of them missing at most times; 554 deaths.
 
-    The features are Rubanova's: age, gender, height, type of unit and weight, told at the beginning, and 36 that are
-    measured, one of them whether there is mechanical ventilation. Times are rounded to multiples of `quantisation`,
-    measurements of a feature that then coincide are averaged; 48 hours are the unit of time. Unknown heights, weights
-    and so on, published as −1, count as not observed. Each feature is scaled by its smallest value and its range over
+    The features are Rubanova's: age, gender, height, type of unit and weight at admission, and 36 that are measured,
+    one of them whether there is mechanical ventilation. Times are rounded to multiples of `quantisation`, and
+    measurements of a feature that then coincide are averaged; the unit of time is 48 hours. Unknown values at
+    admission, published as −1, are not observed. Each feature is scaled by its smallest value and its range over
     all stays to [0, 1]. Labels: 1 is death in hospital.
 
-    Rubanova's code differs in this: it keeps the −1; it divides by the largest value instead of the range
-    (`divisor: largest`), which the errors that it reports are measured in; unless it classifies, it adds the 4,000
-    stays of set B; its split is another one; and it extrapolates from the first half of the distinct times of a batch,
-    here from the first 24 hours (`observed: 0.5`). It validates nothing; here `val` stays do, which do not train.
+    Rubanova's code keeps the −1; divides by the largest value instead of the range (`divisor: largest`) and reports
+    errors in these units; adds the 4,000 stays of set B unless it classifies; has another split, without validation;
+    and extrapolates from the first half of the distinct times of a batch, here from the first 24 hours
+    (`observed: 0.5`).
 
-    `root` may hold the published files; what it lacks is downloaded and checked. The first reading keeps the
-    measurements beside them as `.npz`, where it can be written.
+    Files that `root` lacks are downloaded and checked. The measurements are cached there as `.npz`, if it is writable.
 
     Source: Silva, Moody, Scott, Celi & Mark (2012), "Predicting In-Hospital Mortality of ICU Patients: The
         PhysioNet/Computing in Cardiology Challenge 2012", Computing in Cardiology 39, 245–248;
@@ -97,7 +96,7 @@ class PhysioNet2012(SeriesData):
         quantisation: Rounding of times, in hours; 1/60 is the resolution of the data.
         divisor: The divisor of the values.
         mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
-        observed: The share that is seen: of the times to interpolate, of the 48 hours to extrapolate.
+        observed: The fraction seen: of the times for interpolation, of the 48 hours for extrapolation.
         batch_size: Number of stays in a batch; the last one may be smaller.
         val: Fraction of the stays for validation.
         test: Fraction of the stays for testing.
@@ -145,11 +144,11 @@ class PhysioNet2012(SeriesData):
 
 
 def quantised(stays: Stays, hours: float) -> of.Series:
-    """The stays on grids of their own, with the mean of what coincides; times in units of 48 hours.
+    """The stays as series: rounded times, in units of 48 hours, and the mean of coinciding measurements.
 
     Args:
         stays: The measurements.
-        hours: What times are rounded to.
+        hours: Resolution of the times.
     """
     known = (stays.feature >= len(STATIC)) | (stays.value != -1)
     stay, feature, value = (part[known] for part in (stays.stay, stays.feature, stays.value))

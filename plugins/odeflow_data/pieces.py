@@ -13,7 +13,7 @@ class Pieces(Dataset[of.Series]):
     Args:
         t: (T,), the times of a piece, which all share.
         y: (N, d), the series.
-        starts: (S,), where in the series a piece may begin.
+        starts: (S,), indices at which a piece may begin.
         batch_size: Number of pieces in a batch.
         steps: Number of batches in an epoch.
         noise: Standard deviation of the noise that is added.

@@ -1,4 +1,4 @@
-"""Pixels: images that stay in memory as their files hold them, and are standardised a batch at a time."""
+"""Pixels: images that stay in memory as bytes, and are standardised batch by batch."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ CHUNK = 1000
 
 
 class Pixels(Dataset[Any]):
-    """Images with or without labels. Those of a batch are converted and standardised when they are asked for.
+    """Images with or without labels, which are converted and standardised batch by batch.
 
     Args:
         images: (N, C, H, W), bytes or floating-point numbers.

@@ -35,8 +35,8 @@ class Power(RowData):
     noise as wide as the resolution of each quantity, all from NumPy's `RandomState(42)`. MAF's code finds the noise
     on the time in its table, with no word on how it was drawn; ours is drawn last, which leaves all else as it was.
 
-    `root` may hold the published zip or the text inside it; what it lacks is downloaded and checked. The first
-    reading keeps the parsed table beside them as `.npz`, where it can be written.
+    `root` may hold the published zip or the text inside it; otherwise the zip is downloaded and checked. The parsed
+    table is cached there as `.npz`, if it is writable.
 
     Source: Hebrail & Berard (2006), "Individual Household Electric Power Consumption", UCI, doi:10.24432/C58K54,
         CC BY 4.0. Preprocessing: Papamakarios, Pavlakou & Murray (2017), "Masked Autoregressive Flow for Density
@@ -45,8 +45,8 @@ class Power(RowData):
     Args:
         root: Folder of `household_power_consumption.zip`, `.txt` or `.npz`.
         batch_size: Number of rows in a batch, in training and evaluation; the last one may be smaller.
-        limit: Number of training rows that are used, drawn by `seed`; by default all.
-        seed: Of that choice; the published split knows no seed.
+        limit: Number of training rows, drawn by `seed`; by default all.
+        seed: Seed of the choice of training rows; the published split is fixed.
         url: Where the zip is downloaded from.
 
     Raises:

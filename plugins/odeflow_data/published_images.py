@@ -57,7 +57,7 @@ class PublishedImages(of.DataModule, ABC):
 
         Args:
             images: (B, C, H, W), standardised.
-            dark: (C, 1, 1), the values of what comes in from outside.
+            dark: (C, 1, 1), the values of black.
         """
 
     def setup(self, stage: str) -> None:

@@ -33,8 +33,8 @@ class SeriesData(of.DataModule, ABC):
 
     Args:
         batch_size: Number of series in a batch, in training and evaluation; the last one may be smaller.
-        mode: What is to be predicted.
-        observed: The share that is seen: of the observed times to interpolate, of the time span to extrapolate.
+        mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
+        observed: The fraction seen: of the times for interpolation, of the time span for extrapolation.
         seed: Seed of all random numbers.
 
     Raises:
@@ -51,19 +51,17 @@ class SeriesData(of.DataModule, ABC):
         of.check_least(self, 1, batch_size=batch_size)
         of.check_least(self, 0, seed=seed)
         if not 0 < observed <= 1 or (mode == "extrapolation" and observed == 1):
-            raise of.SettingError(
-                f"{name}: observed is a share above 0, up to 1 to interpolate and less to extrapolate; got {observed}"
-            )
+            raise of.SettingError(f"{name}: observed must lie in (0, 1], and below 1 for extrapolation; got {observed}")
         self.batch_size, self.mode, self.observed, self.seed = batch_size, mode, observed, seed
 
     def divide(self, whole: of.Series, val: float, test: float, span: float | None = None) -> None:
-        """Splits series at random into training, validation and test, and says what each part is to see and predict.
+        """Divides series at random into training, validation and test, and marks seen values and targets.
 
         Args:
-            whole: All series, their `seen` or `target` telling what was observed.
-            val: Share of them that validate.
-            test: Share of them that test.
-            span: The time span of which a share is seen, from time 0; by default each series has its own.
+            whole: All series; what was observed is seen or a target.
+            val: Fraction for validation.
+            test: Fraction for testing.
+            span: The time span, from time 0, whose first part is seen; by default that of each series.
 
         Raises:
             DataError: A part would be empty.
@@ -73,11 +71,11 @@ class SeriesData(of.DataModule, ABC):
         self.assign([whole.take(part) for part in rows], generator, span)
 
     def assign(self, parts: Sequence[of.Series], generator: torch.Generator, span: float | None = None) -> None:
-        """Sets training, validation and test, and says what each part is to see and predict.
+        """Sets training, validation and test, with the seen values and targets of each.
 
         Args:
             parts: The three parts.
-            generator: Of what validation and test see.
+            generator: Generator of the seen values of validation and test.
             span: As in `divide`.
         """
         if self.mode == "extrapolation":
@@ -87,11 +85,11 @@ class SeriesData(of.DataModule, ABC):
             self.val, self.test = (interpolation(part, self.observed, generator) for part in parts[1:])
 
     def shown(self, whole: of.Series, generator: torch.Generator) -> of.Series:
-        """The series with what `mode` and `observed` let a model see of them, and is to predict.
+        """The series with seen values and targets according to `mode` and `observed`.
 
         Args:
-            whole: The series, their `seen` telling what was observed.
-            generator: Of the choice, to interpolate.
+            whole: The series; what was observed is seen.
+            generator: Generator of the seen times, for interpolation.
         """
         if self.mode == "extrapolation":
             return extrapolation(whole, self.observed)
@@ -109,11 +107,11 @@ class SeriesData(of.DataModule, ABC):
 
 
 class _Collection(Dataset[of.Series]):
-    """Series, of which those of a batch are taken at one stroke.
+    """Series that are indexed by batch.
 
     Args:
         whole: All of them.
-        redrawn: Share of the times of what is seen that each batch draws anew.
+        redrawn: Fraction of the seen times that each batch draws anew.
     """
 
     def __init__(self, whole: of.Series, redrawn: float) -> None:
@@ -160,12 +158,12 @@ def trimmed(batch: of.Series) -> of.Series:
 
 
 def interpolation(whole: of.Series, share: float, generator: torch.Generator | None = None) -> of.Series:
-    """As many as `share` of the times at which anything is seen remain so, one at least; the targets are unchanged.
+    """A random fraction of the seen times remains seen, at least one; the targets are unchanged.
 
     Args:
-        whole: The series, `seen` telling what may be seen.
-        share: How many of the times of each series.
-        generator: Of the choice.
+        whole: The series.
+        share: The fraction of the seen times of each series.
+        generator: Generator of the times; torch's by default.
     """
     if share == 1:
         return whole
@@ -177,12 +175,12 @@ def interpolation(whole: of.Series, share: float, generator: torch.Generator | N
 
 
 def extrapolation(whole: of.Series, share: float, span: float | None = None) -> of.Series:
-    """What is observed in the first part of the time is seen; the rest is to be predicted.
+    """The observations of the first part of the time span are seen, those of the rest are targets.
 
     Args:
-        whole: The series, `seen` telling what is observed.
-        share: Where the first part ends, in the time span.
-        span: The time span, from time 0; by default each series has its own, from its first time to its last.
+        whole: The series; what was observed is seen.
+        share: Length of the first part as a fraction of the time span.
+        span: The time span, from time 0; by default from the first time of each series to its last.
     """
     first, last = (0.0, span) if span is not None else (whole.t[:, :1], whole.t[:, -1:])
     early = (whole.t < first + share * (last - first))[:, :, None]
@@ -192,17 +190,17 @@ def extrapolation(whole: of.Series, share: float, span: float | None = None) -> 
 def random_split(
     count: int, val: float, test: float, generator: torch.Generator, name: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers of the series that train, validate and test: each in one part.
+    """The indices of the series for training, validation and testing.
 
     Args:
-        count: How many there are.
-        val: Share that validates.
-        test: Share that tests.
-        generator: Of the choice.
-        name: Of the data, for messages.
+        count: Number of series.
+        val: Fraction for validation.
+        test: Fraction for testing.
+        generator: The random generator.
+        name: Name of the data, for messages.
 
     Raises:
-        SettingError: These are no shares.
+        SettingError: A fraction is out of range.
         DataError: A part would be empty.
     """
     if not (val > 0 and test > 0 and val + test < 1):
@@ -220,16 +218,16 @@ def random_split(
 
 
 def padded(t: NDArray[Any], y: NDArray[Any], exists: NDArray[Any], offsets: NDArray[Any]) -> of.Series:
-    """Series that lie end to end, side by side.
+    """Concatenated series as a padded batch.
 
     Args:
         t: (M,), the times, which increase within a series.
         y: (M, d), the values.
-        exists: (M, d), bool, which of them were observed.
-        offsets: (N + 1,), where each series begins, and the end.
+        exists: (M, d), bool: the observed values.
+        offsets: (N + 1,), the index at which each series begins, and the end.
 
     Returns:
-        N series, each seen, and to be predicted, where it was observed.
+        N series whose observed values are seen and targets.
     """
     length = np.diff(offsets)[:, None]
     place = np.arange(length.max())
@@ -240,25 +238,25 @@ def padded(t: NDArray[Any], y: NDArray[Any], exists: NDArray[Any], offsets: NDAr
 
 
 def scaled(whole: of.Series, units: of.Units) -> of.Series:
-    """The series with standardised values, and 0 still where there is none.
+    """The series with standardised values, 0 where there are none.
 
     Args:
         whole: The series, with values in the file's units.
-        units: What to standardise by.
+        units: The units of the standardised values.
     """
     observed = whole.seen | whole.target
     return whole._replace(y=units.standardised(whole.y).masked_fill(~observed, 0.0))
 
 
 def ranges(whole: of.Series, divisor: Divisor = "range", unit: float = 1.0) -> of.Units:
-    """Units in which each dimension has its smallest value subtracted, and is divided by its range or largest value.
+    """Units that subtract the smallest value of each dimension and divide by its range or its largest value.
 
-    Where that is 0, the divisor is 1.
+    A divisor of 0 is replaced by 1.
 
     Args:
         whole: The series.
-        divisor: Which is wanted: after division by the range, values lie in [0, 1].
-        unit: Of the times, which begin at 0.
+        divisor: The divisor; divided by the range, values lie in [0, 1].
+        unit: Unit of the times, which begin at 0.
     """
     observed = whole.seen | whole.target
     low = whole.y.masked_fill(~observed, torch.inf).amin(dim=(0, 1))

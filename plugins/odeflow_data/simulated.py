@@ -1,4 +1,4 @@
-"""Simulated: observations of a system whose field is given."""
+"""Simulated: noisy observations of a given vector field."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,17 @@ from odeflow_data.rows import repeated
 
 
 class Simulated(of.DataModule):
-    """Trajectories of given dynamics from given states, observed with noise: what is known can be learned again.
+    """Trajectories of given dynamics from given states, observed with noise.
 
-    Every training batch holds all trajectories whole, at equidistant times on [0, t1], with the same noise; validation
-    too. Test and prediction go on from t1 to `forecast`, without noise, if that is set; else they are the trajectories
-    without noise.
+    Every training and validation batch contains all trajectories, at equidistant times on [0, t1], with the same noise.
+    Test and prediction, without noise, continue from t1 to `forecast`, or without it are the same trajectories.
 
     Args:
         dynamics: The vector field.
         initial: (B, d), the states at time 0.
-        t1: Last time that is observed.
+        t1: Last observed time.
         observations: Number of observations of each trajectory.
-        forecast: Last time of the test.
+        forecast: Last time of the test; by default t1.
         noise: Standard deviation of the noise.
         seed: Seed of the noise.
         steps: Number of batches in an epoch.

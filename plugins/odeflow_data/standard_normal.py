@@ -1,4 +1,4 @@
-"""StandardNormal: the noise that a flow makes its samples of."""
+"""StandardNormal: base noise of a flow."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from odeflow_data.drawn import Drawn
 
 
 class StandardNormal(Drawn):
-    """Vectors of independent standard normal numbers, for tasks whose data are what the flow makes of them.
+    """Standard normal vectors, the base noise for tasks such as `Variational`, which have no other data.
 
-    A batch is a tensor z of shape (B, dim). Each epoch draws new vectors; which, the seed settles, apart from the
-    global generator. Validation and test are drawn once, so that models are compared on the same noise.
+    A batch is a tensor z of shape (B, dim). Each epoch draws new vectors, determined by the seed and not by
+    the global generator. Validation and test are drawn once, so that models are compared on the same noise.
 
     Args:
         dim: Length of a vector.

@@ -13,9 +13,9 @@ from odeflow_data.planar_density import DENSITIES
 
 
 class ToyDensity(Drawn):
-    """Points of the plane drawn from a density that is known: a test of density estimation against the truth.
+    """Points of the plane drawn from a known density: a test of density estimation against the truth.
 
-    A batch is a tensor x of shape (B, 2). Each epoch draws new points; which, the seed settles, apart from the global
+    A batch is a tensor x of shape (B, 2). Each epoch draws new points, determined by the seed and not by the global
     generator. Validation and test are drawn once.
 
     The densities are those of FFJORD's toy data, about [−4, 4] wide, under longer names for four of them:
@@ -28,7 +28,7 @@ class ToyDensity(Drawn):
         Johnson et al. (2016), "Composing graphical models with neural networks".
 
     Args:
-        name: Of the density.
+        name: Name of the density.
         batch_size: Number of points in a batch, in training and evaluation; the last one may be smaller.
         samples: Number of points in an epoch.
         val_size: Number of points for validation.

@@ -272,8 +272,8 @@ def test_arrays_of_another_form_are_refused(tmp_path: Path, name: str) -> None:
     [
         (lambda: PeriodicSeries(batch_size=0), "PeriodicSeries: batch_size must be at least 1; got 0"),
         (lambda: PeriodicSeries(mode="both"), "mode must be 'interpolation' or 'extrapolation'; got 'both'"),
-        (lambda: PeriodicSeries(observed=0.0), "observed is a share above 0, up to 1 to interpolate"),
-        (lambda: PeriodicSeries(mode="extrapolation", observed=1.0), "and less to extrapolate; got 1.0"),
+        (lambda: PeriodicSeries(observed=0.0), "observed must lie in (0, 1], and below 1 for extrapolation; got 0.0"),
+        (lambda: PeriodicSeries(mode="extrapolation", observed=1.0), "and below 1 for extrapolation; got 1.0"),
         (lambda: PeriodicSeries(points=1), "PeriodicSeries: points must be at least 2; got 1"),
         (lambda: BidirectionalSpirals(observations=101), "wanted 1 ≤ observations ≤ points ≤ stretch ≤ grid / 3; got 101, 100, 200 and 1000 / 3"),
         (lambda: BidirectionalSpirals(noise=-1.0), "noise must be at least 0; got -1.0"),
