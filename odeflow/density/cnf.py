@@ -1,7 +1,7 @@
 """CNF: a continuous normalizing flow."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Size, Tensor, nn
@@ -32,7 +32,8 @@ class CNF(nn.Module):
     Args:
         transforms: Flows and bijections, from the base to the data.
         shape: The event shape: the shape of one x.
-        base: The distribution of z, with the same event shape; standard normal by default.
+        base: The distribution of z, with the same event shape, or a module that returns it when called; standard normal
+            by default.
         divergence: The divergence of the flows; `Exact()` by default.
 
     Raises:
@@ -45,7 +46,7 @@ class CNF(nn.Module):
         self,
         transforms: Flow | Bijection | Sequence[Flow | Bijection],
         shape: Sequence[int],
-        base: Distribution | None = None,
+        base: Distribution | Callable[[], Distribution] | None = None,
         divergence: Divergence | None = None,
     ) -> None:
         super().__init__()
@@ -54,20 +55,21 @@ class CNF(nn.Module):
             came = ", ".join(type(each).__name__ for each in transforms) or "none"
             raise SettingError(f"a CNF needs at least one transform, each a Flow or Bijection; got {came}")
         check_kind("divergence", divergence or Exact(), Divergence, "Exact()")
-        if base is not None and tuple(base.event_shape) != tuple(shape):
+        self.given_base = base
+        self.transforms, self.shape, self.divergence = nn.ModuleList(transforms), Size(shape), divergence or Exact()
+        self.register_buffer("zero", torch.zeros(self.shape), persistent=False)  # holds device and dtype
+        if tuple(self.base.event_shape) != self.shape:
             raise SettingError(
-                f"the base's events have shape {tuple(base.event_shape)}, the data's {tuple(shape)}; "
+                f"the base's events have shape {tuple(self.base.event_shape)}, the data's {tuple(shape)}; "
                 "make them one event with torch.distributions.Independent"
             )
-        self.transforms, self.shape, self.divergence = nn.ModuleList(transforms), Size(shape), divergence or Exact()
-        self.given_base = base
-        self.register_buffer("zero", torch.zeros(self.shape), persistent=False)  # holds device and dtype
 
     @property
     def base(self) -> Distribution:
         """The distribution of z."""
-        if self.given_base is not None:
-            return self.given_base
+        given = self.given_base
+        if given is not None:
+            return given if isinstance(given, Distribution) else given()
         return Independent(Normal(self.zero, torch.ones_like(self.zero), validate_args=False), len(self.shape))
 
     def forward(self, context: Tensor | None = None) -> "FlowDistribution":

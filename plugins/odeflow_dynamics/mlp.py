@@ -30,6 +30,7 @@ class MLP(of.Dynamics):
             gate and a shift of every layer, (Wx + b) sigmoid(ut + v) + wt; "sinusoidal" by a shift of every layer,
             Wx + b + Uφ(t), where φ are sines and cosines with periods from 1/2 to 32.
         power: Exponent p of the input, elementwise; 3 suits cubic fields (as in torchdiffeq's `ode_demo`).
+        zero_init: Whether the last layer starts at zero, so that the flow starts as the identity.
 
     Raises:
         SettingError: `activation` or `time` is unknown.
@@ -42,6 +43,7 @@ class MLP(of.Dynamics):
         activation: str = "tanh",
         time: Literal["concat", "none", "concat_squash", "sinusoidal"] = "concat",
         power: int = 1,
+        zero_init: bool = False,
     ) -> None:
         super().__init__()
         sigma = activation_of(self, activation)
@@ -52,6 +54,9 @@ class MLP(of.Dynamics):
         self.embedding = TimeEmbedding(features) if time == "sinusoidal" else None
         self.gates = nn.ModuleList(nn.Linear(features, size) for size in timed if time == "concat_squash")
         self.shifts = nn.ModuleList(nn.Linear(features, size, bias=False) for size in timed)
+        if zero_init:
+            for parameter in (*self.layers[-1].parameters(), *self.shifts[-1:].parameters()):
+                nn.init.zeros_(parameter)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """(…, d) ↦ (…, d).

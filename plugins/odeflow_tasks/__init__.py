@@ -1,5 +1,6 @@
 """odeflow's tasks and their components, one file each."""
 
+from odeflow_tasks.base import Base as Base
 from odeflow_tasks.chain import Chain as Chain
 from odeflow_tasks.classification import Classification as Classification
 from odeflow_tasks.density import Density as Density
@@ -7,6 +8,7 @@ from odeflow_tasks.dequantisation import Dequantisation as Dequantisation
 from odeflow_tasks.encoder import Encoder as Encoder
 from odeflow_tasks.encoder import ODERNNEncoder as ODERNNEncoder
 from odeflow_tasks.encoder import RNNEncoder as RNNEncoder
+from odeflow_tasks.gaussian_mixture import GaussianMixture as GaussianMixture
 from odeflow_tasks.head import Head as Head
 from odeflow_tasks.head import LinearHead as LinearHead
 from odeflow_tasks.head import Perceptron as Perceptron

@@ -11,6 +11,7 @@ from torch import Tensor
 import odeflow as of
 from odeflow.density.cnf import FlowDistribution
 from odeflow_tasks import density_figures
+from odeflow_tasks.base import Base
 from odeflow_tasks.batch import floating, inputs, pair
 from odeflow_tasks.chain import Chain
 from odeflow_tasks.dequantisation import Dequantisation
@@ -23,8 +24,8 @@ SHAPE = "a density needs a state of its input's shape"
 class Density(of.Task):
     """Learns the density of vectors or images: the loss is the mean of −log p(x) in nats, with p as of `CNF`.
 
-    One or several flows, each with its own parameters, transport the base, a standard normal at t₀, to the data at t₁.
-    Figures show images and two-dimensional data; for other data the marginals.
+    One or several flows, each with its own parameters, transport the base at t₀, by default a standard normal, to the
+    data at t₁. Figures show images and two-dimensional data; for other data the marginals.
 
     With `num_conditions` it is a conditional density p(x | c): the fields of all flows are called with [y, c], so that
     their width is that of both, and batches are pairs (x, c).
@@ -55,6 +56,8 @@ class Density(of.Task):
         noise: Standard deviation of normal noise that training adds to the data, after whitening and marginals. It
             keeps a flow from peaks at single rows of a small table, or at the steps of rounded values (Rothfuss et al.
             2019, "Noise Regularization for Conditional Density Estimation").
+        base: The distribution of z, fitted to the training data at the start of `fit`, as they are before the flows;
+            the standard normal by default.
 
     Raises:
         SettingError: An option is out of range, or the dynamics do not match the data.
@@ -75,6 +78,7 @@ class Density(of.Task):
         chain: Chain = Chain(),
         dequantisation: Dequantisation = Dequantisation(),
         noise: float = 0.0,
+        base: Base | None = None,
     ) -> None:
         super().__init__()
         flow.refuse("Density", augment=SHAPE, lift=SHAPE)
@@ -83,34 +87,41 @@ class Density(of.Task):
         self.shape, seen = _shapes(width, shape, num_conditions)
         if num_conditions and len(seen) > 1:
             raise of.SettingError(f"Density: conditions are of vectors; got data of shape {self.shape}")
-        fitted = chain.marginals or chain.whitening or noise
+        fitted = chain.marginals or chain.whitening or noise or base
         if fitted and (dequantisation.levels or len(self.shape) > 1):
             raise of.SettingError(
-                "Density: whitening, marginals and noise are for vectors with a density; leave out levels and images"
+                "Density: whitening, marginals, noise and a base are for vectors with a density; leave out levels and "
+                "images"
             )
         transforms = [*chain.transforms(width, dynamics, solver, gradient, flow), *dequantisation.transforms()]
-        self.cnf, self.dequantisation, self.num_conditions = of.CNF(transforms, seen), dequantisation, num_conditions
-        self.noise = noise
+        if base is not None:
+            base.build(width)
+        self.cnf, self.noise = of.CNF(transforms, seen, base), noise
+        self.dequantisation, self.num_conditions = dequantisation, num_conditions
         self.divergence, self.eval_divergence = divergence or of.Exact(), eval_divergence or of.Exact()
 
     def on_fit_start(self) -> None:
-        """Fits `Whitening` and `Marginals`, if any, to the training data; a resumed run has them already.
+        """Fits `Whitening`, `Marginals` and the base, if any, to the training data; a resumed run has them already.
 
         Raises:
             DataError: There is no data module.
         """
         transforms = [each for each in self.cnf.transforms if isinstance(each, of.FittedBijection)]
-        if all(each.fitted for each in transforms):
+        base = self.cnf.given_base
+        parts = [*reversed(transforms), *([base] if isinstance(base, Base) else [])]
+        if all(each.fitted for each in parts):
             return
         data = getattr(self.trainer, "datamodule", None)
         if data is None:
             raise of.DataError(
-                "whitening and marginals are fitted to a data module's training part; there is none: fit them yourself"
+                "whitening, marginals and a base are fitted to a data module's training part; there is none: fit them "
+                "yourself"
             )
         x = torch.cat([self._data_of(batch) for batch in data.train_dataloader()])
-        for transform in reversed(transforms):  # no flow follows them
-            transform.fit(x)
-            x, _ = transform.inverse(x)
+        for part in parts:  # no flow lies between them and the data
+            part.fit(x)
+            if isinstance(part, of.FittedBijection):
+                x, _ = part.inverse(x)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """As `log_prob`."""

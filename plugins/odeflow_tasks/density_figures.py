@@ -29,7 +29,7 @@ def draw(cnf: of.CNF, x: Tensor, condition: Tensor | None = None) -> dict[str, F
     """Figures by name: samples of images; in the plane also density, evolution, flow lines and base; else marginals.
 
     Args:
-        cnf: The flow, from the standard normal density to that of the data.
+        cnf: The flow, from the base to the data.
         x: (B, d) or (B, C, H, W), data.
         condition: (B, c), the conditions of the data, if any: they are drawn beside data and samples.
     """
@@ -128,14 +128,14 @@ def flow_lines(cnf: of.CNF, window: tuple[float, float]) -> Figure:
 
 
 def base(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
-    """The data mapped to the base, in the same colours; circles contain 39, 86 and 99 % of its probability."""
+    """The data mapped to the base, in the same colours; circles contain 39, 86 and 99 % of a standard normal one."""
     figure, panels = _panels(2, window)
     z, _ = cnf.to_base(x)
     colours = _angle_colours(numbers(x))
     for axes, points, title in zip(panels, (x, z), ("data", "the data in the base"), strict=True):
         axes.scatter(*numbers(points).T, s=9, linewidths=0, color=colours)
         axes.set(title=title)
-    for radius in (1, 2, 3):
+    for radius in (1, 2, 3) if cnf.given_base is None else ():
         panels[1].add_patch(Circle((0, 0), radius, fill=False, color="0.6", linewidth=0.8))
     panels[1].set(xlim=(-4, 4), ylim=(-4, 4), xlabel="$z_1$", ylabel="$z_2$")
     return figure

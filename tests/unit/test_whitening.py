@@ -94,5 +94,7 @@ def test_noise_has_the_covariance_of_the_data() -> None:
 def test_images_are_not_whitened() -> None:
     """The message names what is for vectors alone."""
     for options in ({"chain": Chain(whitening=True)}, {"noise": 0.1}):
-        with pytest.raises(of.SettingError, match="whitening, marginals and noise are for vectors with a density"):
+        with pytest.raises(
+            of.SettingError, match="whitening, marginals, noise and a base are for vectors with a density"
+        ):
             Density(MLP(12), RK4(num_steps=1), shape=(3, 2, 2), **options)
