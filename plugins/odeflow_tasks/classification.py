@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
@@ -13,6 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 import odeflow as of
 from odeflow_tasks import batch as batches
+from odeflow_tasks import classification_figures
 from odeflow_tasks.batch import floating, inputs, pair
 from odeflow_tasks.fitted_baselines import classifications
 from odeflow_tasks.head import Head, LinearHead, PooledHead
@@ -163,26 +163,9 @@ class Classification(of.Task):
 
     def test_figures(self) -> dict[str, Figure]:
         """The confusion matrix of the test."""
-        counts: np.ndarray = self.confusion.compute().cpu().numpy()
-        classes = range(len(counts))
-        figure = Figure(figsize=(6, 5.4), layout="constrained")
-        axes = figure.subplots()
-        mistakes = counts - np.diag(np.diag(counts))
-        image = axes.imshow(mistakes, cmap="Reds", vmin=0)
-        figure.colorbar(image, label="mistakes")
-        for true in classes:
-            for taken in classes:
-                if counts[true, taken]:
-                    dark = true != taken and mistakes[true, taken] > 0.6 * mistakes.max()
-                    text = str(counts[true, taken])
-                    axes.text(taken, true, text, ha="center", va="center", fontsize=8, color="w" if dark else "k")
-        wrong = 100 * mistakes.sum() / max(counts.sum(), 1)
-        axes.set(xlabel="predicted class", ylabel="true class", title=f"{wrong:.2f} % wrong")
-        known = () if self.units is None else self.units.classes
-        names = known if len(known) == len(counts) else [str(number) for number in classes]
-        axes.set_xticks(classes, names, rotation=90 if max(map(len, names)) > 3 else 0)
-        axes.set_yticks(classes, names)
-        return {"confusion_matrix": figure}
+        counts = self.confusion.compute().cpu().numpy()
+        names = () if self.units is None else self.units.classes
+        return {"confusion_matrix": classification_figures.confusion(counts, names)}
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(B, num_classes), the probabilities of the classes."""
