@@ -56,9 +56,6 @@ class Kinetic(Regularizer):
     """The kinetic energy r = ‖f(t, y)‖² / n, which favours slow, straight trajectories.
 
     Source: Finlay et al. (2020), "How to Train Your Neural ODE", eq. 7.
-
-    Args:
-        weight: The factor of the penalty in the loss.
     """
 
     def rate(self, field: Field, t: Tensor, y: Tensor, f: Tensor) -> Tensor:
@@ -69,9 +66,6 @@ class JacobianNorm(Regularizer):
     """The squared Frobenius norm r = ‖∂f/∂y‖² / n, estimated by ‖εᵀ ∂f/∂y‖² with ε ~ N(0, 1), fixed in each solve.
 
     Source: Finlay et al. (2020), "How to Train Your Neural ODE", eq. 10.
-
-    Args:
-        weight: The factor of the penalty in the loss.
     """
 
     def rate(self, field: Field, t: Tensor, y: Tensor, f: Tensor) -> Tensor:

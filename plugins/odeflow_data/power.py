@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -22,8 +23,8 @@ SHA256 = "c197eccc408c80b892c08c7a12bdf0774465afd40a2f1e2daafcb6b484eeb5ac"
 """Of the text with Unix line ends, in which copies differ; as UCI gives it, with \\r\\n, it has 4259c9d7…0894b7."""
 VALID, TRAIN = 2_049_280, 1_659_917
 """Number of minutes without missing values, and of those of them that train."""
-FIELDS = (2, 4, 6, 7, 8)
-"""Active power, voltage and three sub-meterings among a line's nine fields; the time is field 1."""
+FIELDS = ("Global_active_power", "Voltage", *(f"Sub_metering_{number}" for number in (1, 2, 3)))
+"""The columns of the table, beside the time."""
 
 
 class Power(RowData):
@@ -145,7 +146,7 @@ def read(root: Path) -> NDArray[np.float64]:
 
 
 def parse(text: bytes) -> NDArray[np.float64]:
-    """The quantities in lines `date;hh:mm:ss;` and seven numbers with three decimals each, or `?` for all.
+    """The quantities in lines `date;hh:mm:ss;` and seven numbers, or `?` for all, below a line of titles.
 
     Args:
         text: The published text, whose form its checksum warrants, with Unix line ends.
@@ -153,25 +154,10 @@ def parse(text: bytes) -> NDArray[np.float64]:
     Returns:
         (N, 6), the minute of the day last.
     """
-    letters = np.frombuffer(text, np.uint8)
-    ends = np.flatnonzero((letters == ord(";")) | (letters == ord("\n"))).reshape(-1, 9)[1:]  # of fields, no header
-    ends = ends[letters[ends[:, 1] + 1] != ord("?")]
-
-    def digit(end: NDArray[np.int64], back: int) -> NDArray[np.int64]:
-        return letters[end - back].astype(np.int64) - ord("0")
-
-    def number(field: int) -> NDArray[np.float64]:
-        before, end = ends[:, field - 1], ends[:, field]
-        total = np.zeros(len(ends), np.int64)
-        for back in range(1, int((end - before).max(initial=0))):
-            if back != 4:  # the point
-                place = back - 1 if back < 4 else back - 2
-                total += 10**place * np.where(end - back > before, digit(end, back), 0)
-        return total / 1000
-
-    clock = ends[:, 1]
-    minute = 600 * digit(clock, 8) + 60 * digit(clock, 7) + 10 * digit(clock, 5) + digit(clock, 4)
-    return np.stack([*map(number, FIELDS), minute.astype(np.float64)], axis=1)
+    dtypes = {"Time": pl.String} | dict.fromkeys(FIELDS, pl.Float64)
+    table = pl.read_csv(text, separator=";", null_values="?", columns=[*dtypes], schema_overrides=dtypes).drop_nulls()
+    hour, minute = (pl.col("Time").str.slice(start, 2).cast(pl.Float64) for start in (0, 3))
+    return table.select(*FIELDS, 60 * hour + minute).to_numpy(order="c")
 
 
 def _cached(root: Path) -> NDArray[np.float64] | None:
