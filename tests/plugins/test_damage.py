@@ -95,7 +95,11 @@ MINUTES = b"".join(
     f"1/1/2007;{minute // 60:02}:{minute % 60:02}:00;{minute / 9:.3f};0.1;240.{minute:03};4.0;1.000;2.000;{minute}.000\n".encode()
     for minute in range(60)
 )
-POWER = b"Date;Time;a;b;c;d;e;f;g\n" + MINUTES
+POWER = (
+    b";".join((b"Date;Time;Global_active_power;b;Voltage;d", *(b"Sub_metering_%d" % number for number in (1, 2, 3))))
+    + b"\n"
+    + MINUTES
+)
 STAYS = {
     str(
         number
