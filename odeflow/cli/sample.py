@@ -2,6 +2,7 @@
 
 import argparse
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ def sample(words: list[str]) -> int:
     told = f"{count:,} samples are in {output}, as {', '.join(names)}"
     if task.units is not None and not task.units.same:
         told += ", in the units of the file that it was trained on"
-    figure = _picture(drawn)
+    figure = _picture(drawn, units.features)
     if figure is not None:
         picture = output.with_suffix(".png")
         with replacing(picture) as part:
@@ -188,21 +189,28 @@ def _table(drawn: dict[str, np.ndarray], units: Units) -> "pl.DataFrame":
     return pl.DataFrame(columns | others)
 
 
-def _picture(drawn: dict[str, np.ndarray]) -> Figure | None:
+def _picture(drawn: dict[str, np.ndarray], names: Sequence[str]) -> Figure | None:
     """A figure of images or of points in the plane; None for other samples."""
     x = drawn.get("x")
     if x is not None and x.ndim == 4:
         return draw.images({"samples": torch.from_numpy(x[:MOST_IMAGES])})
-    return _scatter(x, drawn.get("log_prob")) if x is not None and x.ndim == 2 and x.shape[1] == 2 else None
+    if x is None or x.ndim != 2 or x.shape[1] != 2:
+        return None
+    return _scatter(x, drawn.get("log_prob"), names)
 
 
-def _scatter(x: np.ndarray, log_prob: np.ndarray | None) -> Figure:
-    """A scatter plot of samples (N, 2), coloured by their log-density if known."""
+def _scatter(x: np.ndarray, log_prob: np.ndarray | None, names: Sequence[str]) -> Figure:
+    """A scatter plot of samples (N, 2) of features with these names, coloured by their log-density if known."""
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     size = min(max(60 / len(x) ** 0.5, 0.5), 10)
     points = axes.scatter(*x.T, s=size, linewidths=0, c="tab:blue" if log_prob is None else log_prob)
     if log_prob is not None:
         figure.colorbar(points, label="$\\log p(x)$ in nats")
-    axes.set(xlabel="$x_1$", ylabel="$x_2$", title=f"{len(x):,} samples", aspect="equal")
+    axes.set(title=f"{len(x):,} samples")
+    if names:  # of any units
+        first, second = (name.replace("$", r"\$") for name in names)
+        axes.set(xlabel=first, ylabel=second)
+    else:
+        axes.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
     return figure

@@ -39,8 +39,8 @@ class Task(Plugin, LightningModule, ABC):
         carries_data: Whether the state of its flow is a data vector plus augmented dimensions. If so, the command line
             sets the `dim` of the dynamics from the data by default.
         units: The map from the numbers of its training batches to those of the data file; None if unknown. A trained
-            task standardises all data by these units. Losses, metrics and figures are in the units of the batches;
-            `odeflow sample` and `odeflow predict` write the units of the file.
+            task standardises all data by these units. Losses and metrics are in the units of the batches, figures,
+            `odeflow sample` and `odeflow predict` in those of the file.
         num_conditions: Length c of a condition; if positive, `sample` takes (count, condition), the latter (count, c).
         num_covariates: Number of covariates of its series, None if it does not support them; if positive, `sample`
             takes (count, series), of B series that have them, and returns "x" (count, B, T, d), at their times.

@@ -8,6 +8,20 @@ from torch import Tensor
 
 from odeflow.errors import CheckpointError, DataError
 
+SECONDS = {
+    "microseconds": 1e-6,
+    "milliseconds": 1e-3,
+    "seconds": 1.0,
+    "minutes": 60.0,
+    "hours": 3600.0,
+    "days": 86_400.0,
+    "weeks": 604_800.0,
+    "years": 31_557_600.0,  # Julian years, of 365.25 days
+}
+"""Units of time in which dates and durations are counted, in seconds."""
+EPOCH = " since 1970-01-01"
+"""What the clock of dates ends with, after their unit."""
+
 
 @dataclass(frozen=True)
 class Units:

@@ -6,17 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-SECONDS = {
-    "microseconds": 1e-6,
-    "milliseconds": 1e-3,
-    "seconds": 1.0,
-    "minutes": 60.0,
-    "hours": 3600.0,
-    "days": 86_400.0,
-    "weeks": 604_800.0,
-    "years": 31_557_600.0,  # Julian years, of 365.25 days
-}
-"""Units of time in which dates and durations are counted, in seconds."""
+from odeflow.training.units import EPOCH, SECONDS
 
 
 class Times(NamedTuple):
@@ -46,7 +36,7 @@ def counted(column: pl.Series, unit: str) -> Times:
     whole = whole.cast(pl.Duration("us")) if isinstance(kind, pl.Duration) else whole
     per = 1e-9 if isinstance(kind, pl.Time) else 1e-6
     values = whole.cast(pl.Int64).cast(pl.Float64).to_numpy() * (per / SECONDS[unit])
-    return Times(values, f"{unit} since 1970-01-01" if dates else unit)
+    return Times(values, f"{unit}{EPOCH}" if dates else unit)
 
 
 def restored(values: NDArray[np.float64], kind: pl.DataType, unit: str) -> pl.Series:

@@ -63,6 +63,8 @@ class Window(OwnData):
         1
     """
 
+    from_start = True
+
     def __init__(
         self,
         path: str | Any,

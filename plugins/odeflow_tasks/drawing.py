@@ -1,12 +1,14 @@
 """Arrays and axis limits for figures."""
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
 def numbers(values: Tensor) -> np.ndarray:
-    """A tensor of any dtype and device as a NumPy array."""
-    return values.detach().float().cpu().numpy()
+    """A tensor of any dtype and device as a NumPy array, of single precision at least."""
+    values = values.detach().cpu()
+    return (values if values.dtype == torch.float64 else values.float()).numpy()
 
 
 def limits(values: np.ndarray, margin: float = 0.15) -> tuple[np.ndarray, np.ndarray]:

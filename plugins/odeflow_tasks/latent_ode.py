@@ -15,6 +15,7 @@ import odeflow as of
 from odeflow_tasks import series_figures
 from odeflow_tasks.covariates import count_of, filled, inputs_of
 from odeflow_tasks.encoder import Encoder, RNNEncoder
+from odeflow_tasks.file_units import FileUnits
 from odeflow_tasks.interpolation import Hermite, Interpolation
 from odeflow_tasks.latent_path import STENCIL, at_own_times
 from odeflow_tasks.masking import Masking
@@ -314,9 +315,10 @@ class LatentODE(SeriesTask):
                 self.sample_at(inside, series_figures.MOST_PATHS, series_figures.few(batch, 1)),
             )
         curve = series_figures.Curve("posterior mean", t.expand(len(shown.t), -1), mean, samples)
-        return series_figures.draw(shown, [curve], self._period) | {
-            "latent": series_figures.draw_paths(inside, path),
-            "samples": series_figures.draw_prior(batch, inside, drawn),
+        file = FileUnits.known(self.units, self._data)
+        return series_figures.draw(shown, [curve], file, self._period) | {
+            "latent": series_figures.draw_paths(inside, path, file),
+            "samples": series_figures.draw_prior(batch, inside, drawn, file),
         }
 
 

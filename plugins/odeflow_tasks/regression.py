@@ -9,6 +9,7 @@ from torch import Tensor
 import odeflow as of
 from odeflow_tasks import regression_figures
 from odeflow_tasks.batch import floating, inputs, pair
+from odeflow_tasks.file_units import FileUnits
 from odeflow_tasks.fitted_baselines import regressions
 from odeflow_tasks.head import Head
 
@@ -129,7 +130,8 @@ class Regression(of.Task):
 
     def figures(self, batch: Any) -> dict[str, Figure]:
         """The flow of the inputs, coloured by their targets: as curves over time, or as points in space."""
-        x, targets = self._checked(batch)
+        (x, targets), file = self._checked(batch), FileUnits.known(self.units, self._data)
         if x.shape[1] == 1:
-            return {"trajectories": regression_figures.trajectories(self.flow, x, targets, compared=self.head is None)}
-        return {"features": regression_figures.features(self.flow, x, targets)}
+            compared = self.head is None
+            return {"trajectories": regression_figures.trajectories(self.flow, x, targets, file, compared)}
+        return {"features": regression_figures.features(self.flow, x, targets, file)}

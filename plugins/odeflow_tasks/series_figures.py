@@ -1,7 +1,7 @@
 """Figures of time series: seen values, targets, predictions and latent paths."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import odeflow as of
 from odeflow.analysis.measure import components
 from odeflow_tasks import series_baselines
 from odeflow_tasks.drawing import limits, numbers
+from odeflow_tasks.file_units import FileUnits
 
 MOST_SERIES, MOST_FEATURES, MOST_PATHS = 3, 3, 24
 """Maximum numbers of series, of features, and of latent paths in a figure."""
@@ -45,19 +46,28 @@ def few(batch: of.Series, count: int = MOST_PATHS) -> of.Series:
     return batch.take(slice(count))
 
 
-def draw(batch: of.Series, curves: Sequence[Curve], period: float | None = None) -> dict[str, Figure]:
+def draw(batch: of.Series, curves: Sequence[Curve], file: FileUnits, period: float | None = None) -> dict[str, Figure]:
     """Figures by name: "series", over time; in two dimensions also "plane".
 
     Args:
         batch: The seen values and the targets.
         curves: The predictions.
+        file: The names and units of the figures.
         period: The period of the seasonal baseline, in the batch's time.
     """
     batch = few(batch, MOST_SERIES)
-    figures = {"series": _over_time(batch, curves, _baselines(batch, period))}
+    lines = [_restored(curve, file) for curve in _baselines(batch, period)]
+    batch, curves = file.series(batch), [_restored(curve, file) for curve in curves]
+    figures = {"series": _over_time(batch, curves, lines, file)}
     if batch.y.shape[2] == 2:
-        figures["plane"] = _in_plane(batch, curves)
+        figures["plane"] = _in_plane(batch, curves, file)
     return figures
+
+
+def _restored(curve: Curve, file: FileUnits) -> Curve:
+    """The curve with values in the file's units."""
+    samples = None if curve.samples is None else file.values(curve.samples)
+    return replace(curve, y=file.values(curve.y), samples=samples)
 
 
 def times(batch: of.Series, t0: float) -> tuple[Tensor, Tensor]:
@@ -80,35 +90,36 @@ def _baselines(batch: of.Series, period: float | None) -> list[Curve]:
     ]
 
 
-def _over_time(batch: of.Series, curves: Sequence[Curve], baselines: Sequence[Curve]) -> Figure:
+def _over_time(batch: of.Series, curves: Sequence[Curve], baselines: Sequence[Curve], file: FileUnits) -> Figure:
     """A row for each series, a column for each of the features with the most targets."""
     features = _liveliest(batch)
     rows, columns = len(batch.t), len(features)
     figure = Figure(figsize=(2.5 + 4 * columns, 0.8 + 1.9 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True)
-    low, high = _time_span(batch)
+    edges = file.times(batch.t.new_tensor(_time_span(batch)))
     for row in range(rows):
         for column, feature in enumerate(features):
             axes = panels[row, column]
             for number, curve in enumerate(curves):
-                _draw_curve(axes, curve, row, feature, f"C{number}")
+                _draw_curve(axes, curve, row, feature, f"C{number}", file)
             for curve, style in zip(baselines, ("--", ":"), strict=False):
                 y = numbers(curve.y[row, :, feature])
-                axes.plot(numbers(curve.t[row]), y, style, color="0.6", linewidth=0.8, label=curve.label, zorder=1)
-            _draw_values(axes, batch, row, feature)
-            for edge in (low, high):
+                axes.plot(file.times(curve.t[row]), y, style, color="0.6", linewidth=0.8, label=curve.label, zorder=1)
+            _draw_values(axes, batch, row, feature, file)
+            for edge in edges:
                 axes.axvline(edge, color="0.8", linewidth=0.8, zorder=0)
-            axes.set(ylim=limits(numbers(batch.y[row, :, feature][batch.target[row, :, feature]]), 0.2))
+            known = (batch.target | batch.seen)[row, :, feature]
+            axes.set(ylim=limits(numbers(batch.y[row, :, feature][known]), 0.2))
             if row == 0:
-                axes.set(title=f"$y_{{{feature + 1}}}$")
+                axes.set(title=file.name(feature))
             if row == rows - 1:
-                axes.set(xlabel="$t$")
+                file.label_times(axes)
     _legend(figure, panels[0, 0])
     return figure
 
 
-def _draw_curve(axes: Any, curve: Curve, row: int, feature: int, colour: str) -> None:
-    t = numbers(curve.t[row])
+def _draw_curve(axes: Any, curve: Curve, row: int, feature: int, colour: str, file: FileUnits) -> None:
+    t = file.times(curve.t[row])
     if curve.samples is not None:
         values = numbers(curve.samples[:, row, :, feature])
         for part, alpha in ((0.05, 0.15), (0.25, 0.25)):
@@ -118,8 +129,8 @@ def _draw_curve(axes: Any, curve: Curve, row: int, feature: int, colour: str) ->
     axes.plot(t, numbers(curve.y[row, :, feature]), color=colour, linewidth=1.3, label=curve.label)
 
 
-def _draw_values(axes: Any, batch: of.Series, row: int, feature: int) -> None:
-    t, y = numbers(batch.t[row]), numbers(batch.y[row, :, feature])
+def _draw_values(axes: Any, batch: of.Series, row: int, feature: int, file: FileUnits) -> None:
+    t, y = file.times(batch.t[row]), numbers(batch.y[row, :, feature])
     seen = batch.seen[row, :, feature].cpu().numpy()
     target = batch.target[row, :, feature].cpu().numpy() & ~seen
     axes.plot(t[target], y[target], "o", color=TARGET, markersize=3, fillstyle="none", label="truth, not seen")
@@ -129,7 +140,7 @@ def _draw_values(axes: Any, batch: of.Series, row: int, feature: int) -> None:
 # In the plane
 
 
-def _in_plane(batch: of.Series, curves: Sequence[Curve]) -> Figure:
+def _in_plane(batch: of.Series, curves: Sequence[Curve], file: FileUnits) -> Figure:
     """A panel for each series: the curve within the time span of the data, and beyond it on both sides."""
     count = len(batch.t)
     figure = Figure(figsize=(0.6 + 3.6 * count, 4.3), layout="constrained")
@@ -142,10 +153,12 @@ def _in_plane(batch: of.Series, curves: Sequence[Curve]) -> Figure:
         truth = {"fillstyle": "none", "color": TARGET, "markersize": 3, "label": "truth, not seen"}
         axes.plot(*numbers(batch.y[row][unseen]).T, "o", **truth)
         axes.plot(*numbers(batch.y[row][seen]).T, "o", color=SEEN, markersize=2.5, label="seen")
-        low_y, high_y = limits(numbers(batch.y[row][batch.target[row].all(-1)]), 0.35)
-        middle, reach = (low_y + high_y) / 2, max(high_y - low_y) / 2
+        low_y, high_y = limits(numbers(batch.y[row][(batch.target | batch.seen)[row].all(-1)]), 0.35)
+        middle, reach = (low_y + high_y) / 2, (high_y - low_y) / 2
+        reach = np.full(2, reach.max()) if file.comparable else reach
         xlim, ylim = zip(middle - reach, middle + reach, strict=True)
-        axes.set(xlim=xlim, ylim=ylim, aspect="equal", xlabel="$y_1$", ylabel="$y_2$")
+        aspect = "equal" if file.comparable else "auto"
+        axes.set(xlim=xlim, ylim=ylim, aspect=aspect, xlabel=file.name(0), ylabel=file.name(1))
     _legend(figure, panels[0])
     return figure
 
@@ -166,11 +179,11 @@ def _draw_stretches(axes: Any, curve: Curve, row: int, low: float, high: float) 
 # Latent paths and samples
 
 
-def draw_paths(t: Tensor, z: Tensor) -> Figure:
+def draw_paths(t: Tensor, z: Tensor, file: FileUnits) -> Figure:
     """Latent paths (B, G, latent) at times (G,): the component that varies most over time, and two principal ones."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     over_time, plane = figure.subplots(1, 2)
-    times, size = numbers(t), z.shape[-1]
+    times, size = file.times(t), z.shape[-1]
     chosen = int(z.flatten(0, 1).var(0).argmax())
     found = components(z)
     colours = [f"C{number % 10}" for number in range(len(z))]
@@ -178,26 +191,31 @@ def draw_paths(t: Tensor, z: Tensor) -> Figure:
         over_time.plot(times, path, color=colour, linewidth=1)
         plane.plot(*point.T, color=colour, linewidth=1)
         plane.plot(*point[0], "o", color=colour, markersize=3)
-    over_time.set(xlabel="$t$", ylabel=f"$z_{{{chosen + 1}}}$", title=f"the liveliest of {size} latent components")
+    file.label_times(over_time)
+    over_time.set(ylabel=f"$z_{{{chosen + 1}}}$", title=f"the liveliest of {size} latent components")
     plane.set(xlabel=found.names[0], ylabel=found.names[1], title="latent paths; a dot at the first time")
     return figure
 
 
-def draw_prior(batch: of.Series, t: Tensor, drawn: Tensor) -> Figure:
+def draw_prior(batch: of.Series, t: Tensor, drawn: Tensor, file: FileUnits) -> Figure:
     """Samples (S, G, d) of the prior at times (G,) beside data: in the plane if d = 2, else a feature over time."""
+    batch, drawn = file.series(batch), file.values(drawn)
     flat, feature = drawn.shape[2] == 2, _liveliest(batch)[0]
     figure = Figure(figsize=(9.4, 4.6 if flat else 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for row in range(len(batch.t)):
         known = batch.target[row].all(-1) if flat else batch.target[row, :, feature]
-        y = numbers(batch.y[row][known])
-        x = y.T if flat else (numbers(batch.t[row][known]), y[:, feature])
+        y = numbers(batch.y[row][known] if flat else batch.y[row][known, feature])
+        x = y.T if flat else (file.times(batch.t[row][known]), y)
         panels[0].plot(*x, ".-", markersize=2, linewidth=0.5, alpha=0.7)
     for line in numbers(drawn):
-        panels[1].plot(*(line.T if flat else (numbers(t), line[:, feature])), linewidth=0.9)
-    names = ("$y_1$", "$y_2$") if flat else ("$t$", f"$y_{{{feature + 1}}}$")
+        panels[1].plot(*(line.T if flat else (file.times(t), line[:, feature])), linewidth=0.9)
     for axes, title in zip(panels, ("data", "samples of the prior"), strict=True):
-        axes.set(xlabel=names[0], ylabel=names[1], title=title)
+        if flat:
+            axes.set(xlabel=file.name(0), ylabel=file.name(1), title=title)
+        else:
+            file.label_times(axes)
+            axes.set(ylabel=file.name(feature), title=title)
     return figure
 
 

@@ -12,6 +12,7 @@ from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 import odeflow as of
 from odeflow_tasks import covariates, series_baselines, series_figures
 from odeflow_tasks.batch import floating, labels, require_finite, series
+from odeflow_tasks.file_units import FileUnits
 from odeflow_tasks.head import Perceptron
 from odeflow_tasks.likelihood import Gaussian
 from odeflow_tasks.masking import Masking
@@ -159,7 +160,7 @@ class SeriesTask(of.Task, ABC):
         """Truth, observations and prediction of the first series."""
         batch = series_figures.few(self.checked(batch))
         curve = series_figures.Curve("prediction", batch.t, self.predict(batch))
-        return series_figures.draw(batch, [curve], self._period)
+        return series_figures.draw(batch, [curve], FileUnits.known(self.units, self._data), self._period)
 
     def checked(self, batch: Any) -> of.Series:
         """The checked batch.

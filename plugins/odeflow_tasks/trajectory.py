@@ -14,6 +14,7 @@ from odeflow_dynamics import OwnClock
 from odeflow_tasks import batch as batches
 from odeflow_tasks import estimates, missing, trajectory_figures
 from odeflow_tasks.covariates import checked, count_of, inputs_of
+from odeflow_tasks.file_units import FileUnits
 from odeflow_tasks.initial_states import InitialStates, Mode
 from odeflow_tasks.interpolation import Interpolation, Linear
 from odeflow_tasks.levenberg_marquardt import LevenbergMarquardt
@@ -371,20 +372,26 @@ class Trajectory(of.Task):
             predicted = segments.whole(self.solved(segments, states))
         else:
             predicted = self._predicted(batch)
-        return {"phase_portrait": trajectory_figures.portrait(self.flow, self.states, batch, predicted)}
+        file, states = self._file()
+        return {"phase_portrait": trajectory_figures.portrait(self.flow, states, batch, predicted, file)}
+
+    def _file(self) -> tuple[FileUnits, list[str]]:
+        """The units of figures, and the states' names in the file, or else in the dynamics."""
+        file = FileUnits.known(self.units, self._data)
+        return file, file.names(len(self.states), self.states)
 
     def test_figures(self) -> dict[str, Figure]:
         """The forecast beside the truth, and with `extrapolate` its continuation."""
         if self.tested is None:
             return {}
-        batch = self.tested
+        batch, (file, states) = self.tested, self._file()
         with torch.no_grad():
-            drawn = {"forecast": trajectory_figures.forecast(self.states, batch, self._predicted(batch))}
+            drawn = {"forecast": trajectory_figures.forecast(states, batch, self._predicted(batch), file)}
             if self.extrapolate is not None:
                 first = batch.take(slice(1))
                 t = torch.linspace(
                     float(batch.t[0, 0]), self.extrapolate, trajectory_figures.MOMENTS, device=batch.t.device
                 )
                 course = of.Series.observed(t, self(self.initial.best(first), t, first))
-                drawn["extrapolation"] = trajectory_figures.course(self.states, batch, course)
+                drawn["extrapolation"] = trajectory_figures.course(states, batch, course, file)
         return drawn
