@@ -34,7 +34,7 @@ class DataModule(Plugin, LightningDataModule, ABC):
         class_counts: The number of training samples of each class, known after `setup`; None if there are no classes,
             or the data do not state it.
         period: The period of time series in the file's time, for the seasonal baseline; None if there is none.
-        time: The name of the file's times, for figures; None if they have none.
+        time: The name of the file's times, for figures; "" if they have none.
         from_start: Whether the times of a batch count from the start of each sample, not from the origin of the units.
     """
 
@@ -44,7 +44,7 @@ class DataModule(Plugin, LightningDataModule, ABC):
     units: Units | None = None
     class_counts: Sequence[int] | None = None
     period: float | None = None
-    time: str | None = None
+    time: str = ""
     from_start: ClassVar[bool] = False
 
     @property

@@ -30,7 +30,7 @@ class FileUnits:
     @classmethod
     def known(cls, units: of.Units | None, data: of.DataModule | None) -> "FileUnits":
         """Those of a model and of the data of its trainer."""
-        return cls(units or of.Units(), *(("", False) if data is None else (data.time or "", data.from_start)))
+        return cls(units or of.Units(), *(("", False) if data is None else (data.time, data.from_start)))
 
     def name(self, number: int, letter: str = "y") -> str:
         """The name of a feature, by its number; letter and number if the file has none."""

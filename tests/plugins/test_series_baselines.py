@@ -153,7 +153,7 @@ def measured(task: SeriesTask, batch: of.Series) -> dict[str, float]:
 
 
 def task_of(cls: type[SeriesTask]) -> SeriesTask:
-    return cls(1, 2, None, None, None, 1.0, None, Masking())
+    return cls(1, 2, Readout(), None, Masking())
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice
