@@ -16,6 +16,7 @@ import odeflow as of
 from odeflow_data import SeriesTable, Window
 from odeflow_tasks import RNN, Masking
 from odeflow_tasks.autoregressive import Autoregressive
+from odeflow_tasks.readout import Readout
 from odeflow_tasks.series_baselines import NAMES, predictions
 from odeflow_tasks.series_task import SeriesTask
 
