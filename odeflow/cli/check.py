@@ -6,7 +6,8 @@ import sys
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from odeflow.cli import explain
-from odeflow.cli.run import Command, prepared
+from odeflow.cli.command import Command
+from odeflow.cli.prepare import prepared
 from odeflow.config.request import SECTIONS, Request
 from odeflow.errors import OdeflowError
 from odeflow.plugin import registry

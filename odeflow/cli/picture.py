@@ -21,7 +21,7 @@ from odeflow.analysis import plots as draw
 from odeflow.analysis.measure import Effort
 from odeflow.analysis.plots import Epoch, Tested
 from odeflow.analysis.replay import flows, record
-from odeflow.cli.run import Command
+from odeflow.cli.command import Command
 from odeflow.density.cnf import CNF
 from odeflow.engine.output.solution import SolveError
 from odeflow.engine.solver import Solver

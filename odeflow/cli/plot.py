@@ -14,8 +14,9 @@ from rich.console import Console
 
 from odeflow.analysis.replay import flows
 from odeflow.cli import picture
+from odeflow.cli.command import Command
 from odeflow.cli.options import Options, count, run_of
-from odeflow.cli.run import Command, prepared
+from odeflow.cli.prepare import prepared
 from odeflow.config.request import Request
 from odeflow.errors import CheckpointError, DataError, OdeflowError, RecipeError, SettingError
 from odeflow.plugin import registry

@@ -10,7 +10,7 @@ import torch
 
 from odeflow import load
 from odeflow.cli.main import main
-from odeflow.cli.run import prepared
+from odeflow.cli.prepare import prepared
 from odeflow.config import recipes
 from odeflow.config.request import Request
 from odeflow.plugin.registry import build

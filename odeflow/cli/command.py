@@ -1,0 +1,193 @@
+"""Command: LightningCLI with plugins by name, callbacks to interrupt and resume a run, and atomic checkpoints."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, LearningRateFinder, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeUnion, SaveConfigCallback
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch.optim import Optimizer
+
+from odeflow.cli import explain
+from odeflow.cli.prepare import LINKS
+from odeflow.config import recipes
+from odeflow.config.record import RunRecord
+from odeflow.errors import OdeflowError, SettingError
+from odeflow.plugin import registry
+from odeflow.training import checkpoint, weights
+from odeflow.training.callbacks import (
+    Figures,
+    Interruption,
+    LastCheckpoint,
+    Predictions,
+    Randomness,
+    Resumption,
+    RunRecorder,
+    SolverStatistics,
+    Tables,
+    run_folder,
+)
+from odeflow.training.data import DataModule
+from odeflow.training.files import replacing
+from odeflow.training.schedule import WarmupCosine
+from odeflow.training.task import Task
+
+
+class Parser(LightningArgumentParser):
+    """Reports errors in a few lines, with exit status 2."""
+
+    def error(self, message: str, *args: Any, **kwargs: Any) -> NoReturn:
+        known = [action.dest for action in self._actions]
+        print(f"error: {explain.shortened(message, known)}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+
+
+class RunConfig(SaveConfigCallback):
+    """Saves the configuration of a run beside its checkpoints, and once in W&B, nested."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs, save_to_log_dir=False)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        with replacing(run_folder(trainer) / "config.yaml") as part:
+            self.parser.save(self.config, str(part), skip_unset=False)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                text = self.parser.dump(self.config, skip_unset=False, format="json")
+                logger.experiment.config.update(json.loads(text), allow_val_change=True)
+                for each in trainer.checkpoint_callbacks:
+                    if isinstance(each, ModelCheckpoint) and each.monitor:  # the summary shows the best value
+                        logger.experiment.define_metric(each.monitor, summary=each.mode)
+
+
+class Command(LightningCLI):
+    """LightningCLI for a Task and a DataModule, both chosen by name.
+
+    Args:
+        words: The command and its options; without `run`, the options only.
+        run: Whether to run the command. Otherwise `model`, `datamodule` and a `trainer` that writes no files are built.
+        pretrained: A file with the model's initial weights.
+        lost: The recipe's checkpoint callbacks that were replaced; the user is notified.
+        record: The record of the run; None if none is to be written.
+    """
+
+    def __init__(
+        self,
+        words: list[str],
+        run: bool = True,
+        pretrained: Path | None = None,
+        lost: Sequence[str] = (),
+        record: RunRecord | None = None,
+    ) -> None:
+        self.command, self.pretrained, self.lost, self.record = words[0] if run else None, pretrained, lost, record
+        figures = [Figures(), Tables()] if run else []
+        super().__init__(
+            Task,
+            DataModule,
+            args=words,
+            parser_class=Parser,
+            parser_kwargs={"prog": "odeflow", "allow_abbrev": False},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=RunConfig if run else None,
+            seed_everything_default=0,
+            trainer_defaults={"callbacks": [SolverStatistics(), *figures]},
+            load_from_checkpoint_support=False,
+            run=run,
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The given command only: building the parsers of all four takes as long as a short run."""
+        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name == self.command}
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """As LightningCLI, with callbacks to interrupt and resume a run and to write predictions.
+
+        Checkpoint writes are atomic. If `enable_checkpointing` is False, the recipe's checkpoint callbacks are dropped.
+
+        Raises:
+            SettingError: The callbacks include LearningRateFinder, which does not support tasks.
+        """
+        options = self._get(self.config_init, "trainer")
+        several: Any = options.callbacks or []
+        listed = [several] if isinstance(several, Callback) else several
+        if any(isinstance(each, LearningRateFinder) for each in listed):
+            raise SettingError(
+                "LearningRateFinder sets an attribute lr of the model, but here the learning rate is the optimizer's: "
+                "compare a few by --optimizer.lr, or find one in Python: "
+                "Tuner(trainer).lr_find(task, datamodule=data, update_attr=False).suggestion()"
+            )
+        if options.enable_checkpointing is False:
+            kwargs["callbacks"] = [each for each in listed if not isinstance(each, Checkpoint)]
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.extend([Resumption(), Randomness()])  # pyright: ignore
+        if self.command == "predict":
+            trainer.callbacks.append(Predictions(self._get(self.config_init, "output")))  # pyright: ignore
+        if options.enable_checkpointing is not False and not options.fast_dev_run:
+            trainer.callbacks.append(LastCheckpoint())  # pyright: ignore
+        if self.record is not None and not options.fast_dev_run:
+            trainer.callbacks.append(RunRecorder(self.record))  # pyright: ignore
+        trainer.callbacks.append(Interruption())  # pyright: ignore
+        for each in trainer.checkpoint_callbacks:
+            if isinstance(each, ModelCheckpoint):
+                each.save_last = None  # LastCheckpoint writes the same file more often
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not if the user chose another one
+            trainer.strategy.checkpoint_io = checkpoint.Checkpoints()
+        return trainer
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the option of `predict`, and links the sizes from the data to the model."""
+        if self.command == "predict":
+            help_ = "a table to write instead of predictions.pt: *.csv, *.parquet or *.npz"
+            parser.add_argument("--output", type=str | None, metavar="FILE", help=help_)
+        for size, source in LINKS.items():
+            parser.link_arguments(f"data.{source}", f"model.init_args.{size}", apply_on="instantiate")
+
+    @staticmethod
+    def configure_optimizers(
+        lightning_module: LightningModule, optimizer: Optimizer, lr_scheduler: LRSchedulerTypeUnion | None = None
+    ) -> Any:
+        """As LightningCLI, but sets the number of steps of a `WarmupCosine` schedule."""
+        if not isinstance(lr_scheduler, WarmupCosine):
+            return LightningCLI.configure_optimizers(lightning_module, optimizer, lr_scheduler)
+        if lr_scheduler.total_steps is None:
+            steps = lightning_module.trainer.estimated_stepping_batches
+            if steps == float("inf"):
+                raise SettingError("WarmupCosine needs the length of the run: give trainer.max_epochs or max_steps")
+            lr_scheduler.total_steps = int(steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": lr_scheduler, "interval": "step"}}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """As LightningCLI, without its warning about explicit arguments: `--plugins` is removed from them first."""
+        self.config = parser.parse_args(args)
+
+    @rank_zero_only
+    def before_instantiate_classes(self) -> None:
+        """Notifies the user of dropped checkpoint callbacks, once the options are known to be valid."""
+        if self.lost:
+            print(  # noqa: T201
+                f"note: trainer.callbacks replaces the recipe's, so {', '.join(self.lost)} is dropped. "
+                f"Write callbacks{recipes.APPENDS} to add to them",
+                file=sys.stderr,
+            )
+
+    def instantiate_classes(self) -> None:
+        """As LightningCLI, but reports a constructor's error without the parser's surrounding text.
+
+        Raises:
+            OdeflowError: The constructor of a plugin raised an error.
+        """
+        try:
+            super().instantiate_classes()
+        except (MisconfigurationException, *registry.UNBUILDABLE) as problem:
+            raise OdeflowError(explain.unbuilt(problem)) from problem
+        if self.pretrained is not None:
+            weights.read_into(self.model, self.pretrained)
+            self.model.units = weights.read_units(self.pretrained)
