@@ -1,24 +1,41 @@
-"""What the tests share: problems to solve, and the registry."""
+"""What the tests share: problems to solve, the registry, and the figures of a training.
+
+odeflow is imported by what needs it, so that the process that hands the tests out to xdist's workers starts at once.
+"""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from equations import Coupled, Pendulum
-from odeflow.plugin import registry
+if TYPE_CHECKING:
+    from equations import Coupled, Pendulum
 
-registry.discover()
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_collection() -> None:
+    """Plugins are known before tests are collected; xdist collects in its workers alone."""
+    from odeflow.plugin import registry
+
+    registry.discover()
 
 
 @pytest.fixture
 def pendulum() -> Pendulum:
+    from equations import Pendulum
+
     return Pendulum()
 
 
 @pytest.fixture
 def coupled() -> Coupled:
+    from equations import Coupled, Pendulum
+
     return Coupled(Pendulum())
 
 
@@ -28,3 +45,16 @@ def shared() -> Path:
     if not SHARED.is_dir() and os.environ.get("CI") != "true":
         pytest.skip(f"needs the real data in {SHARED.name}/ beside the project")
     return SHARED
+
+
+@pytest.fixture
+def draw_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Leaves out the figures of the other moments of a training, which take longer than a few steps."""
+    from odeflow.training.callbacks import Figures
+
+    draw = Figures._draw
+
+    def at(*wanted: str) -> None:
+        monkeypatch.setattr(Figures, "_draw", lambda *words: draw(*words) if words[-1] in wanted else None)
+
+    return at

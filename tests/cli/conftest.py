@@ -47,10 +47,11 @@ def _run(words: str | Sequence[str]) -> Outcome:
 
 
 @pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test of the command line runs in an empty folder, and inherits no settings."""
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_at: Callable[..., None]) -> None:
+    """Every test of the command line runs in an empty folder, inherits no settings, and trains without figures."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ODEFLOW_PLUGINS", raising=False)
+    draw_at()
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from polars.testing import assert_frame_equal
 import odeflow as of
 
 QUIET = "--trainer.enable_progress_bar false --trainer.enable_model_summary false --trainer.num_sanity_val_steps 0"
-SHORT = f"--trainer.max_epochs 3 --trainer.check_val_every_n_epoch 1 --seed_everything 1 {QUIET}"
+SHORT = f"--trainer.max_epochs 2 --trainer.check_val_every_n_epoch 1 --seed_everything 1 {QUIET}"
 SCALE, SHIFT = np.array([10.0, 0.01, 3.0]), np.array([50.0, 2.0, -700.0])
 
 
@@ -69,8 +69,9 @@ def trained(
     return predicted(), metrics(run)
 
 
-def test_densities_follow_the_units(done: Any, metrics: Any) -> None:
+def test_densities_follow_the_units(done: Any, metrics: Any, draw_at: Any) -> None:
     """In other units the standardised loss is the same, and log-densities and NLL shift by Σ log a."""
+    draw_at("3_end")
     (plain, logged), (changed, logged_again) = (
         trained(done, metrics, "density", "--data.ignore [kind]", each) for each in (False, True)
     )
@@ -80,8 +81,9 @@ def test_densities_follow_the_units(done: Any, metrics: Any) -> None:
     assert logged_again["val/nll"] == pytest.approx([nll + volume for nll in logged["val/nll"]], rel=1e-4)
 
 
-def test_regressions_follow_the_units(done: Any, metrics: Any) -> None:
+def test_regressions_follow_the_units(done: Any, metrics: Any, draw_at: Any) -> None:
     """Predictions map by a·x + b, the absolute error by a; the file that is predicted need not have the target."""
+    draw_at("3_end")
     (plain, logged), (changed, logged_again) = (
         trained(done, metrics, "regression", "--data.target w --data.ignore [kind]", each) for each in (False, True)
     )
@@ -91,8 +93,9 @@ def test_regressions_follow_the_units(done: Any, metrics: Any) -> None:
     assert logged_again["val/mae"] == pytest.approx([SCALE[2] * error for error in logged["val/mae"]], rel=1e-4)
 
 
-def test_classes_do_not_depend_on_the_units(done: Any, metrics: Any) -> None:
+def test_classes_do_not_depend_on_the_units(done: Any, metrics: Any, draw_at: Any) -> None:
     """Probabilities are the same, and add up to one."""
+    draw_at("3_end")
     (plain, _), (changed, _) = (
         trained(done, metrics, "classification", "--data.label kind", each) for each in (False, True)
     )
@@ -161,8 +164,9 @@ def test_a_split_is_chosen_on_the_command_line(done: Any, refused: Any, caplog: 
     assert "Did you mean split.test?" in refused(f"{words} --data.test 0.3")
 
 
-def test_series_follow_the_units(done: Any) -> None:
+def test_series_follow_the_units(done: Any, draw_at: Any) -> None:
     """Predicted values map by a·x + b, of every series of a second file."""
+    draw_at("3_end")
     random = np.random.default_rng(0)
     number, t = np.repeat(np.arange(20), 8), np.tile(np.arange(8.0), 20)
     y = np.sin(t + random.uniform(0, 6, 20)[number])
@@ -180,8 +184,9 @@ def test_series_follow_the_units(done: Any) -> None:
     torch.testing.assert_close(found[1], 10 * found[0] + 50, rtol=1e-5, atol=1e-4)
 
 
-def test_forecasts_follow_the_units(done: Any) -> None:
+def test_forecasts_follow_the_units(done: Any, draw_at: Any) -> None:
     """What comes after a second file is forecast in its units: values map by a·x + b."""
+    draw_at("3_end")
     t, found = np.arange(120.0), []
     for scale, shift in ((1, 0), (10, 50)):
         y = scale * np.sin(t / 3) + shift

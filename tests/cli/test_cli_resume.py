@@ -13,11 +13,10 @@ import pytest
 import torch
 
 import odeflow as of
-from odeflow.training.callbacks import Figures
 from odeflow.training.checkpoint import Checkpoints
 
 BRIEF = (
-    "--trainer.max_epochs 3 --trainer.limit_train_batches 4 --trainer.limit_val_batches 3 --trainer.log_every_n_steps 1 "
+    "--trainer.max_epochs 2 --trainer.limit_train_batches 4 --trainer.limit_val_batches 3 --trainer.log_every_n_steps 1 "
     "--trainer.enable_progress_bar false --trainer.enable_model_summary false --plugins ending.py"
 )
 DIGITS = f"-c digits/ode_net --model.dynamics.channels 4 {BRIEF}"
@@ -67,11 +66,10 @@ class Ending(Callback):
 
 
 @pytest.fixture(autouse=True)
-def _ending(_folder, monkeypatch) -> None:
-    """The callback that ends runs; and figures at the start alone, which suffice to disturb random numbers."""
+def _ending(_folder, draw_at) -> None:
+    """The callback that ends runs; and figures at the start, which could disturb random numbers."""
     Path("ending.py").write_text(ENDING)
-    draw = Figures._draw
-    monkeypatch.setattr(Figures, "_draw", lambda *words: draw(*words) if words[-1] == "1_start" else None)
+    draw_at("1_start")
 
 
 def started(words: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -109,10 +107,10 @@ def differences(one: Any, other: Any, place: str = "") -> list[str]:
 
 
 def test_every_epoch_leaves_a_checkpoint(done):
-    """A recipe that validates every fifth epoch leaves `last.ckpt` of the third, where training ended."""
+    """A recipe that validates every fifth epoch leaves `last.ckpt` of the second, where training ended."""
     done(f"fit -c latent/periodic --data.series 80 --data.batch_size 8 {BRIEF}")
     stored = read(Path("runs/latent/periodic/version_0"))
-    assert (stored["epoch"], stored["global_step"]) == (2, 12)
+    assert (stored["epoch"], stored["global_step"]) == (1, 8)
 
 
 def test_nothing_is_saved_where_that_is_not_wanted(done):
@@ -169,7 +167,7 @@ def unbroken(command, tmp_path_factory) -> dict[str, dict[str, Any]]:
         (DIGITS, "epoch 1", 9, 4),
         (f"{DIGITS} --trainer.val_check_interval 2", "val 1", 143, 3),
         (SPIRAL, "step 5", 143, 6),  # a validation is due, which is done when the run goes on
-        (f"{DIGITS} --trainer.max_steps 10", "epoch 1", 9, 4),
+        (f"{DIGITS} --trainer.max_epochs 3 --trainer.max_steps 10", "epoch 1", 9, 4),
         (f"{DIGITS} --trainer.accumulate_grad_batches 2", "step 2", 143, 3),
         (PLATEAU, "val 1", 143, 4),
         (PLATEAU, "step 5", 143, 6),
@@ -259,9 +257,11 @@ def test_the_newest_run_is_found(done, refused, digits_run):
 
 def test_the_batch_size_finder_finds_the_data_s(done, caplog):
     """`BatchSizeFinder` tries the batch sizes of the data, not a method of the task, and training follows."""
-    done(f"fit {DIGITS} --trainer.callbacks+=BatchSizeFinder --trainer.callbacks.max_val 64")
+    done(
+        f"fit {DIGITS} --trainer.callbacks+=BatchSizeFinder --trainer.callbacks.init_val 32 --trainer.callbacks.max_val 64"
+    )
     assert "Batch size 32 succeeded, trying batch size 64" in caplog.text
-    assert read(RUN / "version_0")["global_step"] == 12
+    assert read(RUN / "version_0")["global_step"] == 8
 
 
 def test_the_learning_rate_finder_is_explained(refused):

@@ -72,9 +72,9 @@ def site(examples, tmp_path_factory):
 def checkpoint(site, shell, tmp_path_factory):
     """A checkpoint of the package's recipe, trained by its name for two batches."""
     folder = tmp_path_factory.mktemp("run")
-    short = ("--trainer.max_epochs", 1, "--trainer.limit_train_batches", 2, "--trainer.log_every_n_steps", 1)
-    data = ("--data.observations", 20, "--data.t1", 0.5)
-    ended = shell(folder, PYTHONPATH=site).run("-m", "odeflow", "fit", "-c", "ralston/spiral", *short, *data)
+    short = "--trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.log_every_n_steps 1"
+    data = "--data.observations 20 --data.t1 0.5"
+    (ended,) = shell(folder, PYTHONPATH=site).session(["fit", "-c", "ralston/spiral", *short.split(), *data.split()])
     assert ended.status == 0, ended.err
     (best,) = folder.glob("runs/ralston/spiral/version_0/checkpoints/best.ckpt")
     return best

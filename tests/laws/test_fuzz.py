@@ -188,8 +188,8 @@ def run(count: int) -> Counter[str]:
 
 def test_results_are_right_or_something_is_said() -> None:
     """Some dozens of cases; most are solved."""
-    outcomes = run(60)
-    assert outcomes["solved"] > 15, outcomes
+    outcomes = run(40)
+    assert outcomes["solved"] > 10, outcomes
 
 
 @pytest.mark.slow

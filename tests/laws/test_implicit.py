@@ -104,16 +104,15 @@ class Decay(nn.Module):
 
 
 def solver_of(name: str) -> of.Solver:
-    """A solver of six fixed steps, so that finite differences see the same steps."""
+    """A solver of three fixed steps, so that finite differences see the same steps."""
     cls = look_up("solver", name)
-    return cls(num_steps=6, **({"newton_tol": 1e-13} if issubclass(cls, of.ImplicitRungeKutta) else {}))
+    return cls(num_steps=3, **({"newton_tol": 1e-13} if issubclass(cls, of.ImplicitRungeKutta) else {}))
 
 
-@pytest.mark.parametrize("coupled", [False, True])
 @pytest.mark.parametrize("name", IMPLICIT)
-def test_gradients_are_those_of_the_discrete_solution(name: str, coupled: bool) -> None:
+def test_gradients_where_samples_influence_each_other(name: str) -> None:
     """At coarse steps Backprop's gradients are central differences to 1e-7, and Checkpointed's are Backprop's."""
-    field, solver = Decay(coupled), solver_of(name)
+    field, solver = Decay(coupled=True), solver_of(name)
     y0 = torch.tensor([[1.0, 0.5], [-0.3, 2.0], [0.2, -1.0]], dtype=D, requires_grad=True)
     t = torch.tensor([0.1, 0.7, 1.3], dtype=D)
     variables = [y0, field.rates, field.mix]
@@ -148,7 +147,7 @@ def test_adjoint_and_gradients_of_times(name: str) -> None:
         return list(torch.autograd.grad(end.square().sum(), [y0, t, field.rates, field.mix]))
 
     truth = found(look_up("solver", "Dopri5")(1e-10, 1e-10), of.Backprop())
-    solver = cls(num_steps=100) if name == "ImplicitEuler" else cls(1e-5, 1e-6)
+    solver = cls(num_steps=50) if name == "ImplicitEuler" else cls(1e-4, 1e-5)
     for gradient in (of.Backprop(), of.Checkpointed(), of.Adjoint()):
         for value, true in zip(found(solver, gradient), truth, strict=True):
             assert float((value - true).norm() / true.norm()) < (0.1 if name == "ImplicitEuler" else 2e-3)

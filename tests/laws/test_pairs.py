@@ -4,6 +4,7 @@ import gc
 import inspect
 import weakref
 from collections.abc import Callable, Generator
+from typing import Any
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def gradient_for(cls: type[of.Solver], gradient: type[of.Gradient]) -> of.Gradie
     return gradient(solver=RK4(num_steps=3)) if continuous and issubclass(cls, of.Symplectic) else gradient()
 
 
-def cases() -> list[object]:
+def cases() -> list[Any]:
     """Every solver with the default gradient, every gradient with a solver of each family; per sample where it can."""
     families = {
         (cls.__bases__, "rtol" in inspect.signature(cls).parameters): cls for cls in reversed(SOLVERS)
@@ -139,13 +140,16 @@ def flat(solver: of.Solver, y: State) -> State:
     return torch.cat([leaf.flatten() for leaf in leaves(y)])[None]
 
 
-@pytest.mark.parametrize(PAIRS, cases())
-def test_values_and_gradients_do_not_depend_on_the_shape(solver: of.Solver, gradient: of.Gradient) -> None:
+@pytest.mark.parametrize(
+    (*PAIRS, "half"), [pytest.param(*case.values, half % 2, id=case.id) for half, case in enumerate(cases())]
+)
+def test_values_and_gradients_do_not_depend_on_the_shape(solver: of.Solver, gradient: of.Gradient, half: int) -> None:
     """A state of any shape, numbers alone and empty batches too, is solved and differentiated as a row of its entries.
 
-    With inner times that want gradients, dense output, events, forwards and backwards in time.
+    With inner times that want gradients, dense output, events, forwards and backwards in time. Half of the shapes with
+    each pair, by turns, so that every two of a family of solvers, a gradient and a shape meet.
     """
-    for number, (name, shapes) in enumerate(SHAPES.items()):
+    for number, (name, shapes) in enumerate(list(SHAPES.items())[half::2]):
         if solver.per_sample and not all(shape and shape[0] for shape in shapes):
             continue
         if isinstance(solver, of.Symplectic) and name == "()":

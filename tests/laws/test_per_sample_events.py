@@ -205,7 +205,7 @@ def test_gradients_of_time_and_state(gradient: of.Gradient, own: bool) -> None:
         torch.tensor(0.3),
     ]
     leaves = tuple(each.to(D).requires_grad_() for each in inputs)
-    assert torch.autograd.gradcheck(value, leaves, eps=1e-6, atol=2e-6, rtol=2e-6)
+    assert torch.autograd.gradcheck(value, leaves, eps=1e-6, atol=2e-6, rtol=2e-6, fast_mode=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -202,7 +202,7 @@ def test_parameters_are_recovered(name: str) -> None:
     true, field, start, options = RECOVERED[name]
     wanted = [value.clone() for value in values(true)]
     batch = simulated(true, start, **options)
-    learn(fitting(field, distance="mse", segment=6), batch, 200, rate=0.1)
+    learn(fitting(field, distance="mse", segment=6), batch, 120, rate=0.1)
     for found, value in zip(values(field), wanted, strict=True):
         torch.testing.assert_close(found, value.float(), atol=0.03, rtol=0.02)
 
@@ -221,7 +221,7 @@ def test_a_network_learns_what_the_known_field_lacks() -> None:
     known = DampedPendulum(1.0, 0.0, trainable=False)
     lacking = fitting(known, distance="mse", segment=6).loss(batch, "val")
     task = fitting(Sum([known, MLP(2, [8], time="none")]), distance="mse", segment=6)
-    learn(task, batch, 200)
+    learn(task, batch, 100)
     assert task.loss(batch, "val") < 0.1 * lacking
     assert (known.stiffness(), known.drag()) == (1.0, 0.0)
 
