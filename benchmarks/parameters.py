@@ -22,7 +22,7 @@ from torch import Tensor
 from odeflow_data import Trajectories
 from odeflow_dynamics import Equations
 from odeflow_solvers import Dopri5
-from odeflow_tasks import LevenbergMarquardt, Trajectory
+from odeflow_tasks import Initial, LevenbergMarquardt, Trajectory
 
 STEPS = 25
 """Maximum number of steps of a fit."""
@@ -39,7 +39,7 @@ class Problem:
         guess: By what factor the initial values differ from the truth.
         table: Random numbers ↦ the columns of a file.
         data: Options of `Trajectories`.
-        task: Options of `Trajectory`.
+        initial: How the initial states are determined.
         constants: Of the model.
         inputs: Of the model.
     """
@@ -49,7 +49,7 @@ class Problem:
     guess: float
     table: Callable[[np.random.Generator], Table]
     data: dict[str, Any]
-    task: dict[str, Any]
+    initial: Initial
     constants: dict[str, float] = field(default_factory=dict)
     inputs: list[str] = field(default_factory=list)
 
@@ -124,7 +124,7 @@ PROBLEMS = {
         1.3,
         sir,
         {"time": "day", "states": ["susceptible", "infected"], "hidden": ["susceptible"]},
-        {"initial": "learned", "start": {"susceptible": 950.0}},
+        Initial("learned", {"susceptible": 950.0}),
         {"N": 1000.0},
     ),
     "pharmacokinetics": Problem(
@@ -139,7 +139,7 @@ PROBLEMS = {
             "hidden": ["gut"],
             "doses": {"gut": "dose"},
         },
-        {"start": {"gut": 0.0, "blood": 0.0}, "known": ["gut", "blood"]},
+        Initial(start={"gut": 0.0, "blood": 0.0}, known=["gut", "blood"]),
     ),
     "oscillator": Problem(
         {"x": "v", "v": "-k*x - c*v + g*force"},
@@ -147,7 +147,7 @@ PROBLEMS = {
         1.2,
         oscillator,
         {"time": "t", "states": ["x", "v"], "hidden": ["v"], "covariates": ["force"]},
-        {"initial": "learned"},
+        Initial("learned"),
         inputs=["force"],
     ),
     "lotka_volterra": Problem(
@@ -156,7 +156,7 @@ PROBLEMS = {
         0.9,
         lotka_volterra,
         {"time": "t", "series": "site"},
-        {"initial": "learned"},
+        Initial("learned"),
     ),
 }
 
@@ -166,7 +166,7 @@ def prepared(problem: Problem, seed: int) -> tuple[Trajectory, Any]:
     names = [name for name in problem.truth if not name.endswith("(0)")]
     guess = {name: problem.truth[name] * problem.guess for name in names}
     equations = Equations(problem.equations, guess, problem.constants, inputs=problem.inputs)
-    task = Trajectory(equations, Dopri5(1e-6, 1e-7), distance="nll", **problem.task).double()
+    task = Trajectory(equations, Dopri5(1e-6, 1e-7), distance="nll", initial=problem.initial).double()
     table: Any = problem.table(np.random.default_rng(seed))
     data = Trajectories(table, **problem.data)
     data.setup("test")

@@ -1,6 +1,7 @@
 """Recipes: YAML files, one per experiment, found by name and merged."""
 
 import contextlib
+import copy
 import re
 from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
@@ -219,12 +220,16 @@ def merge(base: Any, over: Any) -> Any:
 
 
 def _without_mappings(path: Any, options: Any, over: Any) -> Any:
-    """The options of a plugin without mappings that others replace."""
-    present, replaced = mapping(options), mapping(over)
-    if present is None or replaced is None:
-        return options
-    whole = mapping_options(str(path))
-    return {name: value for name, value in present.items() if name not in whole or name not in replaced}
+    """The options of a plugin without mappings that others replace, also in groups of options."""
+    kept = copy.deepcopy(options)
+    for option in mapping_options(str(path)):
+        *outer, name = option.split(".")
+        below, above = mapping(kept), mapping(over)
+        for group in outer:
+            below, above = (mapping((each or {}).get(group)) for each in (below, above))
+        if below and above and name in above:
+            below.pop(name, None)
+    return kept
 
 
 def appended(name: str, present: Any, more: Any) -> list[Any]:

@@ -347,18 +347,21 @@ def class_of(path: str) -> type[Plugin]:
 
 
 def mapping_options(path: str) -> set[str]:
-    """The options of an imported plugin whose values are mappings.
+    """The options of an imported plugin whose values are mappings, those of its groups as `group.option`.
 
     Args:
         path: Its name or import path; no option of an unknown one is known.
     """
-    name, found = path.rpartition(".")[2], set[str]()
-    for cls in subclasses(Plugin):
-        if cls.__name__ == name:
-            for option, hint in get_type_hints(cls.__init__).items():
-                if any(get_origin(each) in (dict, Mapping) for each in (hint, *get_args(hint))):
-                    found.add(option)
-    return found
+    name = path.rpartition(".")[2]
+    return {option for cls in subclasses(Plugin) if cls.__name__ == name for option in _mapping_options(cls)}
+
+
+def _mapping_options(cls: type, prefix: str = "") -> Iterator[str]:
+    for option, hint in get_type_hints(cls.__init__).items():
+        if any(get_origin(each) in (dict, Mapping) for each in (hint, *get_args(hint))):
+            yield prefix + option
+    for option, group in groups(cls).items():
+        yield from _mapping_options(group, f"{option}.")
 
 
 def missing(path: str) -> str:

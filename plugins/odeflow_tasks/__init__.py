@@ -13,6 +13,7 @@ from odeflow_tasks.head import Head as Head
 from odeflow_tasks.head import LinearHead as LinearHead
 from odeflow_tasks.head import Perceptron as Perceptron
 from odeflow_tasks.head import PooledHead as PooledHead
+from odeflow_tasks.initial_states import Initial as Initial
 from odeflow_tasks.instance_norm import InstanceNorm as InstanceNorm
 from odeflow_tasks.interpolation import Hermite as Hermite
 from odeflow_tasks.interpolation import Interpolation as Interpolation

@@ -1,6 +1,7 @@
 """InitialStates: the initial states of trajectories and of their segments, observed or learned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -9,7 +10,23 @@ from torch import Tensor, nn
 import odeflow as of
 from odeflow_tasks import missing
 
-Mode = Literal["observed", "completed", "learned"]
+
+@dataclass(frozen=True)
+class Initial(of.OptionGroup):
+    """How the initial states of trajectories are determined.
+
+    Attributes:
+        mode: "observed": no entry is learned; "completed": those that were not observed are; "learned": all are, with
+            the field, since observations are noisy. Learned entries require the same trajectories in every batch.
+        start: Initial values by state, of entries that were not observed; by default 0.
+        known: The states whose initial value is exactly that of `start`.
+        shared: The states whose initial value is learned once for all trajectories.
+    """
+
+    mode: Literal["observed", "completed", "learned"] = "observed"
+    start: dict[str, float] | None = None
+    known: list[str] | None = None
+    shared: list[str] | None = None
 
 
 class InitialStates(nn.Module):
@@ -21,11 +38,7 @@ class InitialStates(nn.Module):
 
     Args:
         states: The names of the d states.
-        mode: "observed": no entry is learned; "completed": those that were not observed are; "learned": all are, since
-            observations are noisy.
-        start: Initial values by state, of entries that were not observed; by default 0.
-        known: The states whose initial value is exactly that of `start`.
-        shared: The states whose initial value is learned once for all trajectories.
+        options: How they are determined.
 
     Attributes:
         free: (F,), the learned entries that belong to one trajectory, relative to where they began.
@@ -55,25 +68,18 @@ class InitialStates(nn.Module):
     known: Tensor
     shared: Tensor
 
-    def __init__(
-        self,
-        states: Sequence[str],
-        mode: Mode,
-        start: Mapping[str, float] | None = None,
-        known: Sequence[str] = (),
-        shared: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, states: Sequence[str], options: Initial) -> None:
         super().__init__()
-        start = start or {}
+        mode, start, known, shared = options.mode, options.start or {}, options.known or (), options.shared or ()
         for option, names in (("start", start), ("known", known), ("shared", shared)):
             for name in names:
                 if name not in states:
                     raise of.SettingError(
-                        f"Trajectory: {option} names the state {name!r}; the states are {', '.join(states)}"
+                        f"Trajectory: initial.{option} names the state {name!r}; the states are {', '.join(states)}"
                     )
         valueless = [name for name in known if name not in start]
         if valueless:
-            raise of.SettingError(f"Trajectory: known needs a value in start for {', '.join(valueless)}")
+            raise of.SettingError(f"Trajectory: initial.known needs a value in start for {', '.join(valueless)}")
         self.states, self.mode, self.learned = tuple(states), mode, mode == "learned"
         for name, size, trained in (("free", 0, mode != "observed"), ("common", len(states), bool(shared))):
             if trained:
@@ -114,9 +120,9 @@ class InitialStates(nn.Module):
         if self.mode == "observed":
             names = ", ".join(name for name, each in zip(self.states, wanted.flatten(0, 1).any(0), strict=True) if each)
             raise of.DataError(
-                f"Trajectory: {names} was not observed where a trajectory or segment starts. Learn it by "
-                "initial='completed' or 'learned', or with one value for all trajectories by shared; or give its value "
-                "by start and known"
+                f"Trajectory: {names} was not observed where a trajectory or segment starts. Learn it by initial.mode "
+                "'completed' or 'learned', or with one value for all trajectories by initial.shared; or give its value "
+                "by initial.start and initial.known"
             )
         key = torch.full_like(batch.t[:, 0], -1).long() if batch.key is None else batch.key
         if not self.place.numel():
@@ -126,7 +132,7 @@ class InitialStates(nn.Module):
             raise of.DataError(
                 "learned states belong to trajectories that are the same in every batch; in this one they are others. "
                 "Let each batch contain the whole trajectories, without noise that is drawn anew (for pieces: "
-                "batch_time as many as there are, batch_size 1), or use initial='observed'"
+                "batch_time as many as there are, batch_size 1), or use initial.mode 'observed'"
             )
         return self._learned().where(self.place >= 0, states)
 

@@ -15,7 +15,7 @@ from odeflow_tasks import batch as batches
 from odeflow_tasks import estimates, missing, trajectory_figures
 from odeflow_tasks.covariates import checked, count_of, inputs_of
 from odeflow_tasks.file_units import FileUnits
-from odeflow_tasks.initial_states import InitialStates, Mode
+from odeflow_tasks.initial_states import Initial, InitialStates
 from odeflow_tasks.interpolation import Interpolation, Linear
 from odeflow_tasks.levenberg_marquardt import LevenbergMarquardt
 from odeflow_tasks.segments import Segments
@@ -58,11 +58,7 @@ class Trajectory(of.Task):
         noise: The standard deviation of the noise of each state, for "nll"; by default it is estimated.
         segment: Number of observations in a segment; the last one is the first of the next segment. By default the
             whole trajectory is one segment.
-        initial: The initial states: "observed"; "completed", those not observed being learned; or "learned" together
-            with the field. To learn them, every batch must contain the same trajectories.
-        start: Initial values by state, for states that are not observed at the first time; by default 0.
-        known: The states whose initial value is exactly that of `start`.
-        shared: The states whose learned initial value is the same for all trajectories.
+        initial: How the initial states are determined: observed, known, or learned.
         continuity: Weight of the mean square gap between consecutive segments in the loss, with learned states, in
             units of the standard deviation of the observations.
         extrapolate: Time up to which a test draws the forecast of its first trajectory.
@@ -86,10 +82,7 @@ class Trajectory(of.Task):
         distance: Distance = "mae",
         noise: list[float] | None = None,
         segment: int | None = None,
-        initial: Mode = "observed",
-        start: dict[str, float] | None = None,
-        known: list[str] | None = None,
-        shared: list[str] | None = None,
+        initial: Initial = Initial(),
         continuity: float = 1.0,
         extrapolate: float | None = None,
         covariates: Interpolation | None = None,
@@ -107,7 +100,7 @@ class Trajectory(of.Task):
         self.num_covariates, self.counted = count_of("Trajectory", dynamics, num_covariates)
         width = flow.input_width(dynamics.width - self.counted)
         self.states = tuple(dynamics.states[:width]) or tuple(f"y_{number + 1}" for number in range(width))
-        self.initial = InitialStates(self.states, initial, start, known or (), shared or ())
+        self.initial = InitialStates(self.states, initial)
         self._set_noise(noise)
         self.fitted: of.Series | None = None
         self.tested: of.Series | None = None

@@ -422,7 +422,7 @@ def test_parameters_of_equations_are_written_with_their_errors(done, newest):
     name = np.repeat(["a", "b"], 8)
     written("cultures.csv", {"hour": t, "culture": name, "x": np.where(t == 3, "", x.round(4).astype(str))})
     model = '--model.dynamics.equations "{x: -k*x, product: k*x}" --model.dynamics.parameters "{k: 0.7}"'
-    model += ' --model.dynamics.units "{k: 1/h}" --model.start "{product: 0}" --model.known [product]'
+    model += ' --model.dynamics.units "{k: 1/h}" --model.initial.start "{product: 0}" --model.initial.known [product]'
     data = "--data.path cultures.csv --data.time hour --data.series culture --data.hidden [product]"
     done(f"fit -c own/parameters {model} {data} --trainer.max_epochs 8 {QUIET}")
     run = Path("runs/own/parameters/version_0")

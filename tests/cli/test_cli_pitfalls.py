@@ -134,6 +134,10 @@ def test_a_merge_replaces_options_that_are_mappings():
     below = {"class_path": "Equations", "init_args": {"equations": {"x": "-k*x"}, "parameters": {"k": 1.0}}}
     over = {"init_args": {"equations": {"y": "-k*y"}}}
     assert recipes.merge(below, over)["init_args"] == {"equations": {"y": "-k*y"}, "parameters": {"k": 1.0}}
+    below = {"class_path": "Trajectory", "init_args": {"initial": {"mode": "learned", "start": {"x": 1.0}}}}
+    merged = recipes.merge(below, {"init_args": {"initial": {"start": {"y": 2.0}}}})
+    assert merged["init_args"]["initial"] == {"mode": "learned", "start": {"y": 2.0}}
+    assert below["init_args"]["initial"]["start"] == {"x": 1.0}
 
 
 def test_a_merge_appends_where_the_key_says_so():

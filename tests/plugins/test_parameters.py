@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import odeflow as of
 from odeflow_dynamics import MLP, Coefficient, Equations, Linear, LotkaVolterra, Sum
 from odeflow_solvers import Dopri5
-from odeflow_tasks import LevenbergMarquardt, Trajectory
+from odeflow_tasks import Initial, LevenbergMarquardt, Trajectory
 
 D = torch.float64
 SLOPE = {"equations": {"x": "b"}, "parameters": {"b": 0.3}, "bounds": {"b": [None, None]}}
@@ -72,7 +72,7 @@ def test_a_missing_value_is_a_row_left_out(distance: str, initial: str) -> None:
     kept = [0, 1, 3, 4, 6, 8]
     losses = []
     for each in (missing(batch, (0, 2), (0, 5), (0, 7)), of.Series.observed(batch.t[:, kept], batch.y[:, kept])):
-        losses.append(fitting(Equations(**DECAY), distance=distance, initial=initial).loss(each, "train"))
+        losses.append(fitting(Equations(**DECAY), distance=distance, initial=Initial(initial)).loss(each, "train"))
     torch.testing.assert_close(*losses, rtol=1e-7, atol=0)
 
 
@@ -84,7 +84,7 @@ def test_missing_values_never_reach_the_field() -> None:
             assert bool(y.isfinite().all())
             return super().forward(t, y)
 
-    task = fitting(Watched(1), initial="learned")
+    task = fitting(Watched(1), initial=Initial("learned"))
     batch = missing(decays(), (0, 0), (1, 3), (2, 8))
     loss = task.loss(batch, "train")
     gradients = torch.autograd.grad(loss, list(task.parameters()))
@@ -96,7 +96,7 @@ def test_the_order_of_trajectories_does_not_matter() -> None:
     """Permuted trajectories have the same loss and the same estimates."""
     batch, results = decays(), []
     for order in ([0, 1, 2], [2, 0, 1]):
-        task = fitting(Equations(**DECAY), initial="learned")
+        task = fitting(Equations(**DECAY), initial=Initial("learned"))
         fit(task, of.Series(*(None if part is None else part[order] for part in batch)))
         results.append([table(task)["k"]["estimate"], table(task)["k"]["std_error"]])
     np.testing.assert_allclose(*results, rtol=1e-6)
@@ -125,7 +125,7 @@ def test_series_of_several_lengths_are_padded() -> None:
     t = torch.cat([batch.t, batch.t[:, -1:].expand(1, 3)], 1)
     padded = of.Series.observed(t, torch.cat([batch.y, torch.full((1, 3, 1), math.nan, dtype=D)], 1))
     for segment in (None, 4):
-        one, other = (fitting(Equations(**DECAY), segment=segment, initial="learned") for _ in range(2))
+        one, other = (fitting(Equations(**DECAY), segment=segment, initial=Initial("learned")) for _ in range(2))
         torch.testing.assert_close(one.loss(batch, "train"), other.loss(padded, "train"))
     torch.testing.assert_close(other.predict_step(padded, 0)[:, :9], one.predict_step(batch, 0))
 
@@ -139,7 +139,7 @@ def test_states_that_were_never_observed_are_learned() -> None:
     amount = 2 * 0.9 / (0.4 - 0.9) * (torch.exp(-0.9 * t) - torch.exp(-0.4 * t))
     y = torch.stack([torch.full_like(t, math.nan), amount], 1)[None]
     field = Equations({"A": "-k1*A", "B": "k1*A - k2*B"}, {"k1": 1.3, "k2": 0.3})
-    task = fitting(field, initial="completed", start={"A": 1.0})
+    task = fitting(field, initial=Initial("completed", start={"A": 1.0}))
     fit(task, of.Series.observed(t, y), 12)
     found = {name: row["estimate"] for name, row in table(task).items()}
     assert found == pytest.approx({"k1": 0.9, "k2": 0.4, "A(0)": 2.0}, rel=1e-4)
@@ -148,11 +148,11 @@ def test_states_that_were_never_observed_are_learned() -> None:
 def test_a_known_start_is_kept_and_a_shared_one_is_learned_once() -> None:
     """`known` keeps the value of `start`; `shared` is one parameter of all trajectories, also of new ones."""
     batch = missing(decays(), (0, 0), (1, 0), (2, 0))
-    known = fitting(Equations(**DECAY), start={"x": 2.0}, known=["x"])
+    known = fitting(Equations(**DECAY), initial=Initial(start={"x": 2.0}, known=["x"]))
     known.loss(batch, "train")
     assert known.predict_step(batch, 0)[:, 0].tolist() == [[2.0]] * 3
     assert not list(known.initial.parameters())
-    shared = fitting(Equations(**DECAY), start={"x": 2.0}, shared=["x"])
+    shared = fitting(Equations(**DECAY), initial=Initial(start={"x": 2.0}, shared=["x"]))
     fit(shared, batch)
     assert list(table(shared)) == ["k", "x(0)"]
     new = missing(decays(5), *((number, 0) for number in range(5)))
@@ -167,7 +167,7 @@ def test_keys_say_whose_states_were_learned() -> None:
     y = batch.y.clone()
     y[:, 0] = 1.5
     keyed = batch._replace(y=y, key=torch.tensor([5, 7, 9]))
-    task = fitting(Equations(**DECAY), initial="learned")
+    task = fitting(Equations(**DECAY), initial=Initial("learned"))
     fit(task, keyed)
     learned = task.predict_step(keyed, 0)[:, 0]
     assert len(learned.unique()) == 3
@@ -181,9 +181,9 @@ def test_keys_say_whose_states_were_learned() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, D])
 def test_learned_states_survive_a_change_of_precision(dtype: torch.dtype) -> None:
     """A fit in float64 is loaded in single or double precision, and predicts from the states that it learned."""
-    batch, task = decays(), fitting(Equations(**DECAY), initial="learned")
+    batch, task = decays(), fitting(Equations(**DECAY), initial=Initial("learned"))
     fit(task, batch)
-    again = Trajectory(Equations(**DECAY), Dopri5(1e-5, 1e-6), initial="learned")
+    again = Trajectory(Equations(**DECAY), Dopri5(1e-5, 1e-6), initial=Initial("learned"))
     again.load_state_dict(task.state_dict())
     found = again.to(dtype).predict_step(batch, 0)
     assert found.dtype == dtype
@@ -205,7 +205,7 @@ def test_standard_errors_of_a_linear_model_are_exact() -> None:
     random = torch.Generator().manual_seed(2)
     t = torch.rand(12, generator=random, dtype=D).sort().values
     y = 1 + 2 * t + 0.1 * torch.randn(12, generator=random, dtype=D)
-    task = fitting(Equations(**SLOPE), initial="learned")
+    task = fitting(Equations(**SLOPE), initial=Initial("learned"))
     fit(task, of.Series.observed(t, y[None, :, None]))
     found, errors = regression(t - t[0], y)
     rows = table(task)
@@ -217,7 +217,7 @@ def test_standard_errors_of_a_linear_model_are_exact() -> None:
 def test_a_given_noise_is_not_estimated() -> None:
     """With a known noise the covariance is σ²(XᵀX)⁻¹, whatever the residuals are."""
     t = torch.linspace(0, 1, 5, dtype=D)
-    task = fitting(Equations(**SLOPE), initial="learned", noise=[0.5])
+    task = fitting(Equations(**SLOPE), initial=Initial("learned"), noise=[0.5])
     fit(task, of.Series.observed(t, (1 + t)[None, :, None]))
     design = np.stack([np.ones(5), t.numpy()], 1)
     wanted = 0.5 * np.sqrt(np.diag(np.linalg.inv(design.T @ design)))
@@ -228,7 +228,7 @@ def test_units_of_time_and_of_columns_scale_the_estimates() -> None:
     """Times in units 60 times smaller divide a rate and its error by 60; a column's unit leaves them as they are."""
     batch, results = decays(), []
     for time, unit in ((1.0, 1.0), (60.0, 1.0), (1.0, 1000.0)):
-        task = fitting(Equations({"x": "-k*x"}, {"k": 0.5 / time}), initial="learned")
+        task = fitting(Equations({"x": "-k*x"}, {"k": 0.5 / time}), initial=Initial("learned"))
         fit(task, batch._replace(t=batch.t * time, y=batch.y * unit))
         results.append([table(task)["k"]["estimate"] * time, table(task)["k"]["std_error"] * time])
     np.testing.assert_allclose(results[1:], [results[0]] * 2, rtol=1e-5)
@@ -248,7 +248,7 @@ def test_estimates_are_those_of_scipy() -> None:
     y = solved(truth) + 0.1 * random.normal(size=(25, 2))
     oracle = least_squares(lambda params: (solved(params) - y).ravel(), truth, xtol=1e-12, ftol=1e-12)
     covariance = np.linalg.inv(oracle.jac.T @ oracle.jac) * 2 * oracle.cost / (50 - 6)
-    task = fitting(LotkaVolterra(0.8, 0.6, 0.9, 0.3), initial="learned", noise=[0.1, 0.1])
+    task = fitting(LotkaVolterra(0.8, 0.6, 0.9, 0.3), initial=Initial("learned"), noise=[0.1, 0.1])
     fit(task, of.Series.observed(torch.from_numpy(t), torch.from_numpy(y)[None]))
     rows = list(table(task).values())
     np.testing.assert_allclose([row["estimate"] for row in rows][:4], np.exp(oracle.x[:4]), rtol=1e-4)
@@ -259,7 +259,7 @@ def test_estimates_are_those_of_scipy() -> None:
 
 def test_parameters_that_nothing_determines_have_infinite_errors() -> None:
     """Of dx/dt = −(a + b) x neither a nor b has a finite standard error, but the start has."""
-    task = fitting(Equations({"x": "-(a + b)*x"}, {"a": 0.3, "b": 0.4}), initial="learned")
+    task = fitting(Equations({"x": "-(a + b)*x"}, {"a": 0.3, "b": 0.4}), initial=Initial("learned"))
     fit(task, decays(1))
     rows = table(task)
     assert rows["a"]["std_error"] == rows["b"]["std_error"] == math.inf
@@ -300,7 +300,7 @@ def test_derivatives_do_not_depend_on_how_they_are_computed(segment: int | None)
     twin = Equations({"x": "-k*x", "y": "-k*y"}, {"k": 0.5})
     results = []
     for field in (twin, Elementwise()):
-        task = fitting(field, initial="learned", segment=segment)
+        task = fitting(field, initial=Initial("learned"), segment=segment)
         with torch.no_grad():
             task.loss(batch, "train")
         entries = [(name, index) for name, part in task.named_parameters() for index in range(part.numel())]
@@ -328,10 +328,11 @@ def test_a_step_of_marquardt_reduces_the_squares_or_does_nothing() -> None:
     ("make", "message"),
     [
         (
-            lambda: fitting(LotkaVolterra(), start={"hare": 1.0}),
+            lambda: fitting(LotkaVolterra(), initial=Initial(start={"hare": 1.0})),
             "start names the state 'hare'; the states are prey, pred",
         ),
-        (lambda: fitting(LotkaVolterra(), known=["prey"]), "known needs a value in start for prey"),
+        (lambda: fitting(LotkaVolterra(), initial=Initial(known=["prey"])), "known needs a value in start for prey"),
+        (lambda: Initial("guessed"), "Initial: mode must be 'observed', 'completed' or 'learned'; got 'guessed'"),
         (lambda: fitting(LotkaVolterra(), noise=[0.1]), "a positive number for each of the states prey, predators"),
         (lambda: fitting(LotkaVolterra(), distance="mse", noise=[1.0, 1.0]), "noise is for distance='nll'"),
         (lambda: LevenbergMarquardt([nn.Parameter(torch.ones(1))]).step(), "which the task Trajectory has; use Adam"),
@@ -347,7 +348,9 @@ def test_senseless_fits_are_refused(make: Any, message: str) -> None:
 
 def test_an_unobserved_start_must_be_learned_or_known() -> None:
     """Observed initial states that are missing are an error that names them and the remedies."""
-    with pytest.raises(of.DataError, match=r"x was not observed where .*initial='completed'.*start and known"):
+    with pytest.raises(
+        of.DataError, match=r"x was not observed where .*initial.mode 'completed'.*initial.start and initial.known"
+    ):
         fitting(Equations(**DECAY)).loss(missing(decays(), (1, 0)), "train")
     with pytest.raises(of.DataError, match="there is no training batch yet"):
         fitting(Equations(**DECAY)).parameters_table()

@@ -13,7 +13,7 @@ from odeflow_data.reading import Reading
 from odeflow_data.split import Split
 from odeflow_dynamics import Equations
 from odeflow_solvers import Dopri5
-from odeflow_tasks import Trajectory
+from odeflow_tasks import Initial, Trajectory
 
 D = torch.float64
 nan = math.nan
@@ -174,7 +174,7 @@ def test_inputs_are_interpolated(segment: int | None) -> None:
     x[[2, 7]] = nan
     table = {"id": np.repeat([0, 1], 5), "t": t, "x": x, "u": u}
     batch = only(ready(table, series="id", covariates=["u"]).train_dataloader())
-    task = model({"x": "g*u"}, {"g": 1.0}, inputs=["u"], distance="mse", segment=segment, initial="completed")
+    task = model({"x": "g*u"}, {"g": 1.0}, inputs=["u"], distance="mse", segment=segment, initial=Initial("completed"))
     assert float(task.loss(batch, "train").detach()) == pytest.approx(0, abs=1e-10)
     with torch.no_grad():
         torch.testing.assert_close(task.predict_step(batch, 0)[..., 0].flatten(), torch.from_numpy(start + t**2))
@@ -184,7 +184,9 @@ def test_derivatives_see_doses_and_inputs() -> None:
     """Sensitivities by copies agree with differentiation of the loss where there are doses and inputs."""
     table = {"t": [0, 1, 2, 3.0], "x": [1.0, 3.0, 2.0, 4.0], "u": [0.0, 1.0, 0.5, 2.0], "dose": [0.0, 2.0, 0.0, 0.0]}
     batch = only(ready(table, covariates=["u"], doses={"x": "dose"}).train_dataloader())
-    task = model({"x": "g*u - k*x"}, {"g": 1.0, "k": 0.5}, inputs=["u"], distance="nll", initial="learned", noise=[1.0])
+    task = model(
+        {"x": "g*u - k*x"}, {"g": 1.0, "k": 0.5}, inputs=["u"], distance="nll", initial=Initial("learned"), noise=[1.0]
+    )
     loss = task.loss(batch, "train")
     named = list(task.named_parameters())
     gradient = torch.stack([each.flatten()[0] for each in torch.autograd.grad(4 * loss, [part for _, part in named])])

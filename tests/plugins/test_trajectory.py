@@ -13,7 +13,7 @@ import odeflow as of
 from odeflow_data import Simulated
 from odeflow_dynamics import MLP, Coefficient, Cubic, DampedPendulum, Linear, Sum
 from odeflow_solvers import RK4, Dopri5
-from odeflow_tasks import Trajectory
+from odeflow_tasks import Initial, Trajectory
 from odeflow_tasks.segments import Segments
 
 SPIRAL = [[-0.1, 2.0], [-2.0, -0.1]]
@@ -61,7 +61,7 @@ def test_one_segment_is_the_whole(initial: str, distance: str) -> None:
     torch.manual_seed(0)
     field, results = MLP(2, [5]), []
     for segment in (None, 13, 40):
-        task = fitting(copy.deepcopy(field), distance=distance, segment=segment, initial=initial)
+        task = fitting(copy.deepcopy(field), distance=distance, segment=segment, initial=Initial(initial))
         loss = task.loss(batch, "train")
         results.append([loss, *torch.autograd.grad(loss, list(task.parameters()))])
     for other in results[1:]:
@@ -118,7 +118,7 @@ def test_learned_states_begin_where_they_were_observed() -> None:
     field = MLP(2, [5])
     plain = fitting(field, distance="mse", segment=4).loss(batch, "train")
     for weight in (0.0, 3.0):
-        task = fitting(field, distance="mse", segment=4, initial="learned", continuity=weight)
+        task = fitting(field, distance="mse", segment=4, initial=Initial("learned"), continuity=weight)
         loss = task.loss(batch, "train")
         segments, states = task.cut(batch)
         torch.testing.assert_close(states, batch.y[:, [0, 3, 6, 9]].movedim(0, 1))
@@ -130,7 +130,7 @@ def test_learned_states_are_smoother_than_observed_ones() -> None:
     """Where the field is known, the learned state is that of least squares: nearer to the truth than the noisy one."""
     spin = Linear(2, bias=False, matrix=[[0.0, 1.0], [-1.0, 0.0]], trainable=False)
     batch = simulated(copy.deepcopy(spin), [1.0, 0.0], t1=6.0, observations=61, noise=0.3)
-    task = fitting(spin, distance="mse", initial="learned", continuity=0.0)
+    task = fitting(spin, distance="mse", initial=Initial("learned"), continuity=0.0)
     learn(task, batch, 60, rate=0.1)
     t = batch.t[0]
     turn = torch.stack([torch.stack([t.cos(), t.sin()], 1), torch.stack([-t.sin(), t.cos()], 1)], 1)  # (T, 2, 2)
@@ -144,9 +144,9 @@ def test_learned_states_are_smoother_than_observed_ones() -> None:
 def test_learned_states_are_kept_and_forecast_from() -> None:
     """A checkpoint rebuilds the learned states; a test that begins where training ended starts from what was learned."""
     batch = noisy()
-    task = fitting(MLP(2, [5]), segment=4, initial="learned")
+    task = fitting(MLP(2, [5]), segment=4, initial=Initial("learned"))
     learn(task, batch, 2)
-    again = fitting(MLP(2, [5]), segment=4, initial="learned")
+    again = fitting(MLP(2, [5]), segment=4, initial=Initial("learned"))
     again.load_state_dict(task.state_dict())
     torch.testing.assert_close(again.loss(batch, "val"), task.loss(batch, "val"))
     end = of.Series.observed(torch.tensor([0.0, 1.0]), batch.y[:, [-1, 0]])
@@ -169,7 +169,7 @@ def test_a_test_compares_with_persistence() -> None:
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_forecasts_are_drawn(width: int) -> None:
     """After a test there is the forecast beside truth and persistence; with extrapolate also its further course."""
-    task = fitting(MLP(width, [4]), extrapolate=9.0, segment=3, initial="learned")
+    task = fitting(MLP(width, [4]), extrapolate=9.0, segment=3, initial=Initial("learned"))
     assert task.test_figures() == {}
     batch = of.Series.observed(torch.linspace(0, 1, 7), torch.randn(2, 7, width), first_only=True)
     task.loss(batch, "test")
@@ -230,7 +230,7 @@ def test_a_network_learns_what_the_known_field_lacks() -> None:
     ("options", "message"),
     [
         ({"segment": 1}, "a segment needs two observations; got segment=1"),
-        ({"initial": "guessed"}, "initial must be 'observed', 'completed' or 'learned'; got 'guessed'"),
+        ({"initial": Initial("learned", known=["z"])}, "initial.known names the state 'z'; the states are y_1, y_2"),
         ({"continuity": -1.0}, "continuity must be at least 0; got -1.0"),
     ],
 )
