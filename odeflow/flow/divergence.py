@@ -1,6 +1,7 @@
 """The divergence of a vector field, tr ∂f/∂y, which governs densities: exact, or an unbiased estimate."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -40,18 +41,19 @@ class Exact(Divergence):
     """
 
     def along(self, y0: Tensor) -> Rate:
-        return _exact
+        return self.rate
 
-
-def _exact(field: Field, t: Tensor, y: Tensor, f: Tensor) -> Tensor:
-    closed = field.divergence(t, y) if isinstance(field, Dynamics) else None
-    if closed is not None:
-        return closed
-    if not f.requires_grad:  # the field does not depend on the state
-        return f.new_zeros(len(f))
-    size = y.shape[1:].numel()
-    units = torch.eye(size, dtype=f.dtype, device=f.device).view(size, 1, *y.shape[1:]).expand(size, *y.shape)
-    return (_products(f, y, units) * units).flatten(2).sum((0, 2))
+    def rate(self, field: Field, t: Tensor, y: Tensor, f: Tensor) -> Tensor:
+        """(B,), the trace."""
+        closed = field.divergence(t, y) if isinstance(field, Dynamics) else None
+        if closed is not None:
+            return closed
+        if not f.requires_grad:  # the field does not depend on the state
+            return f.new_zeros(len(f))
+        size = y.shape[1:].numel()
+        units = torch.eye(size, dtype=f.dtype, device=f.device)
+        units = units.view(size, 1, *y.shape[1:]).expand(size, *y.shape)
+        return (_products(f, y, units) * units).flatten(2).sum((0, 2))
 
 
 class Hutchinson(Divergence):
@@ -76,14 +78,19 @@ class Hutchinson(Divergence):
 
     def along(self, y0: Tensor) -> Rate:
         draw = _signs if self.noise == "rademacher" else _normal
-        probes = draw(y0, self.probes)
+        return _Hutchinson(draw(y0, self.probes))
 
-        def rate(field: Field, t: Tensor, y: Tensor, f: Tensor) -> Tensor:
-            if not f.requires_grad:
-                return f.new_zeros(len(f))
-            return (_products(f, y, probes) * probes).flatten(2).sum(2).mean(0)
 
-        return rate
+@dataclass(frozen=True)
+class _Hutchinson:
+    """The estimate by the vectors `probes`, (K, B, *state)."""
+
+    probes: Tensor
+
+    def __call__(self, field: Field, t: Tensor, y: Tensor, f: Tensor) -> Tensor:
+        if not f.requires_grad:
+            return f.new_zeros(len(f))
+        return (_products(f, y, self.probes) * self.probes).flatten(2).sum(2).mean(0)
 
 
 class HutchPlusPlus(Divergence):
@@ -108,20 +115,26 @@ class HutchPlusPlus(Divergence):
 
     def along(self, y0: Tensor) -> Rate:
         count = min(self.probes, y0.shape[1:].numel())
-        sketch, probes = _signs(y0, count), _signs(y0, self.probes)
+        return _HutchPlusPlus(_signs(y0, count), _signs(y0, self.probes))
 
-        def rate(field: Field, t: Tensor, y: Tensor, f: Tensor) -> Tensor:
-            if not f.requires_grad:
-                return f.new_zeros(len(f))
-            image = _products(f, y, sketch).detach().flatten(2).permute(1, 2, 0)  # (B, n, K)
-            basis = torch.linalg.qr(image)[0]  # unbiased for any basis: no gradient through it
-            columns = basis.permute(2, 0, 1).view(count, *y.shape)
-            rest = probes.flatten(2).permute(1, 2, 0)
-            rest = (rest - basis @ (basis.mT @ rest)).permute(2, 0, 1).view(probes.shape)
-            known = (_products(f, y, columns) * columns).flatten(2).sum((0, 2))
-            return known + (_products(f, y, rest) * rest).flatten(2).sum(2).mean(0)
 
-        return rate
+@dataclass(frozen=True)
+class _HutchPlusPlus:
+    """The estimate by random vectors, for the subspace and for its complement, each (K, B, *state)."""
+
+    sketch: Tensor
+    probes: Tensor
+
+    def __call__(self, field: Field, t: Tensor, y: Tensor, f: Tensor) -> Tensor:
+        if not f.requires_grad:
+            return f.new_zeros(len(f))
+        image = _products(f, y, self.sketch).detach().flatten(2).permute(1, 2, 0)  # (B, n, K)
+        basis = torch.linalg.qr(image)[0]  # unbiased for any basis: no gradient through it
+        columns = basis.permute(2, 0, 1).view(self.sketch.shape)
+        rest = self.probes.flatten(2).permute(1, 2, 0)
+        rest = (rest - basis @ (basis.mT @ rest)).permute(2, 0, 1).view(self.probes.shape)
+        known = (_products(f, y, columns) * columns).flatten(2).sum((0, 2))
+        return known + (_products(f, y, rest) * rest).flatten(2).sum(2).mean(0)
 
 
 def _products(f: Tensor, y: Tensor, vectors: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from odeflow.errors import SettingError, StateError
 from odeflow.flow.divergence import Divergence
 from odeflow.flow.dynamics import Dynamics
 from odeflow.flow.options import FlowOptions
-from odeflow.flow.regularizers import Rate, with_rates
+from odeflow.flow.regularizers import Rate, WithRates
 from odeflow.paths import Constant, Path
 from odeflow.plugin.plugin import check_kind
 
@@ -175,7 +175,7 @@ class Flow(nn.Module):
         if isinstance(state, tuple):
             raise StateError("regularizers need a state of shape (B, d, …); got a tuple")
         start = (state, state.new_zeros(len(state), len(rates)))
-        solution = self._solve(solver, with_rates(field, rates), start, t, params, dense)
+        solution = self._solve(solver, WithRates(field, tuple(rates)), start, t, params, dense)
         _, integrals = solution.y
         self.penalties = {
             regularizer.name: regularizer.weight * integrals[-1, :, number].mean().abs()

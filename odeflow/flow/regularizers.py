@@ -2,7 +2,8 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -126,15 +127,23 @@ def _mean_square(value: Tensor) -> Tensor:
     return value.square().flatten(1).mean(1)
 
 
-def with_rates(field: Field, rates: Sequence[Rate]) -> Callable[[Tensor, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
-    """The field on (y, integrals of the rates), of shapes (B, *state) and (B, number of rates)."""
+@dataclass(frozen=True)
+class WithRates:
+    """The field on (y, integrals of the rates), of shapes (B, *state) and (B, number of rates).
 
-    def joint(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    Attributes:
+        field: The vector field.
+        rates: The rates, at least one.
+    """
+
+    field: Field
+    rates: tuple[Rate, ...]
+
+    def __call__(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """(f(t, y), rates at (t, y))."""
         y, wanted = state[0], torch.is_grad_enabled()
         with torch.enable_grad():
             y = y if wanted and y.requires_grad else y.detach().requires_grad_()
-            f = field(t, y).to(y)
-            values = torch.stack([rate(field, t, y, f) for rate in rates], dim=1)
+            f = self.field(t, y).to(y)
+            values = torch.stack([rate(self.field, t, y, f) for rate in self.rates], dim=1)
         return (f, values) if wanted else (f.detach(), values.detach())
-
-    return joint

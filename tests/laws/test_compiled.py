@@ -1,4 +1,4 @@
-"""Laws of compiled steps: the results are those of steps that run as they are, whatever the compiler makes of them."""
+"""Laws of compiled solves: values and gradients are those of uncompiled solves, whatever happens to the field."""
 
 import copy
 import pickle
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
-from odeflow.engine.step.compiled import CompiledStages
+from odeflow.engine.loop import program
 from odeflow.plugin.registry import plugins
 from odeflow_dynamics import MLP, ConvNet
 from odeflow_solvers import RK4, Dopri5, Euler, HeunEuler, Kvaerno5
@@ -27,19 +27,36 @@ SOLVERS = {
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Compiles without the slow back end, and notes each graph that is compiled."""
-    graphs: list[str] = []
-    original = torch.compile
+    """Runs what would be compiled as it is, which is fast, and notes its names."""
+    names: list[str] = []
 
-    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+    def compiled(function: Callable[..., object], **options: object) -> Callable[..., object]:
+        names.append(function.__name__)
+        return function
+
+    def loop(
+        cond: Callable[..., Tensor], body: Callable[..., tuple[Tensor, ...]], carried: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        while cond(*carried):
+            carried = body(*carried)
+        return carried
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(program, "while_loop", loop)
+    return names
+
+
+@pytest.fixture
+def without_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiles without the slow back end."""
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor], **options: object) -> Callable[..., object]:
         from torch._dynamo.backends.debugging import aot_eager
 
-        graphs.append(str(graph.graph))
         return aot_eager(graph, inputs)
 
     torch.compiler.reset()  # torch keeps what it compiled by code object, whatever the module
-    monkeypatch.setattr(torch, "compile", partial(original, backend=backend))
-    return graphs
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
 
 
 def solved(solver: of.Solver, gradient: of.Gradient, field: nn.Module, y0: Tensor, t: Tensor) -> list[Tensor]:
@@ -55,76 +72,259 @@ def same(compiled: list[Tensor], plain: list[Tensor]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("name", "gradient"),
-    [
-        *(("RK4", gradient) for gradient in (of.Backprop(), of.Checkpointed(), of.Adjoint(), of.InterpolatedAdjoint())),
-        ("Dopri5", of.Backprop()),
-        ("Dopri5", of.Checkpointed()),
-    ],
+    "gradient", [of.Backprop(), of.Checkpointed(), of.Adjoint()], ids=lambda each: type(each).__name__
 )
-def test_values_and_gradients_are_those_of_plain_steps(calls: list[str], name: str, gradient: of.Gradient) -> None:
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("times", [(0.0, 1.0), (0.0, 0.3, 0.35, 1.0), (1.0, 0.2)], ids=["ends", "inner", "backwards"])
+def test_values_and_gradients_are_those_of_uncompiled_solves(
+    calls: list[str], name: str, gradient: of.Gradient, times: tuple[float, ...]
+) -> None:
     """With `compile=True` states and gradients agree with those without, at inner times too, to rounding."""
     torch.manual_seed(0)
     field, y0 = MLP(3, hidden=(8,)).double(), torch.randn(4, 3, dtype=torch.float64)
-    t = torch.tensor([0.0, 0.3, 0.35, 1.0], dtype=torch.float64)
+    t = torch.tensor(times, dtype=torch.float64)
     plain = solved(SOLVERS[name](), gradient, field, y0, t)
     assert same(solved(SOLVERS[name](compile=True), gradient, field, y0, t), plain)
     assert calls
 
 
-def test_the_real_compiler() -> None:
-    """So they do with the compiler that users have."""
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"controller": "PI"},
+        {"controller": "PID"},
+        {"norm": "max_sample"},
+        {"error_per": "span"},
+        {"first_step": 1e-3, "max_step": 0.04},
+    ],
+    ids=str,
+)
+def test_every_step_size_control(calls: list[str], options: dict[str, object]) -> None:
+    """The steps are those of uncompiled solves, accepted and rejected, under every option of step size control."""
     torch.manual_seed(0)
-    field, y0 = MLP(2, hidden=(8,)).double(), torch.randn(4, 2, dtype=torch.float64)
-    t = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    plain = solved(HeunEuler(), of.Checkpointed(), field, y0, t)  # of all that estimate an error the soonest compiled
-    assert same(solved(HeunEuler(compile=True), of.Checkpointed(), field, y0, t), plain)
+    field, y0 = Vibration(), torch.randn(4, 2, dtype=torch.float64)
+    with torch.no_grad():
+        plain, compiled = (
+            of.solve(field, y0, (0.0, 2.0), solver=Dopri5(1e-4, 1e-6, compile=compile, **options))  # noqa: A001
+            for compile in (False, True)
+        )
+    assert same([compiled.y], [plain.y])
+    assert compiled.stats.accepted == plain.stats.accepted > 10
+    assert compiled.stats.rejected == plain.stats.rejected
+    assert compiled.stats.stiffness == pytest.approx(plain.stats.stiffness)
+    for name in ("smallest_step", "largest_step", "suggested_step"):
+        assert getattr(compiled.stats, name) == pytest.approx(getattr(plain.stats, name))
+    assert calls
 
 
-def test_statistics_are_those_of_plain_steps(calls: list[str]) -> None:
+class Vibration(nn.Module):
+    """A field that slows down and speeds up, so that steps are rejected."""
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        rate = 1 + 30 * torch.exp(-200 * (t - 1).square())
+        return rate * torch.stack((y[:, 1], -y[:, 0]), 1)
+
+
+def test_many_steps(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A solve with more steps than a tape has room for goes on with the next, and so does its backward pass."""
+    from odeflow.engine.loop import compiled
+
+    monkeypatch.setattr(compiled, "ROOM", 4)
+    monkeypatch.setattr(compiled, "LEAST", 4)
+    torch.manual_seed(0)
+    field, y0 = MLP(3, hidden=(8,)).double(), torch.randn(4, 3, dtype=torch.float64)
+    t = torch.linspace(0, 1, 8, dtype=torch.float64)
+    plain = solved(Dopri5(1e-8, 1e-10), of.Checkpointed(), field, y0, t)
+    assert same(solved(Dopri5(1e-8, 1e-10, compile=True), of.Checkpointed(), field, y0, t), plain)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_dense_output(calls: list[str], name: str) -> None:
+    """Dense output agrees, and so do its gradients."""
+    torch.manual_seed(0)
+    field, y0 = MLP(3, hidden=(8,)).double(), torch.randn(4, 3, dtype=torch.float64)
+    found: list[list[Tensor]] = []
+    for compiled in (False, True):
+        solution = of.solve(field, y0, (0.0, 0.4, 1.0), solver=SOLVERS[name](compile=compiled), dense=True)
+        y = solution(torch.tensor([0.0, 0.17, 0.5, 1.0], dtype=torch.float64))
+        found.append([solution.y, y, *torch.autograd.grad(y.sin().sum(), [*field.parameters()])])
+    assert same(*found)
+    assert calls
+
+
+@pytest.mark.filterwarnings("default:compile=True")
+def test_second_derivatives(calls: list[str]) -> None:
+    """`Backprop` solves again, uncompiled, when second derivatives are asked for."""
+    torch.manual_seed(0)
+    field, y0 = MLP(3, hidden=(8,)).double(), torch.randn(4, 3, dtype=torch.float64)
+    found: list[list[Tensor]] = []
+    for compiled in (False, True):
+        leaf = y0.clone().requires_grad_()
+        y = of.solve(field, leaf, (0.0, 1.0), solver=SOLVERS["RK4"](compile=compiled), gradient=of.Backprop()).y
+        (first,) = torch.autograd.grad(y.sin().sum(), leaf, create_graph=True)
+        found.append([first, *torch.autograd.grad(first.square().sum(), [leaf, *field.parameters()])])
+    assert same(*found)
+    assert calls
+
+
+@pytest.mark.parametrize(
+    "divergence", [of.Exact(), of.Hutchinson(), of.HutchPlusPlus()], ids=lambda d: type(d).__name__
+)
+def test_densities(calls: list[str], divergence: of.Divergence) -> None:
+    """Fields with autograd inside compile too: the derivative is that of the step, not of a graph of the field.
+
+    A compiled graph of such a field contains its inner derivatives as values that depend on nothing.
+    """
+    torch.manual_seed(0)
+    field, x = MLP(2, hidden=(8,)).double(), torch.randn(5, 2, dtype=torch.float64)
+    found: list[list[Tensor]] = []
+    for compiled in (False, True):
+        flow = of.Flow(
+            field, Dopri5(1e-4, 1e-6, compile=compiled), options=of.FlowOptions(regularizers=[of.Kinetic(0.1)])
+        )
+        density = of.CNF(flow, (2,), divergence=divergence)
+        for seed in range(2):  # the second time with other random numbers
+            torch.manual_seed(seed)
+            loss = -density().log_prob(x).mean() + sum(flow.penalties.values())
+            found.append([loss.detach(), *torch.autograd.grad(loss, [*field.parameters()])])
+    assert same(found[2], found[0])
+    assert same(found[3], found[1])
+    assert calls
+
+
+def test_external_inputs(calls: list[str]) -> None:
+    """A field of a path compiles: its tensors are inputs of the program, with gradients."""
+    torch.manual_seed(0)
+    flows = [of.Flow(MLP(3, hidden=(8,)).double(), RK4(num_steps=4, compile=compiled)) for compiled in (False, True)]
+    flows[1].load_state_dict(flows[0].state_dict())
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        y0, knots = torch.randn(4, 2, dtype=torch.float64), torch.randn(4, 5, 1, dtype=torch.float64)
+        found: list[list[Tensor]] = []
+        for flow in flows:
+            x = knots.clone().requires_grad_()
+            path = of.paths.NaturalCubic(torch.linspace(0, 1, 5, dtype=torch.float64), x, outside="extrapolate")
+            y = flow(y0, context=path)
+            found.append([y, *torch.autograd.grad(y.sin().sum(), [x, *flow.parameters()])])
+        assert same(found[1], found[0])
+    assert len(calls) == 2
+
+
+class Scaled(nn.Module):
+    """A field with everything that may change between two solves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3))
+        self.register_buffer("shift", torch.zeros(3))
+        self.gain, self.factors, self.table = 1.0, [1.0], torch.ones(3, dtype=torch.float64)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        value = self.net(y) * self.gain * self.factors[0] * self.table.to(y) + self.shift
+        return value if self.training else 0.5 * value
+
+
+def changed(name: str, field: Scaled) -> None:
+    """Changes the field."""
+    with torch.no_grad():
+        if name == "weights in place":
+            field.net[0].weight.mul_(1.5)
+        elif name == "state dict":
+            field.load_state_dict({key: 1.1 * value for key, value in field.state_dict().items()})
+        elif name == "parameter":
+            field.net[0].weight = nn.Parameter(torch.randn(8, 3, dtype=torch.float64))
+        elif name == "layer":
+            field.net[2] = nn.Linear(8, 3).double()
+        elif name == "activation":
+            field.net[1] = nn.Sigmoid()
+        elif name == "mode":
+            field.eval()
+        elif name == "attribute":
+            field.gain = 2.0
+        elif name == "list":
+            field.factors[0] = 3.0
+        elif name == "buffer":
+            field.shift.fill_(0.3)
+        elif name == "plain tensor in place":
+            field.table.mul_(2)
+        elif name == "plain tensor":
+            field.table = torch.full((3,), 0.7, dtype=torch.float64)
+        elif name == "frozen":
+            field.net[0].requires_grad_(False)
+
+
+CHANGES = ("weights in place", "state dict", "parameter", "layer", "activation", "mode", "attribute", "list", "buffer")
+CHANGES += ("plain tensor in place", "plain tensor", "frozen")
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_field(calls: list[str], name: str) -> None:
+    """Whatever of a field is changed, the next solve knows it."""
+    torch.manual_seed(0)
+    field, y0 = Scaled().double(), torch.randn(4, 3, dtype=torch.float64)
+    plain, compiled = RK4(num_steps=3), RK4(num_steps=3, compile=True)
+
+    def values(solver: of.Solver) -> list[Tensor]:
+        leaf = y0.clone().requires_grad_()
+        y = of.solve(field, leaf, (0.0, 1.0), solver=solver).y
+        wanted = [leaf, *(param for param in field.parameters() if param.requires_grad)]
+        return [y.detach(), *torch.autograd.grad(y.sin().sum(), wanted)]
+
+    before = values(compiled)
+    assert same(before, values(plain))
+    changed(name, field)
+    after = values(compiled)
+    assert same(after, values(plain))
+    assert (name == "frozen") == torch.equal(after[0], before[0])
+
+
+def test_other_numbers_compile_nothing(calls: list[str]) -> None:
+    """Other states, times, tolerances and weights, another field of the same form, a copy: all use the same program."""
+    solver, y0 = Dopri5(compile=True), torch.randn(4, 3)
+    flow = of.Flow(MLP(3), solver, of.Checkpointed())
+    flow(y0).sum().backward()
+    count = len(calls)
+    assert count == 2
+    for other in (
+        flow,
+        copy.copy(flow),
+        of.Flow(MLP(3), solver.with_control(Dopri5(1e-3, 1e-3, first_step=0.1).control)),
+    ):
+        other(y0 + torch.randn(4, 3)).sum().backward()
+        other.trajectory(y0, (0.3, 0.9)).y.sum().backward()
+    assert len(calls) == count
+    flow(torch.randn(5, 3)).sum().backward()
+    assert len(calls) == 2 * count
+
+
+def test_the_real_compiler() -> None:
+    """Values and gradients are those of uncompiled solves with the compiler that users have."""
+    torch.manual_seed(0)
+    field, y0 = MLP(2, hidden=(8,)), torch.randn(4, 2)
+    t = torch.tensor([0.0, 0.4, 1.0])
+    plain = solved(HeunEuler(1e-2, 1e-3), of.Checkpointed(), field, y0, t)
+    compiled = solved(HeunEuler(1e-2, 1e-3, compile=True), of.Checkpointed(), field, y0, t)
+    for one, other in zip(compiled, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_are_those_of_uncompiled_solves(calls: list[str]) -> None:
     """Evaluations and steps are counted alike, forwards and backwards."""
     torch.manual_seed(0)
     field, y0 = MLP(3).double(), torch.randn(4, 3, dtype=torch.float64)
-    stats: list[of.Stats | None] = []
+    stats: list[of.Stats] = []
     for compiled in (False, True):
         flow = of.Flow(field, Dopri5(compile=compiled), of.Checkpointed())
-        y = flow(y0)
-        y.sum().backward()
+        flow(y0).sum().backward()
+        assert flow.stats is not None
         stats.append(flow.stats)
-    plain, compiled_stats = stats
-    assert plain is not None
-    assert compiled_stats is not None
-    assert compiled_stats.nfe_forward == plain.nfe_forward
-    assert compiled_stats.nfe_backward == plain.nfe_backward
-    assert compiled_stats.accepted == plain.accepted
-
-
-def test_a_step_is_compiled_once(calls: list[str]) -> None:
-    """Further solves over the same field, of other spans and tolerances' steps, compile nothing more."""
-    field, solver, y0 = MLP(3), Dopri5(compile=True), torch.randn(4, 3)
-    flow = of.Flow(field, solver, of.Checkpointed())
-    y = flow(y0)
-    y.sum().backward()
-    count = len(calls)
-    for _ in range(3):
-        y = flow(y0 + torch.randn(4, 3))
-        y.sum().backward()
-    assert len(calls) == count
-
-
-def test_many_fields_are_compiled_side_by_side(calls: list[str]) -> None:
-    """The compiler's limit of recompilations does not count fields together, and old fields make room."""
-    solver, y0 = Euler(num_steps=1, compile=True), torch.randn(2, 3)
-    for _ in range(10):
-        field = MLP(3, hidden=(4,))
-        with torch.no_grad():
-            assert torch.allclose(of.Flow(field, solver)(y0), of.Flow(field, Euler(num_steps=1))(y0), atol=1e-6)
-    assert len(calls) == 10
-    assert len(solver.compiled.kept) == 8
+    plain, found = stats
+    assert (found.nfe_forward, found.nfe_backward) == (plain.nfe_forward, plain.nfe_backward)
+    assert (found.accepted, found.rejected) == (plain.accepted, plain.rejected)
 
 
 def test_tuple_states_and_images(calls: list[str]) -> None:
-    """A state of several tensors, and one of images, run compiled too, once for all solves."""
+    """A state of several tensors, and one of images, are compiled too, once for all solves."""
 
     class Pendulum(nn.Module):
         def forward(self, t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -134,13 +334,27 @@ def test_tuple_states_and_images(calls: list[str]) -> None:
     flow, plain = (of.Flow(Pendulum(), Dopri5(compile=compiled)) for compiled in (True, False))
     with torch.no_grad():
         for one, other in zip(flow(state), plain(state), strict=True):
-            assert torch.allclose(one, other, atol=1e-6)
+            assert torch.allclose(one, other, atol=1e-5)
         count = len(calls)
         flow(state)
         assert len(calls) == count
         field, image = ConvNet(4), torch.randn(2, 4, 5, 5)
         compiled = of.Flow(field, RK4(num_steps=2, compile=True))(image)
         assert torch.allclose(compiled, of.Flow(field, RK4(num_steps=2))(image), atol=1e-5)
+
+
+def test_autocast(calls: list[str]) -> None:
+    """The field runs in the reduced precision of autocast, whose state is part of the program's key."""
+    torch.manual_seed(0)
+    field, y0 = MLP(3, hidden=(8,)), torch.randn(4, 3)
+    solver, found = RK4(num_steps=2, compile=True), []
+    with torch.no_grad():
+        for enabled in (False, True, False):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                found.append(of.solve(field, y0, (0.0, 1.0), solver=solver).y)
+                assert torch.allclose(found[-1], of.solve(field, y0, (0.0, 1.0), solver=RK4(num_steps=2)).y, atol=1e-5)
+    assert torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[1])
 
 
 class Branching(of.Dynamics):
@@ -156,72 +370,156 @@ class Branching(of.Dynamics):
         return self.weight * y if float(y.detach().sum()) > -1e9 else y
 
 
-def test_what_cannot_be_compiled_runs_as_it_is() -> None:
-    """A field that defeats the compiler gives the plain results, and one warning says why."""
-    field, y0 = Branching(), torch.randn(4, 3)
-    flow = of.Flow(field, RK4(num_steps=3, compile=True))
-    with pytest.warns(UserWarning, match="compile=True: steps over Branching run as they are, not compiled: ") as seen:
-        found = flow(y0)
-    assert len(seen) == 1
-    assert torch.allclose(flow(y0), found)
-    assert torch.allclose(found, of.Flow(field, RK4(num_steps=3))(y0), atol=1e-6)
+class Counting(nn.Module):
+    """A field that counts its calls."""
+
+    calls = 0
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        self.calls += 1
+        return -y
+
+
+class Writing(nn.Module):
+    """A field that writes into a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("last", torch.zeros(3))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        self.last.copy_(y[0].detach())
+        return -y
+
+
+class Hidden(nn.Module):
+    """A field with a tensor that autograd knows and the module does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates = [torch.ones(3, requires_grad=True)]
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return -y * self.rates[0]
+
+
+def hooked() -> nn.Module:
+    field = nn.Identity()
+    field.register_forward_hook(lambda module, inputs, output: None)
+    return field
+
+
+class Noisy(nn.Module):
+    """A field that draws numbers."""
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return -y * torch.rand_like(y)
+
+
+REFUSED = [
+    (Branching, "data-dependent expression"),
+    (Counting, "it changes its attributes when it is called"),
+    (Writing, "it changes one of its tensors"),
+    (Hidden, "a tensor that requires a gradient is neither a parameter nor a buffer"),
+    (Noisy, "it draws random numbers"),
+    (lambda: nn.Sequential(hooked()), "hooks"),
+]
+
+
+class Untimed(nn.Module):
+    """A field of the state only."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.inner(y) if isinstance(self.inner, nn.Sequential) else self.inner(t, y)
+
+
+@pytest.mark.parametrize(("make", "reason"), REFUSED, ids=[reason for _, reason in REFUSED])
+def test_what_cannot_be_compiled_is_solved_uncompiled(make: Callable[[], nn.Module], reason: str) -> None:
+    """A field that a program cannot follow gives the uncompiled results, and one warning says why."""
+    field, y0 = Untimed(make()), torch.randn(4, 3)
+    with torch.no_grad():
+        solver = RK4(num_steps=3, compile=True)
+        with pytest.warns(UserWarning, match=f"compile=True: solves over Untimed run uncompiled: .*{reason}") as seen:
+            torch.manual_seed(0)
+            found = of.solve(field, y0, (0.0, 1.0), solver=solver).y
+        assert len(seen) == 1
+        for other in (solver, RK4(num_steps=3)):
+            torch.manual_seed(0)
+            assert torch.equal(of.solve(field, y0, (0.0, 1.0), solver=other).y, found)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "options", "reason"),
+    [
+        (of.Checkpointed(every=2), {}, "Checkpointed with these options has its own backward pass"),
+        (of.Checkpointed(per_stage=True), {}, "Checkpointed with these options has its own backward pass"),
+        (of.Checkpointed(), {"event": of.Event(lambda t, y: t - 0.5)}, "events are located between steps"),
+        (of.Checkpointed(), {"t": torch.tensor([0.0, 1.0], requires_grad=True)}, "the times require a gradient"),
+        (of.Backprop(), {"dense": True}, "Backprop with these options has its own backward pass"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_solves_that_are_not_compiled(gradient: of.Gradient, options: dict[str, object], reason: str) -> None:
+    """What a solve requests and a program does not have is solved uncompiled, with a warning."""
+    field, y0 = MLP(3), torch.randn(4, 3)
+    given = {"t": (0.0, 1.0), **options}
+    with pytest.warns(UserWarning, match=f"compile=True: solves over MLP run uncompiled: {reason}"):
+        found = of.solve(field, y0, solver=RK4(num_steps=3, compile=True), gradient=gradient, **given).y
+    assert torch.equal(found, of.solve(field, y0, solver=RK4(num_steps=3), gradient=gradient, **given).y)
 
 
 @pytest.mark.filterwarnings("default:compile=True")
-def test_functions_run_as_they_are(calls: list[str]) -> None:
+def test_functions_are_solved_uncompiled(calls: list[str]) -> None:
     """A function, which may be another one in the next solve, is not compiled, and a warning says so."""
     y0, solver = torch.randn(4, 3), RK4(num_steps=3, compile=True)
-    with pytest.warns(UserWarning, match="steps over .*<lambda> run as they are, not compiled: only modules"):
+    with pytest.warns(UserWarning, match="solves over .*<lambda> run uncompiled: only modules are compiled"):
         found = of.solve(lambda t, y: -y, y0, (0.0, 1.0), solver=solver, gradient=of.Backprop()).y
     assert torch.allclose(found[-1], y0 * torch.tensor(-1.0).exp(), atol=1e-2)
     assert not calls
 
 
-def test_a_field_that_draws_numbers_runs_as_it_is(calls: list[str]) -> None:
-    """Dropout in training keeps one mask a solve, and its gradient is the plain one."""
-    torch.manual_seed(0)
-    field = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 3))
-    y0 = torch.randn(4, 3)
-
-    def slope(t: Tensor, y: Tensor) -> Tensor:
-        return field(y)
-
-    found: list[Tensor] = []
-    for compiled in (False, True):
-        torch.manual_seed(1)
-        solver = Dopri5(compile=compiled)
-        y = of.solve(slope, y0, (0.0, 1.0), solver=solver, params=field.parameters()).y
-        found += [y.detach(), torch.autograd.grad(y.square().sum(), field[0].weight)[0]]
-    assert torch.allclose(found[0], found[2], atol=1e-5)
-    assert torch.allclose(found[1], found[3], atol=1e-4)
-    assert not calls
+@pytest.mark.filterwarnings("default:compile=True")
+def test_many_shapes(calls: list[str]) -> None:
+    """After eight shapes of its state a field is compiled no more, since each takes seconds."""
+    field, solver = MLP(3, hidden=(4,)), Euler(num_steps=1, compile=True)
+    with torch.no_grad():
+        for size in range(1, 9):
+            of.solve(field, torch.randn(size, 3), (0.0, 1.0), solver=solver)
+        assert len(calls) == 8
+        with pytest.warns(UserWarning, match="8 forms of its state were compiled; use batches of one size"):
+            of.solve(field, torch.randn(9, 3), (0.0, 1.0), solver=solver)
+    assert len(calls) == 8
 
 
-def test_the_error_of_a_field_is_its_own(calls: list[str]) -> None:
-    """What the field refuses is not taken for a failure of the compiler."""
+def test_errors_are_those_of_uncompiled_solves(calls: list[str]) -> None:
+    """What the field refuses, and a solve that fails, raise the errors of uncompiled solves."""
     with pytest.raises(of.StateError, match="takes states"):
         of.Flow(MLP(3), RK4(num_steps=1, compile=True))(torch.randn(4, 2))
 
+    class Explosion(nn.Module):
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            return y.square()
 
-def test_solvers_with_compiled_steps_are_copied_and_stored(calls: list[str]) -> None:
+    with torch.no_grad(), pytest.raises(of.SolveError, match="the step size fell to"):
+        of.solve(Explosion(), torch.ones(2, 1).double(), (0.0, 2.0), solver=Dopri5(compile=True))
+    with torch.no_grad(), pytest.raises(of.SolveError, match="max_steps = 5 steps did not reach the end"):
+        of.solve(Vibration(), torch.ones(2, 2).double(), (0.0, 2.0), solver=Dopri5(max_steps=5, compile=True))
+
+
+def test_solvers_with_programs_are_copied_and_stored(calls: list[str]) -> None:
     """A copy, and one from a pickle, compiles for itself; the spec says that it shall."""
     solver = Dopri5(compile=True)
     of.Flow(MLP(3), solver)(torch.randn(2, 3))
-    assert solver.compiled.kept
+    assert solver.compiled is not None
+    assert solver.compiled.programs
     for other in (copy.deepcopy(solver), pickle.loads(pickle.dumps(solver))):
         assert other.compiled is not None
-        assert not other.compiled.kept
+        assert not other.compiled.programs
     assert solver.spec["init_args"]["compile"] is True
-
-
-def test_the_last_slope_of_a_method_without_fsal(calls: list[str]) -> None:
-    """Dense output asks for the slope at the step's end, which such a method evaluates then."""
-    stages = CompiledStages(RK4.tableau, lambda t, y: y, RK4(num_steps=1, compile=True).compiled)
-    y = torch.ones(1, 1, dtype=torch.float64)
-    stages.step(0.0, 0.1, y)
-    assert stages.evaluations == 4
-    assert torch.allclose(stages.dense([0.5]), torch.exp(torch.tensor(0.05)).double(), atol=1e-5)
-    assert stages.evaluations == 5
 
 
 AROUND = [
@@ -234,7 +532,8 @@ AROUND = [
 
 
 @pytest.mark.parametrize(("solver", "gradient"), AROUND, ids=lambda each: type(each).__name__)
-@pytest.mark.usefixtures("calls")
+@pytest.mark.usefixtures("without_backend")
+@pytest.mark.filterwarnings("default:compile=True")
 def test_a_flow_inside_of_what_is_compiled(solver: of.Solver, gradient: of.Gradient) -> None:
     """Compiled, a flow, and one whose field was compiled, has the values and gradients that it has as it is."""
     torch.manual_seed(0)
@@ -257,7 +556,7 @@ def test_a_flow_inside_of_what_is_compiled(solver: of.Solver, gradient: of.Gradi
         torch.testing.assert_close(found, results[0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.usefixtures("calls")
+@pytest.mark.usefixtures("without_backend")
 def test_dense_output_events_and_densities_inside_of_what_is_compiled() -> None:
     """A compiled function that solves, asks for other times, for events, and for densities, gives what it gives plain."""
     torch.manual_seed(0)

@@ -17,8 +17,12 @@ class Backprop(Gradient):
     """
 
     needs_params = False
+    exact = True
 
     def differentiate(
         self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None
     ) -> Solution:
         return solver.integrate(field, y0, t, Observer(mesh))
+
+    def compiles(self, mesh: Mesh | None) -> bool:
+        return mesh is None  # with second derivatives the rows come from this class

@@ -15,7 +15,12 @@ Backward = Callable[..., tuple[Tensor, Sequence[Tensor | None]]]
 
 
 def with_backward(
-    solution: Solution, backward: Backward, y0: Tensor, params: Sequence[Tensor], *saved: Tensor
+    solution: Solution,
+    backward: Backward,
+    y0: Tensor,
+    params: Sequence[Tensor],
+    *saved: Tensor,
+    again: Callable[..., Tensor] | None = None,
 ) -> Solution:
     """The solution with a graph to y₀ and the parameters, given by a custom backward pass.
 
@@ -27,31 +32,44 @@ def with_backward(
         y0: (*state), the state at the first time.
         params: The other tensors to differentiate with respect to.
         saved: Tensors for the backward pass, which autograd frees once it has run.
+        again: (y₀, *params) ↦ y by plain autograd, for second derivatives. Without it they are an error.
     """
-    return replace(solution, y=_WithBackward.apply(solution, backward, saved, y0, *params))
+    return replace(solution, y=_WithBackward.apply(solution, backward, again, saved, y0, *params))
 
 
 class _WithBackward(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, solution: Solution, backward: Backward, saved: tuple[Tensor, ...], y0: Tensor, *params: Tensor
+        ctx: Any,
+        solution: Solution,
+        backward: Backward,
+        again: Callable[..., Tensor] | None,
+        saved: tuple[Tensor, ...],
+        y0: Tensor,
+        *params: Tensor,
     ) -> Tensor:
-        ctx.run = backward
-        ctx.save_for_backward(*saved)
+        ctx.run, ctx.again, ctx.count = backward, again, len(saved)
+        ctx.save_for_backward(*saved, *(() if again is None else (y0, *params)))
         return solution.y.detach()  # no graph on `solution` itself, which `backward` may hold
 
     @staticmethod
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
+        saved, inputs = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        if torch.is_grad_enabled() and ctx.again is not None:
+            needed = [each for each in inputs if each.requires_grad]
+            options = {"create_graph": True, "allow_unused": True}
+            found = iter(torch.autograd.grad(ctx.again(*inputs), needed, grad_outputs, **options))
+            return *(None,) * 4, *(next(found) if each.requires_grad else None for each in inputs)
         with torch.no_grad():
-            adjoint, grads = ctx.run(*grad_outputs, *ctx.saved_tensors)
+            adjoint, grads = ctx.run(*grad_outputs, *saved)
         results: list[Tensor | None] = [adjoint, *grads]
         if torch.is_grad_enabled():
             present = [result for result in results if result is not None]
             refusing = iter(_Refusal.apply(torch.zeros((), requires_grad=True), *present))
             results = [None if result is None else next(refusing) for result in results]
-        return None, None, None, *results
+        return *(None,) * 4, *results
 
 
 class _Refusal(torch.autograd.Function):

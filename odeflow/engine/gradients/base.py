@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.equation.state import Field
+from odeflow.engine.gradients.backward import with_backward
 from odeflow.engine.gradients.times import follow, move_rows, moved, on_fixed_clock
 from odeflow.engine.loop.adaptive import Adaptive
 from odeflow.engine.loop.stepper import Stepper
@@ -60,6 +61,8 @@ class Gradient(Plugin, ABC):
     """Whether gradients reach only the parameters passed as `params`, rather than all used by the field."""
     discrete: ClassVar[bool] = True
     """Whether it differentiates the discrete solution, whose steps move with the times, rather than the exact one."""
+    exact: ClassVar[bool] = False
+    """Whether it computes the derivative of the discrete solution to rounding, as a compiled backward pass does."""
     unsupported: ClassVar[frozenset[Feature]] = frozenset()
     """Features that the gradient does not support."""
 
@@ -118,8 +121,37 @@ class Gradient(Plugin, ABC):
                     f"{type(self).__name__} does not support {feature}{came}; use Checkpointed or Backprop"
                 )
         if not t.requires_grad:
-            return self.differentiate(solver, field, y0, t, params, mesh).select_outputs(mesh)
+            return self._rows(solver, field, y0, t, params, mesh).select_outputs(mesh)
+        if isinstance(solver, RungeKutta) and solver.compiled is not None:
+            solver.compiled.refuse(field, "the times require a gradient")
         return (self._on_fixed_clock if self.discrete else self._along_field)(solver, field, y0, t, params, mesh)
+
+    def _rows(
+        self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None
+    ) -> Solution:
+        """All rows, by `differentiate` or by a compiled solve with the same gradient."""
+        run = None
+        if self.exact and isinstance(solver, RungeKutta) and solver.compiled is not None:
+            if self.compiles(mesh):
+                run = solver.run(field, y0, t, mesh, differentiated=True)
+            else:
+                solver.compiled.refuse(field, f"{type(self).__name__} with these options has its own backward pass")
+        if run is None:
+            return self.differentiate(solver, field, y0, t, params, mesh)
+        if not self.needs_params:
+            params = run.params
+
+        def again(y0: Tensor, *params: Tensor) -> Tensor:
+            """The rows with a graph, for second derivatives."""
+            return self.differentiate(solver, field, y0, t, params, mesh).y
+
+        tensors, run.tensors = run.tensors, []
+        backward = partial(run.pulled, params)
+        return with_backward(run.solution, backward, y0, params, *tensors, again=None if self.needs_params else again)
+
+    def compiles(self, mesh: Mesh | None) -> bool:
+        """Whether, as far as its options go, the backward pass of a compiled solve may replace an `exact` gradient."""
+        return True
 
     def _on_fixed_clock(
         self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None

@@ -45,6 +45,7 @@ class Checkpointed(Gradient):
     """
 
     needs_params = True
+    exact = True
 
     def __init__(self, every: int = 1, max_bytes: int | None = None, per_stage: bool = False) -> None:
         if every < 1 or (max_bytes is not None and max_bytes < 1):
@@ -67,6 +68,9 @@ class Checkpointed(Gradient):
         starts, tape.starts = tape.starts, []
         backward = partial(_backward, field, params, solution.stats, tape, self.per_stage)
         return with_backward(solution, backward, y0, params, *starts)
+
+    def compiles(self, mesh: Mesh | None) -> bool:
+        return self.every == 1 and self.max_bytes is None and not self.per_stage
 
     def tape(self, like: Tensor) -> "SparseTape":
         """An empty tape for states like `like`."""

@@ -137,7 +137,7 @@ class ErrorControl(StepControl):
                 raise SolveError(f"atol = 0 allows no error where the state is 0, as it is at t = {t:g}: give an atol")
             name, culprit = ("field", slope) if math.isfinite(size) else ("initial state", y)
             raise SolveError(f"the {name} is not finite at the start, t = {t:g}: look for inf and nan there", culprit)
-        self._warn_of_rounding(size, y.dtype)
+        warn_of_rounding(self.rtol, self.atol, size, y.dtype)
         self.size_of_y = size_of_y
         h = self.first_step
         if h is None:
@@ -171,14 +171,6 @@ class ErrorControl(StepControl):
 
     def _size(self, value: Tensor) -> float:
         return rms(value) if self.norm == "rms" else largest_rms(value.flatten(1))
-
-    def _warn_of_rounding(self, size: float, dtype: torch.dtype) -> None:
-        if size * torch.finfo(dtype).eps > ROUNDING:
-            warnings.warn(
-                f"rtol = {self.rtol:g} and atol = {self.atol:g} ask for more digits than {dtype} has: steps will be "
-                "many and small, for rounding errors. Loosen them, or solve in float64",
-                stacklevel=2,
-            )
 
     def propose(self, t: float, stop: float) -> float:
         """The next step of the current size, truncated at `stop`.
@@ -242,6 +234,16 @@ class ErrorControl(StepControl):
     def forget_state(self) -> None:
         """Discards the size of the replaced state."""
         self.size_of_y = None
+
+
+def warn_of_rounding(rtol: float, atol: float, size: float, dtype: torch.dtype) -> None:
+    """Warns if the tolerances are below the rounding of a state of this size, in units of the tolerance."""
+    if size * torch.finfo(dtype).eps > ROUNDING:
+        warnings.warn(
+            f"rtol = {rtol:g} and atol = {atol:g} ask for more digits than {dtype} has: steps will be "
+            "many and small, for rounding errors. Loosen them, or solve in float64",
+            stacklevel=2,
+        )
 
 
 def advice(stiffness: float | None) -> str:

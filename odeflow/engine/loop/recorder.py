@@ -1,6 +1,7 @@
 """Recorder: collects the saved states as the steps pass the requested times."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,6 +14,12 @@ from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.step.stages import Stages
 
 SAME_TIME = 2  # tolerance for a step's end to hit a time, in spacings of floating-point numbers
+
+
+def same_time(times: Sequence[float]) -> float:
+    """The largest difference of a step's end from one of these times that hits it."""
+    gaps = (abs(second - first) for first, second in pairwise(times))
+    return min(SAME_TIME * math.ulp(max(abs(times[0]), abs(times[-1]))), 0.25 * min(gaps))
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,7 @@ class Outputs:
         self.asked = [0]
         self.kept: list[tuple[float, float, int]] = []  # for the mesh: (start, end, first row) of each step
         self.degree, self.stopped = 1, False
-        largest = max(abs(self.times[0]), abs(self.times[-1]))
-        gaps = (abs(second - first) for first, second in pairwise(self.times))
-        self.tolerance = min(SAME_TIME * math.ulp(largest), 0.25 * min(gaps))
+        self.tolerance = same_time(self.times)
 
     def start(self, stages: Stages) -> None:
         """Starts the solve."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from odeflow.engine.equation.state import Field
 from odeflow.engine.loop.adaptive import MOST_ADAPTIVE, Adaptive, ErrorPer, Norm
+from odeflow.engine.loop.compiled import CompiledSolves
 from odeflow.engine.loop.control import StepControl
 from odeflow.engine.loop.controller import Gains
 from odeflow.engine.loop.fixed import MOST_FIXED, Fixed
@@ -21,7 +22,6 @@ from odeflow.engine.loop.integrate import run
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.solver import Solver
 from odeflow.engine.step.carried import MemoryStages, MemoryTape
-from odeflow.engine.step.compiled import CompiledSteps
 from odeflow.engine.step.stages import Stages
 from odeflow.engine.tape import UNOBSERVED, Observer, Quadrature
 from odeflow.errors import SettingError
@@ -140,7 +140,7 @@ class Stepper(Solver):
                 self.order = order
         self.control = fixed or adaptive
         self.per_sample, self.newton_tol = per_sample, newton_tol
-        self.compiled = CompiledSteps() if compile else None
+        self.compiled = CompiledSolves() if compile else None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

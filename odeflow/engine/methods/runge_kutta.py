@@ -2,15 +2,16 @@
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
-from odeflow.engine.equation.field import SameNoise
 from odeflow.engine.equation.state import Field
-from odeflow.engine.loop.adaptive import Adaptive, ErrorControl
+from odeflow.engine.loop.adaptive import ErrorControl
+from odeflow.engine.loop.compiled import Run
 from odeflow.engine.loop.per_sample.stepping import PerSample
 from odeflow.engine.loop.stepper import Stepper
+from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution
-from odeflow.engine.step.compiled import CompiledStages
 from odeflow.engine.step.stages import Stages, stages_of
 from odeflow.engine.step.tableau import Tableau
 from odeflow.engine.tape import UNOBSERVED, Observer, Quadrature
@@ -38,9 +39,16 @@ class RungeKutta(Stepper):
         super().__init_subclass__(**kwargs)
 
     def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> Stages:
-        if self.compiled and isinstance(field, SameNoise):  # as passed by `solve`; gradients wrap fields for one solve
-            return CompiledStages(self.tableau, field, self.compiled, judged=isinstance(self.control, Adaptive))
         return stages_of(self.tableau, field, y0, quadrature)
+
+    def run(
+        self, field: Field, y0: Tensor, t: Tensor, mesh: Mesh | None, differentiated: bool = False
+    ) -> Run | None:
+        """A compiled solve, as of `CompiledSolves.run`; None if it must be solved uncompiled."""
+        if self.compiled is None:
+            return None
+        control = self.step_control(float(t[0]), float(t[-1]))
+        return self.compiled.run(self.tableau, control, field, y0, t, mesh, differentiated)
 
     def integrate(
         self,
@@ -49,6 +57,10 @@ class RungeKutta(Stepper):
         t: Tensor,
         observer: Observer = UNOBSERVED,
     ) -> Solution:
+        if not torch.is_grad_enabled() and observer == Observer(observer.mesh):
+            run = self.run(field, y0, t, observer.mesh)
+            if run is not None:
+                return run.solution
         adjoint = observer.quadrature is not None or observer.jump is not None  # the adjoint equation is solved jointly
         if adjoint or not self.per_sample:
             return super().integrate(field, y0, t, observer)

@@ -1,0 +1,538 @@
+"""Compiled solves: whole solves as programs, made once for fields and states of the same form."""
+
+import math
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from types import FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from odeflow.engine.equation.clock import DTYPE
+from odeflow.engine.equation.field import SameNoise, full_precision
+from odeflow.engine.equation.parts import CompileError, Parts, Replaced, parts_of
+from odeflow.engine.equation.state import Field
+from odeflow.engine.loop.adaptive import STIFFNESS_EVERY, ErrorControl, warn_of_rounding
+from odeflow.engine.loop.control import StepControl
+from odeflow.engine.loop.fixed import FixedSteps
+from odeflow.engine.loop.program import Loop, Method, Pull, stages, traced_field, traced_pull
+from odeflow.engine.loop.recorder import same_time
+from odeflow.engine.output.mesh import Mesh, Steps, nodes
+from odeflow.engine.output.solution import Solution, Stats
+from odeflow.engine.step.tableau import Tableau
+from odeflow.errors import OdeflowError
+
+KEPT = 32  # maximum number of programs of a solver
+SHAPES = 8  # maximum number of programs of a field
+ROOM = 128  # maximum number of steps on a tape
+LEAST = 8  # minimum number
+BYTES = 2**25  # of a tape
+Numbers = np.ndarray[Any, np.dtype[Any]]
+
+
+class CompiledSolves:
+    """The programs of a solver. A copy of the solver makes its own.
+
+    What cannot be compiled is solved uncompiled, with one warning that gives the reason.
+    """
+
+    def __init__(self) -> None:
+        self.programs: dict[Hashable, Program | None] = {}
+        self.warned: set[str] = set()
+
+    def __deepcopy__(self, memo: object) -> "CompiledSolves":
+        return CompiledSolves()
+
+    def __reduce__(self) -> tuple[type["CompiledSolves"], tuple[()]]:
+        return CompiledSolves, ()
+
+    def run(
+        self,
+        tableau: Tableau,
+        control: StepControl,
+        field: Field,
+        y0: Tensor,
+        t: Tensor,
+        mesh: Mesh | None,
+        differentiated: bool,
+    ) -> "Run | None":
+        """A compiled solve; None if it must be solved uncompiled, or failed so that the uncompiled one says why.
+
+        Args:
+            tableau: The method.
+            control: The step size control of this solve.
+            field: The vector field, as passed by `solve`.
+            y0: (*state), the state at t[0].
+            t: (T,), the times.
+            mesh: Requests rows for dense output.
+            differentiated: Whether the run will be differentiated.
+        """
+        if not isinstance(field, SameNoise) or torch._C._are_functorch_transforms_active():
+            return None  # a field that a gradient wraps for one solve
+        key: Hashable = None
+        try:
+            if mesh is not None and mesh.watch is not None:
+                raise CompileError("events are located between steps")
+            parts = parts_of(field.field)
+            method = _method(tableau, control, len(t) > 2 or mesh is not None)
+            key = parts.key, method, y0.shape, y0.dtype, y0.device
+            if key in self.programs:
+                program = self.programs[key]
+            else:
+                self._make_room(parts)
+                program = Program(method, field.field, parts, y0)
+            if program is None:
+                return None
+            self.programs[key] = None  # unless it succeeds
+            if differentiated:
+                program.differentiable(field.field, parts, y0)
+            run = program.run(control, field.field, parts, y0, t, mesh)
+            self.programs[key] = program
+        except OdeflowError as problem:
+            if not isinstance(problem, CompileError):
+                raise
+            self.programs[key] = None
+            self.refuse(field, str(problem))
+        except Exception as problem:  # a compiler raises many types
+            with torch.no_grad():
+                field.field(y0.new_full((), float(t[0])), y0)  # raises the field's own errors
+            self.programs[key] = None
+            self.refuse(field, f"{type(problem).__name__}: {' '.join(str(problem).split()[:40])}")
+        else:
+            return run
+        return None
+
+    def refuse(self, field: Field, reason: str) -> None:
+        """Warns, once for each reason, that a solve runs uncompiled."""
+        text = f"compile=True: solves over {_name(field)} run uncompiled: {reason}"
+        if text not in self.warned:
+            self.warned.add(text)
+            warnings.warn(text, stacklevel=2)
+
+    def _make_room(self, parts: Parts) -> None:
+        """Discards the oldest programs.
+
+        Raises:
+            CompileError: The field has too many already.
+        """
+        if [key for key in self.programs if isinstance(key, tuple) and key[0] == parts.key][SHAPES - 1 :]:
+            raise CompileError(f"{SHAPES} forms of its state were compiled; use batches of one size")
+        while len(self.programs) >= KEPT:
+            del self.programs[next(iter(self.programs))]
+
+
+def _name(field: Field) -> str:
+    """The name of the innermost field."""
+    inner: Any = field
+    while not isinstance(inner, torch.nn.Module | FunctionType | MethodType) and hasattr(inner, "field"):
+        inner = inner.field
+    return getattr(inner, "__qualname__", type(inner).__name__)
+
+
+def _method(tableau: Tableau, control: StepControl, rows: bool) -> Method:
+    """What the code depends on."""
+    count = tableau.stages - tableau.fsal
+    gains, exponent, per_sample, shared = None, 0.0, False, False
+    if isinstance(control, ErrorControl):
+        gains, exponent = control.controller.gains, control.controller.exponent
+        per_sample, shared = control.norm == "max_sample", control.shared
+    return Method(
+        tableau.a[:count],
+        tableau.b[:count],
+        tableau.c[:count],
+        tableau.error_weights or (),
+        tableau.stiffness_weights,
+        tableau.interpolation,
+        gains,
+        exponent,
+        1 / (tableau.order + 1),
+        per_sample,
+        shared,
+        rows,
+    )
+
+
+class Program:
+    """The compiled code of the solves over fields and states of one form.
+
+    Args:
+        method: What the code depends on.
+        field: A field of this form.
+        parts: Its parts.
+        like: A state.
+
+    Raises:
+        CompileError: The field cannot be traced.
+    """
+
+    def __init__(self, method: Method, field: Field, parts: Parts, like: Tensor) -> None:
+        self.method, self.held = method, parts.held
+        self.loop = Loop(method, traced_field(Replaced(field, parts), parts, like))
+        if parts_of(field).key != parts.key:
+            raise CompileError("it changes its attributes when it is called")
+        self.forward = _compiled(self.loop.forward, like)
+        self.pull: Pull | None = None
+        self.verified = False
+        self.stages = len(method.b) + 1  # with the one at the end of the step
+        steps = BYTES // max(1, like.numel() * like.element_size() * (1 + method.rows * self.stages))
+        self.room = max(LEAST, min(steps, ROOM))
+
+    def differentiable(self, field: Field, parts: Parts, like: Tensor) -> None:
+        """Makes the backward pass, if there is none yet.
+
+        Raises:
+            CompileError: The field's derivative cannot be traced, or compiled.
+        """
+        if self.pull is None:
+            self.pull = traced_pull(self.method, Replaced(field, parts), parts, like)
+            self.backward = _compiled(self.loop.backward, like)
+            self._check_pull(self.pull, field, parts, like)
+
+    def run(
+        self, control: StepControl, field: Field, parts: Parts, y0: Tensor, t: Tensor, mesh: Mesh | None
+    ) -> "Run | None":
+        """A solve; None if it failed.
+
+        Raises:
+            CompileError: The compiler failed, or its code has other values than the field.
+        """
+        run = Run(self, parts, t, y0.detach(), () if mesh is None else nodes(len(self.method.interpolation[0])))
+        y, last = run.y0, float(run.times[-1])
+        first, settings = y, y.new_tensor(_settings(control, float(run.times[0]), last), dtype=DTYPE)
+        numbers, counts = y.new_zeros(7, dtype=DTYPE), y.new_zeros(3, dtype=torch.long)
+        slopes = y.new_empty((self.room if self.method.rows else 1, self.stages, *y.shape))
+        tensors = tuple(tensor.detach() for tensor in parts.tensors)
+        while True:
+            states, clock = y.new_empty((self.room, *y.shape)), y.new_empty((self.room, 4), dtype=DTYPE)
+            fresh = y.new_tensor(not run.tape, dtype=torch.bool)
+            with torch.no_grad(), full_precision(y):
+                y, first, numbers, counts = self.forward(
+                    fresh, settings, y, first, numbers, counts, states, clock, slopes, tensors
+                )
+            reached, *_, stiffness, _, size = numbers.tolist()
+            attempts, accepted, steps = counts.tolist()
+            part = Part(states, clock, steps, y)
+            if not self.verified:
+                self._check_step(field, part)
+            if reached != last and steps < self.room:
+                return None
+            run.add(part, slopes)
+            if reached == last:
+                break
+            counts = counts * counts.new_tensor((1, 1, 0))
+        if not bool(y.isfinite().all()):
+            return None
+        if isinstance(control, ErrorControl):
+            warn_of_rounding(control.rtol, control.atol, size, y0.dtype)
+        run.finish(attempts, accepted, stiffness, mesh)
+        return run
+
+    def _check_step(self, field: Field, part: "Part") -> None:
+        """Compares the first step with that of the field itself.
+
+        Raises:
+            CompileError: They differ.
+        """
+        if part.steps:
+            t, h, y = part.clock[0, 0], part.clock[0, 1], part.y[0]
+            found = part.y[1] if part.steps > 1 else part.end
+            with torch.no_grad():
+                wanted, _ = stages(self.method, _timed(field), t, h, y, _timed(field)(t, y))
+            _check(found - y, wanted - y, y, "step")
+            self.verified = True
+
+    def _check_pull(self, pull: Pull, field: Field, parts: Parts, like: Tensor) -> None:
+        """Compares the derivative of a step with that of the field itself.
+
+        Raises:
+            CompileError: They differ.
+        """
+        states, clock = like.detach().expand(self.room, *like.shape).clone(), like.new_zeros(self.room, 4, dtype=DTYPE)
+        clock[0, 1] = 1e-2
+        part = Part(states, clock, 1, like)
+        grad = torch.linspace(0.5, 1, like.numel(), dtype=like.dtype, device=like.device).view_as(like)
+        rows = None
+        if self.method.rows:
+            rows = like.new_zeros((self.room, *like.shape)), like.new_zeros((self.room, self.stages, *like.shape))
+        found = self.pulled(grad, part, rows, {}, parts)
+        with torch.enable_grad(), full_precision(like):
+            y, timed = like.detach().requires_grad_(), _timed(field)
+            y1, _ = stages(self.method, timed, *part.clock[0, :2], y, timed(part.clock[0, 0], y))
+            leaves = [y, *(parts.tensors[number] for number in pull.used)]
+            wanted = torch.autograd.grad(y1, leaves, grad, allow_unused=True, materialize_grads=True)
+        _check(found[0] - grad, wanted[0] - grad, grad, "derivative")
+        for number, other in zip(pull.used, wanted[1:], strict=True):
+            _check(found[1][number], other, other, "derivative")
+
+    def pulled(
+        self, grad: Tensor, part: "Part", rows: tuple[Tensor, Tensor] | None, grads: dict[int, Tensor], parts: Parts
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The vector–Jacobian product of a tape, as of `Loop.backward`; ∂L/∂θ by the number of the tensor."""
+        assert self.pull is not None
+        used, tensors = self.pull.used, tuple(tensor.detach() for tensor in parts.tensors)
+        totals = tuple(grads[number] if number in grads else torch.zeros_like(tensors[number]) for number in used)
+        with torch.no_grad(), full_precision(grad):
+            count = grad.new_tensor(part.steps, dtype=torch.long)
+            grad, totals = self.backward(
+                self.pull.graph, grad.contiguous(), count, part.y, part.clock, rows, totals, tensors
+            )
+        return grad, dict(zip(used, totals, strict=True))
+
+
+def _timed(field: Field) -> Field:
+    """The field of a time in float64."""
+    return lambda t, y: field(t.to(y), y)
+
+
+def _compiled(method: Any, like: Tensor) -> Callable[..., Any]:
+    """A method of `Loop`, compiled.
+
+    The compiler keeps its results by code object and limits their number, so that each program has its own.
+    """
+    plain = method.__func__
+    own = FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__, plain.__defaults__)
+    options: dict[str, Any] = {}
+    if like.device.type == "cpu":
+        from odeflow.engine.loop.passes import SmallFields  # imports the compiler
+
+        options = {"cpp_wrapper": True, "post_grad_custom_pre_pass": SmallFields()}
+    return torch.compile(MethodType(own, method.__self__), fullgraph=True, dynamic=False, options=options)
+
+
+def _check(found: Tensor, wanted: Tensor, scale: Tensor, what: str) -> None:
+    """Compares a value of compiled code with that of the field itself, up to rounding in values of a scale.
+
+    Raises:
+        CompileError: They differ.
+    """
+    rounding = torch.finfo(found.dtype).eps
+    slack = rounding**0.25 * wanted.norm() + 100 * rounding * scale.norm()
+    if bool(wanted.isfinite().all()) and not bool((found - wanted).norm() <= slack):
+        raise CompileError(f"the compiled {what} differs from that of the field")
+
+
+def _settings(control: StepControl, start: float, end: float) -> tuple[float, ...]:
+    """The numbers of a solve, as of `Loop.forward`."""
+    if isinstance(control, FixedSteps):
+        return start, end, 0.0, 0.0, math.nan, 0.0, math.inf, 0.0, control.count
+    assert isinstance(control, ErrorControl)
+    first = math.nan if control.first_step is None else control.first_step
+    return start, end, control.rtol, control.atol, first, control.min_step, control.max_step, control.max_steps, 0.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a solve: as many steps as a tape has room for.
+
+    Attributes:
+        y: (room, *state), the states at the starts of the steps.
+        clock: (room, 4), float64: start, size and end of the steps, and the size of the next.
+        steps: Number of steps.
+        end: (*state), the state at the end.
+    """
+
+    y: Tensor
+    clock: Tensor
+    steps: int
+    end: Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of the solution that belong to a part: at the ends of steps, and inside.
+
+    Attributes:
+        count: Number of rows.
+        at_end: The rows at ends of steps.
+        ended: Their steps.
+        inside: The other rows.
+        steps: Their steps.
+        weights: (m, s + 1), the weights w of y + Σ w k at them.
+    """
+
+    count: int
+    at_end: Tensor
+    ended: Tensor
+    inside: Tensor
+    steps: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(
+        cls, times: Numbers, clock: Numbers, tolerance: float, theta: Sequence[float], method: Method, like: Tensor
+    ) -> "Rows":
+        """The rows of a part: those at the times, then those at the points θ of each step.
+
+        Args:
+            times: The requested times in the part.
+            clock: (n, 4), as in `Part`.
+            tolerance: The largest difference of a time from the end of a step that hits it.
+            theta: The points of each step that are rows, too.
+            method: The method.
+            like: Gives dtype and device.
+        """
+        sign = np.sign(clock[:1, 1])
+        steps = np.searchsorted(sign * clock[:, 2], sign * times - tolerance)
+        hit = np.abs(clock[steps, 2] - times) <= tolerance
+        inside = np.concatenate((np.flatnonzero(~hit), len(times) + np.arange(len(clock) * len(theta))))
+        within = np.concatenate((steps[~hit], np.repeat(np.arange(len(clock)), len(theta))))
+        place = np.concatenate(
+            ((times[~hit] - clock[steps[~hit], 0]) / clock[steps[~hit], 1], np.tile(theta, len(clock)))
+        )
+        coefficients = np.array(method.interpolation)
+        powers = np.cumprod(np.repeat(place[:, None], coefficients.shape[1], 1), 1)
+        weights = powers @ coefficients.T * clock[within, 1:2]
+        indices = (torch.from_numpy(each).to(like.device) for each in (np.flatnonzero(hit), steps[hit], inside, within))
+        return cls(len(times) + len(clock) * len(theta), *indices, torch.from_numpy(weights).to(like))
+
+    def values(self, part: Part, slopes: Tensor) -> Tensor:
+        """(count, *state), the rows.
+
+        Args:
+            part: The part.
+            slopes: (room, s + 1, *state), the stage derivatives of its steps.
+        """
+        rows = part.end.new_empty((self.count, *part.end.shape))
+        states = torch.cat((part.y[: part.steps], part.end[None]))
+        rows[self.at_end] = states[self.ended + 1]
+        for some in self._chunks(part.end):
+            steps, weights = self.steps[some], self.weights[some]
+            start = part.y[steps].flatten(1)[:, None]
+            found = torch.baddbmm(start, weights[:, None], slopes[steps].flatten(2))
+            rows[self.inside[some]] = found.view(-1, *part.end.shape)
+        return rows
+
+    def pulled(self, grad: Tensor, steps: int, of_states: Tensor, of_slopes: Tensor) -> Tensor:
+        """∂L/∂y at the end of the part; adds those to the states at the starts of the steps, and to the stages.
+
+        Args:
+            grad: (count, *state), ∂L/∂y of the rows.
+            steps: Number of steps.
+            of_states: (room, *state), the former.
+            of_slopes: (room, s + 1, *state), the latter.
+        """
+        ends = grad.new_zeros((steps + 1, *grad.shape[1:]))
+        ends.index_add_(0, self.ended + 1, grad[self.at_end])
+        of_states[:steps] += ends[:steps]
+        for some in self._chunks(grad[0]):
+            rows = grad[self.inside[some]]
+            of_states.index_add_(0, self.steps[some], rows)
+            shares = self.weights[some][:, :, None] * rows.flatten(1)[:, None]
+            of_slopes.flatten(2).index_add_(0, self.steps[some], shares)
+        return ends[steps]
+
+    def _chunks(self, like: Tensor) -> Iterator[slice]:
+        """Slices of the rows inside steps whose stage derivatives fit into memory."""
+        size = max(1, BYTES // max(1, like.numel() * like.element_size() * self.weights.shape[1]))
+        return (slice(start, start + size) for start in range(0, len(self.inside), size))
+
+
+class Run:
+    """A compiled solve.
+
+    Args:
+        program: Its program.
+        parts: The parts of its field.
+        t: (T,), the requested times.
+        y0: (*state), the initial state.
+        theta: The points of each step that are rows, too, if the solution shall be dense.
+
+    Attributes:
+        tape: For each part its number of steps, and its rows.
+        tensors: The states and the clock of each part, one part behind the other, for `pulled`.
+        solution: All rows, without gradient, once the run is finished.
+    """
+
+    solution: Solution
+
+    def __init__(self, program: Program, parts: Parts, t: Tensor, y0: Tensor, theta: tuple[float, ...]) -> None:
+        self.program, self.parts, self.t, self.y0, self.theta = program, parts, t, y0, theta
+        self.times = t.cpu().double().numpy()
+        self.tolerance = same_time(self.times.tolist())
+        self.tape: list[tuple[int, Rows]] = []
+        self.tensors: list[Tensor] = []
+        self.clock: list[Numbers] = []
+        self.blocks, self.asked, self.first_nodes = [y0[None]], [0], [0]
+        self.size = 1
+
+    def add(self, part: Part, slopes: Tensor) -> None:
+        """Adds a part, and its rows from the stage derivatives (room, s + 1, *state) of its steps."""
+        clock = part.clock[: part.steps].cpu().numpy()
+        due = self.times[len(self.asked) :]
+        sign = np.sign(self.times[-1] - self.times[0])
+        due = due[sign * due <= sign * clock[-1:, 2].sum() + self.tolerance] if part.steps else due[:0]
+        rows = Rows.of(due, clock, self.tolerance, self.theta, self.program.method, part.end)
+        self.blocks.append(rows.values(part, slopes))
+        self.asked.extend(range(self.size, self.size + len(due)))
+        self.first_nodes.extend(range(self.size + len(due), self.size + rows.count, max(1, len(self.theta))))
+        self.size += rows.count
+        self.tape.append((part.steps, rows))
+        self.tensors += part.y, part.clock
+        self.clock.append(clock)
+
+    def finish(self, attempts: int, accepted: int, stiffness: float, mesh: Mesh | None) -> None:
+        """Makes the solution.
+
+        Args:
+            attempts: Number of attempted steps.
+            accepted: Number of accepted ones.
+            stiffness: The sum of the estimates of h|λ|.
+            mesh: Receives the steps, if there is one.
+        """
+        clock, method = np.concatenate(self.clock), self.program.method
+        sizes, adaptive = np.abs(clock[:, 1]), method.gains is not None
+        seen = accepted // STIFFNESS_EVERY if adaptive and method.stiffness else 0
+        stats = Stats(
+            nfe_forward=(1 + adaptive) * len(self.tape) + len(method.b) * attempts,
+            accepted=accepted,
+            rejected=attempts - accepted,
+            smallest_step=float(sizes.min()),
+            largest_step=float(sizes.max()),
+            suggested_step=abs(float(clock[0, 3])) if adaptive else None,
+            stiffness=stiffness / seen if seen else None,
+        )
+        if mesh is not None:
+            ends = torch.from_numpy(clock[:, 2:3].copy())
+            mesh.steps = Steps(
+                asked=self.asked,
+                rows=torch.tensor(self.first_nodes[1:])[:, None] + torch.arange(len(self.theta)),
+                starts=torch.from_numpy(clock[:, :1].copy()),
+                ends=ends,
+                count=torch.tensor([accepted]),
+                first=torch.from_numpy(self.times[:1]),
+                last=ends[-1],
+                per_sample=False,
+            )
+        self.solution = Solution(self.t, torch.cat(self.blocks), stats)
+        self.blocks = []
+
+    @property
+    def params(self) -> tuple[Tensor, ...]:
+        """The tensors of the field that require a gradient."""
+        return tuple(tensor for tensor in self.parts.tensors if tensor.requires_grad)
+
+    def pulled(self, params: Sequence[Tensor], grad_y: Tensor, *tensors: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """(∂L/∂y₀, ∂L/∂θ) from ∂L/∂y: the vector–Jacobian product of the solve.
+
+        Args:
+            params: The tensors θ.
+            grad_y: (R, *state), ∂L/∂y.
+            tensors: `Run.tensors`.
+        """
+        program, rows_inside = self.program, self.program.method.rows
+        grad, end, grads = torch.zeros_like(grad_y[0]), len(grad_y), dict[int, Tensor]()
+        parts = zip(self.tape, tensors[::2], tensors[1::2], strict=True)
+        for (steps, rows), y, clock in reversed(list(parts)):
+            start = end - rows.count
+            of_states = torch.zeros_like(y)
+            of_stages = y.new_zeros((len(y) if rows_inside else 0, program.stages, *y.shape[1:]))
+            grad = grad + rows.pulled(grad_y[start:end], steps, of_states, of_stages)
+            of_rows = (of_states, of_stages) if rows_inside else None
+            grad, grads = program.pulled(grad, Part(y, clock, steps, grad), of_rows, grads, self.parts)
+            self.solution.stats.nfe_backward += steps * (len(program.method.b) + rows_inside)
+            end = start
+        numbers = {id(tensor): number for number, tensor in enumerate(self.parts.tensors)}
+        return grad + grad_y[0], [grads.get(numbers.get(id(param), -1)) for param in params]
