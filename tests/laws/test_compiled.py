@@ -104,16 +104,16 @@ def test_every_step_size_control(calls: list[str], options: dict[str, object]) -
     torch.manual_seed(0)
     field, y0 = Vibration(), torch.randn(4, 2, dtype=torch.float64)
     with torch.no_grad():
-        plain, compiled = (
-            of.solve(field, y0, (0.0, 2.0), solver=Dopri5(1e-4, 1e-6, compile=compile, **options))  # noqa: A001
-            for compile in (False, True)
+        plain, found = (
+            of.solve(field, y0, (0.0, 2.0), solver=Dopri5(1e-4, 1e-6, compile=compiled, **options))
+            for compiled in (False, True)
         )
-    assert same([compiled.y], [plain.y])
-    assert compiled.stats.accepted == plain.stats.accepted > 10
-    assert compiled.stats.rejected == plain.stats.rejected
-    assert compiled.stats.stiffness == pytest.approx(plain.stats.stiffness)
+    assert same([found.y], [plain.y])
+    assert found.stats.accepted == plain.stats.accepted > 10
+    assert found.stats.rejected == plain.stats.rejected
+    assert found.stats.stiffness == pytest.approx(plain.stats.stiffness)
     for name in ("smallest_step", "largest_step", "suggested_step"):
-        assert getattr(compiled.stats, name) == pytest.approx(getattr(plain.stats, name))
+        assert getattr(found.stats, name) == pytest.approx(getattr(plain.stats, name))
     assert calls
 
 
@@ -443,8 +443,8 @@ def test_what_cannot_be_compiled_is_solved_uncompiled(make: Callable[[], nn.Modu
     field, y0 = Untimed(make()), torch.randn(4, 3)
     with torch.no_grad():
         solver = RK4(num_steps=3, compile=True)
+        torch.manual_seed(0)
         with pytest.warns(UserWarning, match=f"compile=True: solves over Untimed run uncompiled: .*{reason}") as seen:
-            torch.manual_seed(0)
             found = of.solve(field, y0, (0.0, 1.0), solver=solver).y
         assert len(seen) == 1
         for other in (solver, RK4(num_steps=3)):

@@ -18,7 +18,7 @@ from odeflow.engine.equation.state import Field
 from odeflow.engine.loop.adaptive import STIFFNESS_EVERY, ErrorControl, warn_of_rounding
 from odeflow.engine.loop.control import StepControl
 from odeflow.engine.loop.fixed import FixedSteps
-from odeflow.engine.loop.program import Loop, Method, Pull, stages, traced_field, traced_pull
+from odeflow.engine.loop.program import Loop, Method, Pull, State, stages, traced_field, traced_pull
 from odeflow.engine.loop.recorder import same_time
 from odeflow.engine.output.mesh import Mesh, Steps, nodes
 from odeflow.engine.output.solution import Solution, Stats
@@ -70,7 +70,7 @@ class CompiledSolves:
             mesh: Requests rows for dense output.
             differentiated: Whether the run will be differentiated.
         """
-        if not isinstance(field, SameNoise) or torch._C._are_functorch_transforms_active():
+        if not isinstance(field, SameNoise) or _under_functorch():
             return None  # a field that a gradient wraps for one solve
         key: Hashable = None
         try:
@@ -124,12 +124,17 @@ class CompiledSolves:
             del self.programs[next(iter(self.programs))]
 
 
+def _under_functorch() -> bool:
+    """Whether the solve is part of a function that `torch.func` transforms."""
+    return torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateUsage]
+
+
 def _name(field: Field) -> str:
     """The name of the innermost field."""
     inner: Any = field
     while not isinstance(inner, torch.nn.Module | FunctionType | MethodType) and hasattr(inner, "field"):
         inner = inner.field
-    return getattr(inner, "__qualname__", type(inner).__name__)
+    return str(getattr(inner, "__qualname__", type(inner).__name__))
 
 
 def _method(tableau: Tableau, control: StepControl, rows: bool) -> Method:
@@ -201,33 +206,33 @@ class Program:
         """
         run = Run(self, parts, t, y0.detach(), () if mesh is None else nodes(len(self.method.interpolation[0])))
         y, last = run.y0, float(run.times[-1])
-        first, settings = y, y.new_tensor(_settings(control, float(run.times[0]), last), dtype=DTYPE)
-        numbers, counts = y.new_zeros(7, dtype=DTYPE), y.new_zeros(3, dtype=torch.long)
+        settings = y.new_tensor(_settings(control, float(run.times[0]), last), dtype=DTYPE)
+        zero, none = y.new_zeros((), dtype=DTYPE), y.new_zeros((), dtype=torch.long)
+        state, least, size = State(zero, zero, y, y, zero, zero, zero, none, none, none), zero, zero
         slopes = y.new_empty((self.room if self.method.rows else 1, self.stages, *y.shape))
         tensors = tuple(tensor.detach() for tensor in parts.tensors)
         while True:
-            states, clock = y.new_empty((self.room, *y.shape)), y.new_empty((self.room, 4), dtype=DTYPE)
+            tape = y.new_empty((self.room, *y.shape)), y.new_empty((self.room, 4), dtype=DTYPE), slopes
             fresh = y.new_tensor(not run.tape, dtype=torch.bool)
             with torch.no_grad(), full_precision(y):
-                y, first, numbers, counts = self.forward(
-                    fresh, settings, y, first, numbers, counts, states, clock, slopes, tensors
-                )
-            reached, *_, stiffness, _, size = numbers.tolist()
-            attempts, accepted, steps = counts.tolist()
-            part = Part(states, clock, steps, y)
+                found, least, norm = self.forward(settings, fresh, tuple(state), least, tape, tensors)
+            state = State(*found)
+            size = size if run.tape else norm
+            part = Part(tape[0], tape[1], int(state.taped), state.y)
             if not self.verified:
                 self._check_step(field, part)
-            if reached != last and steps < self.room:
+            reached = float(state.t) == last
+            if not reached and part.steps < self.room:
                 return None
             run.add(part, slopes)
-            if reached == last:
+            if reached:
                 break
-            counts = counts * counts.new_tensor((1, 1, 0))
-        if not bool(y.isfinite().all()):
+            state = state._replace(taped=none)
+        if not bool(state.y.isfinite().all()):
             return None
         if isinstance(control, ErrorControl):
-            warn_of_rounding(control.rtol, control.atol, size, y0.dtype)
-        run.finish(attempts, accepted, stiffness, mesh)
+            warn_of_rounding(control.rtol, control.atol, float(size), y0.dtype)
+        run.finish(state, mesh)
         return run
 
     def _check_step(self, field: Field, part: "Part") -> None:
@@ -259,8 +264,8 @@ class Program:
             rows = like.new_zeros((self.room, *like.shape)), like.new_zeros((self.room, self.stages, *like.shape))
         found = self.pulled(grad, part, rows, {}, parts)
         with torch.enable_grad(), full_precision(like):
-            y, timed = like.detach().requires_grad_(), _timed(field)
-            y1, _ = stages(self.method, timed, *part.clock[0, :2], y, timed(part.clock[0, 0], y))
+            y, timed, t, h = like.detach().requires_grad_(), _timed(field), clock[0, 0], clock[0, 1]
+            y1, _ = stages(self.method, timed, t, h, y, timed(t, y))
             leaves = [y, *(parts.tensors[number] for number in pull.used)]
             wanted = torch.autograd.grad(y1, leaves, grad, allow_unused=True, materialize_grads=True)
         _check(found[0] - grad, wanted[0] - grad, grad, "derivative")
@@ -277,7 +282,7 @@ class Program:
         with torch.no_grad(), full_precision(grad):
             count = grad.new_tensor(part.steps, dtype=torch.long)
             grad, totals = self.backward(
-                self.pull.graph, grad.contiguous(), count, part.y, part.clock, rows, totals, tensors
+                self.pull.graph, grad.contiguous(), count, (part.y, part.clock), rows, totals, tensors
             )
         return grad, dict(zip(used, totals, strict=True))
 
@@ -385,8 +390,10 @@ class Rows:
         coefficients = np.array(method.interpolation)
         powers = np.cumprod(np.repeat(place[:, None], coefficients.shape[1], 1), 1)
         weights = powers @ coefficients.T * clock[within, 1:2]
-        indices = (torch.from_numpy(each).to(like.device) for each in (np.flatnonzero(hit), steps[hit], inside, within))
-        return cls(len(times) + len(clock) * len(theta), *indices, torch.from_numpy(weights).to(like))
+        rows = (np.flatnonzero(hit), steps[hit], inside, within)
+        at_end, ended, inside, within = (torch.from_numpy(each).to(like.device) for each in rows)
+        weights = torch.from_numpy(weights).to(like)
+        return cls(len(times) + len(clock) * len(theta), at_end, ended, inside, within, weights)
 
     def values(self, part: Part, slopes: Tensor) -> Tensor:
         """(count, *state), the rows.
@@ -473,15 +480,14 @@ class Run:
         self.tensors += part.y, part.clock
         self.clock.append(clock)
 
-    def finish(self, attempts: int, accepted: int, stiffness: float, mesh: Mesh | None) -> None:
+    def finish(self, state: State, mesh: Mesh | None) -> None:
         """Makes the solution.
 
         Args:
-            attempts: Number of attempted steps.
-            accepted: Number of accepted ones.
-            stiffness: The sum of the estimates of h|λ|.
+            state: The state of the loop at the end.
             mesh: Receives the steps, if there is one.
         """
+        attempts, accepted = int(state.attempts), int(state.accepted)
         clock, method = np.concatenate(self.clock), self.program.method
         sizes, adaptive = np.abs(clock[:, 1]), method.gains is not None
         seen = accepted // STIFFNESS_EVERY if adaptive and method.stiffness else 0
@@ -492,7 +498,7 @@ class Run:
             smallest_step=float(sizes.min()),
             largest_step=float(sizes.max()),
             suggested_step=abs(float(clock[0, 3])) if adaptive else None,
-            stiffness=stiffness / seen if seen else None,
+            stiffness=float(state.stiffness) / seen if seen else None,
         )
         if mesh is not None:
             ends = torch.from_numpy(clock[:, 2:3].copy())

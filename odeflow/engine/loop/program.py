@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -56,8 +56,62 @@ class Method:
     rows: bool
 
 
+class Settings(NamedTuple):
+    """The numbers of a solve, each (), float64. They are inputs of its program, so that other numbers compile nothing.
+
+    Attributes:
+        start: The first time.
+        end: The last time.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+        first_step: Size of the first step; nan if it is to be selected.
+        min_step: Smallest step size.
+        max_step: Largest step size.
+        max_steps: Maximum number of attempted steps.
+        num_steps: Number of fixed steps.
+    """
+
+    start: Tensor
+    end: Tensor
+    rtol: Tensor
+    atol: Tensor
+    first_step: Tensor
+    min_step: Tensor
+    max_step: Tensor
+    max_steps: Tensor
+    num_steps: Tensor
+
+
+class State(NamedTuple):
+    """The state of the loop between two attempts of a step.
+
+    Attributes:
+        t: (), float64, the time.
+        h: (), float64, the signed size of the next step.
+        y: (*state), the state there.
+        first: (*state), the vector field there.
+        past: (), float64, the controller's ratio of the last accepted step; 0 before the first.
+        before: (), float64, that of the step before.
+        stiffness: (), float64, the sum of the estimates of h|λ|.
+        attempts: (), int64, the attempted steps.
+        accepted: (), int64, the accepted ones.
+        taped: (), int64, those on this tape.
+    """
+
+    t: Tensor
+    h: Tensor
+    y: Tensor
+    first: Tensor
+    past: Tensor
+    before: Tensor
+    stiffness: Tensor
+    attempts: Tensor
+    accepted: Tensor
+    taped: Tensor
+
+
 class Loop:
-    """The code of a solve: the loop over its steps. A function of tensors only, which the compiler can follow.
+    """The code of a solve: functions of tensors only, which the compiler can follow.
 
     Args:
         method: The method.
@@ -69,167 +123,152 @@ class Loop:
 
     def forward(
         self,
-        fresh: Tensor,
         settings: Tensor,
-        y: Tensor,
-        first: Tensor,
-        numbers: Tensor,
-        counts: Tensor,
-        tape_y: Tensor,
-        tape_clock: Tensor,
-        tape_slopes: Tensor,
+        fresh: Tensor,
+        state: Tensors,
+        least: Tensor,
+        tape: tuple[Tensor, Tensor, Tensor],
         tensors: Tensors,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensors, Tensor, Tensor]:
         """Takes steps until the end, or until the tape is full.
 
         Args:
-            fresh: (), whether the solve begins; it goes on otherwise.
-            settings: (9,), float64: the first and the last time, rtol, atol, the size of the first step (nan if it is to be
-                selected), the bounds of the step size, the maximum number of attempts, and the number of fixed steps.
-            y: (*state), the state.
-            first: (*state), the vector field there; any values if the solve begins.
-            numbers: (7,), float64: time, step size, two past ratios of the controller (0 if there are none), the sum of
-                the estimates of h|λ|, the smallest permitted step, and the norm of the state at the start.
-            counts: (3,), int64: attempts, accepted steps, and steps on this tape.
-            tape_y: (room, *state), is filled with the states at the starts of the steps.
-            tape_clock: (room, 4), float64, with start, size and end of the steps, and the size of the next.
-            tape_slopes: (room, s + 1, *state), with the stage derivatives, if there are outputs inside steps.
+            settings: (9,), the entries of `Settings`.
+            fresh: (), whether the solve begins, with y from `state`; it goes on from `state` otherwise.
+            state: The entries of `State`.
+            least: (), float64, the smallest permitted step.
+            tape: Is filled: (room, *state), the states at the starts of the steps; (room, 4), float64, start, size and
+                end of the steps, and the size of the next; and, if there are outputs inside steps, the stage
+                derivatives, (room, s + 1, *state).
             tensors: The tensors of the field.
 
         Returns:
-            y, first, numbers and counts at the end.
+            The state at the end, the smallest permitted step, and the norm of the initial state in units of the
+            tolerance.
         """
-        method = self.method
-        t0, end, rtol, atol, given, min_step, max_step, max_steps, num_steps = (
-            each.clone() for each in settings.unbind()
-        )
-        span, sign = (end - t0).abs(), (end - t0).sign()
-        scale = partial(_scale, rtol.to(y), atol.to(y))
-        norm = _worst_sample if method.per_sample_norm else _mean
-        evaluate = partial(self.evaluate, tensors)
-        start = torch.where(fresh, t0, numbers[0])
-        slope = torch.where(fresh, evaluate(start, y), first)
-        h, least, size = numbers[1].clone(), numbers[5].clone(), numbers[6].clone()
+        method, given = self.method, Settings(*(each.clone() for each in settings.unbind()))
+        old, evaluate = State(*state), partial(self._evaluate, tensors)
+        t = torch.where(fresh, given.start, old.t)
+        first = torch.where(fresh, evaluate(t, old.y), old.first)
+        h, size = old.h.clone(), least
         if method.gains is not None:
-            unit = scale(y.abs())
-            size, speed = norm(y / unit), norm(slope / unit)
-            usual = torch.minimum(size, speed * span) > 1e-5
-            measure = torch.where(usual, size / speed, span)
-            trial = torch.minimum(torch.where(usual, 0.01, 1e-6) * measure, span) * sign
-            change = norm((evaluate(t0 + trial, y + trial.to(y) * slope) - slope) / unit) / trial.abs() * measure
-            steepest = torch.maximum(speed, change) * measure
-            chosen = 100 * trial.abs()
-            best = measure * (FIRST_CHANGE / steepest) ** method.start_exponent
-            chosen = torch.where(steepest > 1e-15, torch.minimum(chosen, best), chosen)
-            chosen = torch.where(given.isnan(), chosen, given)
-            chosen = torch.minimum(torch.minimum(torch.maximum(chosen, min_step), span), max_step)
-            chosen = torch.where((size + speed).isfinite(), chosen, torch.nan)
-            h = torch.where(fresh, chosen * sign, h)
-            least = torch.where(fresh, SMALLEST_PART * chosen, least)
-            size = torch.where(fresh, size, numbers[6])
-        room = tape_clock.shape[0]
+            selected, size = self._first_step(given, evaluate, old.y, first)
+            h = torch.where(fresh, selected, h)
+            least = torch.where(fresh, SMALLEST_PART * selected.abs(), least)
+        states, clock, slopes = tape
+        room = clock.shape[0]
+        begun = State(t.clone(), h, old.y.clone(), first.clone(), *(each.clone() for each in old[4:]))
 
-        def cond(t, h, y, k1, past1, past2, stiffness, attempts, accepted, n):
-            going = ((end - t) * sign > 0) & (n < room)
+        def going(*state: Tensor) -> Tensor:
+            now = State(*state)
+            left = ((given.end - now.t) * (given.end - given.start).sign() > 0) & (now.taped < room)
             if method.gains is None:
-                return going
-            smallest = torch.maximum(torch.maximum(torch.minimum(min_step, span), SMALLEST_STEP * SPACING * t.abs()), least)
-            return going & (attempts < max_steps) & (h.abs() >= smallest)
+                return left
+            smallest = torch.maximum(torch.minimum(given.min_step, _span(given)), least)
+            smallest = torch.maximum(smallest, SMALLEST_STEP * SPACING * now.t.abs())
+            return left & (now.attempts < given.max_steps) & (now.h.abs() >= smallest)
 
-        def body(t, h, y, k1, past1, past2, stiffness, attempts, accepted, n):
-            if method.gains is None:
-                t1 = torch.where(accepted + 1 >= num_steps, end, t0 + (end - t0) * ((accepted + 1) / num_steps))
-                cut = n < 0
-            else:
-                left, length = (end - t).abs(), h.abs()
-                cut = left < length * (1 - SAME_STEP)
-                t1 = torch.where(left <= length * (1 + SAME_STEP), end, t + h)
-            step = t1 - t
-            y1, slopes = stages(method, evaluate, t, step, y, k1)
-            slopes.append(evaluate(t1, y1))
-            if method.gains is None:
-                ok = n >= 0
-            else:
-                estimate = combined(method.error, slopes)
-                error = norm(estimate / scale(torch.maximum(y.abs(), y1.abs())))
-                error = error * (span if method.per_span else step.abs())
-                ok = error <= 1
-                factor, past1, past2 = self._factor(error, ok, cut, past1, past2, accepted)
-                size = step.abs() * factor
-                size = torch.where(ok & cut, torch.maximum(size, h.abs()), size)
-                h = torch.minimum(size, max_step) * sign
-                if method.stiffness is not None:
-                    seen = self._stiffness(method.stiffness, slopes)
-                    due = ok & ((accepted + 1) % STIFFNESS_EVERY == 0)
-                    stiffness = stiffness + torch.where(due, seen, 0.0)
-            tape_y.index_copy_(0, n.reshape(1), y[None])
-            tape_clock.index_copy_(0, n.reshape(1), torch.stack((t, step, t1, h))[None])
+        def attempt(*state: Tensor) -> Tensors:
+            now = State(*state)
+            step = self._fixed_step if method.gains is None else self._adaptive_step
+            after, t1, stages, ok = step(given, evaluate, now)
+            number = now.taped.reshape(1)
+            states.index_copy_(0, number, now.y[None])
+            clock.index_copy_(0, number, torch.stack((now.t, t1 - now.t, t1, after.h))[None])
             if method.rows:
-                tape_slopes.index_copy_(0, n.reshape(1), torch.stack(slopes)[None])
+                slopes.index_copy_(0, number, torch.stack(stages)[None])
             return (
-                torch.where(ok, t1, t),
-                h.clone(),
-                torch.where(ok, y1, y),
-                torch.where(ok, slopes[-1], k1),
-                past1.clone(),
-                past2.clone(),
-                stiffness.clone(),
-                attempts + 1,
-                accepted + ok,
-                n + ok,
+                torch.where(ok, t1, now.t),
+                after.h.clone(),
+                torch.where(ok, after.y, now.y),
+                torch.where(ok, stages[-1], now.first),
+                after.past.clone(),
+                after.before.clone(),
+                after.stiffness.clone(),
+                now.attempts + 1,
+                now.accepted + ok,
+                now.taped + ok,
             )
 
-        carried = (
-            start.clone(),
-            h,
-            y.clone(),
-            slope.clone(),
-            numbers[2].clone(),
-            numbers[3].clone(),
-            numbers[4].clone(),
-            *(each.clone() for each in counts.unbind()),
-        )
-        t, h, y, slope, past1, past2, stiffness, *counted = cast(Tensors, while_loop(cond, body, carried))
-        return y, slope, torch.stack((t, h, past1, past2, stiffness, least, size)), torch.stack(counted)
+        return cast(Tensors, while_loop(going, attempt, tuple(begun))), least.clone(), size.clone()
 
-    def evaluate(self, tensors: Tensors, t: Tensor, y: Tensor) -> Tensor:
+    def _evaluate(self, tensors: Tensors, t: Tensor, y: Tensor) -> Tensor:
         """The field at (t, y), t in float64."""
         return cast(Tensors, self.field(*tensors, t.to(y), y))[0]
 
-    def _factor(
-        self, error: Tensor, ok: Tensor, cut: Tensor, past1: Tensor, past2: Tensor, accepted: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(factor of the step size, the two past ratios), as by `Controller`."""
-        gains = self.method.gains or (1.0,)
-        finite = error < torch.inf
-        ratio = SAFETY * torch.where(finite, error, 1.0).clamp_min(1e-30) ** self.method.exponent
-        factor = ratio
-        if gains != (1.0,):
-            past = (past1, past2)[: len(gains) - 1]
-            filtered = ratio ** gains[0]
-            known = ok & ~cut
-            for gain, each in zip(gains[1:], past, strict=False):
-                filtered = filtered * each.clamp_min(1e-30) ** gain
-            for each in past:
-                known = known & (each > 0)
-            factor = torch.where(known, filtered, ratio)
-            updated = ok & ~cut
-            past1, past2 = torch.where(updated, ratio, past1), torch.where(updated, past1, past2)
-        factor = factor.clamp(LARGEST_SHRINKAGE, LARGEST_GROWTH)
-        return torch.where(finite, factor, LARGEST_SHRINKAGE), past1, past2
+    def _first_step(self, given: Settings, evaluate: Field, y: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+        """(signed size of the first step, norm of y), as by `ErrorControl.start`; nan if the field is not finite."""
+        span, sign, scale = _span(given), (given.end - given.start).sign(), _scale(given, y.abs())
+        size, speed = self._norm(y / scale), self._norm(first / scale)
+        usual = torch.minimum(size, speed * span) > 1e-5
+        unit = torch.where(usual, size / speed, span)
+        trial = torch.minimum(torch.where(usual, 0.01, 1e-6) * unit, span) * sign
+        change = evaluate(given.start + trial, y + trial.to(y) * first) - first
+        steepest = torch.maximum(speed, self._norm(change / scale) / trial.abs() * unit) * unit
+        h = 100 * trial.abs()
+        best = unit * (FIRST_CHANGE / steepest) ** self.method.start_exponent
+        h = torch.where(steepest > 1e-15, torch.minimum(h, best), h)
+        h = torch.where(given.first_step.isnan(), h, given.first_step)
+        h = torch.minimum(torch.minimum(torch.maximum(h, given.min_step), span), given.max_step)
+        return torch.where((size + speed).isfinite(), h, torch.nan) * sign, size
 
-    def _stiffness(self, weights: tuple[Weights, Weights], slopes: list[Tensor]) -> Tensor:
-        """h|λ| from the last two stages."""
-        of_slopes, of_stages = (combined(each, slopes).square().sum().double() for each in weights)
-        return torch.where(of_stages > 0, (of_slopes / of_stages).sqrt(), 0.0)
+    def _fixed_step(self, given: Settings, evaluate: Field, now: State) -> tuple[State, Tensor, list[Tensor], Tensor]:
+        """As `_adaptive_step`, to the next point of the grid."""
+        number = now.accepted + 1
+        on_grid = given.start + (given.end - given.start) * (number / given.num_steps)
+        t1 = torch.where(number >= given.num_steps, given.end, on_grid)
+        y1, slopes = stages(self.method, evaluate, now.t, t1 - now.t, now.y, now.first)
+        slopes.append(evaluate(t1, y1))
+        return now._replace(y=y1), t1, slopes, number > 0
+
+    def _adaptive_step(
+        self, given: Settings, evaluate: Field, now: State
+    ) -> tuple[State, Tensor, list[Tensor], Tensor]:
+        """(state after the step, its end, its stage derivatives, whether it is accepted), as by `ErrorControl`."""
+        method, left, length = self.method, (given.end - now.t).abs(), now.h.abs()
+        cut = left < length * (1 - SAME_STEP)
+        t1 = torch.where(left <= length * (1 + SAME_STEP), given.end, now.t + now.h)
+        step = t1 - now.t
+        y1, slopes = stages(method, evaluate, now.t, step, now.y, now.first)
+        slopes.append(evaluate(t1, y1))
+        scaled = combined(method.error, slopes) / _scale(given, torch.maximum(now.y.abs(), y1.abs()))
+        error = self._norm(scaled) * (_span(given) if method.per_span else step.abs())
+        ok = error <= 1
+        factor, past, before = self._factor(error, ok & ~cut, now)
+        size = step.abs() * factor
+        size = torch.minimum(torch.where(ok & cut, torch.maximum(size, length), size), given.max_step)
+        stiffness = now.stiffness
+        if method.stiffness is not None:
+            due = ok & ((now.accepted + 1) % STIFFNESS_EVERY == 0)
+            stiffness = stiffness + torch.where(due, _stiffness(method.stiffness, slopes), 0.0)
+        h = size * step.sign()
+        return now._replace(h=h, y=y1, past=past, before=before, stiffness=stiffness), t1, slopes, ok
+
+    def _factor(self, error: Tensor, informative: Tensor, now: State) -> tuple[Tensor, Tensor, Tensor]:
+        """(factor of the step size, the controller's ratios of the last two steps), as by `Controller`."""
+        gains, finite = self.method.gains or (1.0,), error < torch.inf
+        ratio = SAFETY * torch.where(finite, error, 1.0).clamp_min(1e-30) ** self.method.exponent
+        factor, past, before = ratio, now.past, now.before
+        if gains != (1.0,):
+            known, filtered = informative, ratio ** gains[0]
+            for gain, each in zip(gains[1:], (past, before), strict=False):
+                known, filtered = known & (each > 0), filtered * each.clamp_min(1e-30) ** gain
+            factor = torch.where(known, filtered, ratio)
+            past, before = torch.where(informative, ratio, past), torch.where(informative, past, before)
+        return torch.where(finite, factor.clamp(LARGEST_SHRINKAGE, LARGEST_GROWTH), LARGEST_SHRINKAGE), past, before
+
+    def _norm(self, value: Tensor) -> Tensor:
+        """The root mean square of all entries, or the largest of a sample."""
+        if self.method.per_sample_norm:
+            return value.flatten(1).square().mean(1).amax().sqrt().double()
+        return value.square().mean().sqrt().double()
 
     def backward(
         self,
         pull: GraphModule,
         grad: Tensor,
         count: Tensor,
-        tape_y: Tensor,
-        tape_clock: Tensor,
+        tape: tuple[Tensor, Tensor],
         rows: tuple[Tensor, Tensor] | None,
         grads: Tensors,
         tensors: Tensors,
@@ -237,38 +276,33 @@ class Loop:
         """The vector–Jacobian product of the steps on a tape, last first.
 
         Args:
-            pull: The traced product of one step, (t, h, y, ∂L/∂y₁, ∂L/∂k, *tensors) ↦ (∂L/∂y, ∂L/∂θ).
+            pull: The graph of `Pull`.
             grad: (*state), ∂L/∂y at the end.
             count: (), the number of steps.
-            tape_y: As of `forward`.
-            tape_clock: As of `forward`.
-            rows: The gradients from the outputs, if these may lie inside steps: to the states at the starts of the steps,
-                (room, *state), and to their stage derivatives, (room, s + 1, *state).
+            tape: States and clock, as of `forward`.
+            rows: The gradients from the outputs, if these may lie inside steps: to the states at the starts of the
+                steps, (room, *state), and to their stage derivatives, (room, s + 1, *state).
             grads: ∂L/∂θ of the steps behind this tape.
             tensors: The tensors of the field.
 
         Returns:
             ∂L/∂y at the start, and ∂L/∂θ.
         """
+        states, clock = tape
 
-        def cond(n, grad, *grads):
-            return n > 0
+        def going(number: Tensor, grad: Tensor, *grads: Tensor) -> Tensor:
+            return number > 0
 
-        def body(n, grad, *grads):
-            m = (n - 1).reshape(1)
-            y, (t, h, *_) = tape_y.index_select(0, m)[0], tape_clock.index_select(0, m)[0].unbind()
-            if rows is None:
-                pulled = pull(t, h, y, grad, *tensors)
-            else:
-                of_states, of_slopes = (each.index_select(0, m)[0] for each in rows)
-                pulled = pull(t, h, y, grad, of_slopes, *tensors)
-                pulled = (pulled[0] + of_states, *pulled[1:])
-            totals = (total + each for total, each in zip(grads, pulled[1:], strict=True))
-            return n - 1, pulled[0].clone(), *totals
+        def step(number: Tensor, grad: Tensor, *grads: Tensor) -> Tensors:
+            last = (number - 1).reshape(1)
+            y, (t, h, *_) = states.index_select(0, last)[0], clock.index_select(0, last)[0].unbind()
+            of_start, of_slopes = (None, ()) if rows is None else (each.index_select(0, last)[0] for each in rows)
+            pulled = pull(t, h, y, grad, *(() if of_start is None else (of_slopes,)), *tensors)
+            start = pulled[0].clone() if of_start is None else pulled[0] + of_start
+            return number - 1, start, *(total + each for total, each in zip(grads, pulled[1:], strict=True))
 
-        _, grad, *totals = cast(
-            Tensors, while_loop(cond, body, (count.clone(), grad.clone(), *(each.clone() for each in grads)))
-        )
+        begun = count.clone(), grad.clone(), *(each.clone() for each in grads)
+        _, grad, *totals = cast(Tensors, while_loop(going, step, begun))
         return grad, tuple(totals)
 
 
@@ -292,16 +326,19 @@ def combined(weights: Weights, slopes: Sequence[Tensor]) -> Tensor:
     return torch.zeros_like(slopes[0]) if total is None else total
 
 
-def _scale(rtol: Tensor, atol: Tensor, size: Tensor) -> Tensor:
-    return atol + rtol * size
+def _span(given: Settings) -> Tensor:
+    return (given.end - given.start).abs()
 
 
-def _mean(value: Tensor) -> Tensor:
-    return value.square().mean().sqrt().double()
+def _scale(given: Settings, size: Tensor) -> Tensor:
+    """The tolerance for a state of this size."""
+    return given.atol.to(size) + given.rtol.to(size) * size
 
 
-def _worst_sample(value: Tensor) -> Tensor:
-    return value.flatten(1).square().mean(1).amax().sqrt().double()
+def _stiffness(weights: tuple[Weights, Weights], slopes: Sequence[Tensor]) -> Tensor:
+    """h|λ| from the last two stages, as by `ExplicitStages.stiffness`."""
+    of_slopes, of_stages = (combined(each, slopes).square().sum().double() for each in weights)
+    return torch.where(of_stages > 0, (of_slopes / of_stages).sqrt(), 0.0)
 
 
 @dataclass(frozen=True)
@@ -343,37 +380,41 @@ def traced_pull(method: Method, replaced: Replaced, parts: Parts, y: Tensor) -> 
     Raises:
         CompileError: The graph would not have the values of the step.
     """
-    used: list[int] = []
-    count = len(method.b) + 1
-
-    def pull(*inputs: Tensor) -> tuple[Tensor, ...]:
-        t, h, y, *grads = inputs[: 4 + method.rows]
-        with torch.enable_grad():
-            y, *tensors = (
-                each.detach().requires_grad_(wanted)
-                for each, wanted in zip((y, *inputs[4 + method.rows :]), (True, *wants), strict=True)
-            )
-            field = replaced.over(tuple(tensors))
-            evaluate: Field = lambda t, y: field(t.to(y), y)  # noqa: E731
-            y1, slopes = stages(method, evaluate, t, h, y, evaluate(t, y))
-            outputs, cotangents = [y1], grads[:1]
-            if method.rows:
-                outputs += [*slopes, evaluate(t + h, y1)]
-                cotangents += grads[1].unbind()
-            leaves = [y, *(tensor for tensor in tensors if tensor.requires_grad)]
-            known = [number for number, output in enumerate(outputs) if output.requires_grad]
-            outputs, cotangents = [outputs[number] for number in known], [cotangents[number] for number in known]
-            found: tuple[Tensor | None, ...] = torch.autograd.grad(outputs, leaves, cotangents, allow_unused=True)
-        indices = [number for number, want in enumerate(wants) if want]
-        used[:] = [number for number, each in zip(indices, found[1:], strict=True) if each is not None]
-        first = torch.zeros_like(y) if found[0] is None else found[0]
-        return first, *(each for each in found[1:] if each is not None)
-
     wants = [tensor.requires_grad for tensor in parts.tensors]
+    used: list[int] = []
+
+    def pull(*inputs: Tensor) -> Tensors:
+        (t, h), start, grads, others = inputs[:2], inputs[2], inputs[3 : 4 + method.rows], inputs[4 + method.rows :]
+        with torch.enable_grad():
+            y = start.detach().requires_grad_()
+            tensors = tuple(each.detach().requires_grad_(want) for each, want in zip(others, wants, strict=True))
+            field = replaced.over(tensors)
+
+            def evaluate(t: Tensor, y: Tensor) -> Tensor:
+                return field(t.to(y), y)
+
+            y1, slopes = stages(method, evaluate, t, h, y, evaluate(t, y))
+            results, cotangents = [y1], [grads[0]]
+            if method.rows:
+                results += [*slopes, evaluate(t + h, y1)]
+                cotangents += grads[1].unbind()
+            pairs = [pair for pair in zip(results, cotangents, strict=True) if pair[0].requires_grad]
+            leaves = {number: tensors[number] for number, want in enumerate(wants) if want}
+            of_y, *found = _vjp(pairs, (y, *leaves.values()))
+        known = {number: grad for number, grad in zip(leaves, found, strict=True) if grad is not None}
+        used[:] = known
+        return torch.zeros_like(y) if of_y is None else of_y, *known.values()
+
     time = torch.zeros((), dtype=DTYPE, device=y.device)
-    of_slopes = [y.new_zeros(count, *y.shape)] if method.rows else []
+    of_slopes = [y.new_zeros(len(method.b) + 1, *y.shape)] if method.rows else []
     graph = _checked(_traced(pull, time, time + 1, y, y, *of_slopes, *parts.tensors))
     return Pull(graph, tuple(used))
+
+
+def _vjp(pairs: Sequence[tuple[Tensor, Tensor]], inputs: Tensors) -> tuple[Tensor | None, ...]:
+    """The vector–Jacobian product of (result, cotangent) pairs; None for inputs without influence."""
+    results, cotangents = zip(*pairs, strict=True)
+    return torch.autograd.grad(results, inputs, cotangents, allow_unused=True)
 
 
 def _traced(function: Callable[..., Tensors], *inputs: Tensor) -> GraphModule:
@@ -391,11 +432,12 @@ def _checked(graph: GraphModule) -> GraphModule:
             value = getattr(graph, node.target)
             if isinstance(value, Tensor) and value.requires_grad:
                 raise CompileError("it uses a tensor that requires a gradient and is none of its parameters")
-        if not isinstance(node.target, torch._ops.OpOverload):
+        schema: Any = getattr(node.target, "_schema", None)
+        if schema is None:
             continue
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             raise CompileError("it draws random numbers")
-        for value, argument in zip(node.args, node.target._schema.arguments, strict=False):
+        for value, argument in zip(node.args, schema.arguments, strict=False):
             if argument.alias_info is not None and argument.alias_info.is_write and _is_input(value):
                 raise CompileError("it changes one of its tensors")
     return graph

@@ -41,9 +41,7 @@ class RungeKutta(Stepper):
     def stages(self, field: Field, y0: Tensor, quadrature: Quadrature | None) -> Stages:
         return stages_of(self.tableau, field, y0, quadrature)
 
-    def run(
-        self, field: Field, y0: Tensor, t: Tensor, mesh: Mesh | None, differentiated: bool = False
-    ) -> Run | None:
+    def run(self, field: Field, y0: Tensor, t: Tensor, mesh: Mesh | None, differentiated: bool = False) -> Run | None:
         """A compiled solve, as of `CompiledSolves.run`; None if it must be solved uncompiled."""
         if self.compiled is None:
             return None
