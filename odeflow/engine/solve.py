@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +31,8 @@ from odeflow.engine.solver import Solver
 from odeflow.engine.tape import Observer
 from odeflow.errors import GradientError, SettingError, StateError
 from odeflow.plugin.plugin import check_kind
+
+DEFAULT_GRADIENT = Checkpointed()
 
 
 @uncompiled
@@ -76,7 +79,7 @@ def solve(
         with outside_inference():
             y0, t = usual(y0), usual(t)
             return solve(field, y0, t, solver=solver, gradient=gradient, params=params, dense=dense, event=event)
-    gradient = Checkpointed() if gradient is None else gradient
+    gradient = DEFAULT_GRADIENT if gradient is None else gradient
     events = tuple(event) if isinstance(event, Sequence) else (event,)
     _check_kinds(y0, solver, gradient, events)
     times = checked_times(t)
@@ -236,12 +239,13 @@ def checked_times(t: Tensor | Sequence[float]) -> Tensor:
         raise SettingError(f"t must hold at least two times, (T,); its shape is {tuple(times.shape)}")
     if not times.is_floating_point():
         times = times.double()
-    steps = times.detach().diff()
-    up, down = (((sign * steps > 0) & steps.isfinite()).all(-1) for sign in (1, -1))
-    if not (bool(up.all()) or bool(down.all())):
+    steps = np.diff(times.detach().cpu().numpy())
+    finite = np.isfinite(steps).all(-1)
+    up, down = (steps > 0).all(-1) & finite, (steps < 0).all(-1) & finite
+    if not (up.all() or down.all()):
         where, row = "", times
         if times.dim() == 2:
-            number = int((up if up.sum() > down.sum() else down).logical_not().nonzero()[0])
+            number = int(np.flatnonzero(~(up if up.sum() > down.sum() else down))[0])
             where, row = f" in every row, and in all rows in the same direction; row {number}", times[number]
         raise SettingError(
             f"t must be strictly increasing or strictly decreasing, and finite{where or '; it'} "

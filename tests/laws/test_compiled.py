@@ -13,7 +13,7 @@ import odeflow as of
 from odeflow.engine.loop import program
 from odeflow.plugin.registry import plugins
 from odeflow_dynamics import MLP, ConvNet
-from odeflow_solvers import RK4, Dopri5, Euler, HeunEuler, Kvaerno5
+from odeflow_solvers import RK4, Dopri5, Euler, Fehlberg45, HeunEuler, Kvaerno5
 
 pytestmark = pytest.mark.filterwarnings(  # torch's own, while it compiles
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:The .grad attribute of a Tensor"
@@ -22,6 +22,8 @@ GRADIENTS = plugins("gradient")
 SOLVERS = {
     "RK4": partial(RK4, num_steps=3),
     "Dopri5": partial(Dopri5, rtol=1e-5, atol=1e-6),
+    "fixed Dopri5": partial(Dopri5, num_steps=5),
+    "Fehlberg45": partial(Fehlberg45, rtol=1e-4, atol=1e-5),
 }
 
 

@@ -257,14 +257,12 @@ class TestFixedStepsOfPairs:
 
     SOLVERS: ClassVar[dict[str, of.Solver]] = {
         "explicit": Dopri5(num_steps=12),
-        "compiled": Dopri5(num_steps=12, compile=True),
         "implicit": Kvaerno5(step_size=0.1, newton_tol=1e-13),
         "Rosenbrock": Rodas4(num_steps=12),
         "jump": Tsit5(num_steps=12, jump_ts=(SPIRAL.t0 + 0.33,)),
     }
 
     @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
-    @pytest.mark.filterwarnings("ignore:compile=True. steps over")
     def test_steps_and_gradients(self, solver: of.Solver) -> None:
         """They are as many as were asked for; the gradients through them agree, of dense output too."""
         t = torch.linspace(SPIRAL.t0, SPIRAL.t1, 3, dtype=D)

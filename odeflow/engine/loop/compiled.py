@@ -214,7 +214,7 @@ class Program:
         while True:
             tape = y.new_empty((self.room, *y.shape)), y.new_empty((self.room, 4), dtype=DTYPE), slopes
             fresh = y.new_tensor(not run.tape, dtype=torch.bool)
-            with torch.no_grad(), full_precision(y):
+            with torch.no_grad():
                 found, least, norm = self.forward(settings, fresh, tuple(state), least, tape, tensors)
             state = State(*found)
             size = size if run.tape else norm
@@ -228,8 +228,6 @@ class Program:
             if reached:
                 break
             state = state._replace(taped=none)
-        if not bool(state.y.isfinite().all()):
-            return None
         if isinstance(control, ErrorControl):
             warn_of_rounding(control.rtol, control.atol, float(size), y0.dtype)
         run.finish(state, mesh)
@@ -448,7 +446,7 @@ class Run:
         theta: The points of each step that are rows, too, if the solution shall be dense.
 
     Attributes:
-        tape: For each part its number of steps, and its rows.
+        tape: For each part its number of steps, and its rows; None if the only ones are the first and the last state.
         tensors: The states and the clock of each part, one part behind the other, for `pulled`.
         solution: All rows, without gradient, once the run is finished.
     """
@@ -459,7 +457,7 @@ class Run:
         self.program, self.parts, self.t, self.y0, self.theta = program, parts, t, y0, theta
         self.times = t.cpu().double().numpy()
         self.tolerance = same_time(self.times.tolist())
-        self.tape: list[tuple[int, Rows]] = []
+        self.tape: list[tuple[int, Rows | None]] = []
         self.tensors: list[Tensor] = []
         self.clock: list[Numbers] = []
         self.blocks, self.asked, self.first_nodes = [y0[None]], [0], [0]
@@ -468,17 +466,18 @@ class Run:
     def add(self, part: Part, slopes: Tensor) -> None:
         """Adds a part, and its rows from the stage derivatives (room, s + 1, *state) of its steps."""
         clock = part.clock[: part.steps].cpu().numpy()
-        due = self.times[len(self.asked) :]
-        sign = np.sign(self.times[-1] - self.times[0])
-        due = due[sign * due <= sign * clock[-1:, 2].sum() + self.tolerance] if part.steps else due[:0]
-        rows = Rows.of(due, clock, self.tolerance, self.theta, self.program.method, part.end)
-        self.blocks.append(rows.values(part, slopes))
-        self.asked.extend(range(self.size, self.size + len(due)))
-        self.first_nodes.extend(range(self.size + len(due), self.size + rows.count, max(1, len(self.theta))))
-        self.size += rows.count
+        self.clock.append(clock)
+        rows = None
+        if self.program.method.rows:
+            due, sign = self.times[len(self.asked) :], np.sign(self.times[-1] - self.times[0])
+            due = due[sign * due <= sign * clock[-1, 2] + self.tolerance]
+            rows = Rows.of(due, clock, self.tolerance, self.theta, self.program.method, part.end)
+            self.blocks.append(rows.values(part, slopes))
+            self.asked.extend(range(self.size, self.size + len(due)))
+            self.first_nodes.extend(range(self.size + len(due), self.size + rows.count, max(1, len(self.theta))))
+            self.size += rows.count
         self.tape.append((part.steps, rows))
         self.tensors += part.y, part.clock
-        self.clock.append(clock)
 
     def finish(self, state: State, mesh: Mesh | None) -> None:
         """Makes the solution.
@@ -512,6 +511,8 @@ class Run:
                 last=ends[-1],
                 per_sample=False,
             )
+        if not method.rows:
+            self.blocks.append(state.y[None])
         self.solution = Solution(self.t, torch.cat(self.blocks), stats)
         self.blocks = []
 
@@ -528,17 +529,16 @@ class Run:
             grad_y: (R, *state), ∂L/∂y.
             tensors: `Run.tensors`.
         """
-        program, rows_inside = self.program, self.program.method.rows
-        grad, end, grads = torch.zeros_like(grad_y[0]), len(grad_y), dict[int, Tensor]()
+        program, grads, end = self.program, dict[int, Tensor](), len(grad_y)
+        grad = torch.zeros_like(grad_y[0]) if program.method.rows else grad_y[1]
         parts = zip(self.tape, tensors[::2], tensors[1::2], strict=True)
         for (steps, rows), y, clock in reversed(list(parts)):
-            start = end - rows.count
-            of_states = torch.zeros_like(y)
-            of_stages = y.new_zeros((len(y) if rows_inside else 0, program.stages, *y.shape[1:]))
-            grad = grad + rows.pulled(grad_y[start:end], steps, of_states, of_stages)
-            of_rows = (of_states, of_stages) if rows_inside else None
+            of_rows = None
+            if rows is not None:
+                of_rows = torch.zeros_like(y), y.new_zeros((len(y), program.stages, *y.shape[1:]))
+                grad = grad + rows.pulled(grad_y[end - rows.count : end], steps, *of_rows)
+                end -= rows.count
             grad, grads = program.pulled(grad, Part(y, clock, steps, grad), of_rows, grads, self.parts)
-            self.solution.stats.nfe_backward += steps * (len(program.method.b) + rows_inside)
-            end = start
+            self.solution.stats.nfe_backward += steps * (len(program.method.b) + program.method.rows)
         numbers = {id(tensor): number for number, tensor in enumerate(self.parts.tensors)}
         return grad + grad_y[0], [grads.get(numbers.get(id(param), -1)) for param in params]
