@@ -30,7 +30,7 @@ ESTIMATED = (*(field.name for field in fields(Adaptive) if field.name != "max_st
 """Options of methods with an error estimate."""
 CHOSEN = tuple(option for option in ESTIMATED if option not in ("rtol", "atol"))
 """Options that contradict a fixed step size. The tolerances are allowed but unused."""
-NOT_COMPILED = "needs compile=False: compiled steps have one clock and know no jumps"
+NOT_COMPILED = "needs compile=False: compiled solves have one clock and know no jumps"
 
 
 class Stepper(Solver):
@@ -69,9 +69,10 @@ class Stepper(Solver):
             amplification.
         jump_ts: Times at which the field is discontinuous. A step ends at each (a fixed step size then takes one more
             step), and each step evaluates the field only on its own side.
-        compile: Whether to compile each step into one call by `torch.compile`, in the forward pass and in the backward
-            pass of `Backprop` and `Checkpointed`. Pays off for many solves of small states: compilation takes up to a
-            minute.
+        compile: Whether to run each solve as one program, made by `torch.compile`, and its backward pass, for `Backprop`
+            and `Checkpointed`, as another. Pays off for many solves of small states of the same shape: compilation takes
+            up to a minute each, seconds if it is in the compiler's cache on disk. What cannot be compiled is solved
+            uncompiled, with a warning that says why.
         per_sample: Whether each sample has its own clock, step size and accepted steps, so that its solution does not
             depend on the rest of the batch. The field is then called with t of shape (b,) and y of shape (b, *state),
             possibly for a subset of the samples.
