@@ -239,7 +239,7 @@ def checked_times(t: Tensor | Sequence[float]) -> Tensor:
         raise SettingError(f"t must hold at least two times, (T,); its shape is {tuple(times.shape)}")
     if not times.is_floating_point():
         times = times.double()
-    steps = np.diff(np.array(times.tolist()))
+    steps = np.diff(np.array(times.tolist(), dtype=float))
     finite = np.isfinite(steps).all(-1)
     up, down = (steps > 0).all(-1) & finite, (steps < 0).all(-1) & finite
     if not (up.all() or down.all()):
