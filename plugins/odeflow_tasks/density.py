@@ -36,7 +36,8 @@ class Density(of.Task):
     Losses and log-densities are in the units of the batches; for standardised data, nats per standardised unit. Those
     written by `odeflow predict` and `odeflow sample` are per unit of the file, lower by Σ log σ. Validation and test
     also log the loss in that unit, as `nll`. If the data offer their training part, they log both also for the Gaussian
-    of maximum likelihood, whose mean is linear in c, as `loss_gaussian` and `nll_gaussian`.
+    of maximum likelihood, whose mean is linear in c, as `loss_gaussian` and `nll_gaussian`. A fitted base without the
+    flows is logged as `loss_base` and `nll_base`: what it lacks is what they add.
 
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 4; Grathwohl et al. (2019), "FFJORD".
 
@@ -208,12 +209,25 @@ class Density(of.Task):
         return densities(self._data_of(part), self._condition_of(part)) if vectors else {}
 
     def log_baselines(self, batch: Any, stage: str) -> None:
-        """Logs the mean of −log p of the baseline."""
+        """Logs the mean of −log p of the baselines: the Gaussian, and a fitted base without the flows."""
         x, condition = self._data_of(batch), self._condition_of(batch)
-        for name, log_prob in self.baselines.items():
-            loss = -log_prob(x if condition is None else torch.cat([x, condition], dim=1)).mean()
+        row = x if condition is None else torch.cat([x, condition], dim=1)
+        found = {name: log_prob(row) for name, log_prob in self.baselines.items()}
+        if isinstance(self.cnf.given_base, Base):
+            found["base"] = self._without_flows(x)
+        for name, log_prob in found.items():
+            loss = -log_prob.mean()
             self.log(f"{stage}/loss_{name}", loss, batch_size=len(x), sync_dist=True)
             self._log_nll(loss, len(x), f"{stage}/nll_{name}")
+
+    def _without_flows(self, x: Tensor) -> Tensor:
+        """(B,), log p(x) of the base behind the fitted bijections."""
+        total = x.new_zeros(len(x))
+        for transform in reversed(self.cnf.transforms):
+            if isinstance(transform, of.FittedBijection):
+                x, log_det = transform.inverse(x)
+                total = total + log_det
+        return self.cnf.base.log_prob(x) + total
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(B,), log p(x) in nats."""

@@ -149,11 +149,13 @@ def test_a_checkpoint_has_the_mixture(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice
 def test_it_is_fitted_to_what_whitening_leaves(tmp_path: Path) -> None:
-    """With a mixture of one component and whitening the density is still the Gaussian of the data."""
+    """With a mixture of one component and whitening it is still the Gaussian of the data, and so is the logged base."""
     columns: Any = dict(zip("ab", clusters().numpy().T, strict=True))
     task = density(GaussianMixture([1], [1e-8]), chain=Chain(whitening=True))
     data = Table(columns)
-    trained(task, data, tmp_path, max_steps=1)
+    trainer = trained(task, data, tmp_path, max_steps=1)
+    (logged,) = trainer.test(task, datamodule=data, verbose=False)
+    assert logged["test/nll_base"] == pytest.approx(logged["test/nll"], abs=1e-5)
     x = data.train.x
     torch.testing.assert_close(task.eval().log_prob(x), task.baselines["gaussian"](x), atol=1e-3, rtol=0)
 
