@@ -51,7 +51,7 @@ def draw(panels: Any, task: LatentODE, data: BidirectionalSpirals) -> None:
     """The first spirals of the test, of both directions."""
     counter_clockwise = data.test.label == 1
     rows = torch.cat([mask.nonzero()[: SPIRALS // 2, 0] for mask in (counter_clockwise, ~counter_clockwise)])
-    batch = of.Series(*(None if part is None else part[rows] for part in data.test))
+    batch = data.test.take(rows)
     stretch = task.flow.options.t1 - task.flow.options.t0
     t = torch.linspace(task.flow.options.t0 - MARGIN * stretch, task.flow.options.t1 + MARGIN * stretch, 401)
     truth, mean = data.truth(rows, t), task.reconstruct(batch, t)

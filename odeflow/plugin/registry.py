@@ -10,6 +10,7 @@ import sys
 import traceback
 from abc import ABC
 from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -289,7 +290,7 @@ def _grouped(cls: type, name: str, group: type[OptionGroup], options: Any) -> Op
     if entries is None:
         raise PluginError(f"{cls.__name__}: {name} must be options of {group.__name__}; got {shown(options)}")
     check_options(group, entries, f"{cls.__name__}.{name}")
-    return group(**entries)
+    return replace(inspect.signature(cls.__init__).parameters[name].default, **entries)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,9 @@ from odeflow_data.periodic_series import PeriodicSeries as PeriodicSeries
 from odeflow_data.physionet2012 import PhysioNet2012 as PhysioNet2012
 from odeflow_data.power import Power as Power
 from odeflow_data.reading import Reading as Reading
+from odeflow_data.seen import Seen as Seen
 from odeflow_data.series_table import SeriesTable as SeriesTable
+from odeflow_data.shares import Shares as Shares
 from odeflow_data.simulated import Simulated as Simulated
 from odeflow_data.spheres import Spheres as Spheres
 from odeflow_data.spiral import Spiral as Spiral

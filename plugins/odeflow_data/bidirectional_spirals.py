@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 import odeflow as of
-from odeflow_data.series import SeriesData, random_split
+from odeflow_data.seen import Seen
+from odeflow_data.series import SeriesData
+from odeflow_data.shares import Shares
 
 STOP, GROWTH, REACH, CENTRE = 6 * math.pi, 0.3, 50.0, 5.0
 OFFSETS = {"before": -1, "stretch": 0, "beyond": 1}
@@ -45,9 +47,7 @@ class BidirectionalSpirals(SeriesData):
         stretch: Number of grid points in a stretch.
         predict: The stretch that validation and test predict.
         batch_size: Number of spirals in a batch; the last one may be smaller.
-        val: Fraction of the spirals for validation.
-        test: Fraction of the spirals for testing.
-        seed: Seed of all random numbers.
+        split: The fractions of the spirals for validation and testing.
 
     Raises:
         SettingError: An option is out of range.
@@ -63,11 +63,9 @@ class BidirectionalSpirals(SeriesData):
         stretch: int = 200,
         predict: Literal["before", "stretch", "beyond"] = "stretch",
         batch_size: int = 100,
-        val: float = 0.1,
-        test: float = 0.2,
-        seed: int = 0,
+        split: Shares = Shares(),
     ) -> None:
-        super().__init__(batch_size, "interpolation", 1.0, seed)
+        super().__init__(batch_size, Seen(share=1.0), split.seed)
         if not 1 <= observations <= points <= stretch or 3 * stretch > grid:
             raise of.SettingError(
                 "BidirectionalSpirals: wanted 1 ≤ observations ≤ points ≤ stretch ≤ grid / 3; "
@@ -78,11 +76,11 @@ class BidirectionalSpirals(SeriesData):
         self.dim, self.num_classes = 2, 2
         self.spirals, self.observations, self.points, self.noise = spirals, observations, points, noise
         self.grid, self.stretch, self.predict = grid, stretch, predict
-        self.val_share, self.test_share = val, test
+        self.split = split
 
     def setup(self, stage: str) -> None:
         generator = torch.Generator().manual_seed(self.seed)
-        split = random_split(self.spirals, self.val_share, self.test_share, generator, type(self).__name__)
+        split = self.split.rows(self.spirals, generator, self)
         self.rows = dict(zip(("train", "val", "test"), split, strict=True))
         step = STOP / (self.grid - 1)
         room = self.grid - (3 if self.predict == "beyond" else 2) * self.stretch

@@ -7,7 +7,9 @@ import torch
 
 import odeflow as of
 from odeflow_data.archive import load, require_finite
-from odeflow_data.series import Mode, SeriesData, padded
+from odeflow_data.seen import Seen
+from odeflow_data.series import SeriesData, padded
+from odeflow_data.shares import Shares
 
 FILE = "character_trajectories.npz"
 ARRAYS = ["labelled_x", "labelled_offsets", "labelled_y"]
@@ -30,12 +32,9 @@ class CharacterTrajectories(SeriesData):
 
     Args:
         root: Folder of `character_trajectories.npz`.
-        mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
-        observed: The fraction seen: of the times for interpolation, of the time span for extrapolation.
+        seen: The seen values and the targets.
         batch_size: Number of letters in a batch; the last one may be smaller.
-        val: Fraction of the letters for validation.
-        test: Fraction of the letters for testing.
-        seed: Seed of all random numbers.
+        split: The fractions of the letters for validation and testing.
 
     Raises:
         SettingError: An option is out of range.
@@ -44,16 +43,13 @@ class CharacterTrajectories(SeriesData):
     def __init__(
         self,
         root: str = "~/.cache/odeflow/character_trajectories",
-        mode: Mode = "interpolation",
-        observed: float = 0.5,
+        seen: Seen = Seen(),
         batch_size: int = 50,
-        val: float = 0.1,
-        test: float = 0.2,
-        seed: int = 0,
+        split: Shares = Shares(),
     ) -> None:
-        super().__init__(batch_size, mode, observed, seed)
+        super().__init__(batch_size, seen, split.seed)
         self.dim, self.num_classes = 3, 20
-        self.path, self.val_share, self.test_share = Path(root).expanduser() / FILE, val, test
+        self.path, self.split = Path(root).expanduser() / FILE, split
 
     def setup(self, stage: str) -> None:
         x, offsets, label = load(self.path, ARRAYS, [], ADVICE).values()
@@ -69,4 +65,4 @@ class CharacterTrajectories(SeriesData):
         t = (np.arange(len(x)) - np.repeat(offsets[:-1], length)) / (LONGEST - 1)
         whole = padded(t, x, np.ones(x.shape, bool), offsets)
         letters = torch.from_numpy(label.astype(np.int64))
-        self.divide(whole._replace(label=letters), self.val_share, self.test_share)
+        self.divide(whole._replace(label=letters), self.split)

@@ -7,7 +7,9 @@ import torch
 
 import odeflow as of
 from odeflow_data.archive import load, require_finite
-from odeflow_data.series import Divisor, Mode, SeriesData, ranges, scaled
+from odeflow_data.seen import Seen
+from odeflow_data.series import Divisor, SeriesData, ranges, scaled
+from odeflow_data.shares import Shares
 
 FILE = "hopper_first1500.npz"
 ADVICE = (
@@ -23,7 +25,7 @@ class Hopper(SeriesData):
     The unit of time is the duration of a series. For interpolation each series is cut to `points` consecutive times
     with a random start, counted from 0; for extrapolation all 200 are used. Each column is scaled to [0, 1] by its
     smallest value and its range over all series. The authors' code divides by the largest value instead
-    (`divisor: largest`), and reports errors in these units. It extrapolates from the first third (`observed: 0.33`);
+    (`divisor: largest`), and reports errors in these units. It extrapolates from the first third (`seen.share: 0.33`);
     the paper says half.
 
     Source: Rubanova, Chen & Duvenaud (2019), "Latent ODEs for Irregularly-Sampled Time Series", section 4.2;
@@ -33,12 +35,9 @@ class Hopper(SeriesData):
         root: Folder of `hopper_first1500.npz`.
         points: Number of consecutive times to interpolate.
         divisor: The divisor of the values.
-        mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
-        observed: The fraction seen: of the times for interpolation, of the time span for extrapolation.
+        seen: The seen values and the targets.
         batch_size: Number of series in a batch; the last one may be smaller.
-        val: Fraction of the series for validation.
-        test: Fraction of the series for testing.
-        seed: Seed of all random numbers.
+        split: The fractions of the series for validation and testing.
 
     Raises:
         SettingError: An option is out of range.
@@ -51,19 +50,16 @@ class Hopper(SeriesData):
         root: str = "~/.cache/odeflow/hopper",
         points: int = 100,
         divisor: Divisor = "range",
-        mode: Mode = "interpolation",
-        observed: float = 0.5,
+        seen: Seen = Seen(),
         batch_size: int = 50,
-        val: float = 0.1,
-        test: float = 0.2,
-        seed: int = 0,
+        split: Shares = Shares(),
     ) -> None:
-        super().__init__(batch_size, mode, observed, seed)
+        super().__init__(batch_size, seen, split.seed)
         of.check_least(self, 1, points=points)
         self.dim = 14
         self.path, self.points = Path(root).expanduser() / FILE, points
         self.divisor: Divisor = divisor
-        self.val_share, self.test_share = val, test
+        self.split = split
 
     def setup(self, stage: str) -> None:
         data = load(self.path, ["data"], [], ADVICE)["data"]
@@ -76,9 +72,9 @@ class Hopper(SeriesData):
         whole = of.Series.observed(t, states)
         self.units = self.units or ranges(whole, self.divisor)
         whole = scaled(whole, self.units)
-        if self.mode == "interpolation":
+        if self.seen.mode == "interpolation":
             whole = self._cut(whole)
-        self.divide(whole, self.val_share, self.test_share, span=1.0)
+        self.divide(whole, self.split, span=1.0)
 
     def _cut(self, whole: of.Series) -> of.Series:
         """A random stretch of each series, with times from 0."""

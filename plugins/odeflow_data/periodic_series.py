@@ -5,7 +5,9 @@ import math
 import torch
 
 import odeflow as of
-from odeflow_data.series import Mode, SeriesData
+from odeflow_data.seen import Seen
+from odeflow_data.series import SeriesData
+from odeflow_data.shares import Shares
 
 
 class PeriodicSeries(SeriesData):
@@ -24,12 +26,9 @@ class PeriodicSeries(SeriesData):
         frequency: Smallest and largest frequency.
         amplitude: Smallest and largest amplitude.
         noise: Standard deviation of the noise.
-        mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
-        observed: The fraction seen: of the times for interpolation, of the time span for extrapolation.
+        seen: The seen values and the targets.
         batch_size: Number of series in a batch; the last one may be smaller.
-        val: Fraction of the series for validation.
-        test: Fraction of the series for testing.
-        seed: Seed of all random numbers.
+        split: The fractions of the series for validation and testing.
 
     Raises:
         SettingError: An option is out of range.
@@ -43,14 +42,11 @@ class PeriodicSeries(SeriesData):
         frequency: tuple[float, float] = (0.4, 0.8),
         amplitude: tuple[float, float] = (1.0, 1.0),
         noise: float = 0.01,
-        mode: Mode = "interpolation",
-        observed: float = 0.5,
+        seen: Seen = Seen(),
         batch_size: int = 50,
-        val: float = 0.1,
-        test: float = 0.2,
-        seed: int = 0,
+        split: Shares = Shares(),
     ) -> None:
-        super().__init__(batch_size, mode, observed, seed)
+        super().__init__(batch_size, seen, split.seed)
         of.check_least(self, 1, series=series)
         of.check_least(self, 2, points=points)
         of.check_least(self, 0, frequency=frequency, amplitude=amplitude, noise=noise)
@@ -58,7 +54,7 @@ class PeriodicSeries(SeriesData):
         self.dim = 1
         self.series, self.points, self.span, self.noise = series, points, span, noise
         self.frequency, self.amplitude = frequency, amplitude
-        self.val_share, self.test_share = val, test
+        self.split = split
 
     def setup(self, stage: str) -> None:
         generator = torch.Generator().manual_seed(self.seed)
@@ -71,4 +67,4 @@ class PeriodicSeries(SeriesData):
         start = 1 + 0.1 * torch.randn(self.series, 1, generator=generator)
         wave = start + uniform(*self.amplitude) * torch.sin(2 * math.pi * uniform(*self.frequency) * t)
         y = (wave + self.noise * torch.randn(t.shape, generator=generator))[:, :, None]
-        self.divide(of.Series.observed(t, y), self.val_share, self.test_share, self.span)
+        self.divide(of.Series.observed(t, y), self.split, self.span)

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 import odeflow as of
 from odeflow_data.archive import load, reading
 from odeflow_data.download import fetch, keep, published_text
-from odeflow_data.series import Divisor, Mode, SeriesData, padded, ranges, scaled
+from odeflow_data.seen import Seen
+from odeflow_data.series import Divisor, SeriesData, padded, ranges, scaled
+from odeflow_data.shares import Shares
 
 URL = "https://physionet.org/files/challenge-2012/1.0.0/"
 ARCHIVE, OUTCOMES, CACHE = "set-a.tar.gz", "Outcomes-a.txt", "set-a.npz"
@@ -81,7 +83,7 @@ class PhysioNet2012(SeriesData):
     Rubanova's code keeps the −1; divides by the largest value instead of the range (`divisor: largest`) and reports
     errors in these units; adds the 4,000 stays of set B unless it classifies; has another split, without validation;
     and extrapolates from the first half of the distinct times of a batch, here from the first 24 hours
-    (`observed: 0.5`).
+    (`seen.share: 0.5`).
 
     Files that `root` lacks are downloaded and checked. The measurements are cached there as `.npz`, if it is writable.
 
@@ -95,12 +97,9 @@ class PhysioNet2012(SeriesData):
         root: Folder of `set-a.tar.gz` and `Outcomes-a.txt`.
         quantisation: Rounding of times, in hours; 1/60 is the resolution of the data.
         divisor: The divisor of the values.
-        mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
-        observed: The fraction seen: of the times for interpolation, of the 48 hours for extrapolation.
+        seen: The seen values and the targets.
         batch_size: Number of stays in a batch; the last one may be smaller.
-        val: Fraction of the stays for validation.
-        test: Fraction of the stays for testing.
-        seed: Seed of all random numbers.
+        split: The fractions of the stays for validation and testing.
         url: Folder where missing files are downloaded from.
 
     Raises:
@@ -114,21 +113,18 @@ class PhysioNet2012(SeriesData):
         root: str = "~/.cache/odeflow/physionet2012",
         quantisation: float = 0.1,
         divisor: Divisor = "range",
-        mode: Mode = "interpolation",
-        observed: float = 1.0,
+        seen: Seen = Seen(share=1.0),
         batch_size: int = 50,
-        val: float = 0.05,
-        test: float = 0.2,
-        seed: int = 0,
+        split: Shares = Shares(val=0.05),
         url: str = URL,
     ) -> None:
-        super().__init__(batch_size, mode, observed, seed)
+        super().__init__(batch_size, seen, split.seed)
         of.check_range(self, f"(0, {HOURS}]", quantisation=quantisation)
         self.dim, self.num_classes = len(FEATURES), 2
         self.root, self.url = Path(root).expanduser(), url
         self.quantisation = quantisation
         self.divisor: Divisor = divisor
-        self.val_share, self.test_share = val, test
+        self.split = split
 
     def prepare_data(self) -> None:
         if _cached(self.root) is None:
@@ -140,7 +136,7 @@ class PhysioNet2012(SeriesData):
         stays = read(self.root)
         whole = quantised(stays, self.quantisation)
         self.units = self.units or ranges(whole, self.divisor, unit=HOURS)
-        self.divide(scaled(whole, self.units), self.val_share, self.test_share, span=1.0)
+        self.divide(scaled(whole, self.units), self.split, span=1.0)
 
 
 def quantised(stays: Stays, hours: float) -> of.Series:

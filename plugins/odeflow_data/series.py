@@ -12,19 +12,17 @@ from torch.utils.data import DataLoader, Dataset
 
 import odeflow as of
 from odeflow_data.rows import together
+from odeflow_data.seen import Seen, thinned
+from odeflow_data.shares import Shares
 
-Mode = Literal["interpolation", "extrapolation"]
 Divisor = Literal["range", "largest"]
 
 
 class SeriesData(of.DataModule, ABC):
     """Time series whose batches are `Series`. Subclasses set the three parts in `setup`, most of them by `divide`.
 
-    Seen values and targets follow Rubanova. Interpolation: the model sees a random fraction of the observation times
-    and predicts all values; the times are drawn anew for each training batch, and once, by the seed, for validation and
-    test. Extrapolation: the model sees the values before a time and predicts the rest.
-
-    Source: Rubanova, Chen & Duvenaud (2019), "Latent ODEs for Irregularly-Sampled Time Series", section 4.
+    For interpolation the seen times are drawn anew for each training batch, and once, by the seed, for validation and
+    test.
 
     Attributes:
         train: The training series.
@@ -33,8 +31,7 @@ class SeriesData(of.DataModule, ABC):
 
     Args:
         batch_size: Number of series in a batch, in training and evaluation; the last one may be smaller.
-        mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
-        observed: The fraction seen: of the times for interpolation, of the time span for extrapolation.
+        seen: The seen values and the targets.
         seed: Seed of all random numbers.
 
     Raises:
@@ -45,30 +42,24 @@ class SeriesData(of.DataModule, ABC):
     val: of.Series
     test: of.Series
 
-    def __init__(self, batch_size: int, mode: Mode, observed: float, seed: int) -> None:
+    def __init__(self, batch_size: int, seen: Seen, seed: int) -> None:
         super().__init__()
-        name = type(self).__name__
         of.check_least(self, 1, batch_size=batch_size)
-        of.check_least(self, 0, seed=seed)
-        if not 0 < observed <= 1 or (mode == "extrapolation" and observed == 1):
-            raise of.SettingError(f"{name}: observed must lie in (0, 1], and below 1 for extrapolation; got {observed}")
-        self.batch_size, self.mode, self.observed, self.seed = batch_size, mode, observed, seed
+        self.batch_size, self.seen, self.seed = batch_size, seen, seed
 
-    def divide(self, whole: of.Series, val: float, test: float, span: float | None = None) -> None:
+    def divide(self, whole: of.Series, split: Shares, span: float | None = None) -> None:
         """Divides series at random into training, validation and test, and marks seen values and targets.
 
         Args:
-            whole: All series; what was observed is seen or a target.
-            val: Fraction for validation.
-            test: Fraction for testing.
-            span: The time span, from time 0, whose first part is seen; by default that of each series.
+            whole: All series; what was observed is seen.
+            split: The fractions.
+            span: As of `Seen`.
 
         Raises:
             DataError: A part would be empty.
         """
         generator = torch.Generator().manual_seed(self.seed)
-        rows = random_split(len(whole.t), val, test, generator, type(self).__name__)
-        self.assign([whole.take(part) for part in rows], generator, span)
+        self.assign([whole.take(rows) for rows in split.rows(len(whole.t), generator, self)], generator, span)
 
     def assign(self, parts: Sequence[of.Series], generator: torch.Generator, span: float | None = None) -> None:
         """Sets training, validation and test, with the seen values and targets of each.
@@ -76,27 +67,14 @@ class SeriesData(of.DataModule, ABC):
         Args:
             parts: The three parts.
             generator: Generator of the seen values of validation and test.
-            span: As in `divide`.
+            span: As of `Seen`.
         """
-        if self.mode == "extrapolation":
-            self.train, self.val, self.test = (extrapolation(part, self.observed, span) for part in parts)
-        else:
-            self.train = parts[0]
-            self.val, self.test = (interpolation(part, self.observed, generator) for part in parts[1:])
-
-    def shown(self, whole: of.Series, generator: torch.Generator) -> of.Series:
-        """The series with seen values and targets according to `mode` and `observed`.
-
-        Args:
-            whole: The series; what was observed is seen.
-            generator: Generator of the seen times, for interpolation.
-        """
-        if self.mode == "extrapolation":
-            return extrapolation(whole, self.observed)
-        return interpolation(whole, self.observed, generator)
+        train, *others = parts
+        self.train = train if self.seen.mode == "interpolation" else self.seen(train, generator, span)
+        self.val, self.test = (self.seen(part, generator, span) for part in others)
 
     def train_dataloader(self) -> DataLoader[of.Series]:
-        redrawn = self.observed if self.mode == "interpolation" else 1.0
+        redrawn = self.seen.share if self.seen.mode == "interpolation" else 1.0
         return batches(self.train, self.batch_size, redrawn, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[of.Series]:
@@ -122,7 +100,7 @@ class _Collection(Dataset[of.Series]):
 
     def __getitems__(self, indices: list[int]) -> of.Series:
         """A batch; called by DataLoader instead of `__getitem__`."""
-        return trimmed(interpolation(self.whole.take(torch.tensor(indices)), self.redrawn))
+        return trimmed(thinned(self.whole.take(torch.tensor(indices)), self.redrawn))
 
 
 def batches(whole: of.Series, batch_size: int, redrawn: float = 1.0, shuffle: bool = False) -> DataLoader[of.Series]:
@@ -155,66 +133,6 @@ def trimmed(batch: of.Series) -> of.Series:
         if name in ("t", "y", "seen", "target", "covariates")
     }
     return batch._replace(**over_time)
-
-
-def interpolation(whole: of.Series, share: float, generator: torch.Generator | None = None) -> of.Series:
-    """A random fraction of the seen times remains seen, at least one; the targets are unchanged.
-
-    Args:
-        whole: The series.
-        share: The fraction of the seen times of each series.
-        generator: Generator of the times; torch's by default.
-    """
-    if share == 1:
-        return whole
-    times = whole.seen.any(dim=2)
-    chance = torch.rand(times.shape, generator=generator).masked_fill(~times, 2.0)
-    rank = chance.argsort(dim=1).argsort(dim=1)
-    count = (share * times.sum(dim=1, keepdim=True)).round().clamp(min=1)
-    return whole._replace(seen=whole.seen & (rank < count)[:, :, None])
-
-
-def extrapolation(whole: of.Series, share: float, span: float | None = None) -> of.Series:
-    """The observations of the first part of the time span are seen, those of the rest are targets.
-
-    Args:
-        whole: The series; what was observed is seen.
-        share: Length of the first part as a fraction of the time span.
-        span: The time span, from time 0; by default from the first time of each series to its last.
-    """
-    first, last = (0.0, span) if span is not None else (whole.t[:, :1], whole.t[:, -1:])
-    early = (whole.t < first + share * (last - first))[:, :, None]
-    return whole._replace(seen=whole.seen & early, target=whole.seen & ~early)
-
-
-def random_split(
-    count: int, val: float, test: float, generator: torch.Generator, name: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The indices of the series for training, validation and testing.
-
-    Args:
-        count: Number of series.
-        val: Fraction for validation.
-        test: Fraction for testing.
-        generator: The random generator.
-        name: Name of the data, for messages.
-
-    Raises:
-        SettingError: A fraction is out of range.
-        DataError: A part would be empty.
-    """
-    if not (val > 0 and test > 0 and val + test < 1):
-        raise of.SettingError(
-            f"{name}: val and test must be positive and leave a share to train on; got {val} and {test}"
-        )
-    sizes = (count - round(val * count) - round(test * count), round(val * count), round(test * count))
-    if min(sizes) < 1:
-        raise of.DataError(
-            f"{name}: of {count} series, {sizes[0]} would train, {sizes[1]} validate and {sizes[2]} test; each part "
-            "needs one. Give more series, or other shares by --data.val and --data.test"
-        )
-    train, val_rows, test_rows = torch.randperm(count, generator=generator).split(sizes)
-    return train, val_rows, test_rows
 
 
 def padded(t: NDArray[Any], y: NDArray[Any], exists: NDArray[Any], offsets: NDArray[Any]) -> of.Series:

@@ -14,7 +14,8 @@ import odeflow as of
 from odeflow_data.names import listed
 from odeflow_data.own_data import OwnData, by_suffix, joined, positive, several, unused
 from odeflow_data.reading import Reading
-from odeflow_data.series import Mode, SeriesData, batches, padded, rows_of, trimmed
+from odeflow_data.seen import Seen
+from odeflow_data.series import SeriesData, batches, padded, rows_of, trimmed
 from odeflow_data.split import PARTS, Split
 
 SERIES = "series"
@@ -39,7 +40,7 @@ class SeriesTable(OwnData, SeriesData):
     also at times at which values are to be predicted. They are numbers, standardised likewise.
 
     `odeflow predict` takes all series of its file, in the order of their ids, and all times, those of empty cells too;
-    of each series it sees what `mode` and `observed` say. Its table has a row for each series and time: the id, the
+    of each series it sees what `seen` says. Its table has a row for each series and time: the id, the
     time, whether anything was seen there, the predicted values, and what was observed, `<column>_true`.
 
     Args:
@@ -54,8 +55,7 @@ class SeriesTable(OwnData, SeriesData):
         ignore: Columns to ignore, where no others are chosen.
         split: Which series train, validate and test.
         read: How cells are read.
-        mode: The prediction task: all values from a fraction of the times, or the end from the beginning.
-        observed: The fraction seen, of the times or of each series' time span.
+        seen: The seen values and the targets.
         period: The period of the series in the unit of `read.time_unit`, such as 7 for a week of days, for the seasonal
             baseline; by default it has none.
         standardise: Whether values are standardised.
@@ -84,14 +84,13 @@ class SeriesTable(OwnData, SeriesData):
         ignore: list[str] | None = None,
         split: Split = Split(),
         read: Reading = Reading(),
-        mode: Mode = "interpolation",
-        observed: float = 1.0,
+        seen: Seen = Seen(share=1.0),
         period: float | None = None,
         standardise: bool = True,
         scale_time: bool = True,
         batch_size: int = 50,
     ) -> None:
-        super().__init__(batch_size, mode, observed, split.seed)
+        super().__init__(batch_size, seen, split.seed)
         read.refuse(
             self, missing="an empty cell is a value that was not observed", memory="all series are held in memory"
         )
@@ -136,7 +135,7 @@ class SeriesTable(OwnData, SeriesData):
             return
         if stage == "predict":
             batch, generator = self._batch(self.frame, whole), torch.Generator().manual_seed(self.seed)
-            shown, empty = self.shown(batch, generator), _exists(whole)[:, :, None] & ~batch.seen
+            shown, empty = self.seen(batch, generator), _exists(whole)[:, :, None] & ~batch.seen
             self.predicted, self.rows = shown._replace(target=shown.target | empty), whole
             return
         if self.wide and self.units is None:  # later files may lack them

@@ -307,7 +307,9 @@ def test_a_table_of_series_has_their_ids_and_times(done: Any, dates: str) -> Non
     columns: dict[str, list[Any]] = {"id": [number[place] + 5 for place in range(24)], "when": t * 3, "y": cells}
     columns["z"] = [cell and 2 * cell for cell in cells]
     written("second.csv", {name: [column[place] for place in order] for name, column in columns.items()})
-    options = "--data.series id --data.time when --data.mode interpolation --data.observed 1.0 --data.batch_size 2"
+    options = (
+        "--data.series id --data.time when --data.seen.mode interpolation --data.seen.share 1.0 --data.batch_size 2"
+    )
     checkpoint = fitted(done, "series", options)
     words = f"predict --ckpt_path {checkpoint} --data.path second.csv {QUIET}"
     done(f"{words} --output out.csv")

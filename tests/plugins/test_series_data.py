@@ -22,7 +22,9 @@ from odeflow_data import (
     Hopper,
     PeriodicSeries,
     PhysioNet2012,
+    Seen,
     SeriesTable,
+    Shares,
     Split,
     physionet2012,
 )
@@ -73,7 +75,7 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     match request.param:
         case "table":
             np.savez(tmp_path / "rows.npz", **table())
-            return ready(SeriesTable(str(tmp_path / "rows.npz"), "t", "id", observed=0.6, batch_size=7))
+            return ready(SeriesTable(str(tmp_path / "rows.npz"), "t", "id", seen=Seen(share=0.6), batch_size=7))
         case "spirals":
             return ready(BidirectionalSpirals(spirals=50, observations=30, batch_size=7))
         case "spirals before" | "spirals beyond":
@@ -92,7 +94,7 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
             np.savez(tmp_path / "character_trajectories.npz", **letters)
             return ready(CharacterTrajectories(str(tmp_path), batch_size=7))
         case _:
-            return ready(PeriodicSeries(series=50, points=20, mode="extrapolation", batch_size=7))
+            return ready(PeriodicSeries(series=50, points=20, seen=Seen("extrapolation"), batch_size=7))
 
 
 # What all have in common
@@ -154,7 +156,7 @@ def test_one_seed_gives_the_same_data(data: Any) -> None:
 
 def test_another_seed_gives_other_data() -> None:
     """What is drawn depends on the seed."""
-    first, second = (ready(BidirectionalSpirals(spirals=20, seed=seed)) for seed in (0, 1))
+    first, second = (ready(BidirectionalSpirals(spirals=20, split=Shares(seed=seed))) for seed in (0, 1))
     assert not torch.equal(first.test.y, second.test.y)
 
 
@@ -184,7 +186,7 @@ def test_splits_are_disjoint_and_whole() -> None:
 
 def test_interpolation_wants_all_and_sees_a_share_of_the_times() -> None:
     """`round(share · times)` times are seen, with all that was observed there; all that was observed is wanted."""
-    everything, data = raw(), raw(observed=0.5)
+    everything, data = raw(), raw(seen=Seen(share=0.5))
     for part in ("val", "test"):
         full, half = getattr(everything, part), getattr(data, part)
         assert torch.equal(half.target, full.target)
@@ -197,7 +199,7 @@ def test_interpolation_wants_all_and_sees_a_share_of_the_times() -> None:
 
 def test_training_draws_what_is_seen_anew() -> None:
     """Two passes see other times of a series, each as many, and want the same."""
-    data = raw(observed=0.5, batch_size=100)
+    data = raw(seen=Seen(share=0.5), batch_size=100)
     first, second = (next(iter(data.train_dataloader())) for _ in range(2))
     order, other = (torch.tensor(of_each(batch)).argsort() for batch in (first, second))
     assert torch.equal(first.target[order], second.target[other])
@@ -207,14 +209,14 @@ def test_training_draws_what_is_seen_anew() -> None:
 
 
 def test_all_is_seen_where_the_share_is_one() -> None:
-    """`observed=1` conditions on everything, in training, too."""
-    for batch in raw(observed=1.0).train_dataloader():
+    """`share=1` conditions on everything, in training, too."""
+    for batch in raw(seen=Seen(share=1.0)).train_dataloader():
         assert torch.equal(batch.seen, batch.target)
 
 
 def test_extrapolation_sees_before_and_wants_after() -> None:
     """All that was observed before the share of a series' own span is seen, the rest is wanted, and nothing twice."""
-    everything, data = raw(), raw(mode="extrapolation", observed=0.4)
+    everything, data = raw(), raw(seen=Seen("extrapolation", 0.4))
     for part in PARTS:
         full, split = getattr(everything, part), getattr(data, part)
         assert torch.equal(split.seen | split.target, full.seen)
@@ -271,9 +273,9 @@ def test_arrays_of_another_form_are_refused(tmp_path: Path, name: str) -> None:
     ("build", "message"),
     [
         (lambda: PeriodicSeries(batch_size=0), "PeriodicSeries: batch_size must be at least 1; got 0"),
-        (lambda: PeriodicSeries(mode="both"), "mode must be 'interpolation' or 'extrapolation'; got 'both'"),
-        (lambda: PeriodicSeries(observed=0.0), "observed must lie in (0, 1], and below 1 for extrapolation; got 0.0"),
-        (lambda: PeriodicSeries(mode="extrapolation", observed=1.0), "and below 1 for extrapolation; got 1.0"),
+        (lambda: Seen("both"), "Seen: mode must be 'interpolation' or 'extrapolation'; got 'both'"),
+        (lambda: Seen(share=0.0), "Seen: share must lie in (0, 1]; got 0.0"),
+        (lambda: Seen("extrapolation", 1.0), "Seen: share must lie in (0, 1); got 1.0"),
         (lambda: PeriodicSeries(points=1), "PeriodicSeries: points must be at least 2; got 1"),
         (lambda: BidirectionalSpirals(observations=101), "wanted 1 ≤ observations ≤ points ≤ stretch ≤ grid / 3; got 101, 100, 200 and 1000 / 3"),
         (lambda: BidirectionalSpirals(noise=-1.0), "noise must be at least 0; got -1.0"),
@@ -419,7 +421,7 @@ def test_amplitudes_are_in_their_range() -> None:
 
 def test_hopper_is_scaled_to_the_unit_interval(shared: Path) -> None:
     """1,500 series of 14 columns, each from 0 to 1 over all series; half of the 100 times are seen."""
-    data = ready(Hopper(str(shared / "data" / "hopper"), mode="extrapolation"))
+    data = ready(Hopper(str(shared / "data" / "hopper"), seen=Seen("extrapolation")))
     y = torch.cat([getattr(data, part).y for part in PARTS])
     assert y.shape == (1500, 200, 14)
     torch.testing.assert_close(y.amin(dim=(0, 1)), torch.zeros(14))
@@ -448,7 +450,7 @@ def test_hopper_pieces_are_consecutive(tmp_path: Path) -> None:
 def test_letters_are_those_published(shared: Path) -> None:
     """1,429 letters of 20 kinds, 109 to 205 times long, each value the file's."""
     folder = shared / "data" / "character_trajectories"
-    data = ready(CharacterTrajectories(str(folder), observed=1.0))
+    data = ready(CharacterTrajectories(str(folder), seen=Seen(share=1.0)))
     labels = torch.cat([getattr(data, part).label for part in PARTS])
     length = torch.cat([getattr(data, part).seen.any(dim=2).sum(dim=1) for part in PARTS])
     assert len(labels) == 1429
@@ -537,7 +539,7 @@ def test_features_are_scaled_over_all_stays(tmp_path: Path, published: dict[str,
     """Heart rates from 60 to 140 become 0 to 1, and by the largest value (x − 60) / 140."""
     root = in_folder(tmp_path, published)
     for divisor, expected in (("range", [0.0, 0.25, 0.5, 1.0]), ("largest", [0.0, 20 / 140, 40 / 140, 80 / 140])):
-        data = ready(PhysioNet2012(root, val=0.1, quantisation=1 / 60, divisor=divisor))
+        data = ready(PhysioNet2012(root, split=Shares(), quantisation=1 / 60, divisor=divisor))
         rates = torch.cat([getattr(data, part).y[..., HR][getattr(data, part).target[..., HR]] for part in PARTS])
         torch.testing.assert_close(rates.unique(), torch.tensor(expected))
     with pytest.raises(of.SettingError, match="divisor must be 'range' or 'largest'; got 'std'"):
@@ -545,8 +547,8 @@ def test_features_are_scaled_over_all_stays(tmp_path: Path, published: dict[str,
 
 
 def test_extrapolation_begins_after_a_day(tmp_path: Path, published: dict[str, bytes]) -> None:
-    """`observed=0.5` shows the first 24 hours of the 48, whenever a stay's last measurement was."""
-    data = ready(PhysioNet2012(in_folder(tmp_path, published), val=0.1, mode="extrapolation", observed=0.5))
+    """`share=0.5` shows the first 24 hours of the 48, whenever a stay's last measurement was."""
+    data = ready(PhysioNet2012(in_folder(tmp_path, published), split=Shares(), seen=Seen("extrapolation")))
     for part in PARTS:
         series = getattr(data, part)
         assert (series.t[series.seen.any(dim=2)] < 0.5).all()
@@ -558,12 +560,12 @@ def test_missing_files_are_downloaded_and_kept(tmp_path: Path, published: dict[s
     """Both files come from the url, the parsed stays stay beside them, and a second run asks for nothing."""
     server.files = published
     root = tmp_path / "new"
-    first = ready(PhysioNet2012(str(root), val=0.1, url=server.url))
+    first = ready(PhysioNet2012(str(root), split=Shares(), url=server.url))
     assert sorted(server.requests) == ["Outcomes-a.txt", "set-a.tar.gz"]
     assert sorted(file.name for file in root.iterdir()) == ["Outcomes-a.txt", "set-a.npz", "set-a.tar.gz"]
     for name in published:
         (root / name).unlink()
-    second = ready(PhysioNet2012(str(root), val=0.1, url=server.url))
+    second = ready(PhysioNet2012(str(root), split=Shares(), url=server.url))
     assert len(server.requests) == 2
     assert torch.equal(first.train.y, second.train.y)
 

@@ -9,7 +9,7 @@ import torch
 
 import odeflow as of
 from odeflow.plugin import registry
-from odeflow_data import Reading, SeriesTable, Split
+from odeflow_data import Reading, Seen, SeriesTable, Split
 
 COUNT = 20
 
@@ -126,8 +126,7 @@ def test_a_whole_file_is_predicted_by_what_trained() -> None:
         data.units,
         label="kind",
         read=Reading(classes=["even", "odd"]),
-        mode="extrapolation",
-        observed=0.5,
+        seen=Seen("extrapolation"),
     )
     (batch,) = found.predict_dataloader()
     assert len(batch.t) == COUNT

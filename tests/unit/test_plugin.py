@@ -15,7 +15,7 @@ from torch import nn
 
 import odeflow as of
 from odeflow.plugin import registry
-from odeflow_data import MNIST, BidirectionalSpirals, Crossing, Digits, PeriodicSeries, Power, Spheres, Spiral
+from odeflow_data import MNIST, BidirectionalSpirals, Crossing, Digits, PeriodicSeries, Power, Shares, Spheres, Spiral
 from odeflow_dynamics import MLP, ConvNet, Cubic, Linear, PlanarCNF, Transformer, UNet
 from odeflow_solvers import RK4, Dopri5, ImplicitEuler, Kvaerno5, TorchDiffEq
 from odeflow_tasks import RNN, Classification, ConvStem, Dequantisation, Perceptron, RNNEncoder, Trajectory
@@ -33,6 +33,7 @@ def test_spec_nests_and_holds_defaults() -> None:
         "activation": "tanh",
         "time": "concat",
         "power": 1,
+        "zero_init": False,
     }
     assert options["solver"]["init_args"] == {
         "step_size": None,
@@ -186,7 +187,7 @@ SENSELESS: list[tuple[Callable[[], object], str]] = [
     (lambda: Spiral(noise=-1.0), "Spiral: noise must be at least 0; got -1.0"),
     (lambda: PeriodicSeries(series=0), "PeriodicSeries: series must be at least 1; got 0"),
     (lambda: PeriodicSeries(frequency=(-1.0, 1.0)), "PeriodicSeries: frequency must be at least 0"),
-    (lambda: PeriodicSeries(val=-1.0).setup("fit"), "val and test must be positive and leave a share to train on"),
+    (lambda: Shares(val=-1.0), "val and test must be positive and leave a share to train on"),
     (lambda: BidirectionalSpirals(spirals=0), "BidirectionalSpirals: spirals must be at least 1; got 0"),
 ]
 

@@ -165,3 +165,9 @@ def test_a_name_of_several_kinds_needs_its_path() -> None:
         of.PluginError, match=r"several plugins are named Linear; write which one: odeflow_dyn.* or ode"
     ):
         registry.class_of("Linear")
+
+
+def test_options_that_a_group_lacks_are_the_plugins_defaults() -> None:
+    """A stored group of options that names some has the plugin's own defaults for the others."""
+    data = registry.build({"class_path": "PhysioNet2012", "init_args": {"split": {"seed": 4}}})
+    assert (data.split.val, data.split.seed, data.seen.share) == (0.05, 4, 1.0)
