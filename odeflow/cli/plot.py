@@ -119,7 +119,7 @@ def _output(kind: str, given: str | None, run: Path | None) -> Path:
     return output
 
 
-# What is asked for
+# Options
 
 
 def _listed(item: Callable[[str], Any], what: str, fits: Callable[[Any], bool]) -> Callable[[str], list[Any]]:

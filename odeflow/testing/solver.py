@@ -137,7 +137,7 @@ def output_times(subject: Subject) -> None:
     dearer = many.stats.nfe_forward - few.stats.nfe_forward
     require(
         difference < 100 * ROUNDING and (dearer <= 17 or not many.stats.accepted),  # black-box solvers count no steps
-        wanted="the same steps, whatever the times at which the solution is asked for",
+        wanted="the same steps for any output times",
         got=f"a difference of {difference:.1e} at the end, {many.stats.nfe_forward} evaluations at 60 times and "
         f"{few.stats.nfe_forward} at 2",
         look="whether steps end at output times: interpolate instead",

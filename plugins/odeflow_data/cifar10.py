@@ -134,7 +134,7 @@ def _records(contents: bytes, origin: str, verify: bool) -> np.ndarray:
         raise of.DataError(f"{origin} has {len(contents):,} bytes; wanted a positive multiple of {RECORD:,}")
     records = np.frombuffer(contents, np.uint8).reshape(count, RECORD)
     if records[:, 0].max() >= len(CLASSES):
-        raise of.DataError(f"{origin} has the label {records[:, 0].max()}; wanted are labels from 0 to 9")
+        raise of.DataError(f"{origin} has the label {records[:, 0].max()}; expected labels from 0 to 9")
     if verify and count != PER_FILE:
         raise of.DataError(
             f"{origin} has {count:,} images, the published one {PER_FILE:,}; if that is right, set --data.verify false"

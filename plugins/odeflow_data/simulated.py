@@ -47,7 +47,7 @@ class Simulated(of.DataModule):
                 f"{list(initial)}"
             )
         if not t1 > 0 or (forecast is not None and not forecast > t1):
-            raise of.SettingError(f"Simulated wants 0 < t1 < forecast; got t1={t1} and forecast={forecast}")
+            raise of.SettingError(f"Simulated expects 0 < t1 < forecast; got t1={t1} and forecast={forecast}")
         of.check_least(self, 0, noise=noise, seed=seed)
         of.check_least(self, 1, steps=steps)
         of.check_least(self, 2, observations=observations)

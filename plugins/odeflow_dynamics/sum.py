@@ -31,7 +31,7 @@ class Sum(of.Dynamics):
                 for term in terms
             )
             same = " and of the same inputs" if named else ""
-            raise of.SettingError(f"Sum wants terms of one width{same}; got {found or 'none'}")
+            raise of.SettingError(f"Sum expects terms of one width{same}; got {found or 'none'}")
         self.terms = nn.ModuleList(terms)
         self.inputs = named.pop() if named else ()
         self.width = widths.pop() - len(self.inputs)

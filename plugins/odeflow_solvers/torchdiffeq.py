@@ -125,8 +125,8 @@ class TorchDiffEq(of.Solver):
                 )
             except AssertionError as problem:  # raised by torchdiffeq for too small or too many steps
                 raise of.SolveError(
-                    f"torchdiffeq's {self.method} gave up: {problem}. The solution may grow without bound, be stiff, "
-                    "or cease to be finite; loosen rtol and atol, or use a solver of odeflow, which says where"
+                    f"torchdiffeq's {self.method} gave up: {problem}. The solution may blow up, be stiff, or become "
+                    "non-finite; loosen rtol and atol, or use a solver of odeflow, which says where"
                 ) from problem
 
     def _check_gradient(self, field: Field, y0: Tensor, t: Tensor, observer: Observer) -> None:

@@ -27,7 +27,7 @@ def pair(owner: str, wanted: str, batch: Any) -> tuple[Any, Any]:
     """
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise of.DataError(
-            f"{owner} wants batches ({wanted}); got {_described(batch)}. Choose data that have targets, or another task"
+            f"{owner} expects batches ({wanted}); got {_described(batch)}. Choose data that have targets, or another task"
         )
     return batch[0], batch[1]
 
@@ -86,7 +86,7 @@ def labels(owner: str, label: Any, count: int, num_classes: int) -> Tensor:
     label = _tensor(owner, "labels", label)
     if label.shape != (count,):
         raise of.DataError(
-            f"{owner} wants labels of shape ({count},), a class for each sample; got {tuple(label.shape)}. Bring them "
+            f"{owner} expects labels of shape ({count},), a class for each sample; got {tuple(label.shape)}. Bring them "
             "to it, from (B, 1) by .squeeze(1), from one-hot vectors by .argmax(1)"
         )
     if label.is_floating_point() or label.is_complex():
@@ -114,13 +114,13 @@ def series(owner: str, batch: Any, dim: int | None = None) -> of.Series:
     """
     if not isinstance(batch, of.Series):
         raise of.DataError(
-            f"{owner} wants batches that are odeflow.Series, such as odeflow.Series.observed(t, y); got "
+            f"{owner} expects batches that are odeflow.Series, such as odeflow.Series.observed(t, y); got "
             f"{_described(batch)}"
         )
     t, y = _tensor(owner, "times", batch.t), _tensor(owner, "values", batch.y)
     if y.dim() != 3 or t.shape != y.shape[:2] or dim not in (None, y.shape[2]):
         raise of.DataError(
-            f"{owner} wants times (B, T) and values (B, T, {dim or 'd'}); got {tuple(t.shape)} and {tuple(y.shape)}"
+            f"{owner} expects times (B, T) and values (B, T, {dim or 'd'}); got {tuple(t.shape)} and {tuple(y.shape)}"
         )
     for name, mask in (("seen", batch.seen), ("target", batch.target)):
         if mask.dtype != torch.bool or mask.shape != y.shape:

@@ -176,7 +176,7 @@ class Classification(of.Task):
         x = floating("Classification", "inputs", x, self)
         if x.shape[1:] != self.shape:
             wanted = ", ".join(map(str, self.shape))
-            raise of.DataError(f"Classification wants inputs of shape (B, {wanted}); got {tuple(x.shape)}")
+            raise of.DataError(f"Classification expects inputs of shape (B, {wanted}); got {tuple(x.shape)}")
         return x
 
 

@@ -100,7 +100,7 @@ def checked(owner: str, batch: of.Series, count: int | None, dtype: torch.dtype)
         )
     if count is not None and given != count:
         raise of.DataError(
-            f"{owner}(num_covariates={count}) wants series with as many covariates, static ones included; these have "
+            f"{owner}(num_covariates={count}) expects series with as many covariates, static ones included; these have "
             f"{given}. Set num_covariates={given}, and a dynamics that is {given} wider than the state"
         )
     return batch._replace(**found)

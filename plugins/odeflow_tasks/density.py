@@ -143,7 +143,7 @@ class Density(of.Task):
         """
         if x.shape[1:] != self.shape:
             wanted = ", ".join(map(str, self.shape))
-            raise of.DataError(f"Density wants data of shape (B, {wanted}); got {tuple(x.shape)}")
+            raise of.DataError(f"Density expects data of shape (B, {wanted}); got {tuple(x.shape)}")
         return self._distribution(condition, len(x)).log_prob(x.reshape(-1, *self.cnf.shape))
 
     def sample(self, count: int, condition: Tensor | None = None) -> dict[str, Tensor]:
@@ -166,7 +166,7 @@ class Density(of.Task):
         came = None if condition is None else tuple(condition.shape)
         if came != ((count, self.num_conditions) if self.num_conditions else None):
             wanted = f"conditions of shape ({count}, {self.num_conditions})" if self.num_conditions else "no conditions"
-            raise of.DataError(f"Density(num_conditions={self.num_conditions}) wants {wanted}; got {came or 'none'}")
+            raise of.DataError(f"Density(num_conditions={self.num_conditions}) expects {wanted}; got {came or 'none'}")
         return self.cnf(condition)
 
     def _choose_divergence(self) -> None:

@@ -86,7 +86,7 @@ class Regression(of.Task):
         prediction = self(x)
         if prediction.shape != targets.shape:
             raise of.DataError(
-                f"Regression(num_outputs={self.num_outputs}) wants targets of shape {tuple(prediction.shape)}; got "
+                f"Regression(num_outputs={self.num_outputs}) expects targets of shape {tuple(prediction.shape)}; got "
                 f"{tuple(targets.shape)}: num_outputs is the number of values of one target, 1 where it is a number"
             )
         if stage != "train":

@@ -71,7 +71,7 @@ class Shooting(of.Task):
         _check_lengths(size, initial=initial, weights=weights, **{f"target[{k}]": row for k, row in enumerate(target)})
         _check_entries(size, free=free, plane=plane or ())
         if not times or len(target) != len(times):
-            raise of.SettingError(f"Shooting wants a target for each time; got {len(target)} and {len(times)}")
+            raise of.SettingError(f"Shooting expects a target for each time; got {len(target)} and {len(times)}")
         steps = torch.tensor([t0, *times]).diff()
         if not ((steps > 0).all() or (steps < 0).all()):
             raise of.SettingError(f"Shooting: times must lead away from t0 = {t0:g}, in order; got {list(times)}")

@@ -185,7 +185,7 @@ class Trajectory(of.Task):
         batch = batches.trajectories(name, batch, self.flow, self.states)
         batch = checked(name, batch, self.num_covariates, batch.y.dtype)
         if batch.jump is not None and self.flow.options.augment:
-            raise of.DataError("Trajectory: jumps of the states do not go together with augmented dimensions")
+            raise of.DataError("Trajectory does not support jumps of the states with augmented dimensions")
         return batch
 
     def cut(self, batch: of.Series, whole: bool = False) -> tuple[Segments, Tensor]:

@@ -105,7 +105,7 @@ class Variational(of.Task):
         z = floating("Variational", "noise", inputs(batch), self)
         if z.dim() != 2 or z.shape[1] != 2:
             raise of.DataError(
-                f"Variational wants noise of shape (B, 2); got {tuple(z.shape)}. Use StandardNormal(dim=2)"
+                f"Variational expects noise of shape (B, 2); got {tuple(z.shape)}. Use StandardNormal(dim=2)"
             )
         return z
 

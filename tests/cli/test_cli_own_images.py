@@ -158,4 +158,4 @@ def test_images_without_classes_are_refused_by_a_classification(refused: Any) ->
     """A flat folder has none; the message says what is missing."""
     folder("flat", {"": 20})
     told = refused(f"fit -c own/images --data.path flat {SMALL} {BRIEF}")
-    assert "Classification wants batches (inputs, labels)" in told
+    assert "Classification expects batches (inputs, labels)" in told

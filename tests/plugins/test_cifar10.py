@@ -119,7 +119,7 @@ def test_wrong_files_are_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(of.DataError, match=r"data_batch_3.bin has 24,583 bytes; wanted a positive multiple of 3,073"):
         ready(root)
     (root / BATCHES[2]).write_bytes(b"\x0a" + records(1, 0)[1:])
-    with pytest.raises(of.DataError, match=r"data_batch_3.bin has the label 10; wanted are labels from 0 to 9"):
+    with pytest.raises(of.DataError, match=r"data_batch_3.bin has the label 10; expected labels from 0 to 9"):
         ready(root)
     with pytest.raises(of.SettingError, match=r"val_size must lie in \[1, 49999\]; got 0"):
         CIFAR10(val_size=0)

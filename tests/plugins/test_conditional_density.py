@@ -151,9 +151,9 @@ def test_wrong_options_are_refused(width: int, options: dict[str, Any], told: st
 def test_wrong_conditions_are_refused() -> None:
     """A density with conditions needs one for each row, one without takes none."""
     with_one, x = Density(MLP(3), RK4(num_steps=1), num_conditions=1), torch.zeros(4, 2)
-    with pytest.raises(of.DataError, match=r"wants conditions of shape \(4, 1\); got none"):
+    with pytest.raises(of.DataError, match=r"expects conditions of shape \(4, 1\); got none"):
         with_one.log_prob(x)
-    with pytest.raises(of.DataError, match=r"wants conditions of shape \(4, 1\); got \(4, 2\)"):
+    with pytest.raises(of.DataError, match=r"expects conditions of shape \(4, 1\); got \(4, 2\)"):
         with_one.sample(4, x)
-    with pytest.raises(of.DataError, match=r"wants no conditions; got \(4, 2\)"):
+    with pytest.raises(of.DataError, match=r"expects no conditions; got \(4, 2\)"):
         Density(MLP(2), RK4(num_steps=1)).log_prob(x, x)

@@ -130,10 +130,10 @@ def test_the_number_of_covariates_is_checked() -> None:
     """Another number of covariates, a field that is too narrow, and tasks without inputs are errors with the number."""
     batch = driven(2, 1)
     with pytest.raises(
-        of.DataError, match=r"LatentODE\(num_covariates=0\) wants .* these have 1. Set num_covariates=1, and"
+        of.DataError, match=r"LatentODE\(num_covariates=0\) expects .* these have 1. Set num_covariates=1, and"
     ):
         latent(4, 0).predict(batch)
-    with pytest.raises(of.DataError, match=r"num_covariates=2\) wants series .* these have 0"):
+    with pytest.raises(of.DataError, match=r"num_covariates=2\) expects series .* these have 0"):
         latent(4, 2).predict(batch._replace(covariates=None))
     with pytest.raises(of.SettingError, match="num_covariates=3, so it must be at least 4; MLP has 3"):
         latent(3, 3)
@@ -211,7 +211,7 @@ def test_equations_and_a_network_have_the_same_inputs() -> None:
     assert task.predict_step(driven(3, 1), 0).shape == (3, T, 1)
     with pytest.raises(
         of.SettingError,
-        match=r"Sum wants terms of one width and of the same inputs; got Equations of width 1 and inputs u, MLP of width 1",
+        match=r"Sum expects terms of one width and of the same inputs; got Equations of width 1 and inputs u, MLP of width 1",
     ):
         Sum([equations, MLP(dim=1)])
 
@@ -223,7 +223,7 @@ def test_sizes_of_trajectories_with_inputs() -> None:
     with pytest.raises(of.DataError, match="must be 2: 1 states, augment=0 and num_covariates=1; it is 3"):
         narrow.predict_step(batch, 0)
     with pytest.raises(
-        of.DataError, match=r"Trajectory\(num_covariates=0\) wants .* these have 1. Set num_covariates=1"
+        of.DataError, match=r"Trajectory\(num_covariates=0\) expects .* these have 1. Set num_covariates=1"
     ):
         Trajectory(MLP(dim=1), RK4(num_steps=4)).predict_step(batch, 0)
     with pytest.raises(of.SettingError, match="Equations has the inputs u, but the data have num_covariates=2"):

@@ -257,7 +257,7 @@ def test_errors() -> None:
         Density(MLP(2), RK4(num_steps=2), shape=[1, 4, 4])
     with pytest.raises(of.SettingError, match="levels must be at least 2; got 1"):
         Dequantisation(levels=1)
-    with pytest.raises(of.DataError, match=r"Density wants data of shape \(B, 2\); got \(4, 3\)"):
+    with pytest.raises(of.DataError, match=r"Density expects data of shape \(B, 2\); got \(4, 3\)"):
         Density(MLP(2), RK4(num_steps=2)).log_prob(torch.zeros(4, 3))
 
 

@@ -631,10 +631,10 @@ def test_senseless_settings_are_refused(make: Callable[[], object], message: str
     [
         (
             lambda batch: batch.y,
-            r"wants batches that are odeflow.Series, such as .*; got a tensor of shape \(5, 12, 2\)",
+            r"expects batches that are odeflow.Series, such as .*; got a tensor of shape \(5, 12, 2\)",
         ),
         (lambda batch: batch._replace(y=batch.y[..., :1]), r"values \(B, T, 2\); got \(5, 12\) and \(5, 12, 1\)"),
-        (lambda batch: batch._replace(t=batch.t[0]), r"wants times \(B, T\) .* got \(12,\) and \(5, 12, 2\)"),
+        (lambda batch: batch._replace(t=batch.t[0]), r"expects times \(B, T\) .* got \(12,\) and \(5, 12, 2\)"),
         (lambda batch: batch._replace(seen=batch.seen.float()), r"seen must be a bool mask .*; got torch.float32"),
         (lambda batch: batch._replace(target=batch.target[:, :3]), r"target must be a bool mask .* \(5, 3, 2\)"),
         (lambda batch: batch._replace(t=batch.t.flip(1)), "the times of each series must rise"),

@@ -225,6 +225,6 @@ def test_senseless_settings_are_refused(make: Callable[[], Regression], message:
 @pytest.mark.parametrize("shape", [(4,), (4, 2), (4, 1, 1)])
 def test_targets_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     """Targets are never broadcast against predictions: that would be another loss."""
-    message = r"Regression\(num_outputs=1\) wants targets of shape \(4, 1\); got \(4,.*: num_outputs is the number"
+    message = r"Regression\(num_outputs=1\) expects targets of shape \(4, 1\); got \(4,.*: num_outputs is the number"
     with pytest.raises(of.DataError, match=message):
         drift(1.0).loss((torch.zeros(4, 1), torch.zeros(shape)), "train")

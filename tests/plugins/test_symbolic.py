@@ -163,7 +163,7 @@ def test_clocks_start_when_their_samples_do(modify: Callable[[of.Dynamics], of.D
         (lambda: Cubic(2, [[1.0, 2.0]]), r"Cubic\(dim=2\): matrix must be 2 rows of 2 numbers; got rows of \[2\]"),
         (lambda: Linear(1, matrix=[[1.0, 2.0]]), r"Linear\(dim=1\): matrix must be 1 rows of 1"),
         (lambda: LotkaVolterra(beta=0.0), "LotkaVolterra: beta must be positive; got 0.0"),
-        (lambda: Sum([]), "Sum wants terms of one width; got none"),
+        (lambda: Sum([]), "Sum expects terms of one width; got none"),
         (lambda: Sum([MLP(2), Projectile()]), "got MLP of width 2, Projectile of width 4"),
         (lambda: Sum([MLP(2), Controlled(MLP(4))]).enter(torch.ones(1, 2)), "Controlled solves for something else"),
     ],

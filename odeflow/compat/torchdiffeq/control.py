@@ -130,7 +130,7 @@ class TolerantSteps(StepControl):
             )
         self.attempts += 1
         if self.size < SMALLEST_STEP * math.ulp(t):
-            cause = "the field jumps, or the solution grows without bound or varies too fast for the tolerances"
+            cause = "the field may be discontinuous, or the solution may blow up or vary too fast for the tolerances"
             if not self.finite:
                 cause = "the state or the field is not finite"
             raise SolveError(
