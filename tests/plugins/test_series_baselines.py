@@ -16,6 +16,7 @@ import odeflow as of
 from odeflow_data import SeriesTable, Window
 from odeflow_tasks import RNN, Masking
 from odeflow_tasks.autoregressive import Autoregressive
+from odeflow_tasks.instance_norm import InstanceNorm
 from odeflow_tasks.readout import Readout
 from odeflow_tasks.series_baselines import NAMES, predictions
 from odeflow_tasks.series_task import SeriesTask
@@ -139,7 +140,7 @@ class Constant(Autoregressive):
 class As(Constant):
     """Predicts as a baseline does."""
 
-    name = ""
+    name, instance = "", InstanceNorm()
 
     def unroll(self, batch: of.Series) -> tuple[Tensor, Tensor]:
         return predictions(batch)[self.name], torch.zeros(len(batch.t), 1)
