@@ -148,7 +148,7 @@ class Frame:
             row, value = self._first(name, pl.lit(True)) or (1, "")
             raise of.DataError(
                 f"{self.origin}: column {name!r} must hold times, as numbers or as dates like 2024-05-31 or "
-                f"2024-05-31 18:00; row {row} holds {value!r}"
+                f"2024-05-31 18:00; its type is {kind}, and row {row} holds {value!r}"
             )
         found = times.counted(column, unit)
         lost = np.flatnonzero(np.isnan(found.values))
@@ -234,7 +234,7 @@ class Frame:
     def class_names(self, name: str) -> tuple[str, ...]:
         """The names of the classes in a column, in order, of which no more than the names are in memory."""
         found = self._columns.select(pl.col(name).unique()).collect(engine="streaming").get_column(name)
-        if found.null_count() or (found.dtype.is_float() and (found != found.round()).any()):
+        if not len(found) or found.null_count() or (found.dtype.is_float() and (found != found.round()).any()):
             return self.classes(name).names  # raises, and says where
         found = found.cast(pl.Int64) if found.dtype.is_float() else found
         return tuple(found.sort().cast(pl.String).to_list())

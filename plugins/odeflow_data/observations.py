@@ -42,6 +42,12 @@ class Observations(NamedTuple):
         return np.repeat(np.arange(len(self.names)), self.lengths)
 
     @property
+    def order(self) -> list[str]:
+        """What a summary says of the rows' order: a phrase if they were not in that of time, otherwise none."""
+        sorted_ = (np.diff(self.rows) > 0) | (np.diff(self.codes) != 0)
+        return [] if sorted_.all() else ["rows sorted by time"]
+
+    @property
     def observed(self) -> NDArray[np.bool_]:
         """(M,), whether anything was observed in each row."""
         return np.array(~np.isnan(self.y).all(axis=1))
@@ -131,10 +137,10 @@ def _refuse(
     again = np.flatnonzero(~start)
     rows = sorted(frame.row(row) for row in order[again[0] - 1 : again[0] + 1])
     which = f" of the series {names[int(codes[again[0]])]}" if names else ""
-    remedy = "average them by --data.read.duplicates mean"
+    more = f"; {len(again):,} rows repeat a time" if len(again) > 1 else ""
     raise of.DataError(
-        f"{frame.origin}: {len(again):,} rows have a time{' of their series' if names else ''} that another row has, "
-        f"first rows {rows[0]} and {rows[1]}{which}. Leave them out, or {remedy}"
+        f"{frame.origin}: rows {rows[0]} and {rows[1]}{which} have the same time{more}. Leave them out, or average "
+        "them by --data.read.duplicates mean"
         + ("" if names else "; if the file holds several series, name the column of their ids by --data.series")
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow_data.reading import Reading
-from odeflow_data.split import Split
+from odeflow_data.split import PARTS, Split
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,6 +36,7 @@ class OwnData(of.DataModule, ABC):
     split: Split
     frame: "Frame"
     features: list[str]
+    label: str | None = None
     class_names: tuple[str, ...] = ()
     standardise: bool
 
@@ -103,7 +104,7 @@ class OwnData(of.DataModule, ABC):
             self.settle(read=dict(vars(self.read)))
         self.class_names = tuple(self.read.classes or ())
         self.num_classes = len(self.class_names)
-        if self.num_classes < 2:
+        if self.num_classes == 1:
             raise of.DataError(f"{self.frame.origin}: column {label!r} holds one class only, {self.class_names[0]}")
 
     def open(self, source: Any) -> "Frame":
@@ -120,6 +121,23 @@ class OwnData(of.DataModule, ABC):
     def known(self) -> of.Units:
         """The units of the model, if there is one."""
         return self.units or of.Units()
+
+    def require_trained(self, counts: Sequence[Sequence[int]]) -> None:
+        """Checks that each class that validation or test has is in training.
+
+        Args:
+            counts: Number of rows of each class in training, validation and test.
+
+        Raises:
+            DataError: A class is not.
+        """
+        for name, train, *others in zip(self.class_names, *counts, strict=True) if self.class_names else ():
+            if not train and any(others):
+                raise of.DataError(
+                    f"{self.frame.origin}: class {name!r} of column {self.label!r} is in no training row, but in "
+                    f"{' and '.join(part for part, count in zip(PARTS[1:], others, strict=True) if count)}. Leave its "
+                    "rows out, or divide the file otherwise, such as by another --data.split.seed"
+                )
 
     def moments(
         self, y: NDArray[np.float64], names: Sequence[str], rows: str

@@ -141,11 +141,16 @@ class SeriesTable(OwnData, SeriesData):
         if self.wide and self.units is None:  # later files may lack them
             super().open(self.path).require(self.ignored, "ignore")
         numbers = self.split.parts(self.frame, whole.rows, whole.codes)
+        own = np.bincount(numbers[whole.offsets[:-1]], minlength=3)
+        counts = [1 if name in self.split.files else int(count) for name, count in zip(PARTS, own, strict=True)]
+        self.split.check(self.frame.origin, counts, "series")
         if self.units is None:
             self.units = self._fitted(whole, numbers == 0)
         parts = self._parts(whole, numbers[whole.offsets[:-1]])
         counts = [len(part.t) for part in parts]
-        self.split.check(self.frame.origin, counts, "series")
+        if stage == "fit":
+            labels = [part.label for part in parts if part.label is not None]
+            self.require_trained([each.bincount(minlength=len(self.class_names)).tolist() for each in labels])
         parts[1] = parts[1] if counts[1] else parts[0]
         self.assign(parts, torch.Generator().manual_seed(self.seed))
         if stage == "fit":
@@ -289,6 +294,7 @@ class SeriesTable(OwnData, SeriesData):
         told = [f"{self.frame.origin}: {self.split.told(counts, 'series')}"]
         told += [f"{lengths.min()} to {lengths.max()} times each, {self.dim} columns: {listed(self.features)}"]
         told += [f"{100 * missing:.3g} % of the cells empty"] if missing else []
+        told += whole.order
         clock = whole.clock or "the file's numbers"
         told += [f"time {self.time} in {clock}, {whole.t.min():g} to {whole.t.max():g}"]
         told += [f"covariates: {listed(self.inputs)}"] if self.inputs else []

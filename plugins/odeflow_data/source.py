@@ -43,7 +43,8 @@ def opened(source: Any, key: str | None = None) -> Source:
 
     Args:
         source: A path, or `example:NAME` of a file that comes with odeflow; a data frame of polars, pandas, or whatever
-            exports an Arrow C stream; columns by name; or an array (N, D), whose columns are x0, x1, ….
+            exports an Arrow C stream; columns by name; or an array (N, D), whose columns are x0, x1, …. Text that is
+            dates, as in a CSV file, becomes dates.
         key: Name of the array in a `.npz` file whose arrays are of different lengths.
 
     Raises:
@@ -56,7 +57,7 @@ def opened(source: Any, key: str | None = None) -> Source:
         return _of_file(Path(source).expanduser(), key)
     if key is not None:
         raise of.SettingError(f"key = {key!r} names an array of a .npz file; {described(source)} needs none")
-    return Source(_of_object(source).lazy(), described(source))
+    return Source(_dated(_of_object(source)).lazy(), described(source))
 
 
 def _of_file(path: Path, key: str | None) -> Source:
@@ -73,9 +74,9 @@ def _of_file(path: Path, key: str | None) -> Source:
         if kind in (".parquet", ".pq"):
             return Source(pl.scan_parquet(path), str(path))
         if kind == ".npy":
-            return Source(_of_arrays({"x": _loaded(path)}).lazy(), str(path))
+            return Source(_of_arrays({"x": _loaded(path)}, named=False).lazy(), str(path))
         if kind == ".npz":
-            return Source(_of_arrays(_chosen(path, key)).lazy(), str(path))
+            return Source(_of_arrays(_chosen(path, key), named=key is None).lazy(), str(path))
     raise of.DataError(f"{path} is of no known kind: its name ends with {kind or 'nothing'}. Wanted is {FORMATS}")
 
 
@@ -139,20 +140,39 @@ def _of_object(source: Any) -> pl.DataFrame:
             return _of_arrays({name: source[name].to_numpy() for name in source.columns})
         if hasattr(source, "__arrow_c_stream__"):
             return pl.DataFrame(source)
-        return _of_arrays({"x": np.asarray(source)})
+        return _of_arrays({"x": np.asarray(source)}, named=False)
 
 
-def _of_arrays(arrays: dict[Any, Any]) -> pl.DataFrame:
-    """Arrays (N,) are columns; an array (N, D) named x is the columns x0, x1, …."""
+def _dated(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with text that is dates as dates, read as in a CSV file."""
+    found: list[pl.Series] = []
+    for name in table.select(pl.col(pl.String)).columns:
+        column = table[[name]]
+        first = column[name].drop_nulls().head(1)
+        if len(first) and re.match(r"\d+[-/:.]\d+", first[0]):
+            read = pl.read_csv(
+                column.write_csv(null_value=MISSING[1]).encode(),
+                try_parse_dates=True,
+                infer_schema_length=None,
+                null_values=MISSING,
+            )[name]
+            found += [read] if read.dtype.is_temporal() else []
+    return table.with_columns(found)
+
+
+def _of_arrays(arrays: dict[Any, Any], named: bool = True) -> pl.DataFrame:
+    """Arrays (N,), and (N, 1) if they are named, are columns; an array (N, D) is the columns x0, x1, …."""
     columns: dict[str, Any] = {}
     for name, values in arrays.items():
         array = np.asarray(values)
         if array.ndim not in (1, 2):
             raise of.DataError(f"the array {name} must have the shape (rows,) or (rows, columns); it has {array.shape}")
-        if array.dtype.kind not in "fiubUSOMm" or (array.ndim == 2 and array.dtype.kind in "US"):
+        if array.dtype.kind not in "fiubUSOMm" or (array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "US"):
             raise of.DataError(f"the array {name} must hold real numbers, text or dates; its dtype is {array.dtype}")
         if array.ndim == 1:
             columns[str(name)] = _column(array, values)
+        elif array.shape[1] == 1 and named:
+            columns[str(name)] = _column(array[:, 0], array[:, 0])
         else:
             columns |= {f"{name}{number}": _column(part, part) for number, part in enumerate(array.T)}
     frame = pl.DataFrame(columns)

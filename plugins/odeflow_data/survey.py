@@ -48,12 +48,12 @@ class Survey:
     Attributes:
         counts: Number of rows of each part.
         moments: Of the training rows' numbers, (d + k) values and what is beside them.
-        classes: (C,), the number of training rows of each class.
+        classes: The number of rows of each class, (C,), in each part.
     """
 
     counts: list[int]
     moments: Moments
-    classes: list[int]
+    classes: list[list[int]]
 
     @classmethod
     def of(cls, parts: "Iterable[tuple[int, Part]]", classes: int) -> "Survey":
@@ -63,10 +63,11 @@ class Survey:
             parts: All rows, in pieces of one part each, with its number.
             classes: Number C of classes.
         """
-        counts, moments, labels = [0, 0, 0], Moments(), torch.zeros(classes, dtype=torch.int64)
+        counts, moments, labels = [0, 0, 0], Moments(), torch.zeros(3, classes, dtype=torch.int64)
         for part, rows in parts:
             counts[part] += len(rows.x)
             if part == 0:
                 moments.add(torch.cat([rows.x, rows.beside], dim=1).numpy())
-                labels += 0 if rows.label is None else rows.label.bincount(minlength=classes)
+            if rows.label is not None:
+                labels[part] += rows.label.bincount(minlength=classes)
         return cls(counts, moments, labels.tolist())

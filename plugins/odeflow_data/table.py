@@ -136,6 +136,8 @@ class Table(OwnData):
         parts = self._parts() if stream is None else []
         survey = Survey.of(enumerate(parts) if stream is None else stream.parts(), len(self.class_names))
         self.split.check(self.frame.origin, survey.counts, "rows")
+        if stage == "fit":
+            self.require_trained(survey.classes)
         if self.units is None:
             self.units = self._fitted(survey.moments)
         self.counts = survey.counts
@@ -149,7 +151,7 @@ class Table(OwnData):
                 for place, part in enumerate(numbers)
             )
         if self.label is not None:
-            self.class_counts = survey.classes
+            self.class_counts = survey.classes[0]
         if stage == "fit":
             self.say(self._summary(survey.counts, stream))
 

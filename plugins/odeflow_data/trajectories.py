@@ -266,6 +266,7 @@ class Trajectories(OwnData):
         )
         missing = np.isnan(whole.y).mean()
         told += [f"{100 * missing:.3g} % of the cells empty"] if missing else []
+        told += whole.order
         clock = f"{whole.clock}, from the first one" if whole.clock else "the file's numbers"
         told += [f"time {self.time} in {clock}, {whole.t.min():g} to {whole.t.max():g}"]
         return "; ".join([*told, "standardised" if self.standardise else "in the file's units"])

@@ -183,7 +183,10 @@ class Window(OwnData):
         """Units of the training rows, and a window's span."""
         steps = np.diff(whole.t)[np.diff(whole.codes) == 0]
         if not len(steps):
-            raise of.DataError(f"{self.frame.origin} has too few rows: {len(whole.t)}")
+            raise of.DataError(
+                f"{self.frame.origin} has too few rows, {len(whole.t)}, for windows of history={self.history} and "
+                f"horizon={self.horizon}"
+            )
         length = float(np.median(steps)) * (self.history + self.horizon - 1)
         shift, scale = self.moments(whole.y[train], self.features, "rows")
         return of.Units(shift, scale, unit=length / self.span, features=tuple(self.features), clock=whole.clock)
@@ -207,6 +210,7 @@ class Window(OwnData):
         told += [f"{self.dim} columns: {listed(self.features)}"]
         missing = np.isnan(whole.y).mean()
         told += [f"{100 * missing:.3g} % of the cells empty"] if missing else []
+        told += whole.order
         return "; ".join([*told, "standardised" if self.standardise else "in the file's units"])
 
     # Batches

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,6 +189,26 @@ def test_marks_of_missing_cells_are_no_numbers(tmp_path: Path, empty: str) -> No
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
     """What Excel writes before the header is left out."""
     assert Frame.of(written(tmp_path / "x.csv", "\ufeffx,y\n1,2\n")).names == ["x", "y"]
+
+
+def test_text_that_is_dates_is_dates() -> None:
+    """In data frames as in CSV files, empty cells and all; text that is no date in some row remains text."""
+    stamps = ["2024-05-31 18:00:00", None, "2024-06-01 06:30:00"]
+    frame = Frame.of(
+        pl.DataFrame({"day": ["2024-05-31", None, "2024-06-01"], "at": stamps, "no": ["1.5", "x", "2024-01-01"]})
+    )
+    assert frame.column("day", np.arange(3)).to_list() == [date(2024, 5, 31), None, date(2024, 6, 1)]
+    assert frame.column("at", np.arange(3))[2] == datetime(2024, 6, 1, 6, 30)
+    assert frame.is_text("no")
+
+
+def test_columns_of_one_number_a_row_keep_their_name(tmp_path: Path) -> None:
+    """Targets and labels (N, 1) are columns of their names."""
+    arrays = {"x": np.ones((3, 2)), "label": np.array([[1], [2], [1]])}
+    np.savez(tmp_path / "x.npz", **arrays)
+    for source in (arrays, tmp_path / "x.npz"):
+        assert Frame.of(source).names == ["x0", "x1", "label"]
+        assert Frame.of(source).classes("label").names == ("1", "2")
 
 
 def test_text_that_holds_numbers_is_numbers() -> None:

@@ -84,5 +84,38 @@ def test_a_share_of_0_is_no_part(name: str, caplog: pytest.LogCaptureFixture) ->
         data.test_dataloader()
 
 
+@pytest.mark.parametrize("name", ["table", "series"])
+def test_classes_of_validation_and_test_are_in_training(name: str) -> None:
+    """A class that no training row has could not be learned: the message names it, and where it is."""
+    kind = np.array(["u", "v"] * (COUNT // 8)).repeat(4).astype(object)
+    kind[-8:] = "z"
+    part = np.array(["train"] * 80 + ["val"] * 20 + ["test"] * 20)
+    source = TABLE | {"kind": kind.tolist(), "part": part}
+    data = made(name, source, ignore=None, label="kind", split=Split(by="part"))
+    told = r"class 'z' of column 'kind' is in no training row, but in test\. Leave its rows out, or divide the file"
+    with pytest.raises(of.DataError, match=told):
+        data.setup("fit")
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_empty_tables_are_refused(name: str) -> None:
+    """A table without rows is an error with its columns, with a label, too."""
+    empty = {column: values[:0] for column, values in TABLE.items()}
+    labels = {"label": "kind", "ignore": None} if name in ("table", "series") else {}
+    with pytest.raises(of.DataError, match="has no rows, only the columns row, t, a, b, kind, id"):
+        made(name, empty, **labels).setup("fit")
+
+
+@pytest.mark.parametrize("name", ["series", "window", "trajectories"])
+def test_rows_are_sorted_with_a_word(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Rows in any order are sorted by time; the summary says so, and only then."""
+    order = np.random.default_rng(0).permutation(COUNT)
+    for source, word in ((TABLE, False), ({column: values[order] for column, values in TABLE.items()}, True)):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            made(name, source).setup("fit")
+        assert ("rows sorted by time" in caplog.text) == word
+
+
 def size(batch: Any) -> int:
     return len(batch if hasattr(batch, "shape") else batch[0])

@@ -163,7 +163,7 @@ def test_duplicates_are_averaged_on_request() -> None:
     options: dict[str, Any] = {"split": Split(0.3, 0.3), "standardise": False, "scale_time": False}
     with pytest.raises(
         of.DataError,
-        match=r"1 rows have a time of their series that another row has, first rows 1 and 3 of the series 1\. .*duplicates mean",
+        match=r"rows 1 and 3 of the series 1 have the same time\. .*duplicates mean",
     ):
         ready(columns, **options)
     data = ready(columns, read=Reading(duplicates="mean"), **options)
@@ -202,7 +202,11 @@ def test_columns_may_be_series() -> None:
     ("table", "options", "told"),
     [
         ({"t": [0, 1], "a": [1.0, 2.0], "b": ["1", "x"]}, {}, "column 'b' must hold numbers; row 2 holds 'x'"),
-        ({"t": [0, 1, 1], "a": [1.0, 2.0, 3.0], "b": [1.0, 2.0, 3.0]}, {}, "first rows 2 and 3 of the series a"),
+        (
+            {"t": [0, 1, 1], "a": [1.0, 2.0, 3.0], "b": [1.0, 2.0, 3.0]},
+            {},
+            "rows 2 and 3 of the series a have the same time; 2 rows repeat a time",
+        ),
         ({"T": [0, 1], "a": [1.0, 2.0]}, {}, "no column 't', which time names"),
         ({"t": [0, 1], "a": [1.0, 2.0]}, {"columns": ["b"]}, "no column 'b', which columns names"),
         (
@@ -260,7 +264,7 @@ def test_a_run_is_told_what_its_series_are(caplog: pytest.LogCaptureFixture) -> 
         "SeriesTable: a dict: 16 series train, 2 series validate, 2 series test, split at random by seed 0"
     )
     assert "2 columns: a, b" in line
-    assert "% of the cells empty; time t in the file's numbers" in line
+    assert "% of the cells empty; rows sorted by time; time t in the file's numbers" in line
 
 
 def test_times_that_single_precision_cannot_hold_are_refused() -> None:

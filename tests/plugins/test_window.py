@@ -167,7 +167,7 @@ def test_times_count_what_they_counted_in_training() -> None:
         (
             series(t=np.arange(100) // 2),
             {},
-            "50 rows have a time that another row has, first rows 1 and 2. Leave them out, or average them by --data.read",
+            "rows 1 and 2 have the same time; 50 rows repeat a time. Leave them out, or average them by --data.read",
         ),
         (series(a=["x"] * 100), {}, "column 'a' must hold numbers; row 1 holds 'x'"),
     ],
