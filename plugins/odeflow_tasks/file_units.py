@@ -94,7 +94,7 @@ class FileUnits:
         """Labels an axis of times, with a few ticks."""
         axes.set(xlabel=self.time_label)
         if self.dates:
-            locator = AutoDateLocator(maxticks=7)
+            locator = AutoDateLocator(minticks=3, maxticks=7)  # fits any range
             axes.xaxis.set_major_locator(locator)
             axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
         else:

@@ -133,3 +133,15 @@ def test_without_a_file_features_are_numbered() -> None:
     assert none.told(0.5) == "$t$ = 0.5"
     dated = FileUnits(of.Units(clock="hours since 1970-01-01"), "day")
     assert dated.told(dated.times(torch.tensor([25.0]))[0]) == "1970-01-02"
+
+
+@pytest.mark.parametrize("seconds", np.geomspace(1, 1e10, 60))
+def test_dates_of_any_range_have_a_few_ticks(seconds: float) -> None:
+    """From a second to three centuries there are two to eight ticks, without a warning."""
+    file = FileUnits(of.Units(clock="seconds since 1970-01-01"), "at")
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot(file.times(torch.tensor([0.0, seconds], dtype=torch.float64)), [0, 1])
+    file.label_times(axes)
+    figure.draw_without_rendering()
+    assert 2 <= len(axes.get_xticks()) <= 8
