@@ -188,11 +188,6 @@ def lightning_class(path: str, contract: type) -> type | None:
     return None
 
 
-def path_of(node: Any) -> str:
-    """The class path of a class spec or of a bare name."""
-    return str((class_spec(node) or {"class_path": node})["class_path"])
-
-
 def check_help(options: Iterable[tuple[str, str | None]]) -> None:
     """Checks that the subject of `--model.help NAME` and similar options exists.
 

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from odeflow.cli import configuration
 from odeflow.config import recipes
 from odeflow.config.request import Request
-from odeflow.plugin.spec import class_spec, sequence
+from odeflow.plugin.spec import class_spec, path_of, sequence
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def name_loggers(config: dict[str, Any], request: Request, place: Place) -> None
         request.drop("trainer.logger")  # the parser would replace the whole list
         trainer["logger"] = [_named(each, place) for each in several]
     elif isinstance(wanted, str) or class_spec(wanted):
-        same = recipes.same_class(configuration.path_of(present), configuration.path_of(wanted))
-        trainer["logger"] = _named(present if same else configuration.path_of(wanted), place)
+        same = recipes.same_class(path_of(present), path_of(wanted))
+        trainer["logger"] = _named(present if same else path_of(wanted), place)
 
 
 def _named(logger: Any, place: Place) -> dict[str, Any]:

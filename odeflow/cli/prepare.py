@@ -11,7 +11,7 @@ from odeflow.config.request import Request
 from odeflow.errors import PluginError
 from odeflow.plugin import registry
 from odeflow.plugin.plugin import import_path
-from odeflow.plugin.spec import class_spec, mapping, named_spec, sequence
+from odeflow.plugin.spec import class_spec, mapping, named_spec, path_of, sequence
 from odeflow.training import checkpoint
 from odeflow.training.task import Task
 
@@ -64,7 +64,7 @@ def prepared(command: str, request: Request) -> dict[str, Any]:
 def _follow_moved(node: Any) -> None:
     """Updates the stored class paths of plugins that have moved since."""
     spec = class_spec(node)
-    path = configuration.path_of(spec)
+    path = path_of(spec)
     if spec is not None and "." in path:
         with contextlib.suppress(PluginError):  # a missing plugin is reported later, if it is still needed
             spec["class_path"] = import_path(registry.class_of(path))
@@ -82,7 +82,7 @@ def _size_dynamics(request: Request, config: dict[str, Any]) -> None:
     if model is None or data is None or dynamics is None or "dim" in (mapping(dynamics.get("init_args")) or {}):
         return
     with contextlib.suppress(PluginError):  # an unknown plugin is explained later
-        task, field = registry.class_of(configuration.path_of(model)), configuration.path_of(dynamics)
+        task, field = registry.class_of(path_of(model)), path_of(dynamics)
         field = registry.class_of(field) if "." in field else registry.look_up("dynamics", field)
         if not issubclass(task, Task) or not task.carries_data or "dim" not in inspect.signature(field).parameters:
             return

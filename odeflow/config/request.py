@@ -13,7 +13,7 @@ from yaml.constructor import ConstructorError
 from odeflow.config import recipes
 from odeflow.errors import CheckpointError, OdeflowError, RecipeError
 from odeflow.plugin.registry import unknown
-from odeflow.plugin.spec import class_spec, mapping, sequence, shown
+from odeflow.plugin.spec import class_spec, mapping, path_of, sequence, shown
 
 CLASS_NAME = re.compile(r"(?!(?:true|false|null|none)$)[A-Za-z_][\w.]*$", re.IGNORECASE)
 KEYWORDS = {
@@ -240,8 +240,7 @@ def _checkpoints(config: dict[str, Any]) -> list[str]:
     """The class paths of the checkpoint callbacks in a configuration."""
     callbacks = (mapping(config.get("trainer")) or {}).get("callbacks")
     nodes = [callbacks] if sequence(callbacks) is None else sequence(callbacks) or []
-    paths = [str((class_spec(node) or {"class_path": node})["class_path"]) for node in nodes]
-    return [path for path in paths if path.endswith("Checkpoint")]
+    return [path_of(node) for node in nodes if path_of(node).endswith("Checkpoint")]
 
 
 def _value(option: str, text: str | None) -> Any:

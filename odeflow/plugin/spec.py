@@ -24,6 +24,11 @@ def named_spec(value: object) -> dict[str, Any] | None:
     return {"class_path": value} if isinstance(value, str) else class_spec(value)
 
 
+def path_of(value: object) -> str:
+    """The class path of a class spec or of a bare name."""
+    return str((class_spec(value) or {"class_path": value})["class_path"])
+
+
 def is_plain(value: object, levels: int = 50) -> bool:
     """Whether a value is plain data throughout, nested at most `levels` deep."""
     items, entries = sequence(value), mapping(value)

@@ -565,7 +565,9 @@ def test_a_field_without_numbers_is_named() -> None:
     y0, t = torch.ones(1, dtype=D), torch.tensor([0.0, 1.0], dtype=D)
     with pytest.raises(RuntimeError, match=r"rejections in a row: near there the state or the field is not finite"):
         compat.odeint(lambda t, y: (0.5 - t).sqrt() * y, y0, t)
-    with pytest.raises(RuntimeError, match=r"near there the field may be discontinuous.*name the times of jumps in jump_t"):
+    with pytest.raises(
+        RuntimeError, match=r"near there the field may be discontinuous.*name the times of jumps in jump_t"
+    ):
         compat.odeint(lambda t, y: y**2, 2 * y0, t)
 
 
