@@ -27,7 +27,7 @@ def pair(owner: str, wanted: str, batch: Any) -> tuple[Any, Any]:
     """
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise of.DataError(
-            f"{owner} expects batches ({wanted}); got {_described(batch)}. Choose data that have targets, or another task"
+            f"{owner} expects batches ({wanted}); got {_described(batch)}. Choose data with targets, or another task"
         )
     return batch[0], batch[1]
 
@@ -86,8 +86,8 @@ def labels(owner: str, label: Any, count: int, num_classes: int) -> Tensor:
     label = _tensor(owner, "labels", label)
     if label.shape != (count,):
         raise of.DataError(
-            f"{owner} expects labels of shape ({count},), a class for each sample; got {tuple(label.shape)}. Bring them "
-            "to it, from (B, 1) by .squeeze(1), from one-hot vectors by .argmax(1)"
+            f"{owner} expects labels of shape ({count},), a class for each sample; got {tuple(label.shape)}. "
+            "Convert (B, 1) by .squeeze(1), one-hot vectors by .argmax(1)"
         )
     if label.is_floating_point() or label.is_complex():
         raise of.DataError(f"{owner}: labels must be whole numbers; got {label.dtype}. Convert them by .long()")
