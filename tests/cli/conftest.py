@@ -1,7 +1,9 @@
 import contextlib
 import csv
 import io
+import os
 import shlex
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +70,19 @@ def done() -> Callable[[str | Sequence[str]], Outcome]:
         outcome = _run(words)
         assert outcome.status == 0, outcome.err
         return outcome
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def started() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `WORD…` in processes of their own in a folder; gives what they say, once all have ended."""
+
+    def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
 
     return run
 

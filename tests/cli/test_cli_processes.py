@@ -1,7 +1,6 @@
 """Where the process itself is the point: what it imports, how it is started, and several that train together."""
 
 import os
-import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -49,13 +48,7 @@ class Witness(Callback):
 '''
 
 
-def started(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
-    )
-
-
-def test_simple_questions_need_no_torch(tmp_path):
+def test_simple_questions_need_no_torch(started, tmp_path):
     """`--version`, `--help`, `recipes` and the error for an unknown command import neither torch nor lightning."""
     code = (
         "import sys\nfrom odeflow.cli.main import main\n"
@@ -69,7 +62,7 @@ def test_simple_questions_need_no_torch(tmp_path):
 
 
 @pytest.mark.parametrize(("words", "status"), [("recipes list", 0), ("recipes show spirall", 2), ("fot", 2)])
-def test_both_ways_to_start_are_the_same(tmp_path, words, status):
+def test_both_ways_to_start_are_the_same(started, tmp_path, words, status):
     """`python -m odeflow` and `odeflow` say the same on both streams, and end with the same status."""
     one, other = (started(*start, *words.split(), folder=tmp_path) for start in (MODULE, SCRIPT))
     assert one.returncode == other.returncode == status
@@ -85,7 +78,7 @@ def loose(tmp_path_factory) -> Path:
     return file
 
 
-def test_processes_keep_the_same_weights(tmp_path, loose, done, refused):
+def test_processes_keep_the_same_weights(started, tmp_path, loose, done, refused):
     """Two processes train the same weights, by a solver in a loose file that a reload needs too.
 
     Nothing of their connection is left to the shutdown of the interpreter, where it may abort.
@@ -112,7 +105,7 @@ def test_processes_keep_the_same_weights(tmp_path, loose, done, refused):
 
 
 @pytest.mark.parametrize("recipe", ["density/digits", "latent/periodic --data.batch_size 8"])
-def test_processes_of_every_task_keep_the_same_weights(tmp_path, loose, recipe):
+def test_processes_of_every_task_keep_the_same_weights(started, tmp_path, loose, recipe):
     """So do those that `odeflow` starts, of densities with noise and moving statistics and of series that are padded."""
     Path("undrawn.py").write_text("from odeflow.training.callbacks import Figures\nFigures._draw = lambda *_: None\n")
     words = (

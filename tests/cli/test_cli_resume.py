@@ -1,10 +1,8 @@
 """The life of a run: what is saved when, how it ends when it is told to, and that it goes on as if it had not."""
 
-import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ PLATEAU = (
     "--lr_scheduler.threshold 10 --lr_scheduler.threshold_mode abs"
 )
 RUN = Path("runs/digits/ode_net")
+MODULE = (sys.executable, "-m", "odeflow")
 ENDING = '''
 import signal
 
@@ -70,19 +69,6 @@ def _ending(_folder, draw_at) -> None:
     """The callback that ends runs; and figures at the start, which could disturb random numbers."""
     Path("ending.py").write_text(ENDING)
     draw_at("1_start")
-
-
-def started(words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """What a process and its children say, once all have ended."""
-    return subprocess.run(
-        [sys.executable, "-m", "odeflow", *words.split()],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def last(run: Path) -> Path:
@@ -209,24 +195,24 @@ def test_a_second_signal_ends_the_run_at_once(command):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_processes_end_after_the_same_step(tmp_path, rank):
+def test_processes_end_after_the_same_step(started, tmp_path, rank):
     """A signal to one of two processes ends both, with one checkpoint, and 143 for whoever started them."""
     words = (
         f"fit {DIGITS} --trainer.strategy ddp --trainer.accelerator cpu --trainer.devices 2 "
         f"--trainer.callbacks+=ending.Ending --trainer.callbacks.step 5 --trainer.callbacks.rank {rank}"
     )
-    outcome = started(words, tmp_path)
+    outcome = started(*MODULE, *words.split(), folder=tmp_path)
     assert outcome.returncode == 128 + signal.SIGTERM, outcome.stderr
     assert read(tmp_path / RUN / "version_0")["global_step"] == 6
 
 
 @pytest.mark.parametrize(("killed", "told"), [("getppid", "its parent process"), ("getpid", "terminated with code -9")])
-def test_no_process_waits_for_one_that_is_gone(tmp_path, killed, told):
+def test_no_process_waits_for_one_that_is_gone(started, tmp_path, killed, told):
     """If one of two processes is killed before they have met, the other ends, too, and says why."""
     code = f"import os\nif os.environ.get('LOCAL_RANK') == '1':\n    os.kill(os.{killed}(), 9)\n"
     Path("killer.py").write_text(code)
     words = "--plugins killer.py --trainer.strategy ddp --trainer.accelerator cpu --trainer.devices 2"
-    outcome = started(f"fit {DIGITS} {words}", tmp_path)
+    outcome = started(*MODULE, *f"fit {DIGITS} {words}".split(), folder=tmp_path)
     assert outcome.returncode == -signal.SIGKILL
     assert told in outcome.stderr
 
