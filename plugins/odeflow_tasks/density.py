@@ -57,8 +57,8 @@ class Density(of.Task):
         noise: Standard deviation of normal noise that training adds to the data, after whitening and marginals. It
             keeps a flow from peaks at single rows of a small table, or at the steps of rounded values (Rothfuss et al.
             2019, "Noise Regularization for Conditional Density Estimation").
-        base: The distribution of z, fitted to the training data at the start of `fit`, as they are before the flows;
-            the standard normal by default.
+        base: The distribution of z, the same for all conditions; the standard normal by default. It is fitted to the
+            training data, behind whitening and marginals, at the start of `fit`.
 
     Raises:
         SettingError: An option is out of range, or the dynamics do not match the data.
