@@ -33,7 +33,7 @@ class Classes(NamedTuple):
 
 
 class Frame:
-    """Named columns, read when they are asked for, and no others.
+    """Named columns, read on demand, and no others.
 
     Rows are counted from 1 in messages, below a file's header.
 

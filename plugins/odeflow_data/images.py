@@ -220,13 +220,13 @@ class Images(OwnData):
         """The parts, their sizes and origin, the form and the classes, in one line."""
         counts = [len(self.train), 0 if self.val is self.train else len(self.val), len(self.test)]
         order = None if self.source.parts is None else "folder" if self.source.column == "path" else "array"
-        parts = [f"{self.source.origin}: {self.split.told(counts, 'images', order)}", f"{self.form}"]
+        facts = [f"{self.source.origin}: {self.split.summary(counts, 'images', order)}", f"{self.form}"]
         if self.class_counts is None:
-            parts += ["no classes"]
+            facts += ["no classes"]
         else:
             sizes = [f"{name} ({count:,})" for name, count in zip(self._names, self.class_counts, strict=True)]
-            parts += [f"classes: {listed(sizes)}"]
-        return "; ".join([*parts, "standardised" if self.standardise else "between 0 and 1"])
+            facts += [f"classes: {listed(sizes)}"]
+        return "; ".join([*facts, "standardised" if self.standardise else "between 0 and 1"])
 
     # Batches
 

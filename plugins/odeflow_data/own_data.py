@@ -200,17 +200,6 @@ class OwnData(of.DataModule, ABC):
         rank_zero_info(f"{type(self).__name__}: {text}")
 
 
-def positive(data: of.DataModule, period: float | None) -> float | None:
-    """The period, if any.
-
-    Raises:
-        SettingError: It is not positive.
-    """
-    if period is not None and not period > 0:
-        raise of.SettingError(f"{type(data).__name__}: period must be positive; got {period}")
-    return period
-
-
 def joined(predictions: Sequence[Tensor]) -> Tensor:
     """The predictions of several batches as one tensor, in single precision at least."""
     whole = torch.cat(list(predictions))

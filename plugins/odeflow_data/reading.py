@@ -34,11 +34,7 @@ class Reading(of.OptionGroup):
     memory: float | None = None
 
     def __post_init__(self) -> None:
-        for name, value, other in (("missing", self.missing, "drop"), ("duplicates", self.duplicates, "mean")):
-            if value not in ("refuse", other):
-                raise of.SettingError(f"read: {name} must be 'refuse' or {other!r}; got {value!r}")
-        if self.memory is not None and not self.memory > 0:
-            raise of.SettingError(f"read: memory must be positive; got {self.memory}")
+        of.check_range(self, "(0, inf)", memory=self.memory)
 
     def refuse(self, owner: of.DataModule, **reasons: str) -> None:
         """Rejects options that a class does not support.

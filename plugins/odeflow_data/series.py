@@ -7,7 +7,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import odeflow as of
@@ -113,11 +112,6 @@ def batches(whole: of.Series, batch_size: int, redrawn: float = 1.0, shuffle: bo
         shuffle: Whether to reshuffle in each pass.
     """
     return DataLoader(_Collection(whole, redrawn), batch_size=batch_size, shuffle=shuffle, collate_fn=together)
-
-
-def rows_of(whole: of.Series, rows: Tensor) -> of.Series:
-    """The series with these indices, (B,)."""
-    return whole.take(rows)
 
 
 def trimmed(batch: of.Series) -> of.Series:

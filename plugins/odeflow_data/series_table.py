@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader
 
 import odeflow as of
 from odeflow_data.names import listed
-from odeflow_data.own_data import OwnData, by_suffix, joined, positive, several, unused
+from odeflow_data.own_data import OwnData, by_suffix, joined, several, unused
 from odeflow_data.reading import Reading
 from odeflow_data.seen import Seen
-from odeflow_data.series import SeriesData, batches, padded, rows_of, trimmed
+from odeflow_data.series import SeriesData, batches, padded, trimmed
 from odeflow_data.split import PARTS, Split
 
 SERIES = "series"
@@ -96,7 +96,8 @@ class SeriesTable(OwnData, SeriesData):
         )
         self.series, self.time, self.label, self.scale_time = series or SERIES, time, label, scale_time
         self.wide, self.chosen, self.ignored = series is None, columns, several(ignore)
-        self.period = positive(self, period)
+        of.check_range(self, "(0, inf)", period=period)
+        self.period = period
         self.covariates, self.static = several(covariates), several(static)
         self.inputs = [*self.covariates, *self.static]
         if self.inputs:
@@ -239,7 +240,7 @@ class SeriesTable(OwnData, SeriesData):
                 other = self._read(frame)
                 found.append(self._batch(frame, other)._replace(label=self._labels(frame, other)))
             else:
-                found.append(trimmed(rows_of(first, torch.from_numpy(series == part))))
+                found.append(trimmed(first.take(torch.from_numpy(series == part))))
         return found
 
     # Units
@@ -291,15 +292,15 @@ class SeriesTable(OwnData, SeriesData):
     def _summary(self, whole: "Observations", counts: Sequence[int]) -> str:
         """The series of each part, their lengths, columns and units, in one line."""
         lengths, missing = whole.lengths, np.isnan(whole.y).mean()
-        told = [f"{self.frame.origin}: {self.split.told(counts, 'series')}"]
-        told += [f"{lengths.min()} to {lengths.max()} times each, {self.dim} columns: {listed(self.features)}"]
-        told += [f"{100 * missing:.3g} % of the cells empty"] if missing else []
-        told += whole.order
+        facts = [f"{self.frame.origin}: {self.split.summary(counts, 'series')}"]
+        facts += [f"{lengths.min()} to {lengths.max()} times each, {self.dim} columns: {listed(self.features)}"]
+        facts += [f"{100 * missing:.3g} % of the cells empty"] if missing else []
+        facts += whole.order
         clock = whole.clock or "the file's numbers"
-        told += [f"time {self.time} in {clock}, {whole.t.min():g} to {whole.t.max():g}"]
-        told += [f"covariates: {listed(self.inputs)}"] if self.inputs else []
-        told += [f"classes of {self.label}: {listed(self.class_names)}"] if self.label else []
-        return "; ".join([*told, "standardised" if self.standardise else "in the file's units"])
+        facts += [f"time {self.time} in {clock}, {whole.t.min():g} to {whole.t.max():g}"]
+        facts += [f"covariates: {listed(self.inputs)}"] if self.inputs else []
+        facts += [f"classes of {self.label}: {listed(self.class_names)}"] if self.label else []
+        return "; ".join([*facts, "standardised" if self.standardise else "in the file's units"])
 
 
 def _exists(rows: "Observations") -> torch.Tensor:

@@ -182,7 +182,7 @@ class Split(of.OptionGroup):
             "--data.split.test"
         )
 
-    def told(self, counts: Sequence[int], what: str, order: str | None = None) -> str:
+    def summary(self, counts: Sequence[int], what: str, order: str | None = None) -> str:
         """The size of each part and how it was found, for a summary line.
 
         Args:

@@ -251,15 +251,15 @@ class Table(OwnData):
 
     def _summary(self, counts: Sequence[int], stream: "TableStream | None") -> str:
         """The parts, their sizes and origin, the columns and their roles, and the units, in one line."""
-        told = [
-            f"{self.frame.origin}: {self.split.told(counts, 'rows')}",
+        facts = [
+            f"{self.frame.origin}: {self.split.summary(counts, 'rows')}",
             f"{self.dim} columns: {listed(self.features)}",
         ]
-        told += [f"target: {listed(self.target)}"] if self.target else []
-        told += [f"condition: {listed(self.condition)}"] if self.condition else []
-        told += [f"classes of {self.label}: {listed(self.class_names)}"] if self.label else []
-        told += [f"larger than memory, shuffled among {stream.rows // 2:,} rows"] if stream is not None else []
-        return "; ".join([*told, "standardised" if self.standardise else "in the file's units"])
+        facts += [f"target: {listed(self.target)}"] if self.target else []
+        facts += [f"condition: {listed(self.condition)}"] if self.condition else []
+        facts += [f"classes of {self.label}: {listed(self.class_names)}"] if self.label else []
+        facts += [f"larger than memory, shuffled among {stream.rows // 2:,} rows"] if stream is not None else []
+        return "; ".join([*facts, "standardised" if self.standardise else "in the file's units"])
 
     # Batches
 

@@ -15,7 +15,6 @@ import odeflow as of
 from odeflow_data.names import listed
 from odeflow_data.own_data import OwnData, joined, several, unused
 from odeflow_data.reading import Reading
-from odeflow_data.series import rows_of
 from odeflow_data.split import PARTS, Split
 
 if TYPE_CHECKING:
@@ -89,8 +88,6 @@ class Trajectories(OwnData):
         of.check_least(self, 1, steps=steps)
         if batch_size is not None:
             of.check_least(self, 1, batch_size=batch_size)
-        if part not in ("time", "series"):
-            raise of.SettingError(f"Trajectories: part must be 'time' or 'series'; got {part!r}")
         read.refuse(
             self, missing="an empty cell is a value that was not observed", memory="all trajectories are held in memory"
         )
@@ -257,26 +254,26 @@ class Trajectories(OwnData):
         )
         lengths = whole.lengths
         span = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
-        told = [f"{self.frame.origin}: {len(whole.names)} trajectories of {span} times, {sizes}"]
-        told[0] += f", split {how}" if any(counts[1:]) else ""
-        told += [f"states {listed(self.states)}" + (f", not measured: {listed(self.hidden)}" if self.hidden else "")]
-        told += [f"covariates {listed(self.covariates)}"] if self.covariates else []
-        told += ["doses " + ", ".join(f"{column} into {state}" for state, column in self.doses.items())] * bool(
+        facts = [f"{self.frame.origin}: {len(whole.names)} trajectories of {span} times, {sizes}"]
+        facts[0] += f", split {how}" if any(counts[1:]) else ""
+        facts += [f"states {listed(self.states)}" + (f", not measured: {listed(self.hidden)}" if self.hidden else "")]
+        facts += [f"covariates {listed(self.covariates)}"] if self.covariates else []
+        facts += ["doses " + ", ".join(f"{column} into {state}" for state, column in self.doses.items())] * bool(
             self.doses
         )
         missing = np.isnan(whole.y).mean()
-        told += [f"{100 * missing:.3g} % of the cells empty"] if missing else []
-        told += whole.order
+        facts += [f"{100 * missing:.3g} % of the cells empty"] if missing else []
+        facts += whole.order
         clock = f"{whole.clock}, from the first one" if whole.clock else "the file's numbers"
-        told += [f"time {self.time} in {clock}, {whole.t.min():g} to {whole.t.max():g}"]
-        return "; ".join([*told, "standardised" if self.standardise else "in the file's units"])
+        facts += [f"time {self.time} in {clock}, {whole.t.min():g} to {whole.t.max():g}"]
+        return "; ".join([*facts, "standardised" if self.standardise else "in the file's units"])
 
     # Batches
 
     def train_dataloader(self) -> DataLoader[Any]:
         size = self.batch_size or len(self.train.t)
         pieces = [rows for _ in range(self.steps) for rows in torch.arange(len(self.train.t)).split(size)]
-        return _loader([rows_of(self.train, rows) for rows in pieces], shuffle=self.batch_size is not None)
+        return _loader([self.train.take(rows) for rows in pieces], shuffle=self.batch_size is not None)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return _loader([self.val])

@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader, Dataset
 
 import odeflow as of
 from odeflow_data.names import listed
-from odeflow_data.own_data import OwnData, by_suffix, joined, positive, several, unused
+from odeflow_data.own_data import OwnData, by_suffix, joined, several, unused
 from odeflow_data.reading import Reading
+from odeflow_data.rows import together
 from odeflow_data.split import PARTS, Split
 
 if TYPE_CHECKING:
@@ -87,9 +88,8 @@ class Window(OwnData):
         read.refuse(
             self, missing="an empty cell is a value that was not observed", memory="all series are held in memory"
         )
-        if not 0 < span < float("inf"):
-            raise of.SettingError(f"Window: span must be positive; got {span}")
-        self.time, self.series, self.period, self.batch_size = time, series, positive(self, period), batch_size
+        of.check_range(self, "(0, inf)", span=span, period=period)
+        self.time, self.series, self.period, self.batch_size = time, series, period, batch_size
         self.history, self.horizon, self.span, self.stride = history, horizon, span, stride
         self.begin(path, columns, {"time": [time], "series": several(series)}, None, ignore, split, read, standardise)
 
@@ -203,15 +203,15 @@ class Window(OwnData):
         counts = [len(self.train), 0 if self.repeats else len(self.val), len(self.test)]
         each = f" of {len(whole.names)} series" if self.series else ""
         order = None if self.split.group else self.time
-        told = [f"{self.frame.origin}: {self.split.told(counts, 'windows', order)}"]
-        told += [f"each of {self.history} rows seen and {self.horizon} forecast"]
+        facts = [f"{self.frame.origin}: {self.split.summary(counts, 'windows', order)}"]
+        facts += [f"each of {self.history} rows seen and {self.horizon} forecast"]
         clock = whole.clock or "the file's numbers"
-        told += [f"{len(whole.t):,} rows{each}, {whole.t.min():g} to {whole.t.max():g} in {clock}"]
-        told += [f"{self.dim} columns: {listed(self.features)}"]
+        facts += [f"{len(whole.t):,} rows{each}, {whole.t.min():g} to {whole.t.max():g} in {clock}"]
+        facts += [f"{self.dim} columns: {listed(self.features)}"]
         missing = np.isnan(whole.y).mean()
-        told += [f"{100 * missing:.3g} % of the cells empty"] if missing else []
-        told += whole.order
-        return "; ".join([*told, "standardised" if self.standardise else "in the file's units"])
+        facts += [f"{100 * missing:.3g} % of the cells empty"] if missing else []
+        facts += whole.order
+        return "; ".join([*facts, "standardised" if self.standardise else "in the file's units"])
 
     # Batches
 
@@ -252,11 +252,11 @@ class Window(OwnData):
 
     def _loader(self, starts: Tensor, whole: bool = False, shuffle: bool = False) -> DataLoader[of.Series]:
         windows = _Windows(self, starts, whole)
-        return DataLoader(windows, batch_size=self.batch_size, shuffle=shuffle, collate_fn=_together)
+        return DataLoader(windows, batch_size=self.batch_size, shuffle=shuffle, collate_fn=together)
 
 
 class _Windows(Dataset[of.Series]):
-    """Windows of a series, cut when they are asked for."""
+    """Windows of a series, cut on demand."""
 
     def __init__(self, data: Window, starts: Tensor, whole: bool) -> None:
         self.data, self.starts, self.whole = data, starts, whole
@@ -267,11 +267,6 @@ class _Windows(Dataset[of.Series]):
     def __getitems__(self, indices: list[int]) -> of.Series:
         """A batch; called by DataLoader instead of `__getitem__`."""
         return self.data.window(self.starts[indices], self.whole)
-
-
-def _together(windows: Any) -> Any:
-    """The batch, unchanged: its windows are already collated."""
-    return windows
 
 
 def _count(rows: NDArray[np.bool_], first: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:

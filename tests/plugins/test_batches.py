@@ -150,7 +150,7 @@ WRONG: dict[str, tuple[Callable[[], Any], Any, str]] = {
     "NaN in images": (classifier, (IMAGES.log() * math.nan, LABELS), r"inputs must be finite in torch\.float32; 72 of 72"),
     "no labels": (classifier, IMAGES, r"\(inputs, labels\); got a tensor of shape \(2, 1, 6, 6\)"),
     "flat images": (classifier, (X, LABELS), r"inputs of shape \(B, 1, 6, 6\); got \(2, 2\)"),
-    "a bare table": (regressor, X, r"\(inputs, targets\); got a tensor of shape \(2, 2\).*Choose data that have targets"),
+    "a bare table": (regressor, X, r"\(inputs, targets\); got a tensor of shape \(2, 2\).*Choose data with targets"),
     "three parts": (regressor, (X, X, X), r"\(inputs, targets\); got a tuple of 3"),
     "whole targets": (regressor, (X, LABELS[:, None]), r"targets must be floating-point numbers; got torch\.int64"),
     "whole numbers": (density, LABELS[:, None].expand(2, 2), r"data must be floating-point numbers; got torch\.int64"),

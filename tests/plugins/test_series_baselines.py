@@ -186,7 +186,7 @@ def test_the_seasonal_baseline_has_the_period_of_the_file(tmp_path: Path) -> Non
 def test_a_period_is_positive() -> None:
     """Another is refused, by series of either kind."""
     columns: Any = {"id": [1] * 9, "t": range(9), "y": range(9)}
-    with pytest.raises(of.SettingError, match=r"Window: period must be positive; got 0\.0"):
+    with pytest.raises(of.SettingError, match=r"Window: period must lie in \(0, inf\); got 0\.0"):
         Window(columns, time="t", period=0.0)
-    with pytest.raises(of.SettingError, match=r"SeriesTable: period must be positive; got -1\.0"):
+    with pytest.raises(of.SettingError, match=r"SeriesTable: period must lie in \(0, inf\); got -1\.0"):
         SeriesTable(columns, series="id", time="t", period=-1.0)

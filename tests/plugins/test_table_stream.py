@@ -232,5 +232,5 @@ def test_a_run_is_told_that_its_table_is_streamed(path: str, caplog: pytest.LogC
     with caplog.at_level("INFO"):
         ready(path)
     assert "larger than memory, shuffled among 52 rows" in caplog.text
-    with pytest.raises(of.SettingError, match="memory must be positive; got 0"):
+    with pytest.raises(of.SettingError, match=r"memory must lie in \(0, inf\); got 0"):
         Reading(memory=0)
