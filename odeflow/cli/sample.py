@@ -17,7 +17,7 @@ from odeflow.cli.options import Options, count, run_of
 from odeflow.errors import DataError, SettingError
 from odeflow.training import checkpoint
 from odeflow.training.files import replacing
-from odeflow.training.predict import data_of
+from odeflow.training.predict import trained_on
 from odeflow.training.table import check_suffix, write_table
 from odeflow.training.task import Task
 from odeflow.training.units import Units
@@ -133,7 +133,7 @@ def _under_covariates(task: Task, path: str | None, count: int) -> "pl.DataFrame
 
     conditional: Any = task  # its `sample` takes series
     try:
-        units, data = task.units or Units(), data_of(task, path)
+        units, data = task.units or Units(), trained_on(task, path)
     except DataError as problem:
         whose = "that of the training" if path is None else "that of --conditions"
         raise SettingError(

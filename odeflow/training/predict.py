@@ -26,7 +26,7 @@ def predict(task: Task, source: Any) -> Any:
     Raises:
         DataError: The task was not trained on a table, or `source` cannot be read like that table.
     """
-    data = data_of(task, source)
+    data = trained_on(task, source)
     units = task.units or Units()
     data.adopt(units)
     data.setup("predict")
@@ -44,7 +44,7 @@ def predict(task: Task, source: Any) -> Any:
     return table
 
 
-def data_of(task: Task, source: Any | None = None) -> DataModule:
+def trained_on(task: Task, source: Any | None = None) -> DataModule:
     """The data plugin of the task's training, of another table, or of the same.
 
     Raises:
