@@ -5,7 +5,8 @@
     python benchmarks/compare.py --compiled    # with torch.compile; minutes more, which are not counted
 
 Each engine runs once a round, and they take turns in being first, so that other load on the machine meets them all.
-Times are medians over the rounds. `docs/performance.md` says what the columns mean.
+Times are CPU times of the process, which is that of the clock on an idle machine, and medians over the rounds.
+`docs/performance.md` says what the columns mean.
 """
 
 import argparse
@@ -152,15 +153,15 @@ def measure(problem: Problem, mode: Mode, rounds: int, compiled: bool = False) -
 
 
 def interleave(timed: list[tuple[list[float], Callable[[], object]]], rounds: int) -> None:
-    """Calls each function once a round and appends what it took, in milliseconds, to the list beside it."""
+    """Calls each function once a round and appends its CPU time, in milliseconds, to the list beside it."""
     gc.collect()
     gc.freeze()  # what was made so far is not searched for garbage in anybody's time
     for number in range(rounds):
         first = number % len(timed)
         for times, function in timed[first:] + timed[:first]:
-            start = time.perf_counter()
+            start = time.process_time()
             function()
-            times.append(1e3 * (time.perf_counter() - start))
+            times.append(1e3 * (time.process_time() - start))
     gc.unfreeze()
 
 
@@ -191,7 +192,7 @@ def main(arguments: list[str] | None = None) -> None:
     for option, names in (("--cases", list(PROBLEMS)), ("--modes", list(MODES))):
         parser.add_argument(option, nargs="+", default=names, choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--compiled", action="store_true", help="run odeflow with compiled steps, too")
+    parser.add_argument("--compiled", action="store_true", help="run odeflow with compile=True, too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to FILE, too")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

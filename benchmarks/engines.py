@@ -48,7 +48,7 @@ def engines(mode: Mode, compiled: bool = False) -> list[Engine]:
 
     Args:
         mode: What they compute.
-        compiled: Whether odeflow's first gradient shall run with compiled steps, too.
+        compiled: Whether odeflow's first gradient shall run with compile=True, too.
     """
     found = [_torch_engine("torchdiffeq", mode, _torchdiffeq)]
     gradients: dict[Mode, list[of.Gradient]] = {

@@ -121,9 +121,9 @@ def _spiral_field() -> MLP:
     return field
 
 
-def _spiral(name: str, title: str, times: int, rtol: float, atol: float) -> Problem:
+def _spiral(name: str, title: str, times: int, rtol: float, atol: float, batch: int = 20) -> Problem:
     field = _spiral_field()
-    y0 = 3.4 * torch.rand(20, 2, generator=_random(1)) - 1.7
+    y0 = 3.4 * torch.rand(batch, 2, generator=_random(1)) - 1.7
     return Problem(name, title, field, y0, torch.linspace(0, 1, times), rtol, atol)
 
 
@@ -135,6 +135,11 @@ def spiral() -> Problem:
 def output_times() -> Problem:
     """The same field with a hundred output times."""
     return _spiral("output-times", "spiral, 2-50-2, batch 20, 100 times, 1e-5", 100, 1e-5, 1e-5)
+
+
+def large_batch() -> Problem:
+    """The same field on many samples."""
+    return _spiral("large-batch", "spiral, 2-50-2, batch 4096, 2 times, 1e-5", 2, 1e-5, 1e-5, batch=4096)
 
 
 def perceptron() -> Problem:
@@ -178,4 +183,5 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "convolution": convolution,
     "density": density,
     "output-times": output_times,
+    "large-batch": large_batch,
 }
