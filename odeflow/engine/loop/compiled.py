@@ -212,13 +212,12 @@ class Program:
         slopes = y.new_empty((self.room if self.method.rows else 1, self.stages, *y.shape))
         tensors = tuple(tensor.detach() for tensor in parts.tensors)
         while True:
-            tape = y.new_empty((self.room, *y.shape)), y.new_empty((self.room, 4), dtype=DTYPE), slopes
-            fresh = y.new_tensor(not run.tape, dtype=torch.bool)
+            tape = y.new_empty((self.room + 1, *y.shape)), y.new_empty((self.room, 4), dtype=DTYPE), slopes
             with torch.no_grad():
-                found, least, norm = self.forward(settings, fresh, tuple(state), least, tape, tensors)
+                found, least, norm = self.forward(settings, tuple(state), least, tape, tensors)
             state = State(*found)
             size = size if run.tape else norm
-            part = Part(tape[0], tape[1], int(state.taped), state.y)
+            part = Part(tape[0], tape[1], int(state.taped))
             if not self.verified:
                 self._check_step(field, part)
             reached = float(state.t) == last
@@ -241,7 +240,7 @@ class Program:
         """
         if part.steps:
             t, h, y = part.clock[0, 0], part.clock[0, 1], part.y[0]
-            found = part.y[1] if part.steps > 1 else part.end
+            found = part.y[1]
             with torch.no_grad():
                 wanted, _ = stages(self.method, _timed(field), t, h, y, _timed(field)(t, y))
             _check(found - y, wanted - y, y, "step")
@@ -253,13 +252,16 @@ class Program:
         Raises:
             CompileError: They differ.
         """
-        states, clock = like.detach().expand(self.room, *like.shape).clone(), like.new_zeros(self.room, 4, dtype=DTYPE)
+        states, clock = (
+            like.detach().expand(self.room + 1, *like.shape).clone(),
+            like.new_zeros(self.room, 4, dtype=DTYPE),
+        )
         clock[0, 1] = 1e-2
-        part = Part(states, clock, 1, like)
+        part = Part(states, clock, 1)
         grad = torch.linspace(0.5, 1, like.numel(), dtype=like.dtype, device=like.device).view_as(like)
         rows = None
         if self.method.rows:
-            rows = like.new_zeros((self.room, *like.shape)), like.new_zeros((self.room, self.stages, *like.shape))
+            rows = like.new_zeros((self.room + 1, *like.shape)), like.new_zeros((self.room, self.stages, *like.shape))
         found = self.pulled(grad, part, rows, {}, parts)
         with torch.enable_grad(), full_precision(like):
             y, timed, t, h = like.detach().requires_grad_(), _timed(field), clock[0, 0], clock[0, 1]
@@ -331,16 +333,14 @@ class Part:
     """A part of a solve: as many steps as a tape has room for.
 
     Attributes:
-        y: (room, *state), the states at the starts of the steps.
+        y: (room + 1, *state), the states at the starts of the steps and, behind them, that at the end.
         clock: (room, 4), float64: start, size and end of the steps, and the size of the next.
         steps: Number of steps.
-        end: (*state), the state at the end.
     """
 
     y: Tensor
     clock: Tensor
     steps: int
-    end: Tensor
 
 
 @dataclass(frozen=True)
@@ -386,7 +386,7 @@ class Rows:
             ((times[~hit] - clock[steps[~hit], 0]) / clock[steps[~hit], 1], np.tile(theta, len(clock)))
         )
         coefficients = np.array(method.interpolation)
-        powers = np.cumprod(np.repeat(place[:, None], coefficients.shape[1], 1), 1)
+        powers = place[:, None] ** np.arange(1, coefficients.shape[1] + 1)
         weights = powers @ coefficients.T * clock[within, 1:2]
         rows = (np.flatnonzero(hit), steps[hit], inside, within)
         at_end, ended, inside, within = (torch.from_numpy(each).to(like.device) for each in rows)
@@ -400,14 +400,13 @@ class Rows:
             part: The part.
             slopes: (room, s + 1, *state), the stage derivatives of its steps.
         """
-        rows = part.end.new_empty((self.count, *part.end.shape))
-        states = torch.cat((part.y[: part.steps], part.end[None]))
-        rows[self.at_end] = states[self.ended + 1]
-        for some in self._chunks(part.end):
+        rows = part.y.new_empty((self.count, *part.y.shape[1:]))
+        rows[self.at_end] = part.y[self.ended + 1]
+        for some in self._chunks(part.y[0]):
             steps, weights = self.steps[some], self.weights[some]
             start = part.y[steps].flatten(1)[:, None]
             found = torch.baddbmm(start, weights[:, None], slopes[steps].flatten(2))
-            rows[self.inside[some]] = found.view(-1, *part.end.shape)
+            rows[self.inside[some]] = found.view(-1, *part.y.shape[1:])
         return rows
 
     def pulled(self, grad: Tensor, steps: int, of_states: Tensor, of_slopes: Tensor) -> Tensor:
@@ -416,18 +415,16 @@ class Rows:
         Args:
             grad: (count, *state), ∂L/∂y of the rows.
             steps: Number of steps.
-            of_states: (room, *state), the former.
+            of_states: (room + 1, *state), the former.
             of_slopes: (room, s + 1, *state), the latter.
         """
-        ends = grad.new_zeros((steps + 1, *grad.shape[1:]))
-        ends.index_add_(0, self.ended + 1, grad[self.at_end])
-        of_states[:steps] += ends[:steps]
+        of_states.index_add_(0, self.ended + 1, grad[self.at_end])
         for some in self._chunks(grad[0]):
             rows = grad[self.inside[some]]
             of_states.index_add_(0, self.steps[some], rows)
             shares = self.weights[some][:, :, None] * rows.flatten(1)[:, None]
             of_slopes.flatten(2).index_add_(0, self.steps[some], shares)
-        return ends[steps]
+        return of_states[steps]
 
     def _chunks(self, like: Tensor) -> Iterator[slice]:
         """Slices of the rows inside steps whose stage derivatives fit into memory."""
@@ -471,7 +468,7 @@ class Run:
         if self.program.method.rows:
             due, sign = self.times[len(self.asked) :], np.sign(self.times[-1] - self.times[0])
             due = due[sign * due <= sign * clock[-1, 2] + self.tolerance]
-            rows = Rows.of(due, clock, self.tolerance, self.theta, self.program.method, part.end)
+            rows = Rows.of(due, clock, self.tolerance, self.theta, self.program.method, part.y)
             self.blocks.append(rows.values(part, slopes))
             self.asked.extend(range(self.size, self.size + len(due)))
             self.first_nodes.extend(range(self.size + len(due), self.size + rows.count, max(1, len(self.theta))))
@@ -535,10 +532,10 @@ class Run:
         for (steps, rows), y, clock in reversed(list(parts)):
             of_rows = None
             if rows is not None:
-                of_rows = torch.zeros_like(y), y.new_zeros((len(y), program.stages, *y.shape[1:]))
+                of_rows = torch.zeros_like(y), y.new_zeros((len(y) - 1, program.stages, *y.shape[1:]))
                 grad = grad + rows.pulled(grad_y[end - rows.count : end], steps, *of_rows)
                 end -= rows.count
-            grad, grads = program.pulled(grad, Part(y, clock, steps, grad), of_rows, grads, self.parts)
+            grad, grads = program.pulled(grad, Part(y, clock, steps), of_rows, grads, self.parts)
             self.solution.stats.nfe_backward += steps * (len(program.method.b) + program.method.rows)
         numbers = {id(tensor): number for number, tensor in enumerate(self.parts.tensors)}
         return grad + grad_y[0], [grads.get(numbers.get(id(param), -1)) for param in params]

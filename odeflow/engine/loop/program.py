@@ -124,7 +124,6 @@ class Loop:
     def forward(
         self,
         settings: Tensor,
-        fresh: Tensor,
         state: Tensors,
         least: Tensor,
         tape: tuple[Tensor, Tensor, Tensor],
@@ -134,20 +133,20 @@ class Loop:
 
         Args:
             settings: (9,), the entries of `Settings`.
-            fresh: (), whether the solve begins, with y from `state`; it goes on from `state` otherwise.
-            state: The entries of `State`.
+            state: The entries of `State`. Without attempts the solve begins: only y counts.
             least: (), float64, the smallest permitted step.
-            tape: Is filled: (room, *state), the states at the starts of the steps; (room, 4), float64, start, size and
-                end of the steps, and the size of the next; and, if there are outputs inside steps, the stage
-                derivatives, (room, s + 1, *state).
+            tape: Is filled: (room + 1, *state), the states at the starts of the steps and, behind them, that at the
+                end; (room, 4), float64, start, size and end of the steps, and the size of the next; and, if there are
+                outputs inside steps, the stage derivatives, (room, s + 1, *state).
             tensors: The tensors of the field.
 
         Returns:
             The state at the end, the smallest permitted step, and the norm of the initial state in units of the
             tolerance.
         """
-        method, given = self.method, Settings(*(each.clone() for each in settings.unbind()))
+        method, given = self.method, Settings(*settings.unbind())
         old, evaluate = State(*state), partial(self._evaluate, tensors)
+        fresh = old.attempts == 0
         t = torch.where(fresh, given.start, old.t)
         first = torch.where(fresh, evaluate(t, old.y), old.first)
         h, size = old.h.clone(), least
@@ -160,7 +159,7 @@ class Loop:
         begun = State(t.clone(), h, old.y.clone(), first.clone(), *(each.clone() for each in old[4:]))
 
         def going(*state: Tensor) -> Tensor:
-            now = State(*state)
+            now, given = State(*state), Settings(*settings.unbind())  # here, so that the loop passes one tensor
             left = ((given.end - now.t) * (given.end - given.start).sign() > 0) & (now.taped < room)
             if method.gains is None:
                 return left
@@ -169,7 +168,7 @@ class Loop:
             return left & (now.attempts < given.max_steps) & (now.h.abs() >= smallest)
 
         def attempt(*state: Tensor) -> Tensors:
-            now = State(*state)
+            now, given = State(*state), Settings(*settings.unbind())
             step = self._fixed_step if method.gains is None else self._adaptive_step
             after, t1, stages, ok = step(given, evaluate, now)
             number = now.taped.reshape(1)
@@ -190,7 +189,9 @@ class Loop:
                 now.taped + ok,
             )
 
-        return cast(Tensors, while_loop(going, attempt, tuple(begun))), least.clone(), size.clone()
+        end = State(*cast(Tensors, while_loop(going, attempt, tuple(begun))))
+        states.index_copy_(0, end.taped.reshape(1), end.y[None])
+        return tuple(end), least.clone(), size.clone()
 
     def _evaluate(self, tensors: Tensors, t: Tensor, y: Tensor) -> Tensor:
         """The field at (t, y), t in float64."""
@@ -281,7 +282,7 @@ class Loop:
             count: (), the number of steps.
             tape: States and clock, as of `forward`.
             rows: The gradients from the outputs, if these may lie inside steps: to the states at the starts of the
-                steps, (room, *state), and to their stage derivatives, (room, s + 1, *state).
+                steps, (room + 1, *state), and to their stage derivatives, (room, s + 1, *state).
             grads: ∂L/∂θ of the steps behind this tape.
             tensors: The tensors of the field.
 

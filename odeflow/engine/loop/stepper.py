@@ -69,10 +69,10 @@ class Stepper(Solver):
             amplification.
         jump_ts: Times at which the field is discontinuous. A step ends at each (a fixed step size then takes one more
             step), and each step evaluates the field only on its own side.
-        compile: Whether to run each solve as one program, made by `torch.compile`, and its backward pass, for `Backprop`
-            and `Checkpointed`, as another. Pays off for many solves of small states of the same shape: compilation takes
-            up to a minute each, seconds if it is in the compiler's cache on disk. What cannot be compiled is solved
-            uncompiled, with a warning that says why.
+        compile: Whether to run each solve as one program, made by `torch.compile`, and its backward pass, for
+            `Backprop` and `Checkpointed`, as another. Pays off for many solves of small states of the same shape:
+            compilation takes up to a minute each, seconds if it is in the compiler's cache on disk. What cannot be
+            compiled is solved uncompiled, with a warning that says why.
         per_sample: Whether each sample has its own clock, step size and accepted steps, so that its solution does not
             depend on the rest of the batch. The field is then called with t of shape (b,) and y of shape (b, *state),
             possibly for a subset of the samples.
