@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -154,6 +153,8 @@ def parse(text: bytes) -> NDArray[np.float64]:
     Returns:
         (N, 6), the minute of the day last.
     """
+    import polars as pl
+
     dtypes = {"Time": pl.String} | dict.fromkeys(FIELDS, pl.Float64)
     table = pl.read_csv(text, separator=";", null_values="?", columns=[*dtypes], schema_overrides=dtypes).drop_nulls()
     hour, minute = (pl.col("Time").str.slice(start, 2).cast(pl.Float64) for start in (0, 3))
