@@ -461,17 +461,18 @@ def test_what_cannot_be_compiled_is_solved_uncompiled(make: Callable[[], nn.Modu
         (of.Checkpointed(per_stage=True), {}, "Checkpointed with these options has its own backward pass"),
         (of.Checkpointed(), {"event": of.Event(lambda t, y: t - 0.5)}, "events are located between steps"),
         (of.Checkpointed(), {"t": torch.tensor([0.0, 1.0], requires_grad=True)}, "the times require a gradient"),
+        (of.Checkpointed(), {"y0": torch.ones(4, 3, dtype=torch.bfloat16)}, "the state is in torch.bfloat16"),
         (of.Backprop(), {"dense": True}, "Backprop with these options has its own backward pass"),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
 def test_solves_that_are_not_compiled(gradient: of.Gradient, options: dict[str, object], reason: str) -> None:
     """What a solve requests and a program does not have is solved uncompiled, with a warning."""
-    field, y0 = MLP(3), torch.randn(4, 3)
-    given = {"t": (0.0, 1.0), **options}
+    given = {"t": (0.0, 1.0), "y0": torch.randn(4, 3), **options}
+    field = MLP(3).to(given["y0"].dtype)
     with pytest.warns(UserWarning, match=f"compile=True: solves over MLP run uncompiled: {reason}"):
-        found = of.solve(field, y0, solver=RK4(num_steps=3, compile=True), gradient=gradient, **given).y
-    assert torch.equal(found, of.solve(field, y0, solver=RK4(num_steps=3), gradient=gradient, **given).y)
+        found = of.solve(field, solver=RK4(num_steps=3, compile=True), gradient=gradient, **given).y
+    assert torch.equal(found, of.solve(field, solver=RK4(num_steps=3), gradient=gradient, **given).y)
 
 
 @pytest.mark.filterwarnings("default:compile=True")
@@ -485,15 +486,25 @@ def test_functions_are_solved_uncompiled(calls: list[str]) -> None:
 
 
 @pytest.mark.filterwarnings("default:compile=True")
-def test_many_shapes(calls: list[str]) -> None:
-    """After eight shapes of its state a field is compiled no more, since each takes seconds."""
-    field, solver = MLP(3, hidden=(4,)), Euler(num_steps=1, compile=True)
+@pytest.mark.parametrize("changing", ["shape", "attribute"])
+def test_many_forms(calls: list[str], changing: str) -> None:
+    """After eight shapes of its state, or values of its attributes, a field is compiled no more: each takes seconds."""
+    field, solver = Scaled(), Euler(num_steps=1, compile=True)
+
+    def solve(number: int) -> Tensor:
+        field.gain = 1.0 + number if changing == "attribute" else 1.0
+        y0 = torch.ones(number if changing == "shape" else 1, 3)
+        return of.solve(field, y0, (0.0, 1.0), solver=solver).y
+
     with torch.no_grad():
-        for size in range(1, 9):
-            of.solve(field, torch.randn(size, 3), (0.0, 1.0), solver=solver)
+        for number in range(1, 9):
+            solve(number)
         assert len(calls) == 8
-        with pytest.warns(UserWarning, match="8 forms of its state were compiled; use batches of one size"):
-            of.solve(field, torch.randn(9, 3), (0.0, 1.0), solver=solver)
+        with pytest.warns(
+            UserWarning, match="8 forms of it were compiled; use batches of one size, and a buffer for a"
+        ):
+            solve(9)
+        solve(8)
     assert len(calls) == 8
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FunctionType, MethodType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from odeflow.engine.equation.clock import DTYPE
 from odeflow.engine.equation.field import SameNoise, full_precision
 from odeflow.engine.equation.parts import CompileError, Parts, Replaced, parts_of
 from odeflow.engine.equation.state import Field
-from odeflow.engine.loop.adaptive import STIFFNESS_EVERY, ErrorControl, warn_of_rounding
+from odeflow.engine.loop.adaptive import HALF, STIFFNESS_EVERY, ErrorControl, warn_of_rounding
 from odeflow.engine.loop.control import StepControl
 from odeflow.engine.loop.fixed import FixedSteps
 from odeflow.engine.loop.program import Loop, Method, Pull, State, stages, traced_field, traced_pull
@@ -26,7 +27,7 @@ from odeflow.engine.step.tableau import Tableau
 from odeflow.errors import OdeflowError
 
 KEPT = 32  # maximum number of programs of a solver
-SHAPES = 8  # maximum number of programs of a field
+FORMS = 8  # maximum number of programs of a module, for shapes of the state and attributes
 ROOM = 128  # maximum number of steps on a tape
 LEAST = 8  # minimum number
 BYTES = 2**25  # of a tape
@@ -41,6 +42,7 @@ class CompiledSolves:
 
     def __init__(self) -> None:
         self.programs: dict[Hashable, Program | None] = {}
+        self.made: WeakKeyDictionary[torch.nn.Module, int] = WeakKeyDictionary()
         self.warned: set[str] = set()
 
     def __deepcopy__(self, memo: object) -> "CompiledSolves":
@@ -76,33 +78,31 @@ class CompiledSolves:
         try:
             if mesh is not None and mesh.watch is not None:
                 raise CompileError("events are located between steps")
+            if y0.dtype in HALF:
+                raise CompileError(f"the state is in {y0.dtype}")
             parts = parts_of(field.field)
             method = _method(tableau, control, len(t) > 2 or mesh is not None)
             key = parts.key, method, y0.shape, y0.dtype, y0.device
-            if key in self.programs:
-                program = self.programs[key]
-            else:
+            if key not in self.programs:
                 self._make_room(parts)
-                program = Program(method, field.field, parts, y0)
+                self.programs[key] = Program(method, field.field, parts, y0)
+            program = self.programs[key]
             if program is None:
                 return None
-            self.programs[key] = None  # unless it succeeds
             if differentiated:
-                program.differentiable(field.field, parts, y0)
-            run = program.run(control, field.field, parts, y0, t, mesh)
-            self.programs[key] = program
-        except OdeflowError as problem:
-            if not isinstance(problem, CompileError):
-                raise
-            self.programs[key] = None
-            self.refuse(field, str(problem))
+                program.differentiable(field.field, parts, float(t[0]), y0)
+            return program.run(control, field.field, parts, y0, t, mesh)
+        except CompileError as problem:
+            reason = str(problem)
+        except OdeflowError:
+            raise
         except Exception as problem:  # a compiler raises many types
             with torch.no_grad():
                 field.field(y0.new_full((), float(t[0])), y0)  # raises the field's own errors
+            reason = f"{type(problem).__name__}: {' '.join(str(problem).split()[:40])}"
+        if key is not None:
             self.programs[key] = None
-            self.refuse(field, f"{type(problem).__name__}: {' '.join(str(problem).split()[:40])}")
-        else:
-            return run
+        self.refuse(field, reason)
         return None
 
     def refuse(self, field: Field, reason: str) -> None:
@@ -113,13 +113,20 @@ class CompiledSolves:
             warnings.warn(text, stacklevel=2)
 
     def _make_room(self, parts: Parts) -> None:
-        """Discards the oldest programs.
+        """Discards the oldest program, if there are many, and counts those of the field.
 
         Raises:
-            CompileError: The field has too many already.
+            CompileError: The field had too many.
         """
-        if [key for key in self.programs if isinstance(key, tuple) and key[0] == parts.key][SHAPES - 1 :]:
-            raise CompileError(f"{SHAPES} forms of its state were compiled; use batches of one size")
+        owner = parts.modules[0] if parts.modules else None
+        if owner is None:
+            raise CompileError("only modules are compiled")
+        count = self.made.get(owner, 0)
+        if count >= FORMS:
+            raise CompileError(
+                f"{FORMS} forms of it were compiled; use batches of one size, and a buffer for a number that changes"
+            )
+        self.made[owner] = count + 1
         while len(self.programs) >= KEPT:
             del self.programs[next(iter(self.programs))]
 
@@ -185,7 +192,7 @@ class Program:
         steps = BYTES // max(1, like.numel() * like.element_size() * (1 + method.rows * self.stages))
         self.room = max(LEAST, min(steps, ROOM))
 
-    def differentiable(self, field: Field, parts: Parts, like: Tensor) -> None:
+    def differentiable(self, field: Field, parts: Parts, t0: float, like: Tensor) -> None:
         """Makes the backward pass, if there is none yet.
 
         Raises:
@@ -194,7 +201,7 @@ class Program:
         if self.pull is None:
             self.pull = traced_pull(self.method, Replaced(field, parts), parts, like)
             self.backward = _compiled(self.loop.backward, like)
-            self._check_pull(self.pull, field, parts, like)
+            self._check_pull(self.pull, field, parts, t0, like)
 
     def run(
         self, control: StepControl, field: Field, parts: Parts, y0: Tensor, t: Tensor, mesh: Mesh | None
@@ -246,8 +253,8 @@ class Program:
             _check(found - y, wanted - y, y, "step")
             self.verified = True
 
-    def _check_pull(self, pull: Pull, field: Field, parts: Parts, like: Tensor) -> None:
-        """Compares the derivative of a step with that of the field itself.
+    def _check_pull(self, pull: Pull, field: Field, parts: Parts, t0: float, like: Tensor) -> None:
+        """Compares the derivative of a step from (t0, like) with that of the field itself.
 
         Raises:
             CompileError: They differ.
@@ -256,7 +263,7 @@ class Program:
             like.detach().expand(self.room + 1, *like.shape).clone(),
             like.new_zeros(self.room, 4, dtype=DTYPE),
         )
-        clock[0, 1] = 1e-2
+        clock[0, :2] = clock.new_tensor((t0, 1e-2))
         part = Part(states, clock, 1)
         grad = torch.linspace(0.5, 1, like.numel(), dtype=like.dtype, device=like.device).view_as(like)
         rows = None
