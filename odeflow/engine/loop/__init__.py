@@ -1,1 +1,1 @@
-"""The integration loop and step size control."""
+"""The integration loop, step size control, and compiled solves."""

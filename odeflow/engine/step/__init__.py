@@ -1,1 +1,1 @@
-"""A single step: coefficients, stages, compiled steps, and steps with history."""
+"""A single step: coefficients, stages, and steps with history."""
