@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -220,9 +221,10 @@ class Scaled(nn.Module):
         self.net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3))
         self.register_buffer("shift", torch.zeros(3))
         self.gain, self.factors, self.table = 1.0, [1.0], torch.ones(3, dtype=torch.float64)
+        self.options = SimpleNamespace(slope=1.0)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        value = self.net(y) * self.gain * self.factors[0] * self.table.to(y) + self.shift
+        value = self.net(y) * self.gain * self.factors[0] * self.options.slope * self.table.to(y) + self.shift
         return value if self.training else 0.5 * value
 
 
@@ -245,6 +247,8 @@ def changed(name: str, field: Scaled) -> None:
             field.gain = 2.0
         elif name == "list":
             field.factors[0] = 3.0
+        elif name == "object":
+            field.options.slope = 0.3
         elif name == "buffer":
             field.shift.fill_(0.3)
         elif name == "plain tensor in place":
@@ -256,7 +260,7 @@ def changed(name: str, field: Scaled) -> None:
 
 
 CHANGES = ("weights in place", "state dict", "parameter", "layer", "activation", "mode", "attribute", "list", "buffer")
-CHANGES += ("plain tensor in place", "plain tensor", "frozen")
+CHANGES += ("plain tensor in place", "plain tensor", "frozen", "object")
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -253,7 +253,7 @@ def test_padding_repeats_the_last_time() -> None:
 
 
 def test_absent_files_are_refused(tmp_path: Path) -> None:
-    """A file that is not there is an error that says what is wanted, and where."""
+    """The error for a missing file names the file, and where it was expected."""
     for data in (Hopper(str(tmp_path)), CharacterTrajectories(str(tmp_path))):
         with pytest.raises(of.DataError, match=r"there is no file .*Wanted is .* Name its folder by --data.root"):
             ready(data)

@@ -4,9 +4,10 @@ import copy
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import partial
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -62,6 +63,7 @@ class _Walk:
         self.modules: list[nn.Module] = []
         self.held: list[object] = []
         self.seen: dict[int, int] = {}
+        self.entered: set[int] = set()  # objects whose own attributes are in the key
 
     def part(self, value: object) -> Hashable:
         """The key of a part."""
@@ -116,7 +118,7 @@ class _Walk:
         return tuple(key)
 
     def attribute(self, value: object) -> Hashable:
-        """The key of an attribute of a module: its value if that is plain, otherwise its address."""
+        """The key of an attribute of a module: its value if that is plain, otherwise its address and attributes."""
         if isinstance(value, PLAIN):
             return value
         if isinstance(value, tuple | list):
@@ -124,10 +126,24 @@ class _Walk:
         if isinstance(value, dict):
             entries = cast(dict[Hashable, object], value).items()
             return dict, *((name, self.attribute(each)) for name, each in entries)
-        if isinstance(value, Tensor) and value.requires_grad:
-            raise CompileError("a tensor that requires a gradient is neither a parameter nor a buffer of its module")
+        if isinstance(value, set | frozenset):
+            return type(value), frozenset(map(self.attribute, cast(set[object], value)))
+        if isinstance(value, np.ndarray):
+            raise CompileError("a NumPy array may change between solves unseen; make it a buffer")
+        if isinstance(value, Tensor):
+            if value.requires_grad and id(value) not in self.seen:
+                raise CompileError(
+                    "a tensor that requires a gradient is neither a parameter nor a buffer of its module"
+                )
+            self.held.append(value)
+            return id(value)
         self.held.append(value)
-        return id(value)
+        if id(value) in self.entered or isinstance(value, type | ModuleType):
+            return id(value)
+        self.entered.add(id(value))
+        cells = value.__closure__ or () if isinstance(value, FunctionType) else ()
+        inner = getattr(value, "__dict__", {})
+        return id(value), self.attribute(dict(inner)), *(self.attribute(cell.cell_contents) for cell in cells)
 
 
 class Replaced(nn.Module):

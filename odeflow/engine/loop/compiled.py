@@ -447,7 +447,7 @@ class Run:
         parts: The parts of its field.
         t: (T,), the requested times.
         y0: (*state), the initial state.
-        theta: The points of each step that are rows, too, if the solution shall be dense.
+        theta: Points θ in [0, 1] of each step whose states are rows; empty without dense output.
 
     Attributes:
         tape: For each part its number of steps, and its rows; None if the only ones are the first and the last state.
