@@ -25,8 +25,9 @@ usage: odeflow COMMAND …
   check     build recipes without running them:  odeflow check spiral mine.yaml
   env       versions and devices, for a bug report
 
+  -c RECIPE names a recipe or its file; several are merged: odeflow fit -c mnist/ode_net -c overlays/wandb
   --weights, with a recipe, begins with its trained weights: odeflow test -c mnist/ode_net --weights
-  odeflow COMMAND --help tells more; odeflow fit --model.help Classification lists a plugin's options.
+  odeflow COMMAND --help tells more; odeflow plugins show Classification lists a plugin's options.
   --plugins FILE|FOLDER|MODULE, with any command, adds plugins that are not installed.
 """
 RUNS = ("fit", "validate", "test", "predict")
@@ -61,6 +62,11 @@ def _dispatch(words: list[str]) -> int:
         return 0
     command, rest = words[0], words[1:]
     if command in RUNS:
+        if {"-h", "--help"} & set(rest):
+            from odeflow.cli.usage import usage
+
+            print(usage(command), end="")  # noqa: T201
+            return 0
         from odeflow.cli.run import run
 
         run(command, rest)

@@ -57,7 +57,7 @@ class Request:
             OdeflowError: An option that needs a value has none.
         """
         request = cls()
-        waiting = list(words)
+        waiting = ["--help" if word == "--help-all" else word for word in words]
         while waiting:
             word = waiting.pop(0)
             name, equals, value = word.partition("=")

@@ -1,7 +1,6 @@
 """Digits: scikit-learn's small images of handwritten digits, which come with it."""
 
 import torch
-from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
 import odeflow as of
@@ -29,6 +28,8 @@ class Digits(of.DataModule):
         self.batch_size, self.seed = batch_size, seed
 
     def setup(self, stage: str) -> None:
+        from sklearn.datasets import load_digits
+
         digits = load_digits()
         images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16  # pyright: ignore[reportAttributeAccessIssue]
         labels = torch.tensor(digits.target)  # pyright: ignore[reportAttributeAccessIssue]
