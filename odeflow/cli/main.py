@@ -1,5 +1,6 @@
 """The entry point: dispatches each command to its module, and turns errors into a message and an exit status."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -23,6 +24,8 @@ usage: odeflow COMMAND …
   recipes   list | show NAME | copy NAME FILE
   plugins   list [KIND] | show NAME
   check     build recipes without running them:  odeflow check spiral mine.yaml
+  schema    the JSON schema of recipes, for editors:  odeflow schema --output odeflow.schema.json
+  completion  how a shell completes all this:  eval "$(odeflow completion bash)"
   env       versions and devices, for a bug report
 
   -c RECIPE names a recipe or its file; several are merged: odeflow fit -c mnist/ode_net -c overlays/wandb
@@ -32,7 +35,7 @@ usage: odeflow COMMAND …
 """
 RUNS = ("fit", "validate", "test", "predict")
 """The commands of `odeflow.cli.run`."""
-OTHERS = ("grid", "plot", "sample", "export", "runs", "recipes", "plugins", "check", "env")
+OTHERS = ("grid", "plot", "sample", "export", "runs", "recipes", "plugins", "check", "schema", "completion", "env")
 """The other commands. Each is the function of its name in the module of its name, which is imported when it is used."""
 
 
@@ -45,6 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 after an OdeflowError.
     """
+    if "_ARGCOMPLETE" in os.environ:
+        from odeflow.cli.completion import complete
+
+        complete((*RUNS, *OTHERS))
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(words)

@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -32,18 +33,32 @@ def read(extra: Iterable[str] = ()) -> Catalogue:
     named = list(extra)
     if named or os.environ.get(registry.VARIABLE) or registry.loaded():
         return imported(named)
-    file = user_cache_path("odeflow") / "plugins.json"
-    key = _key()
+    plain = cached(
+        "plugins", lambda: {kind: [asdict(each) for each in several] for kind, several in imported().items()}
+    )
+    return {kind: [Description.read(each) for each in several] for kind, several in plain.items()}
+
+
+def cached(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Plain data about the installed plugins, from a file in the user's cache folder or made anew.
+
+    They are made anew if a file of odeflow or of a plugin package has changed, and not kept if a package failed.
+
+    Args:
+        name: The stem of the file.
+        make: Makes the data.
+    """
+    file, key = user_cache_path("odeflow") / f"{name}.json", _key()
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
         if kept["key"] == key:
-            return {kind: [Description.read(each) for each in several] for kind, several in kept["plugins"].items()}
-    except (OSError, ValueError, LookupError, TypeError):  # absent, damaged or of another version
+            return kept["content"]
+    except (OSError, ValueError, LookupError, TypeError):  # absent, or damaged
         pass
-    found = imported()
+    content = make()
     if not registry.failures():
-        _write(file, key, found)
-    return found
+        _write(file, {"key": key, "content": content})
+    return content
 
 
 def imported(extra: Iterable[str] = ()) -> Catalogue:
@@ -52,14 +67,13 @@ def imported(extra: Iterable[str] = ()) -> Catalogue:
     return {kind: [Description.of(cls) for cls in registry.plugins(kind).values()] for kind in registry.kinds()}
 
 
-def _write(file: Path, key: str, found: Catalogue) -> None:
-    plain = {kind: [asdict(each) for each in several] for kind, several in found.items()}
+def _write(file: Path, content: dict[str, Any]) -> None:
     part = file.with_suffix(f".{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"key": key, "plugins": plain}), encoding="utf-8")
+        part.write_text(json.dumps(content), encoding="utf-8")
         part.replace(file)
-    except (OSError, TypeError):  # no folder to write to, or a choice that is not plain: it is imported each time
+    except (OSError, TypeError):  # no folder to write to, or a choice that is not plain: it is made each time
         part.unlink(missing_ok=True)
 
 

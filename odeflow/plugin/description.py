@@ -82,7 +82,7 @@ def parts(annotation: Any) -> Iterator[Any]:
 
 
 def _options(cls: type) -> Iterator[Option]:
-    meanings, types, inside = _meanings(cls), hints(cls), groups(cls)
+    texts, types, inside = meanings(cls), hints(cls), groups(cls)
     for name, parameter in constructor_options(cls).items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
@@ -98,13 +98,13 @@ def _options(cls: type) -> Iterator[Option]:
             name,
             re.sub(r"(?:\w+\.)+(\w+)", r"\1", inspect.formatannotation(parameter.annotation)),
             None if parameter.default is parameter.empty else repr(parameter.default),
-            meanings.get(name, ""),
+            texts.get(name, ""),
             sorted({each.kind for each in within if isinstance(each, type) and "kind" in vars(each)}),
             [choice for each in within if get_origin(each) is Literal for choice in get_args(each)],
         )
 
 
-def _meanings(cls: type) -> dict[str, str]:
+def meanings(cls: type) -> dict[str, str]:
     """The texts of a class's options; a class that inherits options inherits their texts."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
