@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from odeflow.errors import PluginError, SettingError
-from odeflow.plugin.spec import mapping, sequence
+from odeflow.plugin.spec import class_spec, mapping, sequence
 
 PLAIN = (str, int, float, bool, type(None))
 
@@ -237,6 +237,27 @@ class Plugin:
         """
         _require_plain(self.remembered_spec["init_args"], type(self).__name__, "")
         return self.remembered_spec
+
+
+def expression(plugin: Plugin) -> str:
+    """The call that makes a plugin, without the options that have their default, as `Dopri5(rtol=0.001)`."""
+    return _call(type(plugin), plugin.remembered_spec["init_args"])
+
+
+def _call(cls: type, arguments: Mapping[str, Any]) -> str:
+    defaults = {name: _plain(option.default) for name, option in constructor_options(cls).items()}
+    changed = [f"{name}={_text(value)}" for name, value in arguments.items() if value != defaults.get(name, cls)]
+    return f"{cls.__name__}({', '.join(changed)})"
+
+
+def _text(value: object) -> str:
+    spec, items = class_spec(value), sequence(value)
+    if spec is not None:
+        cls = next(cls for cls in subclasses(Plugin) if import_path(cls) == spec["class_path"])
+        return _call(cls, spec["init_args"])
+    if isinstance(value, _Unstorable):
+        return value.text
+    return repr(value) if items is None else f"[{', '.join(map(_text, items))}]"
 
 
 def check_least(owner: object, least: float, **options: float | Sequence[float] | None) -> None:
