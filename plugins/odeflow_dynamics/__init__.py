@@ -13,6 +13,7 @@ from odeflow_dynamics.lotka_volterra import LotkaVolterra as LotkaVolterra
 from odeflow_dynamics.mlp import MLP as MLP
 from odeflow_dynamics.normed import Normed as Normed
 from odeflow_dynamics.own_clock import OwnClock as OwnClock
+from odeflow_dynamics.parametric import Parametric as Parametric
 from odeflow_dynamics.piecewise import Piecewise as Piecewise
 from odeflow_dynamics.planar_cnf import PlanarCNF as PlanarCNF
 from odeflow_dynamics.projectile import Projectile as Projectile

@@ -8,6 +8,7 @@ from odeflow_tasks.dequantisation import Dequantisation as Dequantisation
 from odeflow_tasks.encoder import Encoder as Encoder
 from odeflow_tasks.encoder import ODERNNEncoder as ODERNNEncoder
 from odeflow_tasks.encoder import RNNEncoder as RNNEncoder
+from odeflow_tasks.fourier_encoder import FourierEncoder as FourierEncoder
 from odeflow_tasks.gaussian_mixture import GaussianMixture as GaussianMixture
 from odeflow_tasks.head import Head as Head
 from odeflow_tasks.head import LinearHead as LinearHead
@@ -26,8 +27,10 @@ from odeflow_tasks.levenberg_marquardt import LevenbergMarquardt as LevenbergMar
 from odeflow_tasks.likelihood import Gaussian as Gaussian
 from odeflow_tasks.likelihood import Likelihood as Likelihood
 from odeflow_tasks.masking import Masking as Masking
+from odeflow_tasks.matern import Matern as Matern
 from odeflow_tasks.ode_rnn import ODERNN as ODERNN
 from odeflow_tasks.readout import Readout as Readout
+from odeflow_tasks.refinement import Refine as Refine
 from odeflow_tasks.regression import Regression as Regression
 from odeflow_tasks.rnn import RNN as RNN
 from odeflow_tasks.shooting import Shooting as Shooting

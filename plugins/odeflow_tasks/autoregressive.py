@@ -39,8 +39,9 @@ class Autoregressive(SeriesTask, ABC):
         """−log p of the targets plus the weighted classification loss; logs the errors in evaluation."""
         batch = self.checked(batch)
         if stage == "train":
-            batch = self.masking(batch)
+            batch = self.masking(batch, self.current_epoch)
         prediction, last = self._unrolled(batch)
         if stage != "train":
             self.note_errors(prediction, batch, stage)
+            self.note_coverage(prediction[None], batch, stage)
         return -self.log_likelihood(prediction, batch).mean() + self.class_loss(last, batch, stage)

@@ -1,4 +1,4 @@
-"""Encoders: map the seen values of a series, read backward in time, to a vector."""
+"""Encoders: map the seen values of a series, read towards t₀, to a vector."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,7 +12,9 @@ import odeflow as of
 
 @dataclass(frozen=True)
 class Observations:
-    """The observations of each series in reverse order, without the times at which nothing is seen.
+    """The observations of each series towards t₀, without the times at which nothing is seen.
+
+    The ones farthest from t₀ come first: if t₀ precedes all, time runs backward.
 
     Attributes:
         t: (B, L + 1), the times, padded with t0.
@@ -26,12 +28,13 @@ class Observations:
     lengths: Tensor
 
     @classmethod
-    def backwards(cls, batch: of.Series, t0: float) -> "Observations":
+    def towards(cls, batch: of.Series, t0: float) -> "Observations":
         """The observations of a batch, each row followed by t0, the end point of the encoders."""
         present = batch.seen.any(-1).flip(1)
         lengths = present.sum(1)
         size = int(lengths.max())
-        order = present.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :size]
+        distance = (batch.t.flip(1) - t0).abs().where(present, -1.0)
+        order = distance.argsort(dim=1, descending=True, stable=True)[:, :size]
         empty = torch.arange(size, device=lengths.device) >= lengths[:, None]
         t = batch.t.flip(1).gather(1, order).masked_fill(empty, t0)
         parts = [batch.y.where(batch.seen, 0.0), batch.seen.to(batch.y)]
@@ -65,9 +68,9 @@ class Encoder(of.Plugin, nn.Module, ABC):
 
 
 class RNNEncoder(Encoder):
-    """A GRU or LSTM over the observations backward in time; the gap to the previous one is an additional input.
+    """A GRU or LSTM over the observations towards t₀; the gap to the previous one is an additional input.
 
-    A last step without an observation reaches t0.
+    If t₀ precedes all observations, they are read backward in time. A last step without an observation reaches t0.
 
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 5.
 
@@ -92,7 +95,7 @@ class RNNEncoder(Encoder):
 
     def forward(self, batch: of.Series, t0: float) -> Tensor:
         """(B, width), the hidden state at t0."""
-        seen = Observations.backwards(batch, t0)
+        seen = Observations.towards(batch, t0)
         gaps = -seen.t.diff(dim=1, prepend=seen.t[:, :1])
         steps = torch.cat([seen.inputs, gaps[..., None]], dim=-1)
         states, _ = self.rnn(steps)  # not packed: packing doubles the time of a GRU (PyTorch 2.13, CPU)
@@ -100,7 +103,7 @@ class RNNEncoder(Encoder):
 
 
 class ODERNNEncoder(Encoder):
-    """A GRU over the observations backward in time, whose hidden state follows an ODE in between and to t0.
+    """A GRU over the observations towards t₀, whose hidden state follows an ODE in between.
 
     Source: Rubanova et al. (2019), "Latent ODEs for Irregularly-Sampled Time Series", algorithm 1.
 
@@ -121,7 +124,7 @@ class ODERNNEncoder(Encoder):
 
     def forward(self, batch: of.Series, t0: float) -> Tensor:
         """(B, width), the hidden state at t0."""
-        seen = Observations.backwards(batch, t0)
+        seen = Observations.towards(batch, t0)
         gaps = seen.t.diff(dim=1)
         h = gaps.new_zeros(len(gaps), self.width)
         for number in range(gaps.shape[1]):

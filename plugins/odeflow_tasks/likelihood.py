@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 
 import odeflow as of
 
@@ -36,13 +37,26 @@ class Likelihood(of.Plugin, nn.Module, ABC):
             y: (B, T, d), the values.
         """
 
-    def sample(self, prediction: Tensor) -> Tensor:
-        """(…, d), an observation for each prediction (…, d).
+    def predictive(self, prediction: Tensor, batch: of.Series) -> Normal | None:
+        """The distribution (…, B, T, d) of each value given the seen ones; None if not implemented, as by default.
 
-        Raises:
-            OdeflowError: The likelihood does not implement sampling, as by default.
+        Args:
+            prediction: (…, B, T, d), the predictions without regard to the seen values.
+            batch: The series, with times in any order.
         """
-        raise of.OdeflowError(f"{type(self).__name__} does not implement sampling")
+        return None
+
+    def unseen_log_prob(self, prediction: Tensor, batch: of.Series) -> Tensor | float:
+        """Mean log-density of the unseen targets given the seen values, for the parameters that only `predictive` has.
+
+        It is maximised besides the log-density of all targets, and has no gradient with respect to the prediction. 0 by
+        default: there are no such parameters.
+
+        Args:
+            prediction: (…, B, T, d).
+            batch: The series.
+        """
+        return 0.0
 
     def forward(self, prediction: Tensor, batch: of.Series) -> Tensor:
         """(…, B), the weighted log-density of the targets of each series in nats.
@@ -53,12 +67,27 @@ class Likelihood(of.Plugin, nn.Module, ABC):
         """
         target = batch.target
         log_p = self.log_prob(prediction.where(target, 0.0), batch.y.where(target, 0.0))
-        each = log_p.where(target, 0.0).sum(-2)
+        return (log_p.where(target, 0.0) * self.weights(target)).sum((-2, -1))
+
+    def residuals(self, prediction: Tensor, batch: of.Series) -> Tensor:
+        """(…, B, T, d), residuals r of the targets, 0 elsewhere: up to a constant, log p is −½‖r‖².
+
+        Args:
+            prediction: (…, B, T, d).
+            batch: The series.
+
+        Raises:
+            SettingError: The likelihood is not a Gaussian, as by default.
+        """
+        raise of.SettingError(f"{type(self).__name__} has no residuals; use Gaussian, or refine.steps 0")
+
+    def weights(self, target: Tensor) -> Tensor:
+        """(B, 1, d), the weight of the targets of each feature."""
+        counts = target.sum(1, keepdim=True)
         if not self.balance:
-            return each.sum(-1)
-        counts = target.sum(1)
-        share = counts.sum(1, keepdim=True) / (counts > 0).sum(1, keepdim=True).clamp(min=1)
-        return (each * share / counts.clamp(min=1)).sum(-1)
+            return torch.ones_like(counts)
+        share = counts.sum(2, keepdim=True) / (counts > 0).sum(2, keepdim=True).clamp(min=1)
+        return share / counts.clamp(min=1)
 
 
 class Gaussian(Likelihood):
@@ -83,8 +112,12 @@ class Gaussian(Likelihood):
     def build(self, dim: int) -> None:
         self.log_noise = nn.Parameter(torch.full((dim,), math.log(self.noise_std)), requires_grad=self.learn)
 
-    def sample(self, prediction: Tensor) -> Tensor:
-        return prediction + self.log_noise.exp() * torch.randn_like(prediction)
+    def predictive(self, prediction: Tensor, batch: of.Series) -> Normal:
+        return Normal(prediction, self.log_noise.exp().expand_as(prediction), validate_args=False)
+
+    def residuals(self, prediction: Tensor, batch: of.Series) -> Tensor:
+        error = (batch.y - prediction).where(batch.target, 0.0) * torch.exp(-self.log_noise)
+        return error * self.weights(batch.target).sqrt()
 
     def log_prob(self, prediction: Tensor, y: Tensor) -> Tensor:
         error = (y - prediction) * torch.exp(-self.log_noise)

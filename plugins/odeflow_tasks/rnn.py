@@ -17,7 +17,8 @@ class RNN(Autoregressive):
 
     It takes one step from each observation to the next, and predicts there. A time without seen values is predicted by
     such a step too, which is then discarded, so that errors do not accumulate. Unseen values of an observation are
-    replaced by their prediction.
+    replaced by their prediction. With `rollout` a target without seen values is an observation whose values are all
+    predicted, from which the next step is taken, as a forecast of many steps requires.
 
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 5.1, the baseline.
 
@@ -29,6 +30,7 @@ class RNN(Autoregressive):
         num_classes: Number of classes of the series; the command line takes it from the data.
         masking: The values hidden in training.
         instance: Normalisation of each series by its own level and scale; by default none.
+        rollout: Whether targets without seen values are steps.
 
     Raises:
         SettingError: An option is missing or out of range.
@@ -43,16 +45,17 @@ class RNN(Autoregressive):
         num_classes: int | None = None,
         masking: Masking = Masking(),
         instance: InstanceNorm = InstanceNorm(),
+        rollout: bool = False,
     ) -> None:
         super().__init__(width, dim, readout, num_classes, masking)
         self.instance = instance
-        self.width = width
+        self.width, self.rollout = width, rollout
         self.cell = (nn.GRUCell if cell == "gru" else nn.LSTMCell)(2 * self.dim + 1, width)
 
     def unroll(self, batch: of.Series) -> tuple[Tensor, Tensor]:
         """(B, T, d), the predictions, and (B, width), the hidden state at the end of each series."""
         y, seen = batch.y, batch.seen
-        present, known = seen.any(-1), seen.to(y)
+        present, known = (seen | batch.target if self.rollout else seen).any(-1), seen.to(y)
         step = y.new_zeros(len(y), 2 * self.dim)  # the last observation and the mask of its seen values
         state = (y.new_zeros(len(y), self.width),) * (2 if isinstance(self.cell, nn.LSTMCell) else 1)
         clock = batch.t[:, 0]

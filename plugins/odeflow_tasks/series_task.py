@@ -20,6 +20,8 @@ from odeflow_tasks.readout import Readout
 
 KINDS = ("", "interpolation_", "extrapolation_")
 """Groups of targets whose errors are logged: all, and the unseen ones within and outside the observed span."""
+COVERAGES = (50, 90)
+"""Levels of the central intervals whose coverages are logged, in percent."""
 
 
 class SeriesTask(of.Task, ABC):
@@ -33,6 +35,9 @@ class SeriesTask(of.Task, ABC):
       `extrapolation_mse`, `extrapolation_rmse`: over unseen targets before and after;
     - `feature_mse`: the mean over series and features of the mean square error of the feature in the series, which is 0
       without targets (as in the code of Rubanova et al. 2019);
+    - `coverage_50`, `coverage_90`: the share of unseen targets within the central interval of that probability of the
+      predictive distribution, noise included; 0.5 and 0.9 if it is calibrated. `path_coverage_50` and
+      `path_coverage_90`, of models with a posterior: within that of the noiseless path, for targets without noise;
     - `auroc` for two classes, `accuracy` for more.
 
     Beside each mean square error are those of the baselines on the same targets, such as `mse_persistence`,
@@ -105,6 +110,29 @@ class SeriesTask(of.Task, ABC):
     def note_errors(self, prediction: Tensor, batch: of.Series, stage: str) -> None:
         """Updates and logs the metrics of predictions (B, T, d)."""
         self._note_errors(prediction, batch, stage)
+
+    def note_coverage(self, prediction: Tensor, batch: of.Series, stage: str) -> None:
+        """Updates and logs the coverages of intervals at unseen targets.
+
+        Args:
+            prediction: (S, B, T, d), samples of the prediction; a single one if it is certain.
+            batch: The series.
+            stage: "val" or "test".
+        """
+        unseen = batch.target & ~batch.seen
+        if not bool(unseen.any()):
+            return
+        places: dict[str, Tensor] = {}
+        predictive = self.likelihood.predictive(prediction, batch)
+        if predictive is not None:
+            places[""] = predictive.cdf(batch.y.where(unseen, 0.0)).mean(0)
+        if len(prediction) > 1:
+            below = (prediction < batch.y).sum(0)
+            places["path_"] = (below + 0.5) / (len(prediction) + 1)
+        for kind, place in places.items():
+            for percent in COVERAGES:
+                inside = (place[unseen] - 0.5).abs() < percent / 200
+                self._note(stage, f"{kind}coverage_{percent}", inside.to(prediction))
 
     def log_baselines(self, batch: Any, stage: str) -> None:
         """Logs the mean square errors of the baselines."""
@@ -213,6 +241,7 @@ def _metrics(num_classes: int | None) -> nn.ModuleDict:
     for end in ("", *(f"_{name}" for name in series_baselines.NAMES)):
         found[f"feature_mse{end}"] = MeanMetric()
         found |= {f"{kind}mse{end}": MeanSquaredError() for kind in KINDS}
+    found |= {f"{kind}coverage_{percent}": MeanMetric() for kind in ("", "path_") for percent in COVERAGES}
     if num_classes == 2:
         found["auroc"] = BinaryAUROC()
     elif num_classes is not None:

@@ -50,7 +50,7 @@ def test_new_inputs_are_extrapolated() -> None:
         for _ in range(50):
             optimizer.zero_grad()
             q = model.posterior(batch)
-            loss = -model._bound(batch, q, 1, 0.01)[0].mean()
+            loss = -model._bound(model._drawn(q, batch, 1), q, batch, 0.01).mean()
             loss.backward()
             optimizer.step()
         with torch.no_grad():

@@ -20,12 +20,15 @@ from odeflow_tasks import (
     ODERNN,
     RNN,
     Bound,
+    FourierEncoder,
     Gaussian,
     LatentODE,
     Masking,
+    Matern,
     ODERNNEncoder,
     Perceptron,
     Readout,
+    Refine,
     RNNEncoder,
 )
 from odeflow_tasks.encoder import Between
@@ -70,7 +73,18 @@ def ode_rnn(**options: object) -> ODERNN:
     return ODERNN(MLP(6, [8], time="none"), RK4(num_steps=1), **{"dim": 2, **options})
 
 
-MODELS: list[Callable[..., SeriesTask]] = [latent_rnn, latent_ode_rnn, rnn, ode_rnn]
+def refined(**options: object) -> LatentODE:
+    return latent_rnn(
+        **{
+            "encoder": FourierEncoder(8, [8], span=3.0, terms=4),
+            "refine": Refine(steps=2, training=1, starts=2),
+            "readout": Readout(likelihood=Matern()),
+            **options,
+        }
+    )
+
+
+MODELS: list[Callable[..., SeriesTask]] = [latent_rnn, latent_ode_rnn, refined, rnn, ode_rnn]
 
 
 def classes(count: int = 2, learn: bool = False) -> dict[str, object]:
@@ -138,7 +152,9 @@ class LinearGaussian:
 
     def believe(self, mean: Tensor, std: Tensor) -> None:
         """Makes q = N(mean, std²), whatever is seen."""
-        self.task.posterior = lambda batch: Normal(mean.expand(len(batch.t), 2), std.expand(len(batch.t), 2))
+        self.task.posterior = lambda batch: MultivariateNormal(
+            mean.expand(len(batch.t), 2), scale_tril=std.diag().expand(len(batch.t), 2, 2)
+        )
 
     def copies(self, count: int) -> of.Series:
         return of.Series(
@@ -260,7 +276,8 @@ def test_values_that_are_not_seen_do_not_matter(model: Callable[..., SeriesTask]
 def test_padding_and_order_of_series_do_not_matter(model: Callable[..., SeriesTask]) -> None:
     """More padding changes nothing; a permuted batch has permuted predictions, and the same loss."""
     torch.manual_seed(0)
-    batch, task = series(), model(**classes())
+    batch, task = series(), model(**classes()).double()
+    batch = batch._replace(t=batch.t.double(), y=batch.y.double())
     padded = of.Series(
         torch.cat([batch.t, batch.t[:, -1:].expand(-1, 3)], dim=1),
         torch.cat([batch.y, torch.randn(len(batch.y), 3, 2)], dim=1),
@@ -333,6 +350,43 @@ def test_the_rnn_encoder_reads_backwards_in_time() -> None:
         y = torch.cat([batch.y[row, steps], torch.zeros(1, 2)]) * seen
         wanted = encoder.rnn(torch.cat([y, seen, gap[:, None]], dim=1)[None])[1][0, 0]
         torch.testing.assert_close(found[row], wanted)
+
+
+def test_the_rnn_encoder_reads_towards_its_time() -> None:
+    """For a time after all observations it reads them forward: the series mirrored in time, backward, with opposite gaps."""
+    torch.manual_seed(0)
+    batch, encoder = series(), RNNEncoder(7)
+    encoder.build(2)
+    with torch.no_grad():
+        encoder.rnn.weight_ih_l0[:, -1] = 0  # gaps have another sign
+    mirrored = batch._replace(t=-batch.t.flip(1), y=batch.y.flip(1), seen=batch.seen.flip(1))
+    torch.testing.assert_close(encoder(batch, 4.0), encoder(mirrored, -4.0))
+
+
+def test_the_fourier_encoder_finds_the_cosines() -> None:
+    """It regresses each feature on cosines, from whatever times are seen; covariates are features, too."""
+    torch.manual_seed(0)
+    encoder = FourierEncoder(5, span=3.0, terms=6, ridge=1e-9)
+    encoder.build(2, 1)
+    batch, wanted = series(length=60), torch.randn(5, 3, 6).double()
+    batch = batch._replace(t=batch.t.double(), seen=batch.seen & (torch.rand(5, 60, 2) < 0.8))
+    cosines = torch.cos(math.pi * torch.arange(6) * (batch.t[..., None] - 0.5) / 3)
+    values = torch.einsum("btk,bdk->btd", cosines, wanted)
+    batch = batch._replace(y=values[..., :2].where(batch.seen, math.nan), covariates=values[..., 2:])
+    found = encoder.coefficients(batch, 0.5).view(5, 3, 12)
+    torch.testing.assert_close(found[..., :6], wanted, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(found[..., 6:], torch.ones_like(wanted))
+    assert encoder.float()(
+        batch._replace(y=batch.y.float(), t=batch.t.float(), covariates=values[..., 2:].float()), 0.5
+    ).shape == (5, 5)
+
+
+def test_the_fourier_encoder_of_nothing_is_nothing() -> None:
+    """Without seen values all coefficients are 0, and so is what is known of them."""
+    encoder = FourierEncoder(terms=4)
+    encoder.build(2)
+    batch = series()
+    assert not encoder.coefficients(batch._replace(seen=torch.zeros_like(batch.seen)), 0.0).any()
 
 
 def test_an_ode_rnn_with_a_zero_field_is_a_gru() -> None:
@@ -450,6 +504,7 @@ def test_posterior_samples_surround_the_mean() -> None:
         latent_rnn(encoder=RNNEncoder(cell="lstm"), **classes(learn=True)),
         latent_ode_rnn(bound=Bound(samples=3, intensity_weight=1.0)),
         latent_rnn(most_times=20),
+        refined(readout=Readout(likelihood=Matern(learn=True))),
         rnn(**classes(learn=True)),
         rnn(cell="lstm"),
         ode_rnn(**classes()),
@@ -483,7 +538,7 @@ def test_a_checkpoint_predicts_the_same(model: Callable[..., SeriesTask], tmp_pa
 def test_training_shows_a_window() -> None:
     """With `window` training sees a part of each series at least so long, wants all, and counts from its beginning."""
     batch = series(200)
-    moved = Masking(window=0.4)(batch)
+    moved = Masking(window=0.4)(batch, 0)
     length = batch.t[:, -1] - batch.t[:, 0]
     lead = batch.t[:, 0] - moved.t[:, 0]
     torch.testing.assert_close(moved.t, batch.t - lead[:, None])
@@ -499,6 +554,37 @@ def test_training_shows_a_window() -> None:
     assert bool(before.any() and after.any())
 
 
+def test_training_series_grow() -> None:
+    """Of each series a quarter of its span is shown and wanted at first, a growing part later, and the whole in the end."""
+    batch, masking = series(50), Masking(grow=10)
+    start, length = batch.t[:, :1], batch.t[:, -1:] - batch.t[:, :1]
+    for epoch, share in ((0, 0.25), (4, 0.55), (10, 1.0), (30, 1.0)):
+        begun = masking(batch, epoch)
+        early = (batch.t <= start + share * length + 1e-6)[..., None]
+        assert torch.equal(begun.seen, batch.seen & early)
+        assert torch.equal(begun.target, batch.target & early)
+
+
+def test_a_rollout_steps_from_its_own_predictions() -> None:
+    """A target without seen values is a step like an observation of the predicted values that are marked as unseen."""
+    torch.manual_seed(0)
+    batch, task = series(), rnn(rollout=True)
+    batch = batch._replace(seen=batch.seen & (torch.arange(12) < 5)[:, None])
+    found = task.predict(batch)
+    given = batch._replace(y=batch.y.where(batch.seen, found.detach()))
+    steps = (batch.seen | batch.target).any(-1)
+    for row in range(5):
+        state, clock, step = torch.zeros(1, 6), batch.t[row, 0], torch.zeros(1, 4)
+        for number in range(12):
+            gap = (batch.t[row, number] - clock).view(1, 1)
+            new = task.cell(torch.cat([step, gap], dim=1), state)
+            torch.testing.assert_close(found[row, number], task.decoder(new)[0])
+            if steps[row, number]:
+                state, clock = new, batch.t[row, number]
+                step = torch.cat([given.y[row, number], batch.seen[row, number].float()])[None]
+    assert not torch.allclose(found, rnn().predict(batch))
+
+
 def test_the_loss_is_that_of_the_window() -> None:
     """The training loss is −ELBO of the windowed series; evaluation sees everything."""
     batch, task = series(), latent_rnn(masking=Masking(window=0.5))
@@ -506,7 +592,7 @@ def test_the_loss_is_that_of_the_window() -> None:
     torch.manual_seed(1)
     loss = task.loss(batch, "train")
     torch.manual_seed(1)
-    torch.testing.assert_close(loss, -task.elbo(task.masking(batch)).mean())
+    torch.testing.assert_close(loss, -task.elbo(task.masking(batch, 0)).mean())
     torch.manual_seed(1)
     loss = task.loss(batch, "val")
     torch.manual_seed(1)
@@ -517,7 +603,7 @@ def test_the_loss_is_that_of_the_window() -> None:
 def test_training_hides_observations(model: Callable[..., SeriesTask]) -> None:
     """With `hide` training loses that share of the times of what is seen, and no target; evaluation loses nothing."""
     batch, task, plain = series(40), model(masking=Masking(hide=0.25)), model()
-    shown = task.masking(batch)
+    shown = task.masking(batch, 0)
     assert torch.equal(shown.target, batch.target)
     assert bool((shown.seen <= batch.seen).all())
     present, left = batch.seen.any(-1), shown.seen.any(-1)
@@ -548,6 +634,31 @@ def test_errors_are_told_of_what_they_are_of() -> None:
         assert found[f"test/{kind}mse"] == pytest.approx(value)
         assert found[f"test/{kind}rmse"] == pytest.approx(value**0.5)
     assert found["test/feature_mse"] == pytest.approx((30 / 4 + 0) / 2)
+
+
+def test_coverage_is_the_share_within_central_intervals() -> None:
+    """Of a calibrated predictive distribution 50 and 90 % of the unseen targets are within its central intervals."""
+    torch.manual_seed(0)
+    size = (200, 50, 2)
+    path, samples = torch.randn(size), torch.randn(39, *size)
+    unseen = torch.rand(size) < 0.7
+    noise = 0.3 * torch.randn(size)
+    batch = of.Series(torch.arange(50.0).expand(200, -1), path, ~unseen, torch.ones_like(unseen))
+    cases = {
+        "the path is certain": (path[None], path + noise, {"coverage": 1.0}),
+        "the path is uncertain": (samples, path + noise, {"coverage": 1.0}),
+        "targets have no noise": (samples, path, {"path_coverage": 1.0}),
+        "the noise is half as large": (path[None], path + noise / 2, {"coverage": 0.5}),
+    }
+    for case, (prediction, y, scales) in cases.items():
+        task = latent_rnn(readout=Readout(likelihood=Gaussian(0.3)))
+        logged = quiet(task)
+        task.note_coverage(prediction, batch._replace(y=y.where(unseen, 1e3)), "test")
+        for name, scale in scales.items():
+            for level in (0.5, 0.9):
+                wanted = math.erf(torch.special.erfinv(torch.tensor(level)).item() / scale)
+                found = float(logged[f"test/{name}_{100 * level:.0f}"].compute())
+                assert found == pytest.approx(wanted, abs=0.02), (case, name, level)
 
 
 def test_kinds_of_targets_that_do_not_occur_are_not_told() -> None:
@@ -606,6 +717,9 @@ def test_extrapolations_are_drawn_on_both_sides() -> None:
         (lambda: Bound(samples=0), "samples must be at least 1; got 0"),
         (lambda: Bound(kl_anneal=1.0), r"kl_anneal must lie in \[0, 1\); got 1.0"),
         (lambda: Bound(intensity_weight=-1.0), "intensity_weight must be at least 0; got -1.0"),
+        (lambda: Masking(grow=-1), "grow must be at least 0; got -1"),
+        (lambda: FourierEncoder(span=0.0), r"span must lie in \(0, inf\); got 0.0"),
+        (lambda: FourierEncoder(terms=0), "terms must be at least 1; got 0"),
         (lambda: Masking(hide=-0.1), r"hide must lie in \[0, 1\); got -0.1"),
         (lambda: Masking(window=0.0), r"window must lie in \(0, 1\]; got 0.0"),
         (lambda: latent_rnn(most_times=5), "most_times must be at least 6; got 5"),
