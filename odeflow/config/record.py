@@ -82,8 +82,7 @@ class RunRecord:
             command,
             request.label or command,
             overlays=request.configs[1:],
-            options={name: "" if value is None else value for name, value in request.options if name != "ckpt_path"}
-            | ({} if request.weights is None else {"weights": request.weights}),
+            options={name: "" if value is None else value for name, value in request.options if name != "ckpt_path"},
             versions={name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
             commit=_commit(),
             machine=f"{platform.machine()}, {os.cpu_count()} cores",

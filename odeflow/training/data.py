@@ -69,6 +69,10 @@ class DataModule(Plugin, LightningDataModule, ABC):
         """The training part as a single batch, to which baselines are fitted; by default None, none are fitted."""
         return None
 
+    def log_density(self, x: Tensor) -> Tensor | None:
+        """The true log-density of vectors (B, d) in nats, (B,); by default None, it is not known."""
+        return None
+
     def table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
         """The predictions as a table with the names of the file, for `odeflow predict --output`.
 

@@ -13,14 +13,16 @@ class Crossing(of.DataModule):
     Trajectories in one dimension cannot cross, so that a flow has a = φ(−1) < φ(1) = b and the mean square error
     ½((a − 1)² + (b + 1)²) ≥ ¼(b − a + 2)² > 1, which it approaches by squeezing both points to 0.
 
-    The two points alternate, so that every training batch is balanced. Validation and test are the two points.
+    The two points alternate, so that every batch is balanced. Noise moves the inputs, not their targets; training,
+    validation and test draw it independently and are alike in number. Without noise there are no other points than
+    these two, and all parts repeat them.
 
     Source: Dupont, Doucet & Teh (2019), "Augmented Neural ODEs", section 3.1.
 
     Args:
-        samples: Number of points in an epoch, even.
+        samples: Number of points in each part, even.
         batch_size: Number of points in a training batch, even.
-        noise: Standard deviation of the noise that is added to the training inputs.
+        noise: Standard deviation of the noise that is added to the inputs.
         seed: Seed of the noise.
 
     Raises:
@@ -37,17 +39,18 @@ class Crossing(of.DataModule):
         self.samples, self.batch_size, self.noise, self.seed = samples, batch_size, noise, seed
 
     def setup(self, stage: str) -> None:
-        points = torch.tensor([[-1.0], [1.0]])
-        inputs = points.repeat(self.samples // 2, 1)
-        noise = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(self.seed))
-        self.train = TensorDataset(inputs + self.noise * noise, -inputs)
-        self.val = TensorDataset(points, -points)
+        points = torch.tensor([[-1.0], [1.0]]).repeat(self.samples // 2, 1)
+        noise = torch.randn(3, *points.shape, generator=torch.Generator().manual_seed(self.seed))
+        self.train, self.val, self.test = (TensorDataset(points + self.noise * part, -points) for part in noise)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return DataLoader(self.train, batch_size=self.batch_size)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        return DataLoader(self.val, batch_size=2)
+        return DataLoader(self.val, batch_size=self.samples)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        return self.val_dataloader()
+        return DataLoader(self.test, batch_size=self.samples)
+
+    def training_part(self) -> tuple[Tensor, ...]:
+        return self.train.tensors

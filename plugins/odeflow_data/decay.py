@@ -10,7 +10,8 @@ from odeflow_data.rows import repeated
 class Decay(of.DataModule):
     """N(t) = N₀ exp(−λt), the solution of dN/dt = −λN, at equidistant times: a benchmark for solvers.
 
-    Training, validation, test and prediction are the one trajectory.
+    Test and prediction start from N₀, training from 2 N₀ and validation from N₀ / 2. In validation, test and prediction
+    only the start is seen.
 
     Args:
         rate: λ, in 1/time.
@@ -34,15 +35,15 @@ class Decay(of.DataModule):
         self.rate, self.start, self.t1, self.observations, self.steps = rate, start, t1, observations, steps
 
     def train_dataloader(self) -> DataLoader[object]:
-        return self._loader(self.steps)
+        return self._loader(2 * self.start, self.steps)
 
     def val_dataloader(self) -> DataLoader[object]:
-        return self._loader(1)
+        return self._loader(self.start / 2, first_only=True)
 
     def test_dataloader(self) -> DataLoader[object]:
-        return self._loader(1, first_only=True)
+        return self._loader(self.start, first_only=True)
 
-    def _loader(self, count: int, first_only: bool = False) -> DataLoader[object]:
+    def _loader(self, start: float, count: int = 1, first_only: bool = False) -> DataLoader[object]:
         t = torch.linspace(0, self.t1, self.observations, dtype=torch.float64)
-        y = self.start * torch.exp(-self.rate * t)
+        y = start * torch.exp(-self.rate * t)
         return repeated(of.Series.observed(t.float(), y.float()[None, :, None], first_only), count)

@@ -1,6 +1,9 @@
 """Digits: scikit-learn's small images of handwritten digits, which come with it."""
 
+from typing import Any
+
 import torch
+from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
 import odeflow as of
@@ -28,13 +31,14 @@ class Digits(of.DataModule):
         self.batch_size, self.seed = batch_size, seed
 
     def setup(self, stage: str) -> None:
-        from sklearn.datasets import load_digits
-
         digits = load_digits()
         images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16  # pyright: ignore[reportAttributeAccessIssue]
         labels = torch.tensor(digits.target)  # pyright: ignore[reportAttributeAccessIssue]
         generator = torch.Generator().manual_seed(self.seed)
         self.train, self.val, self.test = random_split(TensorDataset(images, labels), [1197, 300, 300], generator)
+
+    def training_part(self) -> Any:
+        return self.train[:]
 
     def train_dataloader(self) -> DataLoader[object]:
         return full_batches(self, self.train, len(self.train), self.batch_size)

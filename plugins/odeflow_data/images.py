@@ -230,6 +230,9 @@ class Images(OwnData):
 
     # Batches
 
+    def training_part(self) -> Any:
+        return self.train.thinned() if len(self.train) else None
+
     def train_dataloader(self) -> DataLoader[Any]:
         return whole_batches(self.train, self.batch_size, shuffle=True)
 

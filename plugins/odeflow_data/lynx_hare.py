@@ -22,13 +22,14 @@ class LynxHare(Forecast):
     """Hares and lynxes, prey and predator, over 21 years: the first years train, the others are forecast.
 
     States are (hare, lynx), times are years after 1900. The Lotka–Volterra equations keep their form if each species
-    is counted in units of its own, for which `scaled` takes its mean over the known years.
+    is counted in units of its own, for which `scaled` takes its mean over the years that train.
 
     Source: Howard (2009), "Modeling Basics", after the records in Elton & Nicholson (1942), "The ten-year cycle in
         numbers of the lynx in Canada", Journal of Animal Ecology 11, 215–244.
 
     Args:
-        known: Fraction of the years for training.
+        known: Fraction of the years before the test.
+        val: Fraction of the years, the last known ones, for validation.
         batch_time: Number of years in a piece.
         batch_size: Number of pieces in a batch.
         steps: Number of batches in an epoch.
@@ -41,9 +42,15 @@ class LynxHare(Forecast):
     standardises = True
 
     def __init__(
-        self, known: float = 0.7, batch_time: int = 6, batch_size: int = 10, steps: int = 50, scaled: bool = True
+        self,
+        known: float = 0.7,
+        val: float = 0.15,
+        batch_time: int = 6,
+        batch_size: int = 10,
+        steps: int = 50,
+        scaled: bool = True,
     ) -> None:
-        super().__init__(known, batch_time, batch_size, steps)
+        super().__init__(known, val, batch_time, batch_size, steps)
         self.dim = 2
         self.scaled = scaled
 
@@ -51,6 +58,6 @@ class LynxHare(Forecast):
         pelts = torch.tensor([HARE, LYNX]).T
         self.t = torch.arange(float(len(pelts)))
         if self.units is None:
-            mean = pelts[: self.split].mean(dim=0).tolist() if self.scaled else (1.0,)
+            mean = pelts[: self.trained].mean(dim=0).tolist() if self.scaled else (1.0,)
             self.units = of.Units(scale=tuple(mean))
         self.y = self.units.standardised(pelts)

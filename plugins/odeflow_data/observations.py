@@ -47,6 +47,20 @@ class Observations(NamedTuple):
         sorted_ = (np.diff(self.rows) > 0) | (np.diff(self.codes) != 0)
         return [] if sorted_.all() else ["rows sorted by time"]
 
+    def overlap(self, trains: NDArray[np.bool_]) -> float:
+        """The fraction of neighbouring rows outside training that a training series has too, at the same times.
+
+        Args:
+            trains: (M,), which rows train.
+        """
+        import polars as pl
+
+        row = np.column_stack([self.t, self.y])
+        inner = np.diff(self.codes) == 0
+        pairs = pl.from_numpy(np.hstack([row[:-1], row[1:]])[inner]).hash_rows().to_numpy()
+        known = trains[:-1][inner]
+        return 0.0 if known.all() else float(np.isin(pairs[~known], pairs[known]).mean())
+
     @property
     def observed(self) -> NDArray[np.bool_]:
         """(M,), whether anything was observed in each row."""

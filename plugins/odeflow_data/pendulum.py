@@ -33,7 +33,8 @@ class Pendulum(Forecast):
         root: Folder of `schmidt_lipson.npz`.
         series: Name of the series.
         trial: Index of the trial, from 0.
-        known: Fraction of the measurements for training.
+        known: Fraction of the measurements before the test.
+        val: Fraction of the measurements, the last known ones, for validation.
         batch_time: Number of measurements in a piece.
         batch_size: Number of pieces in a batch.
         steps: Number of batches in an epoch.
@@ -49,11 +50,12 @@ class Pendulum(Forecast):
         series: str = "real_pend_h_1",
         trial: int = 0,
         known: float = 0.7,
+        val: float = 0.15,
         batch_time: int = 20,
         batch_size: int = 32,
         steps: int = 50,
     ) -> None:
-        super().__init__(known, batch_time, batch_size, steps)
+        super().__init__(known, val, batch_time, batch_size, steps)
         self.path, self.series, self.trial = Path(root).expanduser() / FILE, series, trial
         self.variables = tuple(str(self._array(f"{series}__header")).replace("%", " ").split())
         self.dim = len(self.variables)

@@ -10,6 +10,8 @@ import odeflow as of
 
 CHUNK = 1000
 """Number of images that are converted at once."""
+MOST_VALUES = 4_000_000
+"""Maximum number of values to which baselines are fitted."""
 
 
 class Pixels(Dataset[Any]):
@@ -33,6 +35,10 @@ class Pixels(Dataset[Any]):
     def __getitems__(self, indices: list[int]) -> Any:
         """The images of a batch, (B, C, H, W), or these and their labels, (B,)."""
         return self._at(indices)
+
+    def thinned(self) -> Any:
+        """All images, or as many as have `MOST_VALUES` values, in even distances."""
+        return self._at(slice(None, None, -(-self.images.numel() // MOST_VALUES) or None))
 
     def _at(self, place: Any) -> Any:
         x = standardised(as_floats(self.images[place]), self.units)

@@ -85,6 +85,9 @@ class Power(RowData):
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(self.seed))
         self.train = train if self.limit is None else train[chosen[: self.limit]]
 
+    def training_part(self) -> Tensor:
+        return self.train
+
     def train_dataloader(self) -> DataLoader[Tensor]:
         return batches(self.train, batch_size=self.batch_size, shuffle=True)
 

@@ -62,7 +62,7 @@ class PublishedImages(of.DataModule, ABC):
 
     def setup(self, stage: str) -> None:
         training = stage in ("fit", "validate")
-        if training or self.units is None:
+        if stage != "predict" or self.units is None:
             images, labels = self.read("train")
             if len(images) <= self.val_size:
                 raise of.DataError(
@@ -75,6 +75,9 @@ class PublishedImages(of.DataModule, ABC):
             self.class_counts = labels[train].bincount(minlength=self.num_classes).tolist()
         if not training:
             self.test = Pixels(*self.read("test"), self.units)
+
+    def training_part(self) -> Any:
+        return self.train.thinned()
 
     def train_dataloader(self) -> DataLoader[Any]:
         return full_batches(self, self.train, len(self.train), self.batch_size, together)

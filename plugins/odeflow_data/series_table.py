@@ -20,6 +20,8 @@ from odeflow_data.split import PARTS, Split
 
 SERIES = "series"
 """Name of the column of the series' names that a wide table has in predictions."""
+OVERLAP = 0.2
+"""The fraction of rows that may repeat those of training series before it is mentioned."""
 
 if TYPE_CHECKING:
     import polars as pl
@@ -156,6 +158,12 @@ class SeriesTable(OwnData, SeriesData):
         self.assign(parts, torch.Generator().manual_seed(self.seed))
         if stage == "fit":
             self.say(self._summary(whole, counts))
+            share = whole.overlap(numbers == 0)
+            if share > OVERLAP:
+                self.say(
+                    f"{100 * share:.0f} % of what validates and tests also trains, as of overlapping windows of a "
+                    "longer series. Keep what overlaps in one part by --data.split.group, or let --data Window cut it"
+                )
 
     def test_dataloader(self) -> DataLoader[of.Series]:
         if not len(self.test.t):

@@ -12,15 +12,16 @@ from odeflow_data.rows import repeated
 class Simulated(of.DataModule):
     """Trajectories of given dynamics from given states, observed with noise.
 
-    Every training and validation batch contains all trajectories, at equidistant times on [0, t1], with the same noise.
-    Test and prediction, without noise, continue from t1 to `forecast`, or without it are the same trajectories.
+    Every training batch contains all trajectories, at equidistant times on [0, t1], with the same noise. Validation
+    forecasts their course on the first half of [t1, forecast], test and prediction on the second half, each from the
+    state at its beginning, without noise and at times as dense.
 
     Args:
         dynamics: The vector field.
         initial: (B, d), the states at time 0.
         t1: Last observed time.
         observations: Number of observations of each trajectory.
-        forecast: Last time of the test; by default t1.
+        forecast: Last time of the test; by default 1.5 t1.
         noise: Standard deviation of the noise.
         seed: Seed of the noise.
         steps: Number of batches in an epoch.
@@ -60,22 +61,26 @@ class Simulated(of.DataModule):
         from odeflow_solvers import Dopri5
 
         spacing = self.t1 / (self.observations - 1)
-        count = self.observations + (0 if self.forecast is None else round((self.forecast - self.t1) / spacing))
-        t = spacing * torch.arange(count, dtype=torch.float64)
+        forecast = 1.5 * self.t1 if self.forecast is None else self.forecast
+        half = max(1, round((forecast - self.t1) / spacing / 2))  # observations of validation, and as many of the test
+        last = self.observations - 1
+        t = spacing * torch.arange(last + 2 * half + 1, dtype=torch.float64)
         with torch.no_grad():
             y = of.Flow(self.dynamics.double(), Dopri5(1e-10, 1e-12)).trajectory(self.initial, t).y
         t, y = t.float(), y.float().movedim(0, 1)
         seen = y[:, : self.observations]
         noise = torch.randn(seen.shape, generator=torch.Generator().manual_seed(self.seed))
         self.observed = of.Series.observed(t[: self.observations], seen + self.noise * noise)
-        later = 0 if self.forecast is None else self.observations - 1
-        self.tested = of.Series.observed(t[later:], y[:, later:], first_only=True)
+        self.val, self.tested = (
+            of.Series.observed(t[first : first + half + 1], y[:, first : first + half + 1], first_only=True)
+            for first in (last, last + half)
+        )
 
     def train_dataloader(self) -> DataLoader[object]:
         return repeated(self.observed, self.steps)
 
     def val_dataloader(self) -> DataLoader[object]:
-        return repeated(self.observed)
+        return repeated(self.val)
 
     def test_dataloader(self) -> DataLoader[object]:
         return repeated(self.tested)

@@ -67,6 +67,9 @@ class Spheres(of.DataModule):
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True)
 
+    def training_part(self) -> tuple[Tensor, ...]:
+        return self.train.tensors
+
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return DataLoader(self.val, batch_size=1000)
 

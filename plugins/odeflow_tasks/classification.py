@@ -141,19 +141,16 @@ class Classification(of.Task):
         self.class_weights = (sum(counts) / (self.num_classes * frequent)).to(self.device)
 
     def fit_baselines(self, part: Any) -> dict[str, of.Baseline]:
-        """The frequencies of the classes, and logistic regression, for vectors."""
-        if len(self.shape) > 1:
-            return {}
+        """The frequencies of the classes, and logistic regression on vectors or on the pixels of small images."""
         x, label = pair("Classification", "inputs, labels", part)
-        return classifications(
-            self._inputs(x), batches.labels("Classification", label, len(x), self.num_classes), self.num_classes
-        )
+        label = batches.labels("Classification", label, len(x), self.num_classes)
+        return classifications(self._inputs(x).flatten(1), label, self.num_classes)
 
     def log_baselines(self, batch: Any, stage: str) -> None:
         """Logs loss and accuracy of the baselines."""
         for name, log_probabilities in self.baselines.items():
             x, label = self._inputs(batch[0]), batch[1]
-            predicted = log_probabilities(x)
+            predicted = log_probabilities(x.flatten(1))
             right = (predicted.argmax(1) == label).float().mean()
             self.log(f"{stage}/loss_{name}", F.nll_loss(predicted, label), batch_size=len(x), sync_dist=True)
             self.log(f"{stage}/accuracy_{name}", right, batch_size=len(x), sync_dist=True)

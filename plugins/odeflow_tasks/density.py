@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 import odeflow as of
 from odeflow.density.cnf import FlowDistribution
@@ -16,6 +16,7 @@ from odeflow_tasks.batch import floating, inputs, pair
 from odeflow_tasks.chain import Chain
 from odeflow_tasks.dequantisation import Dequantisation
 from odeflow_tasks.fitted_baselines import densities
+from odeflow_tasks.standard_error import StandardError
 
 SHAPE = "a density needs a state of its input's shape"
 """Why augmentation is not supported."""
@@ -36,8 +37,11 @@ class Density(of.Task):
     Losses and log-densities are in the units of the batches; for standardised data, nats per standardised unit. Those
     written by `odeflow predict` and `odeflow sample` are per unit of the file, lower by Σ log σ. Validation and test
     also log the loss in that unit, as `nll`. If the data offer their training part, they log both also for the Gaussian
-    of maximum likelihood, whose mean is linear in c, as `loss_gaussian` and `nll_gaussian`. A fitted base without the
-    flows is logged as `loss_base` and `nll_base`: what it lacks is what they add.
+    of maximum likelihood, whose mean is linear in c, as `loss_gaussian` and `nll_gaussian`. The base behind fitted
+    bijections, without the flows, is logged as `loss_base` and `nll_base`, if either was fitted: what it lacks is what
+    the flows add. If the data know their true density, as `ToyDensity`, the estimate log p_true(x) − log p(x) of the
+    divergence KL(p_true‖p) is logged as `kl`, its standard error as `kl_error`, and the baselines' as `kl_gaussian`. It
+    has less noise than the loss, since both densities are taken at the same points.
 
     Source: Chen et al. (2018), "Neural Ordinary Differential Equations", section 4; Grathwohl et al. (2019), "FFJORD".
 
@@ -100,6 +104,7 @@ class Density(of.Task):
         self.cnf, self.noise = of.CNF(transforms, seen, base), noise
         self.dequantisation, self.num_conditions = dequantisation, num_conditions
         self.divergence, self.eval_divergence = divergence or of.Exact(), eval_divergence or of.Exact()
+        self.kl_error = nn.ModuleDict({stage: StandardError() for stage in ("val_", "test_")})
 
     def on_fit_start(self) -> None:
         """Fits `Whitening`, `Marginals` and the base, if any, to the training data; a resumed run has them already.
@@ -107,9 +112,7 @@ class Density(of.Task):
         Raises:
             DataError: There is no data module.
         """
-        transforms = [each for each in self.cnf.transforms if isinstance(each, of.FittedBijection)]
-        base = self.cnf.given_base
-        parts = [*reversed(transforms), *([base] if isinstance(base, Base) else [])]
+        parts = self._fitted_parts()
         if all(each.fitted for each in parts):
             return
         data = getattr(self.trainer, "datamodule", None)
@@ -123,6 +126,12 @@ class Density(of.Task):
             part.fit(x)
             if isinstance(part, of.FittedBijection):
                 x, _ = part.inverse(x)
+
+    def _fitted_parts(self) -> list[of.FittedBijection | Base]:
+        """Whatever is fitted before training, from the data to the base."""
+        transforms = [each for each in self.cnf.transforms if isinstance(each, of.FittedBijection)]
+        base = self.cnf.given_base
+        return [*reversed(transforms), *([base] if isinstance(base, Base) else [])]
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """As `log_prob`."""
@@ -177,13 +186,15 @@ class Density(of.Task):
         x = self.dequantisation(self._data_of(batch))
         if stage == "train" and self.noise:
             x = self._noisy(x)
-        loss = -self.log_prob(x, self._condition_of(batch)).mean()
+        log_prob = self.log_prob(x, self._condition_of(batch))
+        loss = -log_prob.mean()
         bits = self.dequantisation.bits_per_dim(loss.detach(), math.prod(self.shape))
         if bits is not None:
             options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(x), "sync_dist": True}
             self.log(f"{stage}/bits_per_dim", bits, prog_bar=True, **options)
         if stage != "train":
             self._log_nll(loss, len(x), f"{stage}/nll")
+            self._log_kl(x, log_prob, stage)
         return loss
 
     @torch.no_grad()
@@ -203,6 +214,21 @@ class Density(of.Task):
             nll = loss.detach() + self.units.log_volume(math.prod(self.shape))
             self.log(name, nll, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
 
+    def _log_kl(self, x: Tensor, log_prob: Tensor, stage: str, end: str = "") -> None:
+        """Logs the divergence from the true density, if it is known; of the model with the estimate's standard error.
+
+        A point to which a density gives no mass makes it infinite.
+        """
+        truth = None if self._data is None or len(self.shape) > 1 else self._data.log_density(x)
+        if truth is None:
+            return
+        differences = truth - log_prob.detach()
+        self.log(f"{stage}/kl{end}", differences.mean(), batch_size=len(x), sync_dist=True)
+        if not end:
+            error = self.kl_error[f"{stage}_"]
+            error(differences)
+            self.log(f"{stage}/kl_error", error, on_step=False, on_epoch=True)  # pyright: ignore[reportArgumentType]
+
     def fit_baselines(self, part: Any) -> dict[str, of.Baseline]:
         """The Gaussian of maximum likelihood, for vectors without levels."""
         vectors = len(self.shape) == 1 and self.dequantisation.levels is None
@@ -213,12 +239,13 @@ class Density(of.Task):
         x, condition = self._data_of(batch), self._condition_of(batch)
         row = x if condition is None else torch.cat([x, condition], dim=1)
         found = {name: log_prob(row) for name, log_prob in self.baselines.items()}
-        if isinstance(self.cnf.given_base, Base):
+        if self._fitted_parts():
             found["base"] = self._without_flows(x)
         for name, log_prob in found.items():
             loss = -log_prob.mean()
             self.log(f"{stage}/loss_{name}", loss, batch_size=len(x), sync_dist=True)
             self._log_nll(loss, len(x), f"{stage}/nll_{name}")
+            self._log_kl(x, log_prob, stage, f"_{name}")
 
     def _without_flows(self, x: Tensor) -> Tensor:
         """(B,), log p(x) of the base behind the fitted bijections."""

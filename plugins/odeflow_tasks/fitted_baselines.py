@@ -16,8 +16,8 @@ import odeflow as of
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-MOST_ROWS = 20_000
-"""Maximum number of rows that logistic regression is fitted to."""
+MOST_ROWS, MOST_COLUMNS = 20_000, 4096
+"""Maximum number of rows that logistic regression is fitted to, and of columns at which there is one."""
 
 
 def regressions(x: Tensor, y: Tensor) -> dict[str, of.Baseline]:
@@ -35,7 +35,7 @@ def classifications(x: Tensor, label: Tensor, num_classes: int) -> dict[str, of.
     """The frequencies of the classes, and logistic regression; x ↦ the log-probabilities of the classes (B, C).
 
     Frequencies are (n + 1)/(N + C), so that no class is impossible. Logistic regression is that of scikit-learn on
-    standardised inputs, with its default penalty ½‖w‖².
+    standardised inputs, with its default penalty ½‖w‖²; there is none of very long inputs, such as large images.
 
     Args:
         x: (N, d), the inputs.
@@ -44,7 +44,9 @@ def classifications(x: Tensor, label: Tensor, num_classes: int) -> dict[str, of.
     """
     counts = torch.bincount(label, minlength=num_classes) + 1.0
     found: dict[str, of.Baseline] = {"majority": partial(_constant, (counts / counts.sum()).log())}
-    return found | ({"logistic": partial(_logistic, _fitted(x, label), num_classes)} if counts.max() < len(x) else {})
+    if counts.max() > len(x) or x.shape[1] > MOST_COLUMNS:
+        return found
+    return found | {"logistic": partial(_logistic, _fitted(x, label), num_classes)}
 
 
 def densities(x: Tensor, condition: Tensor | None = None) -> dict[str, of.Baseline]:

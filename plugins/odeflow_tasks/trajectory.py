@@ -157,7 +157,7 @@ class Trajectory(of.Task):
         batch = self._checked(batch)
         if stage == "test":
             return self._forecast(batch)
-        if stage == "val" and not self.initial.applies(batch):
+        if stage == "val" and self._forecasts(batch):
             return self._distance(self._predicted(batch) - batch.y, self._compared(batch))
         if stage == "train":
             self.initial.prepare(batch)
@@ -243,6 +243,10 @@ class Trajectory(of.Task):
             y = piece[-1]
             rows.append(piece[1:])
         return segments.gather(torch.cat(rows).unflatten(1, (count, size)))
+
+    def _forecasts(self, batch: of.Series) -> bool:
+        """Whether trajectories are predicted as a whole: targets are unseen, or initial states were not learned."""
+        return bool((batch.target & ~batch.seen).any()) or not self.initial.applies(batch)
 
     def _predicted(self, batch: of.Series) -> Tensor:
         """(B, T, d), from the best estimate of the initial states."""
@@ -360,11 +364,11 @@ class Trajectory(of.Task):
     def figures(self, batch: Any) -> dict[str, Figure]:
         """Truth beside prediction, segment by segment, over time and in phase space, and the learned field."""
         batch = self._checked(batch)
-        if self.initial.applies(batch):
+        if self._forecasts(batch):
+            predicted = self._predicted(batch)
+        else:
             segments, states = self.cut(batch)
             predicted = segments.whole(self.solved(segments, states))
-        else:
-            predicted = self._predicted(batch)
         file, states = self._file()
         return {"phase_portrait": trajectory_figures.portrait(self.flow, states, batch, predicted, file)}
 

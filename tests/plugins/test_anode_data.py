@@ -52,15 +52,17 @@ def test_no_order_preserving_map_crosses() -> None:
         assert float(errors[a <= b].min()) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_noise_moves_the_training_inputs_alone() -> None:
-    """The noise is Gaussian of the stated level, leaves the targets as they are, and spares validation and test."""
+def test_noise_moves_the_inputs_alone() -> None:
+    """The noise is Gaussian of the stated level, leaves the targets as they are, and is another one in each part."""
     found = parts(Crossing(samples=4000, noise=0.2))
-    x, targets = found["train"]
-    added = x + targets
-    assert abs(float(added.mean())) < 4 * 0.2 / len(x) ** 0.5
-    assert float(added.std()) == pytest.approx(0.2, rel=0.05)
-    assert rows(targets) == {(-1.0,), (1.0,)}
-    assert all(rows(found[part][0]) == {(-1.0,), (1.0,)} for part in ("val", "test"))
+    for x, targets in found.values():
+        added = x + targets
+        assert abs(float(added.mean())) < 4 * 0.2 / len(x) ** 0.5
+        assert float(added.std()) == pytest.approx(0.2, rel=0.05)
+        assert rows(targets) == {(-1.0,), (1.0,)}
+    train, val, test = (x for x, _ in found.values())
+    for one, other in ((train, val), (train, test), (val, test)):
+        assert float((one - other).std()) == pytest.approx(0.2 * 2**0.5, rel=0.05)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 7])

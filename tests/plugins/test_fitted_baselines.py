@@ -11,12 +11,13 @@ from scipy.stats import multivariate_normal
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import odeflow as of
-from odeflow_data import Table
+from odeflow_data import Digits, Table, ToyDensity
 from odeflow_data.split import Split
 from odeflow_dynamics import MLP
 from odeflow_solvers import RK4
-from odeflow_tasks import Classification, Density, FlatStem, Regression
-from odeflow_tasks.fitted_baselines import classifications, densities, regressions
+from odeflow_tasks import Chain, Classification, Density, FlatStem, Regression
+from odeflow_tasks.fitted_baselines import MOST_COLUMNS, classifications, densities, regressions
+from odeflow_tasks.standard_error import StandardError
 
 X = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
 Y = torch.stack([X[:, 0] - 2 * X[:, 1] ** 2, X[:, 2].exp()], dim=1)
@@ -124,3 +125,49 @@ def test_density_measures_the_gaussian_in_the_units_of_the_file(tmp_path: Path) 
     assert found["test/nll"] - found["test/loss"] == pytest.approx(
         found["test/nll_gaussian"] - found["test/loss_gaussian"], rel=1e-4
     )
+
+
+def test_long_inputs_have_no_logistic_regression() -> None:
+    """Of large images only the frequencies of the classes are left."""
+    assert classifications(torch.ones(4, MOST_COLUMNS + 1), torch.tensor([0, 1, 0, 1]), 2).keys() == {"majority"}
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+def test_images_are_classified_by_their_pixels(tmp_path: Path) -> None:
+    """The baselines of images are those of the vectors of their pixels."""
+    data = Digits()
+    found = measured(Classification(stem=FlatStem(width=4), shape=(1, 8, 8)), data, tmp_path)
+    (x, label), (new, wanted) = data.train[:], data.test[:]
+    models = classifications(x.flatten(1), label, 10)
+    assert models.keys() == {"majority", "logistic"}
+    for name, model in models.items():
+        right = (model(new.flatten(1)).argmax(1) == wanted).float().mean()
+        assert found[f"test/accuracy_{name}"] == pytest.approx(float(right))
+    assert found["test/accuracy_logistic"] > 0.9 > 0.2 > found["test/accuracy_majority"]
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+def test_a_known_density_is_compared_with(tmp_path: Path) -> None:
+    """`kl` is the mean of log p_true − log p over the test, `kl_error` its standard error; base and Gaussian alike."""
+    data = ToyDensity("8gaussians", samples=500, test_size=300, val_size=50, batch_size=128)
+    task = Density(MLP(2), RK4(num_steps=1), chain=Chain(whitening=True))
+    data.setup("fit")
+    (whitening,) = (each for each in task.cnf.transforms if isinstance(each, of.FittedBijection))
+    whitening.fit(data.training_part())
+    found = measured(task, data, tmp_path)
+    with torch.no_grad():
+        differences = data.log_density(data.test) - task.log_prob(data.test)
+    assert found["test/kl"] == pytest.approx(float(differences.mean()), rel=1e-4)
+    assert found["test/kl_error"] == pytest.approx(float(differences.std()) / 300**0.5, rel=1e-4)
+    entropy = found["test/loss"] - found["test/kl"]
+    for name in ("gaussian", "base"):  # a whitened standard normal is the Gaussian of maximum likelihood
+        assert found[f"test/loss_{name}"] - found[f"test/kl_{name}"] == pytest.approx(entropy, rel=1e-4)
+    assert found["test/kl_base"] == pytest.approx(found["test/kl_gaussian"], abs=0.02)
+
+
+def test_the_standard_error_does_not_depend_on_batches() -> None:
+    """s/√n of all samples, also far from 0."""
+    metric = StandardError()
+    for batch in (1e3 + NEW[:, 0]).split(3):
+        metric.update(batch)
+    torch.testing.assert_close(metric.compute().float(), NEW[:, 0].std() / 7**0.5, rtol=1e-3, atol=0)

@@ -44,10 +44,10 @@ def test_pelts_are_those_recorded(shared: Path) -> None:
     np.testing.assert_array_equal(data.y.numpy(), pelts.astype(np.float32))
 
 
-def test_scaled_species_have_mean_one_where_they_are_known() -> None:
-    """`scaled` divides by the mean over the known years alone, and `scale` brings the thousands back."""
+def test_scaled_species_have_mean_one_where_they_train() -> None:
+    """`scaled` divides by the mean over the years that train alone, and `scale` brings the thousands back."""
     plain, data = ready(LynxHare(scaled=False)), ready(LynxHare())
-    torch.testing.assert_close(data.y[: data.split].mean(dim=0), torch.ones(2))
+    torch.testing.assert_close(data.y[: data.trained].mean(dim=0), torch.ones(2))
     torch.testing.assert_close(data.units.restored(data.y).float(), plain.y)
 
 
@@ -81,21 +81,29 @@ def data(request: pytest.FixtureRequest, folder: Path) -> Any:
     return ready(Pendulum(str(folder), "swing", known=0.8, batch_time=8, steps=7))
 
 
-def test_what_is_known_and_what_is_forecast_share_one_state(data: Any) -> None:
-    """Validation ends, and test begins, with the last known measurement; together they are the series."""
+def test_each_forecast_begins_where_the_part_before_ends(data: Any) -> None:
+    """Of validation and test the first state alone is seen, the last one of the part before; they end the series."""
     val, test = only(data.val_dataloader()), only(data.test_dataloader())
-    assert val.t.shape[1] == data.split
-    assert val.t[0, -1] == test.t[0, 0]
-    assert torch.equal(torch.cat([val.t[0], test.t[0, 1:]]), data.t)
-    assert torch.equal(torch.cat([val.y[0], test.y[0, 1:]]), data.y)
-    assert bool(test.target.all())
-    assert (bool(test.seen[:, 0].all()), bool(test.seen[:, 1:].any())) == (True, False)
+    assert 1 < data.trained < data.split < len(data.t)
+    for batch, first, end in ((val, data.trained - 1, data.split), (test, data.split - 1, len(data.t))):
+        assert torch.equal(batch.t[0], data.t[first:end])
+        assert torch.equal(batch.y[0], data.y[first:end])
+        assert bool(batch.target.all())
+        assert (bool(batch.seen[:, 0].all()), bool(batch.seen[:, 1:].any())) == (True, False)
     assert torch.equal(only(data.predict_dataloader()).y, test.y)
 
 
-def test_pieces_are_even_stretches_of_what_is_known(data: Any) -> None:
-    """Every piece is a run of known measurements, to the last bit, at times that are its own from 0 on."""
-    known = data.y[: data.split]
+def test_without_a_share_validation_repeats_what_trains() -> None:
+    """With val=0 all known years train, and validation forecasts them from the first one."""
+    data = ready(LynxHare(val=0.0))
+    val = only(data.val_dataloader())
+    assert data.trained == data.split == 15
+    assert torch.equal(val.y[0], data.y[:15])
+
+
+def test_pieces_are_even_stretches_of_what_trains(data: Any) -> None:
+    """Every piece is a run of measurements that train, to the last bit, at times that are its own from 0 on."""
+    known = data.y[: data.trained]
     loader = data.train_dataloader()
     batches = list(loader)
     assert len(batches) == len(loader) == 7
@@ -144,6 +152,7 @@ def test_spec_rebuilds_the_data(data: Any) -> None:
     ("settings", "message"),
     [
         ({"known": 1.0}, r"known must lie in \(0, 1\); got 1.0"),
+        ({"val": 0.8}, r"val must lie in \[0, 0.7\); got 0.8"),
         ({"batch_time": 1}, "batch_time must be at least 2; got 1"),
         ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
     ],
@@ -156,8 +165,8 @@ def test_numbers_out_of_range_are_refused(settings: dict[str, Any], message: str
 
 def test_too_long_pieces_are_refused() -> None:
     """A piece longer than what is known is an error that says how much is."""
-    data = ready(LynxHare(batch_time=16))
-    with pytest.raises(of.DataError, match=r"no 16 of the 15 known measurements in a row are evenly spaced. Set a"):
+    data = ready(LynxHare(batch_time=13))
+    with pytest.raises(of.DataError, match=r"no 13 of the 12 measurements in a row that train are evenly spaced. Set"):
         data.train_dataloader()
 
 

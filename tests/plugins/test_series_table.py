@@ -97,6 +97,17 @@ def test_series_are_split_like_rows(tmp_path: Path) -> None:
     np.testing.assert_allclose(first_times(filed)[2], wanted, rtol=1e-6)
 
 
+def test_overlapping_windows_in_two_parts_are_mentioned(caplog: pytest.LogCaptureFixture) -> None:
+    """Windows of one series that were cut by hand share rows with those that train; series of their own share none."""
+    t = np.arange(10)[None] + 5 * np.arange(20)[:, None]
+    columns = {"id": np.repeat(np.arange(20), 10), "t": t.ravel(), "y": np.sin(t.ravel())}
+    for changes, wanted in (({}, True), ({"y": columns["y"] + columns["id"]}, False)):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            ready(columns | changes, columns=["y"])
+        assert ("also trains, as of overlapping windows" in caplog.text) == wanted
+
+
 def test_training_series_are_standardised() -> None:
     """What was observed of the training series has mean 0 and deviation 1 in each dimension."""
     data = ready(rows())

@@ -20,15 +20,14 @@ def ready(**settings: float) -> Spiral:
     return data
 
 
-def whole(data: Spiral) -> of.Series:
-    """The one batch of validation."""
-    (batch,) = data.val_dataloader()
-    return batch
+def trajectory(data: Spiral, part: str = "train") -> Tensor:
+    """(N, 2), the whole trajectory of a part."""
+    return data.y[part]
 
 
-def start_of(piece: Tensor, trajectory: Tensor) -> int:
-    """Where in the trajectory (N, 2) a piece (T, 2) begins."""
-    return int((trajectory - piece[0]).norm(dim=1).argmin())
+def start_of(piece: Tensor, whole: Tensor) -> int:
+    """Where in a trajectory (N, 2) a piece (T, 2) begins."""
+    return int((whole - piece[0]).norm(dim=1).argmin())
 
 
 @pytest.fixture(scope="module")
@@ -36,23 +35,23 @@ def spiral() -> Spiral:
     return ready(steps=7)
 
 
-def test_trajectory_solves_the_spiral_equation(spiral: Spiral) -> None:
-    """The observations agree with scipy's DOP853 on dy/dt = y³A from (2, 0), at equidistant times to 25."""
-    t, y = whole(spiral).t[0], whole(spiral).y.movedim(0, 1)
+@pytest.mark.parametrize(("part", "start"), [("train", [2.0, 0.0]), ("val", [-1.8, 0.0]), ("test", [0.0, 1.9])])
+def test_trajectories_solve_the_spiral_equation(spiral: Spiral, part: str, start: list[float]) -> None:
+    """The observations agree with scipy's DOP853 on dy/dt = y³A from a start of their own, at equidistant times."""
     matrix = np.array([[-0.1, 2.0], [-2.0, -0.1]])
-    times = t.double().numpy()
-    oracle = solve_ivp(lambda _, y: y**3 @ matrix, (0, times[-1]), [2.0, 0.0], "DOP853", times, rtol=1e-10, atol=1e-10)
+    times = spiral.t.double().numpy()
+    oracle = solve_ivp(lambda _, y: y**3 @ matrix, (0, times[-1]), start, "DOP853", times, rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(times, np.linspace(0, 25, 1000), atol=1e-5)
-    np.testing.assert_allclose(y[:, 0].numpy(), oracle.y.T, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(trajectory(spiral, part).numpy(), oracle.y.T, rtol=0, atol=1e-5)
 
 
 def test_pieces_are_contiguous_in_the_trajectory(spiral: Spiral) -> None:
     """Without noise every piece is, to the last bit, a run of consecutive observations."""
-    (trajectory,) = whole(spiral).y
+    whole = trajectory(spiral)
     for batch in spiral.train_dataloader():
         for piece in batch.y:
-            start = start_of(piece, trajectory)
-            assert torch.equal(piece, trajectory[start : start + len(piece)])
+            start = start_of(piece, whole)
+            assert torch.equal(piece, whole[start : start + len(piece)])
 
 
 def test_pieces_keep_the_spacing_of_time(spiral: Spiral) -> None:
@@ -64,24 +63,23 @@ def test_pieces_keep_the_spacing_of_time(spiral: Spiral) -> None:
 def test_every_start_comes_up() -> None:
     """Pieces begin at every observation that leaves room for them, from the first to the last."""
     data = ready(observations=6, batch_time=3, batch_size=50, steps=2, t1=2)
-    (trajectory,) = whole(data).y
     torch.manual_seed(0)
     batches = list(data.train_dataloader())
-    assert {start_of(piece, trajectory) for batch in batches for piece in batch.y} == {0, 1, 2, 3}
+    assert {start_of(piece, trajectory(data)) for batch in batches for piece in batch.y} == {0, 1, 2, 3}
 
 
 def test_a_piece_can_be_the_whole() -> None:
     """With batch_time = observations every piece is the whole trajectory."""
     data = ready(observations=5, batch_time=5, batch_size=3, steps=1, t1=2)
     (batch,) = data.train_dataloader()
-    assert torch.equal(batch.y, whole(data).y.expand(3, 5, 2))
+    assert torch.equal(batch.y, trajectory(data).expand(3, 5, 2))
 
 
 def test_noise_is_gaussian_of_the_stated_level() -> None:
     """What noise adds to the pieces has mean 0, the stated deviation, and is drawn for each value anew."""
     data = ready(observations=100, batch_time=100, batch_size=100, steps=2, noise=0.3)
     torch.manual_seed(0)
-    clean = whole(data).y
+    clean = trajectory(data)
     added = torch.stack([batch.y - clean for batch in data.train_dataloader()])  # (2, 100, 100, 2)
     standard_error = 0.3 / added.numel() ** 0.5
     assert abs(added.mean().item()) < 4 * standard_error
@@ -93,18 +91,22 @@ def test_noise_is_gaussian_of_the_stated_level() -> None:
 def test_validation_and_test_see_no_noise(spiral: Spiral) -> None:
     """Noise is added to the training pieces only."""
     noisy = ready(noise=0.3)
-    (tested,), (predicted,) = noisy.test_dataloader(), noisy.predict_dataloader()
-    for batch in (whole(noisy), tested, predicted):
-        assert torch.equal(batch.y, whole(spiral).y)
+    (val,), (tested,), (predicted,) = noisy.val_dataloader(), noisy.test_dataloader(), noisy.predict_dataloader()
+    for batch, part in ((val, "val"), (tested, "test"), (predicted, "test")):
+        assert torch.equal(batch.y[0], trajectory(spiral, part))
 
 
-def test_validation_is_the_whole_trajectory(spiral: Spiral) -> None:
-    """One batch holds all observations of the one trajectory, in float32, and nothing else."""
-    batch = whole(spiral)
-    assert isinstance(batch, of.Series)
-    assert batch.t.shape == (1, 1000)
-    assert batch.y.shape == (1, 1000, 2)
-    assert batch.t.dtype == batch.y.dtype == torch.float32
+def test_validation_and_test_forecast_trajectories_of_their_own(spiral: Spiral) -> None:
+    """One batch holds all observations of a trajectory, in float32, of which the first is seen; no part has another's."""
+    for loader in (spiral.val_dataloader(), spiral.test_dataloader()):
+        (batch,) = loader
+        assert isinstance(batch, of.Series)
+        assert batch.t.shape == (1, 1000)
+        assert batch.y.shape == (1, 1000, 2)
+        assert batch.t.dtype == batch.y.dtype == torch.float32
+        assert (bool(batch.seen[:, 0].all()), bool(batch.seen[:, 1:].any())) == (True, False)
+    states = torch.cat([*spiral.y.values()])
+    assert len(states.unique(dim=0)) == len(states)
 
 
 def test_batches_have_the_stated_number_and_shape() -> None:
@@ -148,7 +150,7 @@ def test_spec_is_plain_and_rebuilds_the_data() -> None:
     rebuilt.setup("fit")
     assert type(rebuilt) is Spiral
     assert rebuilt.spec == data.spec
-    assert torch.equal(whole(rebuilt).y, whole(data).y)
+    assert torch.equal(trajectory(rebuilt), trajectory(data))
     drawn = []
     for each in (data, rebuilt):
         torch.manual_seed(0)

@@ -166,6 +166,16 @@ def test_a_test_compares_with_persistence() -> None:
     assert still.logged == {"test/forecast_mae": 2.0, "test/persistence_mae": 2.0}
 
 
+def test_forecasts_are_validated_as_a_whole() -> None:
+    """Where the first state alone is seen there are no segments, in validation as in the figure."""
+    batch = noisy()
+    task = fitting(MLP(2, [5]), segment=4)
+    unseen = batch._replace(seen=batch.seen & (torch.arange(13) == 0)[:, None])
+    assert not torch.equal(task.loss(batch, "val"), task.loss(unseen, "val"))
+    torch.testing.assert_close(task.loss(unseen, "val"), task.loss(unseen, "test"))
+    assert list(task.figures(unseen)) == ["phase_portrait"]
+
+
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_forecasts_are_drawn(width: int) -> None:
     """After a test there is the forecast beside truth and persistence; with extrapolate also its further course."""
@@ -261,15 +271,17 @@ def test_senseless_simulations_are_refused(make: Callable[[], Simulated], messag
 
 
 def test_simulations_are_observed_and_forecast() -> None:
-    """Training sees [0, t1] with the same noise in each batch, the test [t1, forecast] without any."""
+    """Training sees [0, t1] with the same noise in each batch; validation and test halve [t1, forecast], without any."""
     spin = Linear(2, bias=False, matrix=[[0.0, 1.0], [-1.0, 0.0]])
     data = Simulated(spin, [[1.0, 0.0], [0.0, 2.0]], t1=2.0, observations=21, forecast=3.0, noise=0.1, steps=2)
     data.setup("fit")
     first, second = data.train_dataloader()
-    (tested,) = data.test_dataloader()
+    (val,), (tested,) = data.val_dataloader(), data.test_dataloader()
     assert torch.equal(first.y, second.y)
     assert first.y.shape == (2, 21, 2)
-    torch.testing.assert_close(tested.t[0], torch.linspace(2, 3, 11))
-    torch.testing.assert_close(tested.y[0], torch.stack([tested.t[0].cos(), -tested.t[0].sin()], 1))
+    for batch, start in ((val, 2.0), (tested, 2.5)):
+        torch.testing.assert_close(batch.t[0], torch.linspace(start, start + 0.5, 6))
+        torch.testing.assert_close(batch.y[0], torch.stack([batch.t[0].cos(), -batch.t[0].sin()], 1))
+        assert (bool(batch.seen[:, 0].all()), bool(batch.seen[:, 1:].any())) == (True, False)
     noise = first.y[0] - torch.stack([first.t[0].cos(), -first.t[0].sin()], 1)
     assert noise.std().item() == pytest.approx(0.1, rel=0.4)

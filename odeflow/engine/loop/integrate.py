@@ -18,7 +18,7 @@ def run(
     stages: Stages,
     control: StepControl,
     y0: Tensor,
-    t: Tensor | Sequence[float],
+    t: Tensor,
     observer: Observer = UNOBSERVED,
     jump_ts: Sequence[float] = (),
 ) -> Solution:
