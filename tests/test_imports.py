@@ -30,6 +30,22 @@ def test_nothing_imports_more_than_it_needs() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_the_library_needs_none_of_them() -> None:
+    """Where only torch, numpy and lazy-loader are installed, flows are solved and trained in plain PyTorch."""
+    code = (
+        "import sys\n"
+        "absent = ('lightning', 'torchmetrics', 'wandb', 'torchdiffeq', 'matplotlib', 'sklearn', 'scipy', 'pooch', 'polars',"
+        " 'jsonargparse', 'docstring_parser', 'platformdirs', 'rich', 'safetensors', 'PIL', 'yaml')\n"
+        "sys.modules |= dict.fromkeys(absent)\n"  # importing them fails
+        "import torch, odeflow as of, odeflow_dynamics, odeflow_solvers\n"
+        "flow = of.Flow(odeflow_dynamics.MLP(dim=2), odeflow_solvers.Dopri5(), of.Adjoint())\n"
+        "flow(torch.randn(4, 2)).sum().backward()\n"
+        "of.diagnose(flow, torch.randn(4, 2))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_public_names_are_there() -> None:
     """Every public name can be imported, and an unknown one is an AttributeError."""
     import odeflow

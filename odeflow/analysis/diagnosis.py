@@ -21,7 +21,7 @@ from odeflow.engine.solve import solve
 from odeflow.engine.solver import Solver
 from odeflow.errors import GradientError, OdeflowError, SettingError, StateError
 from odeflow.flow.flow import Flow
-from odeflow.plugin.registry import discover, look_up
+from odeflow.plugin.registry import find
 
 POWER_ITERATIONS = 30
 Lines = Iterator[tuple[str, str]]
@@ -234,14 +234,13 @@ class _Patient:
 
         They reveal the error of the flow's solver even if its error estimate is wrong.
         """
-        discover()
         size = math.sqrt(sum(float(leaf.square().sum()) for leaf in leaves(self.start)))
         entries = sum(leaf.numel() for leaf in leaves(self.start))
         scale = size / math.sqrt(max(entries, 1)) or 1.0
         for names, rtol in ((("Dopri8", "Dopri5"), 1e-11), (("Kvaerno5", "Rodas4"), 1e-9)):
             name = next(name for name in names if name != type(self.solver).__name__)
             own = {"per_sample": True} if self.solver.per_sample and rtol == 1e-11 else {}
-            yield look_up("solver", name)(rtol=rtol, atol=rtol * scale / 10, jump_ts=self.solver.jump_ts, **own)  # pyright: ignore[reportReturnType]
+            yield find("solver", name)(rtol=rtol, atol=rtol * scale / 10, jump_ts=self.solver.jump_ts, **own)  # pyright: ignore[reportReturnType]
 
     def _truth(self) -> tuple[State, Solver]:
         """The state at the last time in float64, and the reference solver that computed it.

@@ -21,7 +21,7 @@ from odeflow.config import recipes
 from odeflow.config.record import RunRecord
 from odeflow.errors import OdeflowError, SettingError
 from odeflow.plugin import registry
-from odeflow.training import checkpoint, weights
+from odeflow.training import checkpoint
 from odeflow.training.callbacks import (
     Figures,
     Interruption,
@@ -73,7 +73,7 @@ class Command(LightningCLI):
     Args:
         words: The command and its options; without `run`, the options only.
         run: Whether to run the command. Otherwise `model`, `datamodule` and a `trainer` that writes no files are built.
-        pretrained: A file with the model's initial weights.
+        pretrained: A checkpoint or exported weights, with which the model begins.
         lost: The recipe's checkpoint callbacks that were replaced; the user is notified.
         record: The record of the run; None if none is to be written.
     """
@@ -86,7 +86,8 @@ class Command(LightningCLI):
         lost: Sequence[str] = (),
         record: RunRecord | None = None,
     ) -> None:
-        self.command, self.pretrained, self.lost, self.record = words[0] if run else None, pretrained, lost, record
+        self.words, self.command = words, words[0] if run else None
+        self.pretrained, self.lost, self.record = pretrained, lost, record
         figures = [Figures(), Tables()] if run else []
         super().__init__(
             Task,
@@ -127,7 +128,8 @@ class Command(LightningCLI):
         if options.enable_checkpointing is False:
             kwargs["callbacks"] = [each for each in listed if not isinstance(each, Checkpoint)]
         trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks.extend([Resumption(), Randomness()])  # pyright: ignore
+        typed = [word.partition("=")[0] for word in self.words if word.startswith(("--optimizer", "--lr_scheduler"))]
+        trainer.callbacks.extend([Resumption(typed), Randomness()])  # pyright: ignore
         if self.command == "predict":
             trainer.callbacks.append(Predictions(self._get(self.config_init, "output")))  # pyright: ignore
         if options.enable_checkpointing is not False and not options.fast_dev_run:
@@ -189,5 +191,4 @@ class Command(LightningCLI):
         except (MisconfigurationException, *registry.UNBUILDABLE) as problem:
             raise OdeflowError(explain.unbuilt(problem)) from problem
         if self.pretrained is not None:
-            weights.read_into(self.model, self.pretrained)
-            self.model.units = weights.read_units(self.pretrained)
+            checkpoint.begin_with(self.model, self.pretrained)

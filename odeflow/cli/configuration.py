@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from odeflow.config import recipes
 from odeflow.errors import PluginError, SettingError
 from odeflow.plugin import registry
+from odeflow.plugin.description import hints, parts
 from odeflow.plugin.plugin import OptionGroup, Plugin, groups, import_path
 from odeflow.plugin.spec import class_spec, mapping, sequence, shown
 from odeflow.training import schedule
@@ -224,14 +225,7 @@ def _find(place: str, path: str, kind: str) -> type[Plugin]:
 def _plugin_options(cls: type) -> Iterator[tuple[str, str, bool]]:
     """The options of a plugin that take plugins: (name, kind of plugin, whether in a list)."""
     contracts = {registry.contract(kind): kind for kind in registry.kinds()}
-    for option, annotation in typing.get_type_hints(cls.__init__).items():
-        parts = list(_parts(annotation))
-        several = any(typing.get_origin(part) in (list, Sequence) for part in parts)
-        yield from ((option, contracts[part], several) for part in parts if part in contracts)
-
-
-def _parts(annotation: Any) -> Iterator[Any]:
-    """A type and its arguments, recursively: `list[Solver] | None` contains `Solver`."""
-    yield annotation
-    for part in typing.get_args(annotation):
-        yield from _parts(part)
+    for option, annotation in hints(cls).items():
+        within = list(parts(annotation))
+        several = any(typing.get_origin(part) in (list, Sequence) for part in within)
+        yield from ((option, contracts[part], several) for part in within if part in contracts)

@@ -1,5 +1,6 @@
 """The entry point: dispatches each command to its module, and turns errors into a message and an exit status."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -23,15 +24,18 @@ usage: odeflow COMMAND …
   recipes   list | show NAME | copy NAME FILE
   plugins   list [KIND] | show NAME
   check     build recipes without running them:  odeflow check spiral mine.yaml
+  schema    the JSON schema of recipes, for editors:  odeflow schema --output odeflow.schema.json
+  completion  how a shell completes all this:  eval "$(odeflow completion bash)"
   env       versions and devices, for a bug report
 
+  -c RECIPE names a recipe or its file; several are merged: odeflow fit -c mnist/ode_net -c overlays/wandb
   --weights, with a recipe, begins with its trained weights: odeflow test -c mnist/ode_net --weights
-  odeflow COMMAND --help tells more; odeflow fit --model.help Classification lists a plugin's options.
+  odeflow COMMAND --help tells more; odeflow plugins show Classification lists a plugin's options.
   --plugins FILE|FOLDER|MODULE, with any command, adds plugins that are not installed.
 """
 RUNS = ("fit", "validate", "test", "predict")
 """The commands of `odeflow.cli.run`."""
-OTHERS = ("grid", "plot", "sample", "export", "runs", "recipes", "plugins", "check", "env")
+OTHERS = ("grid", "plot", "sample", "export", "runs", "recipes", "plugins", "check", "schema", "completion", "env")
 """The other commands. Each is the function of its name in the module of its name, which is imported when it is used."""
 
 
@@ -44,6 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 after an OdeflowError.
     """
+    if "_ARGCOMPLETE" in os.environ:
+        from odeflow.cli.completion import complete
+
+        complete((*RUNS, *OTHERS))
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(words)
@@ -61,6 +69,11 @@ def _dispatch(words: list[str]) -> int:
         return 0
     command, rest = words[0], words[1:]
     if command in RUNS:
+        if {"-h", "--help"} & set(rest):
+            from odeflow.cli.usage import usage
+
+            print(usage(command), end="")  # noqa: T201
+            return 0
         from odeflow.cli.run import run
 
         run(command, rest)

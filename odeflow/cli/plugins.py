@@ -1,15 +1,15 @@
-"""`odeflow plugins list | show`."""
+"""`odeflow plugins list | show`. Installed plugins are imported only if the catalogue does not know them."""
 
 import argparse
-import inspect
 
 from rich.console import Console
 from rich.table import Table
 
 from odeflow.config.request import Request
 from odeflow.errors import PluginError
-from odeflow.plugin import registry
-from odeflow.plugin.plugin import Plugin, groups, import_path
+from odeflow.plugin import catalogue, registry
+from odeflow.plugin.catalogue import Catalogue
+from odeflow.plugin.description import Option
 
 
 def plugins(words: list[str]) -> int:
@@ -25,63 +25,51 @@ def plugins(words: list[str]) -> int:
     actions.add_parser("show", help="tell a plugin's meaning and options").add_argument("name")
     request = Request.of(words)
     given = parser.parse_args(request.words)
-    registry.discover(request.plugins)
+    known = catalogue.read(request.plugins)
     if given.action == "list":
-        _list(given.kind)
+        _list(known, given.kind)
     else:
-        _show(given.name)
+        _show(known, given.name)
     return 0
 
 
-def _list(kind: str | None) -> None:
+def _list(known: Catalogue, kind: str | None) -> None:
+    if kind is not None and kind not in known:
+        raise PluginError(registry.unknown("kind of plugin", kind, known))
     table = Table("kind", "plugin", "what it is", box=None, pad_edge=False)
-    for each in [kind] if kind else registry.kinds():
-        for name, cls in registry.plugins(each).items():
-            table.add_row(each, name, _summary(cls))
+    for each in [kind] if kind else known:
+        for plugin in known[each]:
+            table.add_row(each, plugin.name, plugin.summary)
     console = Console()
     console.print(table, markup=False)
     for package, reason in registry.failures().items():
         console.print(f"{package} could not be imported: {reason}", style="red", highlight=False, markup=False)
 
 
-def _show(name: str) -> None:
-    named = {cls: kind for kind in registry.kinds() for each, cls in registry.plugins(kind).items() if each == name}
+def _show(known: Catalogue, name: str) -> None:
+    named = [(kind, each) for kind, several in known.items() for each in several if each.name == name]
     if not named:
+        registry.discover()
         for reason in (registry.unfit(kind, name) for kind in reversed(registry.kinds())):
             if reason is not None:
                 raise PluginError(f"no plugin named {name!r}: {reason}")
-        every = [each for kind in registry.kinds() for each in registry.plugins(kind)]
-        raise PluginError(registry.unknown("plugin", name, every))
+        raise PluginError(
+            registry.unknown("plugin", name, [each.name for several in known.values() for each in several])
+        )
     console = Console()
-    for cls, kind in named.items():
+    for kind, plugin in named:
         article = "an" if kind[0] in "aeiou" else "a"
-        console.print(f"[bold]{name}[/bold], {article} {kind} plugin: {import_path(cls)}\n", highlight=False)
-        console.print(inspect.cleandoc(cls.__doc__ or ""), highlight=False, markup=False)
-        owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
-        if owner is not cls and issubclass(owner, Plugin):
-            text = f"\nOptions as of {owner.__name__}. {inspect.cleandoc(owner.__doc__ or '')}"
-            console.print(text, highlight=False, markup=False)
-        options = Table("option", "type", "default", box=None, pad_edge=False)
-        _add_rows(options, cls)
-        if options.row_count:
+        console.print(f"[bold]{name}[/bold], {article} {kind} plugin: {plugin.path}\n", highlight=False)
+        console.print(plugin.doc, highlight=False, markup=False)
+        if plugin.options:
+            table = Table("option", "default", "type", "meaning", box=None, pad_edge=False)
+            for option in plugin.options:
+                default = "required" if option.default is None else option.default
+                table.add_row(option.name, default, _type(option), option.meaning)
             console.print()
-            console.print(options, markup=False)
-        for option, group in groups(cls).items():
-            console.print(f"\n{option}: {inspect.cleandoc(group.__doc__ or '')}", highlight=False, markup=False)
+            console.print(table, markup=False)
 
 
-def _add_rows(table: Table, cls: type, prefix: str = "") -> None:
-    """Adds a row for each option of a class, and for each field of its option groups."""
-    inside = groups(cls)
-    for option in list(inspect.signature(cls.__init__).parameters.values())[1:]:
-        if option.kind in (option.VAR_POSITIONAL, option.VAR_KEYWORD):  # the class has no constructor
-            continue
-        if option.name in inside:
-            _add_rows(table, inside[option.name], f"{option.name}.")
-            continue
-        default = "required" if option.default is option.empty else repr(option.default)
-        table.add_row(prefix + option.name, inspect.formatannotation(option.annotation), default)
-
-
-def _summary(cls: type[Plugin]) -> str:
-    return inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
+def _type(option: Option) -> str:
+    """The type of an option; of one that takes plugins, where to find them."""
+    return option.type if not option.kinds else f"{option.type} (plugins list {option.kinds[0]})"

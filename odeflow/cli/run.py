@@ -39,10 +39,11 @@ def run(command: str, words: list[str]) -> None:
         return
     record = RunRecord.begin(command, request)
     config = prepared(command, request)
-    trained = None if request.ckpt_path is None else run_of(Path(request.ckpt_path))
+    origin = request.ckpt_path or request.weights
+    trained = run_of(Path(origin)) if origin else None
     stored = None if trained is None else RunRecord.read(trained)
     label = request.label or (command if stored is None else stored.recipe)
-    if command != "fit" and trained is not None and os.access(trained, os.W_OK):
+    if command != "fit" and request.ckpt_path is not None and trained is not None and os.access(trained, os.W_OK):
         place = Place(trained, command, label, command)
     else:
         place = Place(Path("runs"), label, label, command)

@@ -82,7 +82,8 @@ class RunRecord:
             command,
             request.label or command,
             overlays=request.configs[1:],
-            options={name: "" if value is None else value for name, value in request.options if name != "ckpt_path"},
+            options={name: "" if value is None else value for name, value in request.options if name != "ckpt_path"}
+            | ({} if request.weights is None else {"weights": request.weights}),
             versions={name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
             commit=_commit(),
             machine=f"{platform.machine()}, {os.cpu_count()} cores",

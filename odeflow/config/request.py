@@ -35,7 +35,8 @@ class Request:
         configs: Recipe names and files after `-c`, in order.
         plugins: Plugin files, folders and modules after `--plugins`.
         ckpt_path: The checkpoint; None if not given.
-        weights: The file after `--weights`; "" for the recipe's own weights; None without the option.
+        weights: The file after `--weights`, a checkpoint or exported weights; "" for the recipe's own weights; None
+            without the option.
         options: All other options, as (dotted name, value). The value is None if not given.
         words: The arguments for the parser: the other options, one word each, and words that are not options.
         help: Whether help is requested.
@@ -57,7 +58,7 @@ class Request:
             OdeflowError: An option that needs a value has none.
         """
         request = cls()
-        waiting = list(words)
+        waiting = ["--help" if word == "--help-all" else word for word in words]
         while waiting:
             word = waiting.pop(0)
             name, equals, value = word.partition("=")
@@ -163,19 +164,24 @@ class Request:
         if "model" not in config and not any(name.partition(".")[0] == "model" for name, _ in self.options):
             raise RecipeError(
                 f"odeflow {command} needs a recipe or a checkpoint: give a recipe by -c NAME, or a checkpoint by "
-                f"--ckpt_path FILE.  recipes: {', '.join(recipes.available())}"
+                f"--ckpt_path FILE or --weights FILE.  recipes: {', '.join(recipes.available())}"
             )
         for name, value in self.options:
             _change_class(config, name, value)
         return config
 
     def _beneath(self, command: str, layers: list[dict[str, Any]], stored: Any) -> dict[str, Any]:
-        """The configuration below the recipes: the checkpoint's specs, or to resume a run, its whole configuration."""
+        """The configuration below the recipes: the checkpoint's specs, or to resume a run, its whole configuration.
+
+        So it is for the file of `--weights` if no recipe says what the model is.
+        """
         path = self.ckpt_path
+        if path is None and self.weights and not any("model" in layer for layer in layers):
+            path = self.weights
         if path is None:
             return {}
         if not Path(path).is_file():
-            raise CheckpointError(f"there is no checkpoint {path}")
+            raise CheckpointError(f"there {'are no weights' if self.ckpt_path is None else 'is no checkpoint'} {path}")
         beside = Path(path).parent.parent / "config.yaml"
         if command == "fit" and not layers and beside.is_file():
             return {key: value for key, value in recipes.read(str(beside)).items() if key != "ckpt_path"}

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,18 @@ from odeflow.engine.equation.field import (
     full_precision,
     mixed,
     outside_inference,
+    parameters_of,
+    recorder,
+    transformed,
     uncompiled,
     usual,
 )
-from odeflow.engine.equation.state import PackedField, Packing, S, State, check_dtype
-from odeflow.engine.gradients import Checkpointed, Gradient
+from odeflow.engine.equation.state import Field, PackedField, Packing, S, State, check_dtype
+from odeflow.engine.gradients import Backprop, Checkpointed, Gradient
 from odeflow.engine.loop.control import SMALLEST_STEP
+from odeflow.engine.loop.integrate import run
+from odeflow.engine.loop.recording import dependence, obstacle
+from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.output.event import Event
 from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution, SolveError
@@ -75,6 +82,14 @@ def solve(
             feature of the solve, such as events.
         SolveError: The integration failed, or a terminal event did not occur. Contains the partial solution.
     """
+    name = recorder()
+    if name is not None:
+        reason = obstacle(solver, t, y0 if isinstance(y0, Tensor) else y0[0])
+        if reason is None and (dense or event):
+            reason = "dense output and events depend on values: leave them out"
+        if reason is not None:
+            raise SettingError(f"{name} records fixed steps at fixed times. {reason[0].upper()}{reason[1:]}")
+        return recorded(field, y0, t, solver)
     if torch.is_inference_mode_enabled():
         with outside_inference():
             y0, t = usual(y0), usual(t)
@@ -86,14 +101,10 @@ def solve(
     if times.dim() == 2:
         _check_own_times(times, y0, solver)
     params = None if params is None else _listed(params)
-    if isinstance(y0, tuple):
-        leaves = tuple(entering(leaf) for leaf in y0)
-        packing = Packing.of(leaves, solver.per_sample)
-        packed, start, view = PackedField(packing, field), packing.pack(leaves), packing.unpack
-    else:
-        packing, packed, start, view = None, field, entering(y0).contiguous(), _identity
-    check_dtype(start)
+    packing, packed, start, view = _packed(field, y0, solver)
     _check_resolution(times, start.dtype, solver)
+    if start.is_meta and (reason := dependence(solver)):
+        raise SettingError(f"a state on the meta device has no values, and {reason}")
     packed = SameNoise(mixed(packed, start))
     if (dense or events) and not solver.shows_steps:
         raise SettingError(
@@ -112,9 +123,52 @@ def solve(
     except SolveError as error:
         if error.partial is not None:
             error.partial = error.partial.unpacked(view)
-        known = field.parameters() if params is None and isinstance(field, nn.Module) else params or ()
+        known = parameters_of(field) if params is None and isinstance(field, nn.Module) else params or ()
         _name_the_cause(error, packing, known)
         raise
+    except RuntimeError as problem:
+        reason = dependence(solver) if transformed() and "vmap" in str(problem) else None
+        if reason is None:
+            raise
+        raise SettingError(
+            f"torch.func.vmap maps fixed steps: {reason}, or call the flow on the whole batch instead"
+        ) from problem
+
+
+def recorded(field: Callable[[Tensor, Any], Any], y0: S, t: Tensor | Sequence[float], solver: Solver) -> Solution[S]:
+    """The solution as straight code, differentiated by autograd, for functions of torch that record operations.
+
+    It is not checked for finite values, and a random field draws new numbers at every evaluation.
+
+    Args:
+        field: As for `solve`.
+        y0: As for `solve`.
+        t: The times, without an `obstacle`.
+        solver: The solver, without one either.
+    """
+    assert isinstance(solver, Stepper)
+    assert not isinstance(t, Tensor)
+    _, packed, start, view = _packed(field, y0, solver)
+    times = [float(time) for time in t]
+    sign = 1 if times[-1] > times[0] else -1
+    if not all(sign * (second - first) > 0 for first, second in pairwise(times)):
+        raise SettingError(f"t must be strictly increasing or strictly decreasing; it goes {times}")
+    control = solver.step_control(times[0], times[-1])
+    return run(solver.stages(packed, start, None), control, start, times).unpacked(view)
+
+
+def _packed(
+    field: Callable[[Tensor, Any], Any], y0: State, solver: Solver
+) -> tuple[Packing | None, Field, Tensor, Callable[[Tensor], State]]:
+    """The packing of a tuple state, the field and the initial state on one tensor, and the view of its states."""
+    if isinstance(y0, tuple):
+        leaves = tuple(entering(leaf) for leaf in y0)
+        packing = Packing.of(leaves, solver.per_sample)
+        packed, start, view = PackedField(packing, field), packing.pack(leaves), packing.unpack
+    else:
+        packing, packed, start, view = None, field, entering(y0).contiguous(), _identity
+    check_dtype(start)
+    return packing, packed, start, view
 
 
 def _identity(state: Tensor) -> State:
@@ -143,6 +197,8 @@ def _check_finite(solution: Solution) -> None:
         SolveError: The last state is not finite.
     """
     y = solution.y
+    if y.is_meta:
+        return
     try:
         fine = solution.t.dim() > 1 or bool(y[-1].isfinite().all())  # per-sample steps are always adaptive
     except RuntimeError:  # under vmap the condition is data-dependent
@@ -172,6 +228,13 @@ def _solve(
     mesh: Mesh | None,
 ) -> Solution:
     if torch.is_grad_enabled():
+        if transformed() and gradient.needs_params:
+            if not (gradient.exact and gradient.compiles(mesh)):
+                raise GradientError(
+                    f"torch.func transforms autograd's record of a solve, and not {type(gradient).__name__}'s backward "
+                    "pass: use gradient=Backprop(), or Checkpointed() without options, or torch.no_grad()"
+                )
+            gradient = Backprop()
         wanted = _wanted(field, gradient, params)
         if wanted or y0.requires_grad or t.requires_grad or not gradient.needs_params:
             return gradient.solve(solver, packed, y0, t, wanted, mesh)
@@ -187,7 +250,7 @@ def _wanted(field: object, gradient: Gradient, params: Sequence[Tensor] | None) 
     """
     if params is None:
         if isinstance(field, nn.Module):
-            params = tuple(field.parameters())
+            params = parameters_of(field)
         elif gradient.needs_params:
             name = type(gradient).__name__
             raise GradientError(

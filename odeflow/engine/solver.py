@@ -10,7 +10,7 @@ from odeflow.engine.equation.state import Field
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.tape import UNOBSERVED, Observer
 from odeflow.errors import SettingError
-from odeflow.plugin.plugin import Plugin
+from odeflow.plugin.plugin import Plugin, expression
 
 
 class Solver(Plugin, ABC):
@@ -25,6 +25,9 @@ class Solver(Plugin, ABC):
     """Times at which the field is discontinuous; a step ends at each."""
     per_sample: bool = False
     """Whether each sample, along dimension 0 of the state, has its own clock. The field's t then has shape (B,)."""
+
+    def __repr__(self) -> str:
+        return expression(self)
 
     def time_resolution(self, span: float) -> float:
         """The required resolution of t in a solve over `span`, in the field's time."""

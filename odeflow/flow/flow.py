@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import torch
 from torch import Tensor, nn
 
-from odeflow.engine.equation.field import entering, outside_inference, uncompiled, usual
+from odeflow.engine.equation.field import entering, outside_inference, parameters_of, recorder, uncompiled, usual
 from odeflow.engine.equation.state import S, State
 from odeflow.engine.gradients import Checkpointed, Gradient
 from odeflow.engine.loop.adaptive import Adaptive
+from odeflow.engine.loop.recording import obstacle
 from odeflow.engine.loop.stepper import Stepper
+from odeflow.engine.methods.multistep import Multistep
 from odeflow.engine.output.solution import Solution, Stats
-from odeflow.engine.solve import checked_times, solve
+from odeflow.engine.solve import checked_times, recorded, solve
 from odeflow.engine.solver import Solver
 from odeflow.errors import SettingError, StateError
 from odeflow.flow.divergence import Divergence
@@ -22,6 +24,8 @@ from odeflow.flow.options import FlowOptions
 from odeflow.flow.regularizers import Rate, WithRates
 from odeflow.paths import Constant, Path
 from odeflow.plugin.plugin import check_kind
+
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 class Flow(nn.Module):
@@ -119,7 +123,6 @@ class Flow(nn.Module):
         context: Tensor | Path | None = None,
         dense: bool = False,
     ) -> Solution[Any]: ...
-    @uncompiled
     def trajectory(
         self,
         y0: State,
@@ -148,14 +151,36 @@ class Flow(nn.Module):
                 does not have the shape of the input, or the samples of the path are not those of the state.
             SettingError: The solver cannot stop at the breaks of the path.
         """
-        if torch.is_inference_mode_enabled():
+        plain = context is None and divergence is None and not dense
+        if recorder() == "torch.compile" and not (plain and self._compiles_whole(y0, t)):
+            return self._uncompiled(y0, t, divergence, context, dense)
+        return self._trajectory(y0, t, divergence, context, dense)
+
+    def _compiles_whole(self, y0: State, t: Tensor | Sequence[float]) -> bool:
+        """Whether `torch.compile` can make one graph of a solve, with the same values and gradients."""
+        if isinstance(self.solver, Multistep):
+            return False  # fractions, of which its weights are made, take long to trace
+        if torch.is_grad_enabled() and not (self.gradient.exact and self.gradient.compiles(None)):
+            return False
+        if self.training and (self.options.regularizers or any(isinstance(each, DROPOUT) for each in self.modules())):
+            return False  # a solve has the same noise at every evaluation
+        return obstacle(self.solver, t, y0 if isinstance(y0, Tensor) else y0[0]) is None
+
+    def _trajectory(
+        self,
+        y0: State,
+        t: Tensor | Sequence[float],
+        divergence: Divergence | None,
+        context: Tensor | Path | None,
+        dense: bool,
+    ) -> Solution[Any]:
+        if recorder() is None and torch.is_inference_mode_enabled():
             with outside_inference():
                 y0, t, context = usual(y0), usual(t), usual(context)
-                again: Any = Flow.trajectory
-                return again(self, y0, t, divergence=divergence, context=context, dense=dense)
+                return self._trajectory(y0, t, divergence, context, dense)
         y0 = tuple(entering(leaf) for leaf in y0) if isinstance(y0, tuple) else entering(y0)
         state, field, solver = self._entered(y0), self.dynamics, self.solver
-        params: list[Tensor] = list(self.dynamics.parameters())
+        params = parameters_of(self.dynamics)
         if context is not None:
             path = Constant(context) if isinstance(context, Tensor) else context
             check_kind("context", path, Path, "a Tensor, or odeflow.paths.Linear(t, x)")
@@ -188,6 +213,8 @@ class Flow(nn.Module):
 
         return solution.unpacked(seen)
 
+    _uncompiled = uncompiled(_trajectory)
+
     def _solve(
         self, solver: Solver, field: Any, state: S, t: Tensor | Sequence[float], params: list[Tensor], dense: bool
     ) -> Solution[S]:
@@ -196,7 +223,10 @@ class Flow(nn.Module):
         first = last.suggested_step if self.options.warm_start and last is not None else None
         if first and isinstance(solver, Stepper) and isinstance(solver.control, Adaptive):
             solver = solver.with_control(replace(solver.control, first_step=first))
-        solution = solve(field, state, t, solver=solver, gradient=self.gradient, params=params, dense=dense)
+        if recorder() == "torch.compile":
+            solution = recorded(field, state, t, solver)
+        else:
+            solution = solve(field, state, t, solver=solver, gradient=self.gradient, params=params, dense=dense)
         self.stats = solution.stats
         return solution
 
@@ -208,6 +238,8 @@ class Flow(nn.Module):
 
     def _left(self, y: State) -> State:
         if isinstance(self.dynamics, Dynamics) and isinstance(y, Tensor) and y.dim() > 1:
+            if recorder():  # a product of sizes would fix the number of samples
+                return torch.stack([self.dynamics.leave(row) for row in y])
             return self.dynamics.leave(y.flatten(0, 1)).unflatten(0, y.shape[:2])
         return y
 
@@ -236,8 +268,9 @@ class Flow(nn.Module):
         return {**self.__dict__, "penalties": {}}
 
     def extra_repr(self) -> str:
-        """Times and augmentation, for `print`."""
-        return f"t0={self.options.t0}, t1={self.options.t1}, augment={self.options.augment}"
+        """Times and augmentation, solver and gradient, for `print`."""
+        times = f"t0={self.options.t0}, t1={self.options.t1}, augment={self.options.augment}"
+        return f"{times},\nsolver={self.solver!r},\ngradient={self.gradient!r},"
 
 
 @dataclass(frozen=True)

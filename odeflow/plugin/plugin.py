@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from odeflow.errors import PluginError, SettingError
-from odeflow.plugin.spec import mapping, sequence
+from odeflow.plugin.spec import class_spec, mapping, sequence
 
 PLAIN = (str, int, float, bool, type(None))
 
@@ -55,7 +55,7 @@ class OptionGroup:
 
 def groups(cls: type) -> dict[str, type[OptionGroup]]:
     """The constructor arguments of a class that are option groups, by name."""
-    defaults = {name: option.default for name, option in _options(cls).items()}
+    defaults = {name: option.default for name, option in constructor_options(cls).items()}
     return {name: type(default) for name, default in defaults.items() if isinstance(default, OptionGroup)}
 
 
@@ -152,7 +152,7 @@ def subclasses(cls: type[Any]) -> Iterator[type[Any]]:
         yield from subclasses(subclass)
 
 
-def _options(cls: type) -> dict[str, inspect.Parameter]:
+def constructor_options(cls: type) -> dict[str, inspect.Parameter]:
     """The parameters of a class's constructor; none if a plugin inherits it, such as that of `nn.Module`."""
     owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
     if owner is object or (issubclass(cls, Plugin) and not issubclass(owner, Plugin)):
@@ -172,12 +172,12 @@ def unknown_option(cls: type, options: Iterable[str], skip: int = 1) -> str | No
         A message that names the first unknown option, the closest match, all known options, and the plugins of this
         kind that have the option.
     """
-    known = dict(list(_options(cls).items())[skip - 1 :])
+    known = dict(list(constructor_options(cls).items())[skip - 1 :])
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         return None
     for option in options:
         if option not in known:
-            near = [f"{name}.{option}" for name, group in groups(cls).items() if option in _options(group)]
+            near = [f"{name}.{option}" for name, group in groups(cls).items() if option in constructor_options(group)]
             near = near or get_close_matches(option, known, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             listed = ", ".join(known) or "none"
@@ -185,7 +185,7 @@ def unknown_option(cls: type, options: Iterable[str], skip: int = 1) -> str | No
             others = sorted(
                 other.__name__
                 for other in subclasses(contract)
-                if option in _options(other) and not (inspect.isabstract(other) or ABC in other.__bases__)
+                if option in constructor_options(other) and not (inspect.isabstract(other) or ABC in other.__bases__)
             )
             having = f"  {option} is an option of {', '.join(others)}" if others and not near else ""
             return f"{cls.__name__} has no option {option!r}.{hint}  options: {listed}{having}"
@@ -237,6 +237,27 @@ class Plugin:
         """
         _require_plain(self.remembered_spec["init_args"], type(self).__name__, "")
         return self.remembered_spec
+
+
+def expression(plugin: Plugin) -> str:
+    """The call that makes a plugin, without the options that have their default, as `Dopri5(rtol=0.001)`."""
+    return _call(type(plugin), plugin.remembered_spec["init_args"])
+
+
+def _call(cls: type, arguments: Mapping[str, Any]) -> str:
+    defaults = {name: _plain(option.default) for name, option in constructor_options(cls).items()}
+    changed = [f"{name}={_text(value)}" for name, value in arguments.items() if value != defaults.get(name, cls)]
+    return f"{cls.__name__}({', '.join(changed)})"
+
+
+def _text(value: object) -> str:
+    spec, items = class_spec(value), sequence(value)
+    if spec is not None:
+        cls = next(cls for cls in subclasses(Plugin) if import_path(cls) == spec["class_path"])
+        return _call(cls, spec["init_args"])
+    if isinstance(value, _Unstorable):
+        return value.text
+    return repr(value) if items is None else f"[{', '.join(map(_text, items))}]"
 
 
 def check_least(owner: object, least: float, **options: float | Sequence[float] | None) -> None:

@@ -132,6 +132,11 @@ def _load(entry: EntryPoint) -> None:
         _failures[f"{entry.name} ({entry.value})"] = f"{type(problem).__name__}: {problem}"
 
 
+def loaded() -> bool:
+    """Whether plugin packages have been imported in this process."""
+    return bool(_loaded)
+
+
 def failures() -> dict[str, str]:
     """Plugin packages that could not be imported, with the reason."""
     return dict(_failures)

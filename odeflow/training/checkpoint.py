@@ -84,11 +84,13 @@ class Checkpoints(TorchCheckpointIO):
 
 
 def specs(path: str | Path) -> dict[str, Any]:
-    """The specs stored in a checkpoint: "model", and "data" if it was trained on a data plugin.
+    """The specs stored in a checkpoint: "model", and "data" if it was trained on a data plugin; or in exported weights.
 
     Raises:
-        CheckpointError: The checkpoint contains no valid specs.
+        CheckpointError: The file contains no valid specs.
     """
+    if Path(path).suffix == weights.SUFFIX:
+        return {"model": weights.read_spec(path)}
     stored = mapping(read(path).get(KEY))
     if stored is None or stored.get("model") is None:
         raise CheckpointError(
@@ -133,24 +135,34 @@ def load(path: str | Path, plugins: Iterable[str] = ()) -> Task:
         PluginError: A required plugin is not registered.
     """
     registry.discover(plugins)
-    alone = Path(path).suffix == weights.SUFFIX
-    task = registry.build(weights.read_spec(path) if alone else specs(path)["model"])
+    task = registry.build(specs(path)["model"])
     if not isinstance(task, Task):
         raise PluginError(f"{path} describes a {type(task).__name__}, which is no Task")
-    if alone:
-        weights.read_into(task, path)
-        task.units = weights.read_units(path)
-        return task.eval()
     return restore(task, path)
 
 
 def restore(task: Task, path: str | Path) -> Task:
-    """Loads the weights and units of a checkpoint into a task, and returns it in evaluation mode.
+    """Loads the weights and units of a file into a task, and returns it in evaluation mode.
 
     Raises:
-        CheckpointError: The file is not a checkpoint, or its weights do not match the task.
+        CheckpointError: The file is no checkpoint and no exported weights, or its weights do not match the task.
     """
+    if Path(path).suffix != weights.SUFFIX:
+        task.data_spec = stored_data(read(path))
+    begin_with(task, path)
+    return task.eval()
+
+
+def begin_with(task: Task, path: str | Path) -> None:
+    """Loads the weights and units of a checkpoint or of exported weights into a task, whose training begins anew.
+
+    Raises:
+        CheckpointError: The file is neither, or its weights do not match the task.
+    """
+    if Path(path).suffix == weights.SUFFIX:
+        weights.read_into(task, path)
+        task.units = weights.read_units(path)
+        return
     contents = read(path)
     weights.fill(task, state(contents, path), path)
-    task.units, task.data_spec = stored_units(contents), stored_data(contents)
-    return task.eval()
+    task.units = stored_units(contents)

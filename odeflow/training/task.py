@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -12,8 +13,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from odeflow.errors import DataError, OdeflowError, PluginError
+from odeflow.errors import CheckpointError, DataError, OdeflowError, PluginError
 from odeflow.flow.flow import Flow
+from odeflow.plugin import registry
 from odeflow.plugin.plugin import Plugin
 from odeflow.plugin.spec import class_spec, mapping
 from odeflow.training.data import DataModule, data_of
@@ -154,6 +156,40 @@ class Task(Plugin, LightningModule, ABC):
         loss = self.loss(batch, stage)
         self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=self.sample_count(batch), sync_dist=True)
         self.log_baselines(batch, stage)
+
+    @classmethod
+    def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls,
+        checkpoint_path: str | Path,
+        map_location: torch.device | str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Rebuilds a task from a checkpoint, in training mode, as Lightning does.
+
+        `odeflow.load` does the same without the class, in evaluation mode, and also imports plugins that are not
+        installed. Both read the checkpoint without executing code from it.
+
+        Args:
+            checkpoint_path: The checkpoint.
+            map_location: The device; the CPU by default.
+            **options: Arguments of the constructor that replace the stored ones.
+
+        Raises:
+            CheckpointError: The file is not a checkpoint of this class, or its weights do not match.
+            PluginError: A required plugin is not registered, or an option is invalid.
+        """
+        from odeflow.training.checkpoint import restore, specs  # which import this file
+
+        registry.discover()
+        spec = specs(checkpoint_path)["model"]
+        task = registry.build({**spec, "init_args": {**spec.get("init_args", {}), **options}})
+        if not isinstance(task, cls):
+            name = type(task).__name__
+            raise CheckpointError(
+                f"{checkpoint_path} holds a {name}, not a {cls.__name__}: use {name}.load_from_checkpoint"
+            )
+        restored = cast(Self, restore(task, checkpoint_path).train())
+        return restored if map_location is None else restored.to(map_location)
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.parameters(), lr=1e-3)

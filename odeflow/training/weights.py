@@ -110,10 +110,7 @@ def _reading(path: str | Path) -> Generator[None]:
     if not Path(path).is_file():
         raise CheckpointError(f"there are no weights {path}")
     if zipfile.is_zipfile(path):
-        raise CheckpointError(
-            f"{path} is a checkpoint, not weights alone: give it by --ckpt_path, or write its weights to a file "
-            f"*{SUFFIX} by odeflow export"
-        )
+        raise CheckpointError(f"{path} is a checkpoint, not weights alone; name it *.ckpt")
     try:
         yield
     except (SafetensorError, OSError, ValueError, RecursionError) as problem:

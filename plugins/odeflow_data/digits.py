@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
 import odeflow as of
@@ -31,6 +30,8 @@ class Digits(of.DataModule):
         self.batch_size, self.seed = batch_size, seed
 
     def setup(self, stage: str) -> None:
+        from sklearn.datasets import load_digits
+
         digits = load_digits()
         images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16  # pyright: ignore[reportAttributeAccessIssue]
         labels = torch.tensor(digits.target)  # pyright: ignore[reportAttributeAccessIssue]

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.datasets import make_circles, make_moons, make_swiss_roll
 from torch import Tensor
 
 Points = NDArray[np.float64]
@@ -84,6 +83,8 @@ def _circles(radii: tuple[float, ...], std: float, x: Tensor) -> Tensor:
 
 
 def _draw_two_moons(count: int, random: RandomState) -> Points:
+    from sklearn.datasets import make_moons
+
     return 2 * np.asarray(make_moons(count, noise=0.1, random_state=random)[0]) + np.array([-1, -0.2])
 
 
@@ -95,10 +96,14 @@ def _log_two_moons(x: Tensor) -> Tensor:
 
 
 def _draw_two_circles(count: int, random: RandomState) -> Points:
+    from sklearn.datasets import make_circles
+
     return 3 * np.asarray(make_circles(count, factor=0.5, noise=0.08, random_state=random)[0])
 
 
 def _draw_swiss_roll(count: int, random: RandomState) -> Points:
+    from sklearn.datasets import make_swiss_roll
+
     return make_swiss_roll(count, noise=1.0, random_state=random)[0][:, [0, 2]] / 5
 
 

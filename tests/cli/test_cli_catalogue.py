@@ -7,7 +7,7 @@ import yaml
 
 import odeflow as of
 from odeflow.config import recipes
-from odeflow.plugin import registry
+from odeflow.plugin import catalogue, registry
 
 
 @pytest.fixture(autouse=True)
@@ -83,9 +83,43 @@ def test_every_plugin_is_shown_with_its_options(done, name):
 def test_options_are_shown_with_types_and_defaults(done):
     """`plugins show MLP` tells which options must be given, and what the others are by default."""
     rows = {row.split()[0]: row for row in done("plugins show MLP").out.splitlines() if row.strip()}
-    assert rows["dim"].split() == ["dim", "int", "required"]
-    assert rows["activation"].split() == ["activation", "str", "'tanh'"]
+    assert rows["dim"].split() == ["dim", "required", "int", "Length", "d", "of", "the", "state."]
+    assert rows["activation"].split()[:3] == ["activation", "'tanh'", "str"]
     assert "kwargs" not in done("plugins show Backprop").out
+    rows = {row.split()[0]: row for row in done("plugins show Trajectory").out.splitlines() if row.strip()}
+    assert "Number of dimensions appended" in rows["flow.augment"]
+    assert "(plugins list solver)" in rows["solver"]
+
+
+def test_every_option_is_described():
+    """No option of a plugin that comes with odeflow lacks a meaning, inherited ones and those in groups included."""
+    without = [
+        f"{plugin.name}.{option.name}"
+        for several in catalogue.imported().values()
+        for plugin in several
+        for option in plugin.options
+        if not option.meaning and plugin.path.startswith("odeflow")
+    ]
+    assert not without
+
+
+def test_base_classes_are_not_offered():
+    """What others are meant to subclass is not listed, and asking for it says so."""
+    offered = registry.plugins("data")
+    for name in ("DataModule", "OwnData"):
+        assert name not in offered
+    assert not [name for name, cls in offered.items() if cls.__subclasses__() and cls.__abstractmethods__]
+
+
+def test_the_short_help_names_what_people_use(done):
+    """`fit --help` fits on a screen and names options before the parser; `--help-all` has those of the trainer."""
+    for each in ("fit", "validate", "test", "predict"):
+        short = done(f"{each} --help").out
+        assert len(short.splitlines()) < 50
+        for word in ("--weights", "--plugins", "-c RECIPE", "--ckpt_path", "--help-all", "--model.solver"):
+            assert word in short, (each, word)
+    assert ("--optimizer.lr" in done("fit --help").out) > ("--optimizer.lr" in done("test --help").out)
+    assert "--trainer.gradient_clip_val" in done("fit --help-all").out
 
 
 def test_a_loose_file_is_listed_on_request(done):

@@ -14,7 +14,7 @@ import odeflow as of
 from odeflow_data import Digits, Spiral
 from odeflow_dynamics import MLP
 from odeflow_solvers import RK4, Dopri5
-from odeflow_tasks import Trajectory
+from odeflow_tasks import Classification, Trajectory
 
 QUIET = "--trainer.enable_progress_bar false --trainer.enable_model_summary false"
 WITHOUT_COMMAND = pytest.mark.filterwarnings(  # Lightning's own, which the command line keeps quiet about
@@ -154,6 +154,18 @@ def test_load_gives_the_model_back(last, batch):
     assert not task.training
     assert task.spec == stored["odeflow"]["model"]
     assert all(torch.equal(value, task.state_dict()[name]) for name, value in stored["state_dict"].items())
+
+
+def test_lightning_loads_it_too(last):
+    """`load_from_checkpoint` has the same weights, in training mode, with replaced options, and checks the class."""
+    task = Classification.load_from_checkpoint(last, solver=RK4(num_steps=7))
+    assert task.training
+    assert repr(task.flow.solver) == "RK4(num_steps=7)"
+    torch.testing.assert_close(task.state_dict(), of.load(last).state_dict(), rtol=0, atol=0)
+    with pytest.raises(of.CheckpointError, match=r"holds a Classification, not a Trajectory: use Classification\.load"):
+        Trajectory.load_from_checkpoint(last)
+    with pytest.raises(of.PluginError, match="no option 'solvr'"):
+        of.Task.load_from_checkpoint(last, solvr=1)
 
 
 @WITHOUT_COMMAND

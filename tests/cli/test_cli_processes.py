@@ -53,12 +53,34 @@ def test_simple_questions_need_no_torch(started, tmp_path):
     code = (
         "import sys\nfrom odeflow.cli.main import main\n"
         "for words in (['--version'], ['--help'], [], ['recipes', 'list'], ['recipes', 'show', 'spiral'], "
-        "['recipes', 'copy', 'spiral', 'a.yaml'], ['recipes', 'show', 'spirall'], ['fot']):\n    main(words)\n"
+        "['recipes', 'copy', 'spiral', 'a.yaml'], ['recipes', 'show', 'spirall'], ['fot'], "
+        "['runs', 'list'], ['fit', '--help']):\n    main(words)\n"
         "heavy = {'torch', 'lightning', 'jsonargparse', 'matplotlib', 'wandb', 'sklearn', 'numpy'}\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
     )
     outcome = started(sys.executable, "-c", code, folder=tmp_path)
     assert outcome.stdout.splitlines()[-1] == "HEAVY []", outcome.stderr
+
+
+KNOWN = (
+    "import sys\nfrom odeflow.cli.main import main\n"
+    "for words in (['plugins', 'list', 'solver'], ['plugins', 'show', 'MLP']):\n    main(words)\n"
+    "print('TORCH', 'torch' in sys.modules)"
+)
+
+
+def test_plugins_are_listed_without_being_imported(started, tmp_path, monkeypatch):
+    """From the second time on, until a file changes; a damaged file of the catalogue is written again."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first, second = (started(sys.executable, "-c", KNOWN, folder=tmp_path).stdout for _ in range(2))
+    assert first.splitlines()[-1] == "TORCH True"
+    assert second == first.replace("TORCH True", "TORCH False")
+    assert "Dopri5" in second
+    (file,) = tmp_path.rglob("plugins.json")
+    file.write_text(file.read_text().replace('"key": "', '"key": "0'))
+    monkeypatch.setenv("ODEFLOW_PLUGINS", str(tmp_path / "none"))
+    again = started(sys.executable, "-c", KNOWN, folder=tmp_path)
+    assert f"there is no plugin file, folder or module {tmp_path}/none" in again.stderr
 
 
 @pytest.mark.parametrize(("words", "status"), [("recipes list", 0), ("recipes show spirall", 2), ("fot", 2)])

@@ -307,6 +307,16 @@ def test_typed_options_of_a_schedule_count(done, resumed):
     assert rate == pytest.approx(3e-3 * 0.5 * 0.1)
 
 
+def test_options_that_a_checkpoint_cannot_take_are_refused(done, refused, digits_run):
+    """A checkpoint of another trainer does not say what its options were, so a typed one is refused by name."""
+    foreign = torch.load(last(digits_run), weights_only=True)
+    del foreign["callbacks"]["Resumption"]
+    torch.save(foreign, "foreign.ckpt")
+    told = refused(f"fit {DIGITS} --ckpt_path foreign.ckpt --optimizer.lr 1e-4")
+    assert "--optimizer.lr: the checkpoint was not written by odeflow fit" in told
+    done(f"fit {DIGITS} --ckpt_path foreign.ckpt")
+
+
 def test_typed_patience_counts(done):
     """Early stopping is as patient as the resumed run says, not as the checkpoint remembers."""
     stopping = f"{DIGITS} --trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor val/loss"

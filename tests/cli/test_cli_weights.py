@@ -47,6 +47,39 @@ def test_training_goes_on_from_weights(done, small, exported):
         assert torch.equal(value, of.load(exported).state_dict()[name])
 
 
+def test_training_begins_with_a_checkpoint(done, digits_run, small):
+    """`--weights FILE.ckpt` fine-tunes: the checkpoint's weights, a new optimizer, and the first epoch."""
+    last = digits_run / "checkpoints/last.ckpt"
+    done(f"fit {small} --weights {last} --optimizer.lr 1e-30")
+    tuned = torch.load("runs/digits/ode_net/version_0/checkpoints/last.ckpt", weights_only=True)
+    for name, value in of.load(last).state_dict().items():
+        assert torch.equal(tuned["state_dict"][name], value)
+    assert (tuned["epoch"], tuned["global_step"]) == (0, 3)
+    assert not tuned["run"]["ckpt_path"]
+    assert tuned["run"]["options"]["weights"] == str(last)
+
+
+@pytest.mark.parametrize("source", ["checkpoint", "weights"])
+def test_weights_say_what_their_model_is(done, digits_run, source, brief):
+    """Without a recipe, a checkpoint's run is repeated from its weights; exported weights need data."""
+    words = f"--weights {digits_run}/checkpoints/last.ckpt --trainer.max_steps 1"
+    if source == "weights":
+        done(f"export --ckpt_path {digits_run}/checkpoints/last.ckpt --output net.safetensors")
+        words = f"--weights net.safetensors --data Digits {brief} --trainer.max_steps 1"
+    done(f"fit {words}")
+    name = {"checkpoint": "digits/ode_net", "weights": "fit"}[source]
+    spec = of.load(f"runs/{name}/version_0/checkpoints/last.ckpt").spec
+    assert spec["init_args"]["dynamics"]["init_args"]["channels"] == 4
+
+
+def test_a_model_that_begins_with_weights_is_trained(done, digits_run, small):
+    """It is in training mode, and its weights change."""
+    last = digits_run / "checkpoints/last.ckpt"
+    done(f"fit {small} --weights {last}")
+    after = of.load("runs/digits/ode_net/version_0/checkpoints/last.ckpt").state_dict()
+    assert not all(torch.equal(after[name], value) for name, value in of.load(last).state_dict().items())
+
+
 def test_a_recipe_brings_its_own_weights(done, exported, tmp_path):
     """`--weights` alone means `weights/<name>.safetensors` beside the recipe's file."""
     done(f"recipes copy digits/ode_net {tmp_path}/mine.yaml")
@@ -65,6 +98,8 @@ def test_a_recipe_brings_its_own_weights(done, exported, tmp_path):
             "the recipe digits/ode_net has no weights of its own; give --weights FILE",
         ),
         ("test -c digits/ode_net --weights nix.safetensors", "there are no weights nix.safetensors"),
+        ("test -c digits/ode_net --weights nix.ckpt", "there is no checkpoint nix.ckpt"),
+        ("test --weights nix.ckpt", "there are no weights nix.ckpt"),
         ("test -c digits/ode_net --weights bad.safetensors", "bad.safetensors cannot be read as safetensors: "),
         ("test --weights --model Classification", "which weights? Give a recipe with weights by -c NAME"),
         ("test -c digits/ode_net --weights a --ckpt_path b", "there is no checkpoint b"),

@@ -1,13 +1,13 @@
 """Wrappers of the vector field during a solve."""
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from odeflow.engine.equation.state import Field
 from odeflow.errors import StateError
@@ -55,13 +55,18 @@ class Mixed:
 def mixed(field: Field, like: Tensor) -> Field:
     """The field evaluated under the current autocast state of the device of `like`."""
     device = like.device.type
-    return Mixed(field, device, torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None)
+    return Mixed(field, device, torch.get_autocast_dtype(device) if autocasts(device) else None)
+
+
+def autocasts(device: str) -> bool:
+    """Whether autocast is enabled on a type of device."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def entering(leaf: Tensor) -> Tensor:
     """A leaf of the initial state: one in the reduced precision of autocast is cast to float32."""
     device = leaf.device.type
-    lowered = torch.is_autocast_enabled(device) and leaf.dtype == torch.get_autocast_dtype(device)
+    lowered = autocasts(device) and leaf.dtype == torch.get_autocast_dtype(device)
     return leaf.float() if lowered else leaf
 
 
@@ -72,10 +77,31 @@ def full_precision(like: Tensor) -> Generator[None]:
     Autocast caches the parameters cast in a `Mixed` field. A copy made without autograd has no gradient, and one whose
     graph was freed has none left. The cache is therefore cleared at both ends.
     """
+    device = like.device.type
     torch.clear_autocast_cache()
-    with torch.autocast(like.device.type, enabled=False):
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         yield
     torch.clear_autocast_cache()
+
+
+def recorder() -> str | None:
+    """The function of torch that records the operations of its caller; None without one."""
+    if torch.compiler.is_exporting():
+        return "torch.export"
+    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        return "torch.jit.trace"
+    return "torch.compile" if torch.compiler.is_compiling() else None
+
+
+def transformed() -> bool:
+    """Whether the caller is part of a function that `torch.func` transforms."""
+    return torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateUsage]
+
+
+def parameters_of(module: nn.Module) -> list[Tensor]:
+    """The parameters of a module, or of its replica in `nn.DataParallel`, which `Module.parameters` does not list."""
+    replicas: list[dict[str, Tensor | None]] = [getattr(each, "_former_parameters", {}) for each in module.modules()]
+    return [*module.parameters(), *(param for each in replicas for param in each.values() if param is not None)]
 
 
 def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -88,7 +114,7 @@ def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        if torch.compiler.is_compiling():
+        if recorder() == "torch.compile":
             return cast(Callable[P, R], torch.compiler.disable(function))(*args, **kwargs)
         return function(*args, **kwargs)
 

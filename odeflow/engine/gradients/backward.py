@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor  # pyright: ignore
 
 from odeflow.engine.output.solution import Solution
 from odeflow.errors import GradientError
@@ -62,6 +63,11 @@ class _WithBackward(torch.autograd.Function):
             options = {"create_graph": True, "allow_unused": True}
             found = iter(torch.autograd.grad(ctx.again(*inputs), needed, grad_outputs, **options))
             return *(None,) * 4, *(next(found) if each.requires_grad else None for each in inputs)
+        if is_legacy_batchedtensor(grad_outputs[0]):
+            raise GradientError(
+                "this gradient was computed by a backward pass of its own, which takes one gradient at a time. For "
+                "several at once, as with vectorize=True or is_grads_batched=True, use gradient=Backprop()"
+            )
         with torch.no_grad():
             adjoint, grads = ctx.run(*grad_outputs, *saved)
         results: list[Tensor | None] = [adjoint, *grads]

@@ -19,7 +19,7 @@ from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.solver import Solver
 from odeflow.errors import GradientError, PluginError
-from odeflow.plugin.plugin import Plugin, required
+from odeflow.plugin.plugin import Plugin, expression, required
 
 Feature = Literal[
     "dense output and events",
@@ -79,6 +79,9 @@ class Gradient(Plugin, ABC):
                 f"{cls.__name__}: unsupported must hold features among {', '.join(map(repr, USES))}; "
                 f"got {', '.join(map(repr, sorted(unknown)))}"
             )
+
+    def __repr__(self) -> str:
+        return expression(self)
 
     @abstractmethod
     def differentiate(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.equation.clock import DTYPE
-from odeflow.engine.equation.field import SameNoise, full_precision
+from odeflow.engine.equation.field import SameNoise, full_precision, transformed
 from odeflow.engine.equation.parts import CompileError, Parts, Replaced, parts_of
 from odeflow.engine.equation.state import Field
 from odeflow.engine.loop.adaptive import HALF, STIFFNESS_EVERY, ErrorControl, warn_of_rounding
@@ -72,7 +72,7 @@ class CompiledSolves:
             mesh: Requests rows for dense output.
             differentiated: Whether the run will be differentiated.
         """
-        if not isinstance(field, SameNoise) or _under_functorch():
+        if not isinstance(field, SameNoise) or transformed():
             return None  # a field that a gradient wraps for one solve
         key: Hashable = None
         try:
@@ -129,11 +129,6 @@ class CompiledSolves:
         self.made[owner] = count + 1
         while len(self.programs) >= KEPT:
             del self.programs[next(iter(self.programs))]
-
-
-def _under_functorch() -> bool:
-    """Whether the solve is part of a function that `torch.func` transforms."""
-    return torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateUsage]
 
 
 def _name(field: Field) -> str:

@@ -18,7 +18,7 @@ def run(
     stages: Stages,
     control: StepControl,
     y0: Tensor,
-    t: Tensor,
+    t: Tensor | Sequence[float],
     observer: Observer = UNOBSERVED,
     jump_ts: Sequence[float] = (),
 ) -> Solution:

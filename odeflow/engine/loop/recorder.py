@@ -41,7 +41,7 @@ class Outputs:
     """Collects the rows of the solution: the requested times, and those of the mesh.
 
     Args:
-        t: (T,), the requested times.
+        t: (T,), the requested times, or a list of them.
         y0: (*state), the state at the first.
         mesh: Requests additional rows.
 
@@ -49,9 +49,9 @@ class Outputs:
         stopped: Whether the solve ends before its last time.
     """
 
-    def __init__(self, t: Tensor, y0: Tensor, mesh: Mesh | None) -> None:
+    def __init__(self, t: Tensor | Sequence[float], y0: Tensor, mesh: Mesh | None) -> None:
         self.t, self.mesh = t, mesh
-        self.times: list[float] = t.tolist()
+        self.times: list[float] = t.tolist() if isinstance(t, Tensor) else list(t)
         self.blocks = [y0[None]]
         self.size = 1
         self.asked = [0]
@@ -108,7 +108,8 @@ class Outputs:
         """The solution with all rows."""
         if self.mesh is not None:
             self.mesh.steps = self._steps()
-        return Solution(self.t, torch.cat(self.blocks), stats)
+        t = self.t if isinstance(self.t, Tensor) else torch.tensor(self.t, dtype=DTYPE)
+        return Solution(t, torch.cat(self.blocks), stats)
 
     def _steps(self) -> Steps:
         """The kept steps, of a single clock."""

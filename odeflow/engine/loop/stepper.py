@@ -91,6 +91,8 @@ class Stepper(Solver):
     """Valid values of the option `order`."""
     supports: ClassVar[tuple[str, ...]] = ()
     """The family-specific options supported: "compile", "per_sample", "newton_tol"."""
+    straight: ClassVar[bool] = False
+    """Whether fixed steps are straight code, without decisions that depend on values: `torch.export` can record it."""
     control: Fixed | Adaptive
 
     def __init__(

@@ -148,6 +148,7 @@ class Multistep(Stepper):
     corrected: ClassVar[bool] = required()
     starters: ClassVar[tuple[Tableau, ...]] = required()
     orders = range(1, HIGHEST_ORDER + 1)
+    straight = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         if "starters" in vars(cls) and max(tableau.order for tableau in cls.starters) < cls.orders[-1] - 1:

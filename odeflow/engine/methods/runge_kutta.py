@@ -30,6 +30,7 @@ class RungeKutta(Stepper):
 
     tableau: ClassVar[Tableau] = required()
     supports = ("compile", "per_sample")
+    straight = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         if "tableau" in vars(cls):

@@ -1,6 +1,7 @@
 """The stages of a step: the contract, and explicit Runge–Kutta stages without and with autograd."""
 
 import copy
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odeflow.engine.equation.field import recorder
 from odeflow.engine.equation.state import Field, check_shape
 from odeflow.engine.step.tableau import Tableau
 from odeflow.engine.tape import Quadrature
@@ -194,14 +196,18 @@ class ExplicitStages(Stages):
 
     def dense_weights(self, theta: Sequence[float], like: Tensor) -> Tensor:
         """(m, count + 1), weights w of y(t + θh) = y + h Σ w k, where the last k is f at the end of the step."""
-        (coefficients,) = _vectors((self.tableau.interpolation,), torch.float64, torch.device("cpu"))
+        rows = self.tableau.interpolation
+        if recorder():  # plain numbers: the tensors below would be kept as part of the recording
+            powers = [[place**power for power in range(1, self.degree + 1)] for place in theta]
+            return like.new_tensor([[sum(map(operator.mul, row, each)) for row in rows] for each in powers])
+        (coefficients,) = _vectors((rows,), torch.float64, torch.device("cpu"))
         places = torch.tensor(theta, dtype=torch.float64)
         return (places[:, None].expand(-1, coefficients.shape[1]).cumprod(1) @ coefficients.t()).to(like)
 
 
 def stages_of(tableau: Tableau, field: Field, like: Tensor, quadrature: Quadrature | None = None) -> ExplicitStages:
-    """The stages of a method in the form that suits the current autograd mode."""
-    if torch.is_grad_enabled():
+    """The stages of a method in the form that suits the current autograd mode, or the recording of operations."""
+    if torch.is_grad_enabled() or recorder():
         return TracedStages(tableau, field)
     return ValueStages(tableau, field, like, quadrature)
 

@@ -1,5 +1,6 @@
 """Resumption: combines a checkpoint's training state with the current configuration."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -22,9 +23,14 @@ class Resumption(Callback):
     Lightning restores these options along with their state. This callback reapplies the options that have changed
     since, and rescales a learning rate that a schedule has changed. An optimizer or a schedule of another class starts
     afresh. Flows with `warm_start` continue with their last step size.
+
+    Args:
+        typed: The options of the optimizer and of the schedule that the user typed. A checkpoint that was not written
+            by a trainer with this callback, which does not say what they were before, is refused if there are any.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, typed: Sequence[str] = ()) -> None:
+        self.typed = typed
         self.optimizers: Options = []
         self.schedules: Options = []
         self.stored: dict[str, Any] = {}
@@ -40,7 +46,14 @@ class Resumption(Callback):
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if trainer.state.fn is not TrainerFn.FITTING or self.state_key not in checkpoint.get("callbacks", {}):
+        if trainer.state.fn is not TrainerFn.FITTING:
+            return
+        if self.state_key not in checkpoint.get("callbacks", {}):
+            if self.typed:
+                raise SettingError(
+                    f"{', '.join(self.typed)}: the checkpoint was not written by odeflow fit, so its optimizer and "
+                    "schedule go on as they are. Leave these options out, or begin a new run by --weights"
+                )
             return
         stored = checkpoint["callbacks"][self.state_key]
         if not stored["optimizers"]:  # saved before training by one of Lightning's finders
