@@ -21,6 +21,7 @@ usage: odeflow COMMAND …
   sample    draw from a learned density:  odeflow sample --ckpt_path best.ckpt --count 1000
   export    write a checkpoint's weights alone:  odeflow export --ckpt_path best.ckpt --output net.safetensors
   runs      list [RECIPE] | compare RUN RUN … | best RECIPE
+  report    one HTML page of runs, with curves and pictures:  odeflow report runs/spiral/version_0
   recipes   list | show NAME | copy NAME FILE
   plugins   list [KIND] | show NAME
   check     build recipes without running them:  odeflow check spiral mine.yaml
@@ -35,7 +36,20 @@ usage: odeflow COMMAND …
 """
 RUNS = ("fit", "validate", "test", "predict")
 """The commands of `odeflow.cli.run`."""
-OTHERS = ("grid", "plot", "sample", "export", "runs", "recipes", "plugins", "check", "schema", "completion", "env")
+OTHERS = (
+    "grid",
+    "plot",
+    "sample",
+    "export",
+    "runs",
+    "report",
+    "recipes",
+    "plugins",
+    "check",
+    "schema",
+    "completion",
+    "env",
+)
 """The other commands. Each is the function of its name in the module of its name, which is imported when it is used."""
 
 

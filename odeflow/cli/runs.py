@@ -41,7 +41,7 @@ def runs(words: list[str]) -> int:
         found = [each for each in _found(given.folder, given.recipe) if given.command in (None, each.command)]
         print_rows([summary(each) for each in found], given.format)
     elif given.action == "compare":
-        print_rows(_differences([_at(folder) for folder in given.run]), given.format)
+        print_rows(differences([at(folder) for folder in given.run]), given.format)
     else:
         best = record.best(_found(given.folder, given.recipe))
         if best is None:
@@ -68,7 +68,12 @@ def _found(folder: Path, recipe: str | None) -> list[RunRecord]:
     return able
 
 
-def _at(folder: Path) -> RunRecord:
+def at(folder: Path) -> RunRecord:
+    """The record of the run in a folder.
+
+    Raises:
+        OdeflowError: There is none.
+    """
     found = RunRecord.read(folder)
     if found is None:
         raise OdeflowError(
@@ -88,7 +93,7 @@ def summary(run: RunRecord) -> dict[str, str]:
         "result": _result(run),
         "NFE": "" if nfe is None else f"{nfe:.4g}",
         "epochs": str(run.epochs) if run.command == "fit" else "",
-        "time": _duration(run.seconds),
+        "time": duration(run.seconds),
         "device": f"{run.processes} × {run.device}" if run.processes > 1 else run.device,
         "started": run.started.replace("T", " ").removesuffix("+00:00"),
         "status": run.status,
@@ -100,10 +105,10 @@ def _result(run: RunRecord) -> str:
     if run.best is not None:
         return f"{run.monitor} {run.best:.4g}"
     names = [name for name in run.metrics if name.startswith(("test/", "val/")) and not name.endswith("/nfe")]
-    return ", ".join(f"{name} {_number(run.metrics[name])}" for name in names[:3]) if run.command != "fit" else ""
+    return ", ".join(f"{name} {number(run.metrics[name])}" for name in names[:3]) if run.command != "fit" else ""
 
 
-def _differences(runs: Sequence[RunRecord]) -> Rows:
+def differences(runs: Sequence[RunRecord]) -> Rows:
     """A row for each option, version and metric in which the runs differ, a column for each run."""
     if len(runs) < 2:
         raise OdeflowError("odeflow runs compare needs two runs or more")
@@ -112,9 +117,9 @@ def _differences(runs: Sequence[RunRecord]) -> Rows:
         | {f"--{name}".replace("---c", "-c"): value for name, value in run.changes.items()}
         | run.versions
         | {"commit": run.commit, "machine": run.machine, "device": run.device, "processes": str(run.processes)}
-        | {"epochs": str(run.epochs), "steps": str(run.steps), "time": _duration(run.seconds)}
-        | ({} if run.best is None else {f"best {run.monitor}": _number(run.best)})
-        | {name: _number(value) for name, value in run.metrics.items()}
+        | {"epochs": str(run.epochs), "steps": str(run.steps), "time": duration(run.seconds)}
+        | ({} if run.best is None else {f"best {run.monitor}": number(run.best)})
+        | {name: number(value) for name, value in run.metrics.items()}
         for run in runs
     ]
     names = dict.fromkeys(name for each in facts for name in each)
@@ -129,11 +134,12 @@ def _options(changes: dict[str, str]) -> str:
     return " ".join(f"{name}={value}" if value else name for name, value in changes.items())
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A metric's value in five digits."""
     return "not finite" if value is None else f"{value:.5g}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration as 12 s, 3 min 05 s or 2 h 07 min."""
     whole = round(seconds)
     if whole < 60:

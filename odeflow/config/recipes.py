@@ -4,6 +4,7 @@ import contextlib
 import copy
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -186,6 +187,27 @@ def headline(file: Path) -> str:
     """The first comment line of a recipe: its description."""
     first = text(file).partition("\n")[0]
     return first.lstrip("# ") if first.startswith("#") else ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A result of a recipe that is known, from a comment in it.
+
+    Attributes:
+        metric: The metric, as "test/accuracy".
+        value: Its value.
+        source: Who measured it, or where it is published.
+    """
+
+    metric: str
+    value: float
+    source: str
+
+
+def known_results(recipe: str) -> list[Known]:
+    """The known results of a recipe, of its comments `# known: test/accuracy 0.9958, Chen et al. (2018), table 1`."""
+    found = re.findall(r"^# known: (\S+) ([-+.\de]+), (.+)$", recipe, re.MULTILINE)
+    return [Known(metric, float(value), source.strip()) for metric, value, source in found]
 
 
 def merge(base: Any, over: Any) -> Any:
