@@ -23,7 +23,7 @@ usage: odeflow COMMAND …
   runs      list [RECIPE] | compare RUN RUN … | best RECIPE
   report    one HTML page of runs, with curves and pictures:  odeflow report runs/spiral/version_0
   recipes   list | show NAME | copy NAME FILE
-  plugins   list [KIND] | show NAME
+  plugins   list [KIND] | show NAME | new KIND NAME [--package]
   check     build recipes without running them:  odeflow check spiral mine.yaml
   schema    the JSON schema of recipes, for editors:  odeflow schema --output odeflow.schema.json
   completion  how a shell completes all this:  eval "$(odeflow completion bash)"

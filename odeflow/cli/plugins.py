@@ -1,10 +1,11 @@
-"""`odeflow plugins list | show`. Installed plugins are imported only if the catalogue does not know them."""
+"""`odeflow plugins list | show | new`. Installed plugins are imported only if the catalogue does not know them."""
 
 import argparse
 
 from rich.console import Console
 from rich.table import Table
 
+from odeflow.cli.new import kinds, new
 from odeflow.config.request import Request
 from odeflow.errors import PluginError
 from odeflow.plugin import catalogue, registry
@@ -23,8 +24,15 @@ def plugins(words: list[str]) -> int:
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("list", help="name all plugins").add_argument("kind", nargs="?", help="of this kind only")
     actions.add_parser("show", help="tell a plugin's meaning and options").add_argument("name")
+    begun = actions.add_parser("new", help="write a plugin to begin with, and its test")
+    begun.add_argument("kind", help=f"one of {', '.join(kinds())}")
+    begun.add_argument("name", help="the name of its class, such as MySolver")
+    begun.add_argument("--package", action="store_true", help="write a package to install, with a recipe")
     request = Request.of(words)
     given = parser.parse_args(request.words)
+    if given.action == "new":
+        print("\n".join(new(given.kind, given.name, given.package)))  # noqa: T201
+        return 0
     known = catalogue.read(request.plugins)
     if given.action == "list":
         _list(known, given.kind)

@@ -164,7 +164,7 @@ class Request:
         if "model" not in config and not any(name.partition(".")[0] == "model" for name, _ in self.options):
             raise RecipeError(
                 f"odeflow {command} needs a recipe or a checkpoint: give a recipe by -c NAME, or a checkpoint by "
-                f"--ckpt_path FILE or --weights FILE.  recipes: {', '.join(recipes.available())}"
+                f"--ckpt_path FILE.  recipes: {', '.join(recipes.available())}"
             )
         for name, value in self.options:
             _change_class(config, name, value)

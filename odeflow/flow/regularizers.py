@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.equation.state import Field
+from odeflow.errors import StateError
 from odeflow.plugin.plugin import Plugin, check_least
 
 Rate = Callable[[Field, Tensor, Tensor, Tensor], Tensor]
@@ -145,5 +146,22 @@ class WithRates:
         with torch.enable_grad():
             y = y if wanted and y.requires_grad else y.detach().requires_grad_()
             f = self.field(t, y).to(y)
-            values = torch.stack([rate(self.field, t, y, f) for rate in self.rates], dim=1)
+            values = torch.stack([_checked(rate, rate(self.field, t, y, f), len(y)) for rate in self.rates], dim=1)
         return (f, values) if wanted else (f.detach(), values.detach())
+
+
+def _checked(rate: Rate, value: Tensor, batch: int) -> Tensor:
+    """The value of a rate.
+
+    Raises:
+        StateError: It is not a tensor (B,).
+    """
+    shape = tuple(value.shape) if isinstance(value, Tensor) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+    if shape != (batch,):
+        name = type(getattr(rate, "__self__", rate)).__name__
+        came = f"a tensor {shape}" if shape is not None else repr(value)
+        raise StateError(
+            f"the rate of {name} must have one value for each of the {batch} samples, shape ({batch},); got {came}. "
+            "Average over the state, not over the batch: .flatten(1).mean(1)"
+        )
+    return value

@@ -206,6 +206,17 @@ def required() -> Any:
     return _Required()
 
 
+@cache
+def _uninitialised(cls: type) -> str | None:
+    """The error for a class whose constructor does not call the one that it overrides; None if it calls it."""
+    owners = [base for base in cls.__mro__ if "__init__" in vars(base)]
+    own = inspect.unwrap(owners[0].__init__)
+    written = getattr(own, "__module__", None) == owners[0].__module__ and inspect.isfunction(own)
+    if not written or owners[1:2] in ([], [object]) or "__init__" in own.__code__.co_names:
+        return None
+    return f"{owners[0].__name__}.__init__ must call super().__init__() first, the constructor of {owners[1].__name__}"
+
+
 class Plugin:
     """Base of all registered classes: solvers, dynamics, gradients, tasks and data.
 
@@ -214,12 +225,15 @@ class Plugin:
 
     Raises:
         SettingError: A numeric argument is inf or nan, or an argument is not one of the literals of its annotation.
+        PluginError: The constructor of the class does not call `super().__init__()`.
     """
 
     kind: ClassVar[str]
     remembered_spec: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if problem := _uninitialised(cls):
+            raise PluginError(problem)
         self = super().__new__(cls)
         arguments = _arguments(cls, args, kwargs)
         _check_choices(cls, arguments)

@@ -133,11 +133,24 @@ class Task(Plugin, LightningModule, ABC):
         return len(first)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss = self.loss(batch, "train")
+        loss = self._checked_loss(batch, "train")
         self.log("train/loss", loss, prog_bar=True)
         count = self.sample_count(batch)
         self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
         return loss + self._penalty(count)
+
+    def _checked_loss(self, batch: Any, stage: str) -> Tensor:
+        """The loss of a batch.
+
+        Raises:
+            PluginError: It is not a tensor of shape ().
+        """
+        loss: Any = self.loss(batch, stage)
+        if isinstance(loss, Tensor) and loss.shape == ():
+            return loss
+        came = f"a tensor {tuple(loss.shape)}; take its mean" if isinstance(loss, Tensor) else repr(loss)
+        hint = ": is a return missing?" if loss is None else ""
+        raise PluginError(f"{type(self).__name__}.loss must return one number, a tensor of shape (); got {came}{hint}")
 
     def _penalty(self, count: int) -> Tensor | float:
         """The sum of the penalties of all flows' last solves, logged by name."""
@@ -153,7 +166,7 @@ class Task(Plugin, LightningModule, ABC):
         self._log_evaluation(batch, "test")
 
     def _log_evaluation(self, batch: Any, stage: str) -> None:
-        loss = self.loss(batch, stage)
+        loss = self._checked_loss(batch, stage)
         self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=self.sample_count(batch), sync_dist=True)
         self.log_baselines(batch, stage)
 
