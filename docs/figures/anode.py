@@ -22,7 +22,7 @@ COLOURS = {"plain": "tab:orange", "augmented": "tab:blue"}
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Reads the runs and writes the picture."""
+    """Reads the runs and writes the picture. A dot is the best epoch, whose weights are tested."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/anode"), help="folder of the runs, by recipe")
     parser.add_argument("--output", type=Path, default=Path("docs/anode.png"))
@@ -33,7 +33,9 @@ def main(words: Sequence[str] | None = None) -> None:
         draw_crossing(axes, newest(options.runs / crossing), kind)
         run = newest(options.runs / spheres)
         nfe.plot(column(run, "nfe/forward_epoch"), color=COLOURS[kind], label=kind)
-        error.plot(column(run, "val/loss"), color=COLOURS[kind], label=kind)
+        losses = column(run, "val/loss")
+        error.plot(losses, color=COLOURS[kind], label=kind)
+        error.plot(losses.index(min(losses)), min(losses), "o", color=COLOURS[kind])
     nfe.set(title="nested spheres: evaluations", xlabel="epoch", ylabel="NFE of a forward pass", ylim=(0, None))
     error.set(title="nested spheres: error", xlabel="epoch", ylabel="MSE in validation", yscale="log")
     for axes in (nfe, error):

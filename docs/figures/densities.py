@@ -3,8 +3,8 @@
     for name in two_moons two_circles eight_gaussians checkerboard; do odeflow fit -c density/$name; done
     python docs/figures/densities.py
 
-Of each recipe the newest run is taken. The test's negative log-likelihood is printed beside the entropy, and what the
-density integrates to over the square that is drawn.
+Of each recipe the newest run is taken. The test's negative log-likelihood is printed beside the entropy, the divergence
+from the true density, and what the density integrates to over the square that is drawn.
 """
 
 import argparse
@@ -48,14 +48,15 @@ def draw(panels: Any, name: str, ckpt_path: Path) -> None:
     assert isinstance(task, Density)
     assert isinstance(data, ToyDensity)
     data.setup("test")
-    nll, entropy = -task.log_prob(data.test).mean().item(), data.entropy()
+    log_prob, entropy = task.log_prob(data.test), data.entropy()
+    nll, kl = -log_prob.mean().item(), (data.log_density(data.test) - log_prob).mean().item()
     torch.manual_seed(0)
     for axes, x in zip(panels, (data.test[:POINTS], task.sample(POINTS)["x"]), strict=False):
         axes.scatter(*x.T.numpy(), s=1.5, linewidths=0, color="tab:blue")
     at = torch.linspace(-REACH, REACH, CELLS)
     p = task.log_prob(torch.cartesian_prod(at, at).flip(1)).exp().view(CELLS, CELLS)
     integral = p.sum().item() * (2 * REACH / (CELLS - 1)) ** 2
-    print(f"{name}: {nll:.3f} nats in the test, entropy {entropy:.3f}, integral {integral:.5f}")  # noqa: T201
+    print(f"{name}: {nll:.3f} nats in the test, entropy {entropy:.3f}, KL {kl:.4f}, integral {integral:.5f}")  # noqa: T201
     panels[2].imshow(p.numpy(), origin="lower", extent=(-REACH, REACH, -REACH, REACH), cmap="magma", vmin=0)
     panels[0].set(title=f"{name}\n{nll:.3f} nats, entropy {entropy:.3f}")
     for axes in panels:

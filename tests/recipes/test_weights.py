@@ -8,7 +8,7 @@ import pytest
 from odeflow.cli.main import main
 from odeflow.config import recipes
 
-ERRORS = {"mnist/ode_net": 0.33}
+ERRORS = {"mnist/ode_net": 0.33, "mnist/mlp": 1.03, "mnist/unet": 0.55}
 """Test error in percent."""
 
 
@@ -18,25 +18,15 @@ def test_weights_are_small(name: str) -> None:
     assert recipes.weights(name).stat().st_size < 1e6
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*", "ignore:.*treespec, LeafSpec:FutureWarning")
-@pytest.mark.parametrize("name", ERRORS)
+@pytest.mark.parametrize("name", ["mnist/ode_net", "mnist/mlp", pytest.param("mnist/unet", marks=pytest.mark.slow)])
 def test_weights_reproduce_their_error(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path
 ) -> None:
     """`odeflow test -c NAME --weights` prints the error of the table, exactly."""
     monkeypatch.chdir(tmp_path)
-    words = [
-        "test",
-        "-c",
-        name,
-        "--weights",
-        "--data.root",
-        str(shared / "data/mnist"),
-        "--trainer.enable_progress_bar",
-        "false",
-    ]
-    assert main(words) == 0
+    root = shared / "data/mnist"
+    assert main(["test", "-c", name, "--weights", f"--data.root={root}", "--trainer.enable_progress_bar=false"]) == 0
     with Path("runs", name, "version_0/metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert float(row["test/error_percent"]) == pytest.approx(ERRORS[name], abs=1e-4)
