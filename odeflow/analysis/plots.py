@@ -237,7 +237,7 @@ def evolution(start: Moment) -> tuple[Figure, Callable[[Moment], None]]:
     left, right = figure.subplots(1, 2)
     square = (-start.reach, start.reach)
     image = left.imshow(start.p.numpy(), origin="lower", extent=(*square, *square), cmap="magma", vmin=0)
-    points = right.scatter(*start.x.T.numpy(), s=4, linewidths=0, color="tab:blue", alpha=0.7)
+    points = right.scatter(*start.x.T.numpy(), s=4, linewidths=0, color="C0", alpha=0.7)
     left.set(title="density")
     right.set(title=f"{len(start.x)} samples")
     for axes in (left, right):

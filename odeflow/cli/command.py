@@ -67,6 +67,11 @@ class RunConfig(SaveConfigCallback):
                         logger.experiment.define_metric(each.monitor, summary=each.mode)
 
 
+def _after_statistics(callback: Callback) -> bool:
+    """Whether a callback comes after the statistics of a step's solves: figures, for example, solve, too."""
+    return not isinstance(callback, SolverStatistics)
+
+
 class Command(LightningCLI):
     """LightningCLI for a Task and a DataModule, both chosen by name.
 
@@ -88,7 +93,7 @@ class Command(LightningCLI):
     ) -> None:
         self.words, self.command = words, words[0] if run else None
         self.pretrained, self.lost, self.record = pretrained, lost, record
-        figures = [Figures(), Tables()] if run else []
+        tables = [Tables()] if run else []
         super().__init__(
             Task,
             DataModule,
@@ -99,7 +104,7 @@ class Command(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=RunConfig if run else None,
             seed_everything_default=0,
-            trainer_defaults={"callbacks": [SolverStatistics(), *figures]},
+            trainer_defaults={"callbacks": [SolverStatistics(), *tables]},
             load_from_checkpoint_support=False,
             run=run,
         )
@@ -128,6 +133,7 @@ class Command(LightningCLI):
         if options.enable_checkpointing is False:
             kwargs["callbacks"] = [each for each in listed if not isinstance(each, Checkpoint)]
         trainer = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.sort(key=_after_statistics)  # pyright: ignore[reportAttributeAccessIssue]
         typed = [word.partition("=")[0] for word in self.words if word.startswith(("--optimizer", "--lr_scheduler"))]
         trainer.callbacks.extend([Resumption(typed), Randomness()])  # pyright: ignore
         if self.command == "predict":
@@ -145,7 +151,9 @@ class Command(LightningCLI):
         return trainer
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the option of `predict`, and links the sizes from the data to the model."""
+        """Adds the options of figures and of `predict`, and links the sizes from the data to the model."""
+        if self.command is not None:
+            parser.add_lightning_class_args(Figures, "figures")
         if self.command == "predict":
             help_ = "a table to write instead of predictions.pt: *.csv, *.parquet or *.npz"
             parser.add_argument("--output", type=str | None, metavar="FILE", help=help_)

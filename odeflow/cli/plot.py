@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from matplotlib import animation
+from matplotlib import animation, rc_context
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -21,6 +21,7 @@ from odeflow.config.request import Request
 from odeflow.errors import CheckpointError, DataError, OdeflowError, RecipeError, SettingError
 from odeflow.plugin import registry
 from odeflow.training import checkpoint
+from odeflow.training.callbacks.figures import STYLE
 from odeflow.training.files import replacing
 
 KINDS = {
@@ -44,6 +45,7 @@ TRAINER = {
 }
 
 
+@rc_context(STYLE)
 def plot(words: list[str]) -> int:
     """Runs the command.
 
@@ -86,7 +88,7 @@ def _write(output: Path, drawn: picture.Picture) -> None:
         if drawn.frames:
             _animate(part, drawn)
         else:
-            drawn.figure.savefig(part, dpi=150)
+            drawn.figure.savefig(part)
     with replacing(table) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(drawn.rows[0]))
         writer.writeheader()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from odeflow.cli.conditions import read_conditions
 from odeflow.cli.options import Options, count, run_of
 from odeflow.errors import DataError, SettingError
 from odeflow.training import checkpoint
+from odeflow.training.callbacks.figures import STYLE
 from odeflow.training.files import replacing
 from odeflow.training.predict import trained_on
 from odeflow.training.table import check_suffix, write_table
@@ -31,6 +33,7 @@ MOST_IMAGES = 100
 """Maximum number of images in a figure."""
 
 
+@rc_context(STYLE)
 def sample(words: list[str]) -> int:
     """Runs the command.
 
@@ -76,7 +79,7 @@ def sample(words: list[str]) -> int:
     if figure is not None:
         picture = output.with_suffix(".png")
         with replacing(picture) as part:
-            figure.savefig(part, dpi=150)
+            figure.savefig(part)
         told += f"; drawn to {picture}"
     print(told)  # noqa: T201
     return 0
@@ -204,7 +207,7 @@ def _scatter(x: np.ndarray, log_prob: np.ndarray | None, names: Sequence[str]) -
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     size = min(max(60 / len(x) ** 0.5, 0.5), 10)
-    points = axes.scatter(*x.T, s=size, linewidths=0, c="tab:blue" if log_prob is None else log_prob)
+    points = axes.scatter(*x.T, s=size, linewidths=0, c="C0" if log_prob is None else log_prob)
     if log_prob is not None:
         figure.colorbar(points, label="$\\log p(x)$ in nats")
     axes.set(title=f"{len(x):,} samples")

@@ -23,6 +23,7 @@ from odeflow.plugin.description import hints, meanings
 from odeflow.plugin.plugin import Plugin, constructor_options, groups
 from odeflow.training import callbacks as callbacks  # they are offered, as are schedules
 from odeflow.training import schedule as schedule
+from odeflow.training.callbacks.figures import Figures
 
 Schema = dict[str, Any]
 SIMPLE: dict[Any, str] = {
@@ -87,6 +88,7 @@ def recipe_schema() -> Schema:
         "properties": {key: {"anyOf": [{"type": "null"}, _reference(kind)]} for key, kind in sections.items()}
         | {"trainer": trainer}
         | {setting: {} for setting in SETTINGS}
+        | {"figures": _options(Figures)}
         | {"seed_everything": {"type": ["integer", "boolean"]}},
         "additionalProperties": False,
         "definitions": definitions,

@@ -48,6 +48,8 @@ What people change:
   --trainer.logger NAME  WandbLogger, TensorBoardLogger, MLFlowLogger; by default CSVLogger. Lists log to several
   --trainer.callbacks+ NAME   one more callback, such as EarlyStopping; --trainer.callbacks.patience 5, its options
 
+  --figures.format pdf   of the figures: png, pdf or svg; --figures.style NAME of Matplotlib, or a file *.mplstyle
+
 More:
 
   odeflow plugins show NAME      every option of a solver, task, data set, …

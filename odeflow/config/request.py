@@ -23,7 +23,7 @@ KEYWORDS = {
 }
 """Keywords for `--ckpt_path`, with their glob patterns in the folder of a recipe's runs."""
 INSIDE = ("init_args", "dict_kwargs")
-SECTIONS = ("model", "data", "trainer", "optimizer", "lr_scheduler")
+SECTIONS = ("model", "data", "trainer", "optimizer", "lr_scheduler", "figures")
 SETTINGS = ("seed_everything", "ckpt_path", "output", "weights_only", "verbose", "return_predictions", "print_config")
 
 

@@ -15,6 +15,7 @@ from odeflow_tasks.base import Base
 from odeflow_tasks.batch import floating, inputs, pair
 from odeflow_tasks.chain import Chain
 from odeflow_tasks.dequantisation import Dequantisation
+from odeflow_tasks.file_units import FileUnits
 from odeflow_tasks.fitted_baselines import densities
 from odeflow_tasks.standard_error import StandardError
 
@@ -273,7 +274,7 @@ class Density(of.Task):
         self._choose_divergence()
         with torch.random.fork_rng([x.device] if x.is_cuda else []):  # figures must not affect the run
             torch.manual_seed(0)
-            return density_figures.draw(self.cnf, x, condition)
+            return density_figures.draw(self.cnf, x, FileUnits.known(self.units, self._data), condition)
 
     def _data_of(self, batch: Any) -> Tensor:
         """The data of a batch, without labels."""

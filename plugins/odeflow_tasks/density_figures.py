@@ -1,7 +1,7 @@
 """Figures of a learned density beside its data."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow.analysis.plots import images
-from odeflow_tasks.drawing import limits, numbers
+from odeflow_tasks.drawing import PREDICTION, TRUTH, legend_above, limits, numbers
+from odeflow_tasks.file_units import FileUnits
 
 MOST_POINTS, MOST_LINES, MOST_PAIRS, MOST_IMAGES = 2000, 100, 5, 64
 """Maximum numbers of points, of flow lines, of features in a pair plot, and of images in a figure."""
@@ -25,23 +26,28 @@ DEPTH = 10
 """Range of the log-density plot below its maximum, in nats."""
 
 
-def draw(cnf: of.CNF, x: Tensor, condition: Tensor | None = None) -> dict[str, Figure]:
+def draw(cnf: of.CNF, x: Tensor, file: FileUnits, condition: Tensor | None = None) -> dict[str, Figure]:
     """Figures by name: samples of images; in the plane also density, evolution, flow lines and base; else marginals.
 
     Args:
         cnf: The flow, from the base to the data.
         x: (B, d) or (B, C, H, W), data.
+        file: The names and units of marginals.
         condition: (B, c), the conditions of the data, if any: they are drawn beside data and samples.
     """
+    names = [file.name(number, "x") for number in range(x.shape[1])]
     if condition is not None:
         x, condition = x[:MOST_POINTS], condition[:MOST_POINTS]
-        return {"marginals": marginals(*(torch.cat([each, condition], 1) for each in (cnf(condition).sample(), x)))}
+        names += [f"condition {number + 1}" for number in range(condition.shape[1])]
+        drawn, x = (torch.cat([file.values(each), condition], 1) for each in (cnf(condition).sample(), x))
+        return {"marginals": marginals(drawn, x, names)}
     if x.dim() == 4:
         x = x[:MOST_IMAGES]
         return {"samples": images({"data": x, "samples": cnf().sample(torch.Size([len(x)])).view(x.shape)})}
     x = x[:MOST_POINTS]
     if x.shape[1] != 2:
-        return {"marginals": marginals(cnf().sample(torch.Size([len(x)])), x)}
+        drawn = file.values(cnf().sample(torch.Size([len(x)])))
+        return {"marginals": marginals(drawn, file.values(x), names)}
     window = _window(x)
     return {
         "samples": samples(cnf, x, window),
@@ -56,8 +62,9 @@ def samples(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
     """Samples beside the same number of data points."""
     figure, panels = _panels(2, window)
     drawn = cnf().sample(torch.Size([len(x)]))
-    for axes, points, title in zip(panels, (x, drawn), ("data", "samples"), strict=True):
-        axes.scatter(*numbers(points).T, s=5, linewidths=0, color="tab:blue", alpha=0.7)
+    shown = ((x, "data", TRUTH), (drawn, "samples", PREDICTION))
+    for axes, (points, title, colour) in zip(panels, shown, strict=True):
+        axes.scatter(*numbers(points).T, s=5, linewidths=0, color=colour, alpha=0.7)
         axes.set(title=f"{len(points)} {title}")
     return figure
 
@@ -67,13 +74,13 @@ def density(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
     figure, panels = _panels(2, window)
     log_p = _on_grid(cnf, window, FINE, x)
     image = _show(panels[0], np.exp(log_p), window, vmin=0)
-    figure.colorbar(image, ax=panels[0], shrink=0.9)
-    panels[0].set(title="density $p(x)$")
+    figure.colorbar(image, ax=panels[0], shrink=0.75, label="$p(x)$")
+    panels[0].set(title="density")
     image = _show(panels[1], log_p, window, vmin=log_p.max() - DEPTH)
-    figure.colorbar(image, ax=panels[1], shrink=0.9, extend="min")
+    figure.colorbar(image, ax=panels[1], shrink=0.75, extend="min", label="$\\log p(x)$")
     panels[1].scatter(*numbers(x[:500]).T, s=3, linewidths=0, color="tab:cyan")
     nll = -cnf().log_prob(x).mean().item()
-    panels[1].set(title=f"$\\log p(x)$; $-\\log p$ of data {nll:.3f} nats on average")
+    panels[1].set(title=f"log-density; data (dots): {nll:.3f} nats")
     return figure
 
 
@@ -83,10 +90,11 @@ def beside(log_target: Callable[[Tensor], Tensor], cnf: of.CNF, z: Tensor) -> Fi
     figure, panels = _panels(3, window)
     grid = _grid(window, FINE, z)
     for axes, log_p, title in zip(panels, (log_target, cnf().log_prob), ("target", "learned"), strict=False):
-        _show(axes, np.exp(numbers(log_p(grid))).reshape(FINE, FINE), window, vmin=0)
+        image = _show(axes, np.exp(numbers(log_p(grid))).reshape(FINE, FINE), window, vmin=0)
+        figure.colorbar(image, ax=axes, shrink=0.8, label="density")
         axes.set(title=title)
     x = numbers(cnf.from_base(z[:MOST_POINTS], with_log_det=False)[0])
-    panels[2].scatter(*x.T, s=5, linewidths=0, color="tab:blue", alpha=0.7)
+    panels[2].scatter(*x.T, s=5, linewidths=0, color=PREDICTION, alpha=0.7)
     panels[2].set(title=f"{len(x)} samples")
     return figure
 
@@ -96,17 +104,20 @@ def evolution(cnf: of.CNF, window: tuple[float, float]) -> Figure:
 
     The density at a time is that of the flow truncated there.
     """
-    figure = Figure(figsize=(2.1 * MOMENTS, 4.5), layout="constrained")
+    figure = Figure(figsize=(2.1 * MOMENTS + 0.8, 4.5), layout="constrained")
     panels = figure.subplots(2, MOMENTS, sharex=True, sharey=True)
     z = cnf.base.sample(torch.Size([MOST_POINTS // 2]))
     for column, progress in enumerate(np.linspace(0, 1, MOMENTS)):
         part = cnf.leading(progress)
         p = np.exp(_on_grid(part, window, COARSE, z))
         points = part.from_base(z, with_log_det=False)[0]
-        _show(panels[0, column], p, window, vmin=0)
+        image = _show(panels[0, column], p, window, vmin=0)
         panels[0, column].set(title=f"{100 * progress:.0f} % of the way")
-        panels[1, column].scatter(*numbers(points).T, s=2.5, linewidths=0, color="tab:blue", alpha=0.7)
+        panels[1, column].scatter(*numbers(points).T, s=2.5, linewidths=0, color=PREDICTION, alpha=0.7)
         panels[1, column].set(xlim=window, ylim=window, aspect="equal", xlabel="$x_1$")
+        if column == MOMENTS - 1:
+            bar = figure.colorbar(image, ax=panels[0].tolist(), ticks=[0, p.max()], label="density at this time")
+            bar.ax.set_yticklabels(["0", "max"])
     for axes in panels[:, 0]:
         axes.set(ylabel="$x_2$")
     return figure
@@ -120,10 +131,12 @@ def flow_lines(cnf: of.CNF, window: tuple[float, float]) -> Figure:
     colours = _angle_colours(path[0])
     for number, colour in enumerate(colours):
         axes.plot(*path[:, number].T, color=colour, linewidth=0.9, alpha=0.8)
-    axes.scatter(*path[0].T, s=10, facecolors="white", edgecolors=colours, linewidths=0.8, zorder=3, label="base")
-    axes.scatter(*path[-1].T, s=16, color=colours, linewidths=0, zorder=3, label="data")
-    axes.legend(fontsize="small", loc="upper right")
-    axes.set(title="from base to data")
+    axes.scatter(
+        *path[0].T, s=10, facecolors="white", edgecolors=colours, linewidths=0.8, zorder=3, label="start, in the base"
+    )
+    axes.scatter(*path[-1].T, s=16, color=colours, linewidths=0, zorder=3, label="end, in the data")
+    axes.set(title="samples on their way, coloured by direction")
+    legend_above(figure, axes)
     return figure
 
 
@@ -132,7 +145,9 @@ def base(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
     figure, panels = _panels(2, window)
     z, _ = cnf.to_base(x)
     colours = _angle_colours(numbers(x))
-    for axes, points, title in zip(panels, (x, z), ("data", "the data in the base"), strict=True):
+    for axes, points, title in zip(
+        panels, (x, z), ("data, coloured by direction", "the same in the base"), strict=True
+    ):
         axes.scatter(*numbers(points).T, s=9, linewidths=0, color=colours)
         axes.set(title=title)
     for radius in (1, 2, 3) if cnf.given_base is None else ():
@@ -141,30 +156,31 @@ def base(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:
     return figure
 
 
-def marginals(drawn: Tensor, x: Tensor) -> Figure:
-    """Histograms and pair plots of the first features of samples and data, (B, d) each."""
+def marginals(drawn: Tensor, x: Tensor, names: Sequence[str]) -> Figure:
+    """Histograms and pair plots of the first features of samples and data, (B, d) each, with the features' names."""
     data, sampled, count = numbers(x), numbers(drawn), min(x.shape[1], MOST_PAIRS)
     figure = Figure(figsize=(1.5 + 2 * count, 1 + 2 * count), layout="constrained")
     panels = figure.subplots(count, count, squeeze=False)
+    size = min(8.0, max(1.5, 900 / len(x)))  # points²
     spans = [limits(np.quantile(values, (0.005, 0.995))) for values in data.T[:count]]
     for row in range(count):
         for column in range(count):
             axes = panels[row, column]
-            for values, colour, label in ((data, "tab:green", "data"), (sampled, "tab:blue", "samples")):
+            for values, colour, label in ((data, TRUTH, "data"), (sampled, PREDICTION, "samples")):
                 if row == column:
-                    bins = np.linspace(*spans[column], 40)
+                    bins = np.linspace(*spans[column], min(40, 5 + len(x) // 8))
                     style: dict[str, Any] = {"density": True, "histtype": "step", "color": colour, "label": label}
                     axes.hist(values[:, row], bins, **style)
                 else:
-                    axes.scatter(values[:, column], values[:, row], s=1.5, linewidths=0, color=colour, alpha=0.6)
+                    axes.scatter(values[:, column], values[:, row], s=size, linewidths=0, color=colour, alpha=0.6)
             axes.set(xlim=spans[column])
             if row != column:
                 axes.set(ylim=spans[row])
             if row == count - 1:
-                axes.set(xlabel=f"$x_{column + 1}$")
+                axes.set(xlabel=names[column])
             if column == 0:
-                axes.set(ylabel="density" if count == 1 else f"$x_{row + 1}$")
-    panels[0, 0].legend(fontsize="small")
+                axes.set(ylabel="density" if count == 1 else names[row])
+    legend_above(figure, panels[0, 0])
     return figure
 
 

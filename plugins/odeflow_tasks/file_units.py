@@ -40,7 +40,7 @@ class FileUnits:
     def names(self, count: int, otherwise: Sequence[str] = ()) -> list[str]:
         """The names of all features; `otherwise` if the file has none."""
         named = len(self.units.features) == count or not otherwise
-        return [self.name(number) for number in range(count)] if named else list(otherwise)
+        return [self.name(number) for number in range(count)] if named else [_formula(name) for name in otherwise]
 
     def values(self, y: Tensor) -> Tensor:
         """(…, d), values in the file's units."""
@@ -99,6 +99,11 @@ class FileUnits:
             axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
         else:
             axes.locator_params(axis="x", nbins=6)
+
+
+def _formula(name: str) -> str:
+    """A name as a formula if it is a letter with an index, as y_1."""
+    return f"${name[0]}_{{{name[2:]}}}$" if name[1:2] == "_" and name[2:].isdigit() else _plain(name)
 
 
 def _plain(name: str) -> str:

@@ -21,8 +21,8 @@ def draw_field(
     high: np.ndarray,
     units: of.Units | None = None,
     **style: Any,
-) -> None:
-    """The direction of a flow's field on a grid of the first two features, at its first time.
+) -> Any:
+    """Draws the direction of a flow's field on a grid of the first two features, at its first time.
 
     Args:
         axes: The axes.
@@ -32,6 +32,9 @@ def draw_field(
         high: (2,), the upper right corner.
         units: The units of the corners and the axes; by default those of the flow.
         **style: Options of `streamplot`; by default the colour is the logarithm of the speed.
+
+    Returns:
+        The stream lines, for a colour bar.
     """
     dynamics = flow.dynamics
     assert isinstance(dynamics, of.Dynamics)
@@ -45,5 +48,6 @@ def draw_field(
     directions = (units.restored(directions) - units.restored(torch.zeros_like(directions)))[:, :2] / units.unit
     along, up = numbers(directions).T.reshape(2, *first.shape)
     look: dict[str, Any] = {"color": np.log10(np.hypot(along, up) + 1e-3), "cmap": "viridis", "linewidth": 0.8}
-    axes.streamplot(first, second, along, up, **(look | style))
+    streams = axes.streamplot(first, second, along, up, **(look | style))
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    return streams.lines

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow.analysis.measure import components
-from odeflow_tasks.drawing import limits, numbers
+from odeflow_tasks.drawing import legend_above, limits, numbers
 from odeflow_tasks.file_units import FileUnits
 
 MOST_CURVES, MOST_POINTS = 100, 1000
@@ -49,11 +49,12 @@ def trajectories(flow: of.Flow, x: Tensor, targets: Tensor, file: FileUnits, com
         panels[0].scatter(ends, wanted, c=colours.to_rgba(shown), **marks)
         panels[0].scatter([], [], c="0.5", label="target", **marks)
     panels[0].plot([], [], color=GREY, label="field, other features at their mean" if wide else "learned field")
-    panels[0].legend(fontsize="small", loc="upper center", ncols=2)
+    panels[0].plot([], [], "o", color="0.5", label="start")
     panels[0].set(xlabel="$t$", ylabel="$y_1$", title="trajectories over time")
     if wide:
         _draw_plane(panels[1], y, colours.to_rgba(shown))
     figure.colorbar(colours, ax=panels[-1], label=file.target_name)
+    legend_above(figure, *panels)
     return figure
 
 
@@ -104,7 +105,7 @@ def features(flow: of.Flow, x: Tensor, targets: Tensor, file: FileUnits) -> Figu
         panels[2].scatter(*points.T, **style)
         panels[2].set(**dict(zip(("xlabel", "ylabel", "zlabel"), names, strict=True)), title="end, in space")
         panels[2].zaxis.labelpad = 8
-    figure.colorbar(colours, ax=panels, label=file.target_name, pad=0.03)
+    figure.colorbar(colours, ax=panels, label=file.target_name, pad=0.1 if wide else 0.03)
     return figure
 
 
@@ -133,7 +134,5 @@ def _draw_plane(axes: Any, y: Tensor, colours: np.ndarray) -> None:
         axes.plot(*path.T, color=colour, linewidth=1.8)
         axes.plot(*path[0], "o", color=colour, markersize=6)
         axes.plot(*path[-1], "s", color=colour, markersize=6)
-    axes.plot([], [], "o", color="0.5", label="start")
     axes.plot([], [], "s", color="0.5", label="end")
-    axes.legend(fontsize="small")
     axes.set(xlabel=names[0], ylabel=names[1], title="trajectories in the plane")

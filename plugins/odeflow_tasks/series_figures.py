@@ -12,7 +12,7 @@ from torch import Tensor
 import odeflow as of
 from odeflow.analysis.measure import components
 from odeflow_tasks import series_baselines
-from odeflow_tasks.drawing import limits, numbers
+from odeflow_tasks.drawing import BASELINE, PREDICTION, SECOND, TRUTH, legend_above, limits, numbers
 from odeflow_tasks.file_units import FileUnits
 
 MOST_SERIES, MOST_FEATURES, MOST_PATHS = 3, 3, 24
@@ -21,7 +21,6 @@ SAMPLES, LINES, MOMENTS = 60, 8, 301
 """Numbers of posterior samples in a band, of samples drawn as lines, and of times along a curve."""
 BEYOND = 0.5
 """Length of the extrapolation on each side, as a fraction of the time span of the data."""
-SEEN, TARGET = "black", "tab:green"
 
 
 @dataclass(frozen=True)
@@ -100,11 +99,13 @@ def _over_time(batch: of.Series, curves: Sequence[Curve], baselines: Sequence[Cu
     for row in range(rows):
         for column, feature in enumerate(features):
             axes = panels[row, column]
-            for number, curve in enumerate(curves):
-                _draw_curve(axes, curve, row, feature, f"C{number}", file)
+            for curve, colour in zip(curves, (PREDICTION, SECOND), strict=False):
+                _draw_curve(axes, curve, row, feature, colour, file)
             for curve, style in zip(baselines, ("--", ":"), strict=False):
                 y = numbers(curve.y[row, :, feature])
-                axes.plot(file.times(curve.t[row]), y, style, color="0.6", linewidth=0.8, label=curve.label, zorder=1)
+                axes.plot(
+                    file.times(curve.t[row]), y, style, color=BASELINE, linewidth=0.8, label=curve.label, zorder=1
+                )
             _draw_values(axes, batch, row, feature, file)
             for edge in edges:
                 axes.axvline(edge, color="0.8", linewidth=0.8, zorder=0)
@@ -114,7 +115,7 @@ def _over_time(batch: of.Series, curves: Sequence[Curve], baselines: Sequence[Cu
                 axes.set(title=file.name(feature))
             if row == rows - 1:
                 file.label_times(axes)
-    _legend(figure, panels[0, 0])
+    legend_above(figure, panels[0, 0])
     return figure
 
 
@@ -133,8 +134,8 @@ def _draw_values(axes: Any, batch: of.Series, row: int, feature: int, file: File
     t, y = file.times(batch.t[row]), numbers(batch.y[row, :, feature])
     seen = batch.seen[row, :, feature].cpu().numpy()
     target = batch.target[row, :, feature].cpu().numpy() & ~seen
-    axes.plot(t[target], y[target], "o", color=TARGET, markersize=3, fillstyle="none", label="truth, not seen")
-    axes.plot(t[seen], y[seen], "o", color=SEEN, markersize=2.5, label="seen")
+    axes.plot(t[target], y[target], "o", color=TRUTH, markersize=3, fillstyle="none", label="truth, not seen")
+    axes.plot(t[seen], y[seen], "o", color=TRUTH, markersize=2.5, label="seen")
 
 
 # In the plane
@@ -143,37 +144,37 @@ def _draw_values(axes: Any, batch: of.Series, row: int, feature: int, file: File
 def _in_plane(batch: of.Series, curves: Sequence[Curve], file: FileUnits) -> Figure:
     """A panel for each series: the curve within the time span of the data, and beyond it on both sides."""
     count = len(batch.t)
-    figure = Figure(figsize=(0.6 + 3.6 * count, 4.3), layout="constrained")
+    figure = Figure(figsize=(0.6 + 3.6 * count, 4.8), layout="constrained")
     panels = figure.subplots(1, count, squeeze=False)[0]
     low, high = _time_span(batch)
     for row, axes in enumerate(panels):
         for curve in curves:
             _draw_stretches(axes, curve, row, low, high)
         seen, unseen = (mask[row].all(-1) for mask in (batch.seen, batch.target & ~batch.seen))
-        truth = {"fillstyle": "none", "color": TARGET, "markersize": 3, "label": "truth, not seen"}
+        truth = {"fillstyle": "none", "color": TRUTH, "markersize": 3, "label": "truth, not seen"}
         axes.plot(*numbers(batch.y[row][unseen]).T, "o", **truth)
-        axes.plot(*numbers(batch.y[row][seen]).T, "o", color=SEEN, markersize=2.5, label="seen")
+        axes.plot(*numbers(batch.y[row][seen]).T, "o", color=TRUTH, markersize=2.5, label="seen")
         low_y, high_y = limits(numbers(batch.y[row][(batch.target | batch.seen)[row].all(-1)]), 0.35)
         middle, reach = (low_y + high_y) / 2, (high_y - low_y) / 2
         reach = np.full(2, reach.max()) if file.comparable else reach
         xlim, ylim = zip(middle - reach, middle + reach, strict=True)
         aspect = "equal" if file.comparable else "auto"
         axes.set(xlim=xlim, ylim=ylim, aspect=aspect, xlabel=file.name(0), ylabel=file.name(1))
-    _legend(figure, panels[0])
+    legend_above(figure, panels[0])
     return figure
 
 
 def _draw_stretches(axes: Any, curve: Curve, row: int, low: float, high: float) -> None:
     """The curve before, within and after the time span of the data, above some of its samples."""
     t, y = curve.t[row], curve.y[row]
-    stretches = ((t <= low, "C1", "before"), (t >= high, "C3", "after"), ((t >= low) & (t <= high), "C0", ""))
-    for part, colour, where in stretches:
+    stretches = ((t <= low, ":", "before"), (t >= high, "--", "after"), ((t >= low) & (t <= high), "-", ""))
+    for part, look, where in stretches:
         if curve.samples is not None:
             for line in curve.samples[:LINES, row]:
-                axes.plot(*numbers(line[part]).T, color=colour, linewidth=0.5, alpha=0.35)
-        label = f"{curve.label}, extrapolated {where} the data" if where else curve.label
+                axes.plot(*numbers(line[part]).T, look, color=PREDICTION, linewidth=0.5, alpha=0.35)
+        label = f"extrapolated {where} the data" if where else curve.label
         if bool(part.sum() > 1):
-            axes.plot(*numbers(y[part]).T, color=colour, linewidth=1.4, label=label)
+            axes.plot(*numbers(y[part]).T, look, color=PREDICTION, linewidth=1.4, label=label)
 
 
 # Latent paths and samples
@@ -233,11 +234,3 @@ def _liveliest(batch: of.Series) -> list[int]:
     """The features with the most targets, in ascending order."""
     counts = batch.target.sum((0, 1))
     return sorted(counts.argsort(descending=True, stable=True)[:MOST_FEATURES].tolist())
-
-
-def _legend(figure: Figure, axes: Any) -> None:
-    """Draws a legend above the panels, in as many columns as fit."""
-    handles, labels = axes.get_legend_handles_labels()
-    column = 0.6 + 0.075 * max(map(len, labels))  # inches: handle and gap, and a small letter
-    columns = max(1, min(len(labels), int(figure.get_figwidth() / column)))
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns, fontsize="small")

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 import odeflow as of
-from odeflow_tasks.drawing import limits
+from odeflow_tasks.drawing import PREDICTION, TRUTH, limits
 from odeflow_tasks.phase_portrait import draw_field
 
 
@@ -54,13 +54,16 @@ def draw(
         width = 2.2 if place in (0, len(drawn) - 1) else 1.0
         axes.plot(*path.T, color=colour, linewidth=width, label=_name(number, len(distances)))
         axes.plot(*path[0], "o", color=colour, markersize=6, zorder=3)
-    for goal in goals:
-        _draw_goal(axes, goal)
-    axes.set(xlabel=names[columns[0]], ylabel=names[columns[1]], title="paths: start ●, target ×")
+    axes.plot([], [], "o", color="0.5", label="start")
+    for number, goal in enumerate(goals):
+        _draw_goal(axes, goal, "target" if number == 0 else None)
+    axes.set(xlabel=names[columns[0]], ylabel=names[columns[1]], title="paths, darker with the tries")
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    over_tries.semilogy(range(1, 1 + len(distances)), np.maximum(distances, 1e-12), ".-", markersize=4)
-    over_tries.set(xlabel="try", ylabel="distance from the target", title="distance")
+    over_tries.semilogy(
+        range(1, 1 + len(distances)), np.maximum(distances, 1e-12), ".-", color=PREDICTION, markersize=4
+    )
+    over_tries.set(xlabel="try", ylabel="distance", title="distance from the target")
     over_tries.xaxis.set_major_locator(MaxNLocator(integer=True))
     over_tries.grid(alpha=0.3)
     return figure
@@ -70,10 +73,10 @@ def _name(number: int, tries: int) -> str:
     return "first" if number == 0 else f"after {number}" if number < tries else f"now, after {number}"
 
 
-def _draw_goal(axes: Any, goal: np.ndarray) -> None:
+def _draw_goal(axes: Any, goal: np.ndarray, label: str | None) -> None:
     """Draws a target: a point, or a line if one of the two entries is free."""
     across, up = goal
-    style: dict[str, Any] = {"color": "crimson", "zorder": 4}
+    style: dict[str, Any] = {"color": TRUTH, "zorder": 4, "label": label}
     if not np.isnan(goal).any():
         axes.plot(across, up, "x", markersize=11, markeredgewidth=2.5, **style)
     elif not np.isnan(up):

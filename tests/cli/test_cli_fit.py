@@ -44,6 +44,19 @@ def test_pictures_follow_the_learning(spiral_run):
     assert len(set(pictures)) == 3
 
 
+def test_pictures_for_print(done, refused, brief, draw_at, tmp_path):
+    """Figures are PDF or SVG, in a style of Matplotlib or a file's; a style that does not exist is refused."""
+    (tmp_path / "wide.mplstyle").write_text("figure.facecolor: ff0001\n")
+    draw_at("3_end")
+    done(f"fit -c decay {brief} --figures.format svg --figures.style wide.mplstyle")
+    assert "#ff0001" in Path("runs/decay/version_0/figures/phase_portrait_3_end.svg").read_text()
+    done(f"fit -c decay {brief} --figures.format pdf")
+    assert Path("runs/decay/version_1/figures/phase_portrait_3_end.pdf").read_bytes().startswith(b"%PDF")
+    told = refused(f"fit -c decay {brief} --figures.style nonsense")
+    assert "figures.style: nonsense is no style of Matplotlib and no file" in told
+    done("check decay")
+
+
 def test_metrics_hold_losses_and_solver_statistics(spiral_run, metrics):
     """metrics.csv has the losses and the solver's statistics, a value a step and one an epoch."""
     columns = metrics(spiral_run)

@@ -320,7 +320,7 @@ def test_a_recipe_says_what_the_checkpoint_does_not(done, last):
 
 def test_a_density_moves_from_the_base_to_the_data(done, monkeypatch):
     """Frames are as many as asked for, plus a second of the last; the mass stays, the entropy goes to the task's."""
-    monkeypatch.setattr("odeflow_tasks.density_figures.draw", lambda cnf, x, condition: {})
+    monkeypatch.setattr("odeflow_tasks.density_figures.draw", lambda *_: {})
     task = (
         "-c density/two_moons --model.dynamics PlanarCNF --model.dynamics.dim 2 --model.dynamics.units 4 "
         "--model.solver RK4 --model.solver.num_steps 2 --data.samples 600 --data.val_size 100"

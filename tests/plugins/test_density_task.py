@@ -202,13 +202,10 @@ def test_figures_of_the_plane(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(state, torch.get_rng_state())
         assert found["samples"] == ["30 data", "30 samples"]
         nll = -task.log_prob(x).mean().item()
-        assert found["density"][:2] == [
-            "density $p(x)$",
-            f"$\\log p(x)$; $-\\log p$ of data {nll:.3f} nats on average",
-        ]
-        assert found["evolution"] == steps + [""] * 6
-        assert found["flow_lines"] == ["from base to data"]
-        assert found["base"] == ["data", "the data in the base"]
+        assert found["density"][:2] == ["density", f"log-density; data (dots): {nll:.3f} nats"]
+        assert found["evolution"] == steps + [""] * 7  # below them, and the colour bar
+        assert found["flow_lines"] == ["samples on their way, coloured by direction"]
+        assert found["base"] == ["data, coloured by direction", "the same in the base"]
 
 
 def test_the_density_between_base_and_data_is_that_of_a_shorter_flow(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +226,7 @@ def test_other_data_show_their_marginals(dim: int, shown: int) -> None:
     """Apart from the plane, each pair of the first five features is drawn, data and samples."""
     (figure,) = Density(MLP(dim), RK4(num_steps=2)).eval().figures(torch.randn(30, dim)).values()
     assert len(figure.axes) == shown**2
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["data", "samples"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["data", "samples"]
 
 
 def test_other_tasks_draw_no_samples() -> None:

@@ -1,6 +1,7 @@
 """Laws of figures of one's own data: they have the names, the units and the dates of the file."""
 
 from datetime import date, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_figures_of_trajectories_are_of_the_file(standardise: bool) -> None:
     data = Trajectories(whole, "day", standardise=standardise)
     torch.manual_seed(0)
     figure = drawn(Trajectory(MLP(dim=2), Euler(num_steps=2)), data)["phase_portrait"]
-    over_time, plane, field = figure.axes
+    over_time, _, plane, field, _ = figure.axes
     assert {"day", "warmth", r"pressure_\$"} <= labels(figure)
     np.testing.assert_allclose(over_time.lines[0].get_ydata(), whole["warmth"], rtol=1e-5)
     assert plane.get_xlim() == field.get_xlim()
@@ -95,8 +96,9 @@ def test_a_field_is_drawn_in_the_units_of_the_file() -> None:
     """If x' = A x in batches, then y = scale · x + shift has y' = scale · A (y − shift) / scale per unit of time."""
 
     class Axes:
-        def streamplot(self, *arrays: Any, **style: Any) -> None:
+        def streamplot(self, *arrays: Any, **style: Any) -> Any:
             self.arrays = arrays
+            return SimpleNamespace(lines=None)
 
         def set(self, **options: Any) -> None: ...
 

@@ -701,7 +701,7 @@ def test_extrapolations_are_drawn_on_both_sides() -> None:
     assert line.get_xdata()[[0, -1]] == pytest.approx([low - high / 2, 1.5 * high])
     labels = [text.get_text() for text in figures["plane"].legends[0].get_texts()]
     assert [label for label in labels if "extrapolated" in label] == [
-        f"posterior mean, extrapolated {where} the data" for where in ("before", "after")
+        f"extrapolated {where} the data" for where in ("before", "after")
     ]
 
 

@@ -114,8 +114,8 @@ def test_on_a_line_trajectories_are_drawn_over_time(dynamics: of.Dynamics, head:
     curves = [line for line in axes.lines if len(line.get_xdata()) == 61]
     ends = torch.tensor([line.get_ydata()[-1] for line in curves])
     assert torch.allclose(ends, task.flow(x)[:, 0], atol=1e-3)
-    named = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert named == (["target"] if head is None else []) + ["learned field"]
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == (["target"] if head is None else []) + ["learned field", "start"]
     assert figure.axes[-1].get_ylabel() == "target"
 
 
@@ -154,12 +154,14 @@ def test_an_augmented_line_is_drawn_in_the_plane_too(augment: int, xlabel: str, 
     """The second panel has the trajectories of both features, or of the first two components, with start and end."""
     task = Regression(MLP(1 + augment), RK4(num_steps=4), flow=of.FlowOptions(augment=augment))
     x = torch.linspace(-1, 1, 5)[:, None]
-    first, second = panels(drawn(task, x, -x))
-    assert first.get_legend().get_texts()[1].get_text() == "field, other features at their mean"
+    figure = drawn(task, x, -x)
+    second = panels(figure)[1]
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == ["target", "field, other features at their mean", "start", "end"]
     assert second.get_title() == "trajectories in the plane"
     for label, wanted in ((second.get_xlabel(), xlabel), (second.get_ylabel(), ylabel)):
         assert label.startswith(wanted.replace("\\", ""))
-    assert len(second.lines) == 3 * 5 + 2
+    assert len(second.lines) == 3 * 5 + 1
 
 
 @pytest.mark.parametrize(

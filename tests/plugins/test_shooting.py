@@ -133,7 +133,7 @@ def test_paths_are_drawn(dynamics: of.Dynamics | None, target: list[list[float |
     figure.savefig(io.BytesIO(), dpi=30)
     paths, distances = figure.axes
     named = [text.get_text() for text in paths.get_legend().get_texts()]
-    assert named == ["first", "after 1", "after 2", "after 4", "now, after 5"]
+    assert named == ["first", "after 1", "after 2", "after 4", "now, after 5", "start", "target"]
     assert len(distances.lines[0].get_xdata()) == 5
     cross = [line for line in paths.lines if line.get_marker() == "x"]
     assert len(cross) == 1

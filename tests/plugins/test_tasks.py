@@ -10,6 +10,7 @@ from odeflow_data import Digits, Table
 from odeflow_dynamics import MLP, ConvNet
 from odeflow_solvers import RK4, Dopri5
 from odeflow_tasks import Classification, ConvStem, FlatStem, Perceptron, Trajectory
+from odeflow_tasks.drawing import PREDICTION, TRUTH
 
 IMAGE = (1, 28, 28)
 
@@ -133,9 +134,14 @@ def test_a_trajectory_draws_its_phase_portrait() -> None:
     batch = of.Series.observed(torch.linspace(0, 1, 20), torch.randn(1, 20, 2).cumsum(1))
     with torch.no_grad():
         figure = task.figures(batch)["phase_portrait"]
-    assert [axes.get_title() for axes in figure.axes] == ["over time", "phase portrait", "learned field"]
-    assert len(figure.axes[0].lines) == 4
-    assert len(figure.axes[2].collections) == 1
+    first, second, plane, field, bar = figure.axes
+    assert [axes.get_ylabel() for axes in (first, second, bar)] == ["$y_{1}$", "$y_{2}$", r"$\log_{10}$ speed"]
+    assert [axes.get_title() for axes in (first, plane, field)] == ["over time", "phase portrait", "learned field"]
+    for axes in (first, second, plane):
+        assert [line.get_color() for line in axes.lines[:2]] == [TRUTH, PREDICTION]
+    assert len(field.collections) == 1
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["truth", "prediction", "start", "end"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from odeflow_data import Simulated
 from odeflow_dynamics import MLP, Coefficient, Cubic, DampedPendulum, Linear, Sum
 from odeflow_solvers import RK4, Dopri5
 from odeflow_tasks import Initial, Trajectory
+from odeflow_tasks.drawing import PREDICTION, TRUTH
 from odeflow_tasks.segments import Segments
 
 SPIRAL = [[-0.1, 2.0], [-2.0, -0.1]]
@@ -187,9 +188,14 @@ def test_forecasts_are_drawn(width: int) -> None:
     for figure in figures.values():
         figure.savefig(io.BytesIO(), dpi=30)
     assert list(figures) == ["forecast", "extrapolation", "phase_portrait"]
-    over_time, *phase = figures["forecast"].axes
-    assert len(over_time.lines) == 3 * min(width, 3)
-    assert len(phase) == (width > 1)
+    panels = figures["forecast"].axes
+    assert [len(axes.lines) for axes in panels[:width]] == [3] * width
+    assert [axes.get_title() for axes in panels[width:]] == ["phase portrait"] * (width > 1)
+    for axes in panels[:width]:
+        assert [line.get_color() for line in axes.lines[:2]] == [TRUTH, PREDICTION]
+    labels = [text.get_text() for text in figures["forecast"].legends[0].get_texts()]
+    assert labels[:3] == ["truth", "forecast", "persistence"]
+    assert labels[3:] == (["start", "end", "last observation"] if width > 1 else [])
     assert figures["extrapolation"].axes[0].get_title() == "until $t$ = 9"
     assert figures["extrapolation"].axes[0].lines[0].get_xdata()[-1] == 9
 

@@ -123,7 +123,7 @@ def test_figures_show_target_and_learned(monkeypatch: pytest.MonkeyPatch) -> Non
     """Both densities, and samples."""
     monkeypatch.setattr("odeflow_tasks.density_figures.FINE", 10)
     (figure,) = Variational(planar=2).figures(torch.randn(30, 2)).values()
-    assert [axes.get_title() for axes in figure.axes] == ["target", "learned", "30 samples"]
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["target", "learned", "30 samples"]
 
 
 def test_noise_is_standard_normal_and_settled_by_its_seed() -> None:

@@ -1,23 +1,60 @@
 """Figures: draws the task's figures at the start, midway and at the end of training, and after a test."""
 
+from io import BytesIO
+from typing import Any, Literal
+
+import matplotlib.style
 import torch
+from cycler import cycler
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
+from PIL import Image
 
+from odeflow.errors import SettingError
 from odeflow.training.callbacks.run_folder import run_folder
 from odeflow.training.files import replacing
 from odeflow.training.task import Task
 
+STYLE: Any = {
+    "axes.prop_cycle": cycler(color=["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f"]),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # text that remains text
+    "savefig.dpi": 150,
+    "svg.fonttype": "none",
+}
+"""Options of Matplotlib for all figures; the colours of Okabe & Ito (2008) can be told apart by all readers."""
+
 
 class Figures(Callback):
-    """Writes figures to `figures/*.png`, and to W&B if it is a logger.
+    """Writes figures to the folder `figures`, and to W&B if it is a logger.
 
-    In training these are `Task.figures` of the first validation batch, named `…_1_start.png`, `…_2_midway.png` and
-    `…_3_end.png`. After a test they are `Task.test_figures`, named `…_test.png`.
+    In training these are `Task.figures` of the first validation batch, named `…_1_start`, `…_2_midway` and `…_3_end`.
+    After a test they are `Task.test_figures`, named `…_test`.
+
+    Args:
+        format: The files' format: "png" with 150 dots per inch, or "pdf" or "svg" for print.
+        style: A style of Matplotlib by its name, as "dark_background", or a file *.mplstyle, above that of odeflow.
+
+    Raises:
+        SettingError: There is no such style, or it is not valid.
     """
+
+    def __init__(self, format: Literal["png", "pdf", "svg"] = "png", style: str | None = None) -> None:  # noqa: A002
+        self.format, self.styles = format, [STYLE, *([] if style is None else [style])]
+        try:
+            with matplotlib.style.context(self.styles):
+                pass
+        except OSError as problem:
+            known = ", ".join(name for name in matplotlib.style.available if not name.startswith("_"))
+            raise SettingError(
+                f"figures.style: {style} is no style of Matplotlib and no file; those are {known}"
+            ) from problem
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw(trainer, pl_module, "1_start")
@@ -33,7 +70,8 @@ class Figures(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(pl_module, Task):
-            _write(trainer, pl_module.test_figures(), "test")  # in all processes, which may have to synchronise
+            with matplotlib.style.context(self.styles):
+                self._write(trainer, pl_module.test_figures(), "test")  # in all processes, which may synchronise
 
     @rank_zero_only
     def _draw(self, trainer: Trainer, pl_module: LightningModule, moment: str) -> None:
@@ -42,19 +80,27 @@ class Figures(Callback):
             return
         training = pl_module.training
         pl_module.eval()
-        with torch.no_grad(), isolate_rng():  # figures must not affect the run
-            batch = trainer.strategy.batch_to_device(next(iter(data.val_dataloader())))
-            figures = pl_module.figures(batch)
-        pl_module.train(training)
-        _write(trainer, figures, moment)
+        with matplotlib.style.context(self.styles):
+            with torch.no_grad(), isolate_rng():  # figures must not affect the run
+                batch = trainer.strategy.batch_to_device(next(iter(data.val_dataloader())))
+                figures = pl_module.figures(batch)
+            pl_module.train(training)
+            self._write(trainer, figures, moment)
+
+    @rank_zero_only
+    def _write(self, trainer: Trainer, figures: dict[str, Figure], moment: str) -> None:
+        folder = run_folder(trainer) / "figures"
+        for name, figure in figures.items():
+            file = folder / f"{name}_{moment}.{self.format}"
+            with replacing(file) as part:
+                figure.savefig(part, format=self.format)
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.log_image(f"figures/{name}", [str(file) if self.format == "png" else _pixels(figure)])
 
 
-@rank_zero_only
-def _write(trainer: Trainer, figures: dict[str, Figure], moment: str) -> None:
-    folder = run_folder(trainer) / "figures"
-    for name, figure in figures.items():
-        with replacing(folder / f"{name}_{moment}.png") as part:
-            figure.savefig(part, dpi=110)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image(f"figures/{name}", [str(folder / f"{name}_{moment}.png")])
+def _pixels(figure: Figure) -> Image.Image:
+    """The figure as a picture of pixels."""
+    content = BytesIO()
+    figure.savefig(content, format="png")
+    return Image.open(content)

@@ -91,8 +91,9 @@ def _finite(value: float) -> float | None:
 def _said(record: RunRecord, folder: Path) -> str:
     """Where the files of a finished run are, in a line."""
     names = [record.best_path] if record.best_path else []
-    names += [name for name in ("checkpoints/last.ckpt", "metrics.csv", "predictions.pt") if (folder / name).is_file()]
+    names += ["checkpoints/last.ckpt"] if (folder / "checkpoints/last.ckpt").is_file() else []
+    names += sorted(file.name for pattern in ("*.csv", "predictions*") for file in folder.glob(pattern))
     figures = len(list(folder.glob("figures/*")))
-    names += [f"{figures} figures"] if figures else []
+    names += [f"{figures} figure{'s' * (figures > 1)}"] if figures else []
     best = f", best {record.monitor} {record.best:.4g}" if record.best is not None else ""
     return f"{folder}: {', '.join(names or [NAME])}{best}; {record.seconds:.0f} s"
