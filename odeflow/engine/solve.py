@@ -303,8 +303,8 @@ def checked_times(t: Tensor | Sequence[float]) -> Tensor:
     if not times.is_floating_point():
         times = times.double()
     steps = np.diff(np.array(times.tolist(), dtype=float))
-    finite = np.isfinite(steps).all(-1)
-    up, down = (steps > 0).all(-1) & finite, (steps < 0).all(-1) & finite
+    least, most = steps.min(-1), steps.max(-1)
+    up, down = (least > 0) & (most < math.inf), (most < 0) & (least > -math.inf)
     if not (up.all() or down.all()):
         where, row = "", times
         if times.dim() == 2:

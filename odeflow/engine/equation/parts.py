@@ -97,7 +97,7 @@ class _Walk:
             return number
         self.seen[id(value)] = len(self.tensors)
         self.tensors.append(value)
-        return value.shape, value.dtype, value.device, value.requires_grad
+        return value.shape, value.stride(), value.dtype, value.device, value.requires_grad
 
     def module(self, module: nn.Module) -> Hashable:
         """The key of a module: classes, modes, parameters, buffers and attributes of all submodules."""

@@ -4,8 +4,9 @@ import math
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,7 +20,7 @@ from odeflow.engine.equation.state import Field
 from odeflow.engine.loop.adaptive import HALF, STIFFNESS_EVERY, ErrorControl, warn_of_rounding
 from odeflow.engine.loop.control import StepControl
 from odeflow.engine.loop.fixed import FixedSteps
-from odeflow.engine.loop.program import Loop, Method, Pull, State, stages, traced_field, traced_pull
+from odeflow.engine.loop.program import Loop, Method, Numbers, Pull, stages, traced, traced_field, traced_pull
 from odeflow.engine.loop.recorder import same_time
 from odeflow.engine.output.mesh import Mesh, Steps, nodes
 from odeflow.engine.output.solution import Solution, Stats
@@ -31,7 +32,7 @@ FORMS = 8  # maximum number of programs of a module, for shapes of the state and
 ROOM = 128  # maximum number of steps on a tape
 LEAST = 8  # minimum number
 BYTES = 2**25  # of a tape
-Numbers = np.ndarray[Any, np.dtype[Any]]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class CompiledSolves:
@@ -180,9 +181,9 @@ class Program:
         self.loop = Loop(method, traced_field(Replaced(field, parts), parts, like))
         if parts_of(field).key != parts.key:
             raise CompileError("it changes its attributes when it is called")
-        self.forward = _compiled(self.loop.forward, like)
+        self.forward: Callable[..., object] | None = None
+        self.backward: Callable[..., object] | None = None
         self.pull: Pull | None = None
-        self.verified = False
         self.stages = len(method.b) + 1  # with the one at the end of the step
         steps = BYTES // max(1, like.numel() * like.element_size() * (1 + method.rows * self.stages))
         self.room = max(LEAST, min(steps, ROOM))
@@ -195,7 +196,6 @@ class Program:
         """
         if self.pull is None:
             self.pull = traced_pull(self.method, Replaced(field, parts), parts, like)
-            self.backward = _compiled(self.loop.backward, like)
             self._check_pull(self.pull, field, parts, t0, like)
 
     def run(
@@ -209,29 +209,32 @@ class Program:
         run = Run(self, parts, t, y0.detach(), () if mesh is None else nodes(len(self.method.interpolation[0])))
         y, last = run.y0, float(run.times[-1])
         settings = y.new_tensor(_settings(control, float(run.times[0]), last), dtype=DTYPE)
-        zero, none = y.new_zeros((), dtype=DTYPE), y.new_zeros((), dtype=torch.long)
-        state, least, size = State(zero, zero, y, y, zero, zero, zero, none, none, none), zero, zero
+        numbers, first = y.new_zeros(len(Numbers._fields), dtype=DTYPE), torch.zeros_like(y)
         slopes = y.new_empty((self.room if self.method.rows else 1, self.stages, *y.shape))
-        tensors = tuple(tensor.detach() for tensor in parts.tensors)
+        tensors = [tensor.detach() for tensor in (*parts.tensors, *self.loop.field.constants)]
         while True:
-            tape = y.new_empty((self.room + 1, *y.shape)), y.new_empty((self.room, 4), dtype=DTYPE), slopes
+            states, clock = y.new_empty((self.room + 1, *y.shape)), y.new_empty((self.room, 4), dtype=DTYPE)
+            states[0] = y
+            inputs = settings, numbers, first, states, clock.view(-1), slopes.flatten(0, 1), *tensors
+            known = self.forward is not None
+            if self.forward is None:
+                self.forward = _compiled(self.loop.forward, inputs)
             with torch.no_grad():
-                found, least, norm = self.forward(settings, tuple(state), least, tape, tensors)
-            state = State(*found)
-            size = size if run.tape else norm
-            part = Part(tape[0], tape[1], int(state.taped))
-            if not self.verified:
+                self.forward(*inputs)
+            reached = Numbers._make(numbers.tolist())
+            part = Part(states, clock, int(reached.taped))
+            if not known:
                 self._check_step(field, part)
-            reached = float(state.t) == last
-            if not reached and part.steps < self.room:
+            if reached.t != last and part.steps < self.room:
                 return None
             run.add(part, slopes)
-            if reached:
+            if reached.t == last:
                 break
-            state = state._replace(taped=none)
+            y = states[part.steps]
+            numbers[Numbers._fields.index("taped")] = 0
         if isinstance(control, ErrorControl):
-            warn_of_rounding(control.rtol, control.atol, float(size), y0.dtype)
-        run.finish(state, mesh)
+            warn_of_rounding(control.rtol, control.atol, reached.size, y0.dtype)
+        run.finish(reached, states[part.steps], mesh)
         return run
 
     def _check_step(self, field: Field, part: "Part") -> None:
@@ -246,7 +249,6 @@ class Program:
             with torch.no_grad():
                 wanted, _ = stages(self.method, _timed(field), t, h, y, _timed(field)(t, y))
             _check(found - y, wanted - y, y, "step")
-            self.verified = True
 
     def _check_pull(self, pull: Pull, field: Field, parts: Parts, t0: float, like: Tensor) -> None:
         """Compares the derivative of a step from (t0, like) with that of the field itself.
@@ -279,14 +281,17 @@ class Program:
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """The vector–Jacobian product of a tape, as of `Loop.backward`; ∂L/∂θ by the number of the tensor."""
         assert self.pull is not None
-        used, tensors = self.pull.used, tuple(tensor.detach() for tensor in parts.tensors)
-        totals = tuple(grads[number] if number in grads else torch.zeros_like(tensors[number]) for number in used)
+        used = self.pull.used
+        tensors = [tensor.detach() for tensor in (*parts.tensors, *self.pull.graph.constants)]
+        totals = [grads[number] if number in grads else torch.zeros_like(tensors[number]) for number in used]
+        start = grad.clone(memory_format=torch.contiguous_format)
+        count = grad.new_tensor(part.steps, dtype=torch.long)
+        inputs = count, start, part.y, part.clock.view(-1), *(rows or ()), *totals, *tensors
+        if self.backward is None:
+            self.backward = _compiled(partial(self.loop.backward, self.pull), inputs)
         with torch.no_grad(), full_precision(grad):
-            count = grad.new_tensor(part.steps, dtype=torch.long)
-            grad, totals = self.backward(
-                self.pull.graph, grad.contiguous(), count, (part.y, part.clock), rows, totals, tensors
-            )
-        return grad, dict(zip(used, totals, strict=True))
+            self.backward(*inputs)
+        return start, dict(zip(used, totals, strict=True))
 
 
 def _timed(field: Field) -> Field:
@@ -294,19 +299,20 @@ def _timed(field: Field) -> Field:
     return lambda t, y: field(t.to(y), y)
 
 
-def _compiled(method: Any, like: Tensor) -> Callable[..., Any]:
-    """A method of `Loop`, compiled.
+def _compiled(function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]) -> Callable[..., object]:
+    """A method of `Loop`, compiled for inputs of this form.
 
-    The compiler keeps its results by code object and limits their number, so that each program has its own.
+    `torch.compile` would look at all inputs again in each call, whose forms `Parts.key` has.
     """
-    plain = method.__func__
-    own = FunctionType(plain.__code__.replace(), plain.__globals__, plain.__name__, plain.__defaults__)
+    from torch import _inductor  # takes seconds to import
+
     options: dict[str, Any] = {}
-    if like.device.type == "cpu":
-        from odeflow.engine.loop.passes import SmallFields  # imports the compiler
+    if inputs[0].device.type == "cpu":
+        from odeflow.engine.loop.passes import SmallFields  # imports it
 
         options = {"cpp_wrapper": True, "post_grad_custom_pre_pass": SmallFields()}
-    return torch.compile(MethodType(own, method.__self__), fullgraph=True, dynamic=False, options=options)
+    with torch.no_grad():
+        return cast(Callable[..., object], _inductor.compile(traced(function, *inputs), list(inputs), options))
 
 
 def _check(found: Tensor, wanted: Tensor, scale: Tensor, what: str) -> None:
@@ -347,27 +353,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of the solution that belong to a part: at the ends of steps, and inside.
+    """The rows of the solution that belong to a part: a state, and y + Σ w k if the row lies inside a step.
 
     Attributes:
-        count: Number of rows.
-        at_end: The rows at ends of steps.
-        ended: Their steps.
-        inside: The other rows.
-        steps: Their steps.
-        weights: (m, s + 1), the weights w of y + Σ w k at them.
+        states: (m,), the numbers of their states: of that at the start of their step, or at its end.
+        inside: (n,), those of the rows that lie inside a step.
+        steps: (n,), the numbers of these steps.
+        weights: (n, s + 1), the weights w.
     """
 
-    count: int
-    at_end: Tensor
-    ended: Tensor
+    states: Tensor
     inside: Tensor
     steps: Tensor
     weights: Tensor
 
     @classmethod
     def of(
-        cls, times: Numbers, clock: Numbers, tolerance: float, theta: Sequence[float], method: Method, like: Tensor
+        cls, times: Array, clock: Array, tolerance: float, theta: Sequence[float], method: Method, like: Tensor
     ) -> "Rows":
         """The rows of a part: those at the times, then those at the points θ of each step.
 
@@ -379,58 +381,52 @@ class Rows:
             method: The method.
             like: Gives dtype and device.
         """
-        sign = np.sign(clock[:1, 1])
-        steps = np.searchsorted(sign * clock[:, 2], sign * times - tolerance)
-        hit = np.abs(clock[steps, 2] - times) <= tolerance
-        inside = np.concatenate((np.flatnonzero(~hit), len(times) + np.arange(len(clock) * len(theta))))
-        within = np.concatenate((steps[~hit], np.repeat(np.arange(len(clock)), len(theta))))
-        place = np.concatenate(
-            ((times[~hit] - clock[steps[~hit], 0]) / clock[steps[~hit], 1], np.tile(theta, len(clock)))
-        )
+        starts, sizes, ends, _ = clock.T
+        sign = math.copysign(1.0, sizes[0])
+        steps = np.searchsorted(sign * ends, sign * times - tolerance)
+        hit, place = np.abs(ends[steps] - times) <= tolerance, (times - starts[steps]) / sizes[steps]
+        if theta:
+            steps = np.concatenate((steps, np.repeat(np.arange(len(clock)), len(theta))))
+            hit = np.concatenate((hit, np.zeros(len(clock) * len(theta), bool)))
+            place = np.concatenate((place, np.tile(theta, len(clock))))
+        (inside,) = np.nonzero(~hit)
         coefficients = np.array(method.interpolation)
-        powers = place[:, None] ** np.arange(1, coefficients.shape[1] + 1)
-        weights = powers @ coefficients.T * clock[within, 1:2]
-        rows = (np.flatnonzero(hit), steps[hit], inside, within)
-        at_end, ended, inside, within = (torch.from_numpy(each).to(like.device) for each in rows)
-        weights = torch.from_numpy(weights).to(like)
-        return cls(len(times) + len(clock) * len(theta), at_end, ended, inside, within, weights)
+        powers = place[inside, None] ** np.arange(1, coefficients.shape[1] + 1)
+        weights = powers @ coefficients.T * sizes[steps[inside], None]
+        states, inside, steps = (
+            torch.from_numpy(each).to(like.device) for each in (steps + hit, inside, steps[inside])
+        )
+        return cls(states, inside, steps, torch.from_numpy(weights).to(like))
 
     def values(self, part: Part, slopes: Tensor) -> Tensor:
-        """(count, *state), the rows.
+        """(m, *state), the rows.
 
         Args:
             part: The part.
             slopes: (room, s + 1, *state), the stage derivatives of its steps.
         """
-        rows = part.y.new_empty((self.count, *part.y.shape[1:]))
-        rows[self.at_end] = part.y[self.ended + 1]
-        for some in self._chunks(part.y[0]):
-            steps, weights = self.steps[some], self.weights[some]
-            start = part.y[steps].flatten(1)[:, None]
-            found = torch.baddbmm(start, weights[:, None], slopes[steps].flatten(2))
-            rows[self.inside[some]] = found.view(-1, *part.y.shape[1:])
+        rows = part.y[self.states]
+        for some in self._chunks(rows):
+            change = torch.bmm(self.weights[some, None], slopes[self.steps[some]].flatten(2))
+            rows.index_add_(0, self.inside[some], change.view(-1, *rows.shape[1:]))
         return rows
 
-    def pulled(self, grad: Tensor, steps: int, of_states: Tensor, of_slopes: Tensor) -> Tensor:
-        """∂L/∂y at the end of the part; adds those to the states at the starts of the steps, and to the stages.
+    def pulled(self, grad: Tensor, of_states: Tensor, of_slopes: Tensor) -> None:
+        """Adds the gradients to the states and to the stages.
 
         Args:
-            grad: (count, *state), ∂L/∂y of the rows.
-            steps: Number of steps.
+            grad: (m, *state), ∂L/∂y of the rows.
             of_states: (room + 1, *state), the former.
             of_slopes: (room, s + 1, *state), the latter.
         """
-        of_states.index_add_(0, self.ended + 1, grad[self.at_end])
-        for some in self._chunks(grad[0]):
-            rows = grad[self.inside[some]]
-            of_states.index_add_(0, self.steps[some], rows)
-            shares = self.weights[some][:, :, None] * rows.flatten(1)[:, None]
+        of_states.index_add_(0, self.states, grad)
+        for some in self._chunks(grad):
+            shares = self.weights[some, :, None] * grad[self.inside[some]].flatten(1)[:, None]
             of_slopes.flatten(2).index_add_(0, self.steps[some], shares)
-        return of_states[steps]
 
-    def _chunks(self, like: Tensor) -> Iterator[slice]:
+    def _chunks(self, rows: Tensor) -> Iterator[slice]:
         """Slices of the rows inside steps whose stage derivatives fit into memory."""
-        size = max(1, BYTES // max(1, like.numel() * like.element_size() * self.weights.shape[1]))
+        size = max(1, BYTES // max(1, rows[:1].nbytes * self.weights.shape[1]))
         return (slice(start, start + size) for start in range(0, len(self.inside), size))
 
 
@@ -458,7 +454,7 @@ class Run:
         self.tolerance = same_time(self.times.tolist())
         self.tape: list[tuple[int, Rows | None]] = []
         self.tensors: list[Tensor] = []
-        self.clock: list[Numbers] = []
+        self.clock: list[Array] = []
         self.blocks, self.asked, self.first_nodes = [y0[None]], [0], [0]
         self.size = 1
 
@@ -473,19 +469,21 @@ class Run:
             rows = Rows.of(due, clock, self.tolerance, self.theta, self.program.method, part.y)
             self.blocks.append(rows.values(part, slopes))
             self.asked.extend(range(self.size, self.size + len(due)))
-            self.first_nodes.extend(range(self.size + len(due), self.size + rows.count, max(1, len(self.theta))))
-            self.size += rows.count
+            count = len(rows.states)
+            self.first_nodes.extend(range(self.size + len(due), self.size + count, max(1, len(self.theta))))
+            self.size += count
         self.tape.append((part.steps, rows))
         self.tensors += part.y, part.clock
 
-    def finish(self, state: State, mesh: Mesh | None) -> None:
+    def finish(self, end: Numbers[float], y: Tensor, mesh: Mesh | None) -> None:
         """Makes the solution.
 
         Args:
-            state: The state of the loop at the end.
+            end: The numbers of the loop at the end.
+            y: (*state), the state there.
             mesh: Receives the steps, if there is one.
         """
-        attempts, accepted = int(state.attempts), int(state.accepted)
+        attempts, accepted = int(end.attempts), int(end.accepted)
         clock, method = np.concatenate(self.clock), self.program.method
         sizes, adaptive = np.abs(clock[:, 1]), method.gains is not None
         seen = accepted // STIFFNESS_EVERY if adaptive and method.stiffness else 0
@@ -496,7 +494,7 @@ class Run:
             smallest_step=float(sizes.min()),
             largest_step=float(sizes.max()),
             suggested_step=abs(float(clock[0, 3])) if adaptive else None,
-            stiffness=float(state.stiffness) / seen if seen else None,
+            stiffness=end.stiffness / seen if seen else None,
         )
         if mesh is not None:
             ends = torch.from_numpy(clock[:, 2:3].copy())
@@ -511,7 +509,7 @@ class Run:
                 per_sample=False,
             )
         if not method.rows:
-            self.blocks.append(state.y[None])
+            self.blocks.append(y[None])
         self.solution = Solution(self.t, torch.cat(self.blocks), stats)
         self.blocks = []
 
@@ -535,8 +533,9 @@ class Run:
             of_rows = None
             if rows is not None:
                 of_rows = torch.zeros_like(y), y.new_zeros((len(y) - 1, program.stages, *y.shape[1:]))
-                grad = grad + rows.pulled(grad_y[end - rows.count : end], steps, *of_rows)
-                end -= rows.count
+                start = end - len(rows.states)
+                rows.pulled(grad_y[start:end], *of_rows)
+                grad, end = grad + of_rows[0][steps], start
             grad, grads = program.pulled(grad, Part(y, clock, steps), of_rows, grads, self.parts)
             self.solution.stats.nfe_backward += steps * (len(program.method.b) + program.method.rows)
         numbers = {id(tensor): number for number, tensor in enumerate(self.parts.tensors)}

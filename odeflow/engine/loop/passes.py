@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._inductor import inductor_prims
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch.fx import Graph, Node
 
 aten = torch.ops.aten
 SMALL = 2**15  # multiplications of a product up to which a fused loop beats the call of a library
+LANES = 8  # columns from which on vector instructions go over them
 LIMIT = 7.9  # beyond this |x| tanh is ±1 in float32
 ABOVE = (0.9999999943622309, 0.1345066269974041, 0.0035790422870437735, 2.20240861283524e-05, 1.5429177775501355e-08)
 BELOW = (1.0, 0.467839907121792, 0.02619242852185828, 0.0003423733278391279, 8.599264041946748e-07)
@@ -25,12 +27,13 @@ class SmallFields(CustomGraphPass):
         return get_hash_for_files((__file__,))
 
     def __call__(self, graph: Graph) -> None:
+        stored: dict[Node, Node] = {}
         for node in list(graph.nodes):
             rewrite = REWRITES.get(node.target)
             if rewrite is None or not _on_cpu(node):
                 continue
             with graph.inserting_before(node):
-                made = rewrite(node, _Builder(graph, node))
+                made = rewrite(node, _Builder(graph, node, stored))
             if made is not None:
                 node.replace_all_uses_with(made)
                 graph.erase_node(node)
@@ -44,8 +47,8 @@ def _on_cpu(node: Node) -> bool:
 class _Builder:
     """Adds nodes to a graph, with the metadata that the compiler needs."""
 
-    def __init__(self, graph: Graph, like: Node) -> None:
-        self.graph, self.mode = graph, like.meta["val"].fake_mode
+    def __init__(self, graph: Graph, like: Node, stored: dict[Node, Node]) -> None:
+        self.graph, self.mode, self.stored = graph, like.meta["val"].fake_mode, stored
 
     def __call__(self, target: Callable[..., Any], *args: Any) -> Node:
         node = self.graph.call_function(target, args)
@@ -53,6 +56,12 @@ class _Builder:
         with self.mode:
             node.meta["val"] = target(*values)
         return node
+
+    def rows(self, matrix: Node) -> Node:
+        """A matrix in memory by rows, so that loops over its columns do not compute or gather its entries again."""
+        if matrix not in self.stored:
+            self.stored[matrix] = self(inductor_prims.force_stride_order, matrix, (matrix.meta["val"].shape[1], 1))
+        return self.stored[matrix]
 
 
 def _product(node: Node, add: _Builder) -> Node | None:
@@ -63,7 +72,11 @@ def _product(node: Node, add: _Builder) -> Node | None:
     sizes = (*left.meta["val"].shape, right.meta["val"].shape[1])
     if node.kwargs or not all(isinstance(size, int) for size in sizes) or sizes[0] * sizes[1] * sizes[2] > SMALL:
         return None
-    products = add(aten.mul.Tensor, add(aten.unsqueeze.default, left, 2), add(aten.unsqueeze.default, right, 0))
+    if sizes[2] >= LANES:  # the fused loop goes over columns, otherwise over what is summed
+        right = add.rows(right)
+    products = add(
+        aten.mul.Tensor, add(aten.unsqueeze.default, add.rows(left), 2), add(aten.unsqueeze.default, right, 0)
+    )
     total = add(aten.sum.dim_IntList, products, [1])
     return add(aten.add.Tensor, total, bias[0]) if bias else total
 

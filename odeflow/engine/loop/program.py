@@ -1,13 +1,13 @@
 """Program: a whole solve as compiled code, forward with its tape, and backward over the tape."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.while_loop import while_loop
+from torch._higher_order_ops.while_loop import while_loop_op
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -82,32 +82,35 @@ class Settings(NamedTuple):
     num_steps: Tensor
 
 
-class State(NamedTuple):
-    """The state of the loop between two attempts of a step.
+N = TypeVar("N", Tensor, float)
+
+
+class Numbers(NamedTuple, Generic[N]):
+    """The numbers that the loop goes on from, between two attempts of a step and from tape to tape.
 
     Attributes:
-        t: (), float64, the time.
-        h: (), float64, the signed size of the next step.
-        y: (*state), the state there.
-        first: (*state), the vector field there.
-        past: (), float64, the controller's ratio of the last accepted step; 0 before the first.
-        before: (), float64, that of the step before.
-        stiffness: (), float64, the sum of the estimates of h|λ|.
-        attempts: (), int64, the attempted steps.
-        accepted: (), int64, the accepted ones.
-        taped: (), int64, those on this tape.
+        t: The time.
+        h: The signed size of the next step.
+        past: The controller's ratio of the last accepted step; 0 before the first.
+        before: That of the step before.
+        stiffness: The sum of the estimates of h|λ|.
+        attempts: The attempted steps.
+        accepted: The accepted ones.
+        taped: Those on this tape.
+        least: The smallest permitted step.
+        size: The norm of the initial state in units of the tolerance.
     """
 
-    t: Tensor
-    h: Tensor
-    y: Tensor
-    first: Tensor
-    past: Tensor
-    before: Tensor
-    stiffness: Tensor
-    attempts: Tensor
-    accepted: Tensor
-    taped: Tensor
+    t: N
+    h: N
+    past: N
+    before: N
+    stiffness: N
+    attempts: N
+    accepted: N
+    taped: N
+    least: N
+    size: N
 
 
 class Loop:
@@ -115,87 +118,97 @@ class Loop:
 
     Args:
         method: The method.
-        field: The field, traced: (*tensors, t, y) ↦ (value,).
+        field: The field: (t, y, *tensors) ↦ (value,).
     """
 
-    def __init__(self, method: Method, field: GraphModule) -> None:
+    def __init__(self, method: Method, field: "Graph") -> None:
         self.method, self.field = method, field
 
     def forward(
         self,
         settings: Tensor,
-        state: Tensors,
-        least: Tensor,
-        tape: tuple[Tensor, Tensor, Tensor],
-        tensors: Tensors,
-    ) -> tuple[Tensors, Tensor, Tensor]:
+        numbers: Tensor,
+        first: Tensor,
+        states: Tensor,
+        clock: Tensor,
+        slopes: Tensor,
+        *tensors: Tensor,
+    ) -> Tensors:
         """Takes steps until the end, or until the tape is full.
+
+        What a loop passes on costs it an allocation a step, so that its state is in buffers, changed in place.
 
         Args:
             settings: (9,), the entries of `Settings`.
-            state: The entries of `State`. Without attempts the solve begins: only y counts.
-            least: (), float64, the smallest permitted step.
-            tape: Is filled: (room + 1, *state), the states at the starts of the steps and, behind them, that at the
-                end; (room, 4), float64, start, size and end of the steps, and the size of the next; and, if there are
-                outputs inside steps, the stage derivatives, (room, s + 1, *state).
+            numbers: (10,), float64, the entries of `Numbers`; all 0 at the start of a solve.
+            first: (*state), the vector field at the start, unless the solve begins, and then at the end.
+            states: (room + 1, *state), the first state, behind which those at the ends of the steps are written.
+            clock: (room · 4,), float64, for start, size and end of each step, and the size of the next.
+            slopes: (room · (s + 1), *state), for the stage derivatives, if there are outputs inside steps.
             tensors: The tensors of the field.
 
         Returns:
-            The state at the end, the smallest permitted step, and the norm of the initial state in units of the
-            tolerance.
+            The number of attempts, ().
         """
-        method, given = self.method, Settings(*settings.unbind())
-        old, evaluate = State(*state), partial(self._evaluate, tensors)
+        method, room, y0 = self.method, len(states) - 1, states[0]
+        evaluate: Field = partial(self._evaluate, tensors)
+        given, old = Settings(*settings.unbind()), Numbers(*numbers.unbind())
         fresh = old.attempts == 0
-        t = torch.where(fresh, given.start, old.t)
-        first = torch.where(fresh, evaluate(t, old.y), old.first)
-        h, size = old.h.clone(), least
+        first.copy_(torch.where(fresh, evaluate(given.start, y0), first))
+        begun = old._replace(t=given.start)
         if method.gains is not None:
-            selected, size = self._first_step(given, evaluate, old.y, first)
-            h = torch.where(fresh, selected, h)
-            least = torch.where(fresh, SMALLEST_PART * selected.abs(), least)
-        states, clock, slopes = tape
-        room = clock.shape[0]
-        begun = State(t.clone(), h, old.y.clone(), first.clone(), *(each.clone() for each in old[4:]))
+            h, size = self._first_step(given, evaluate, y0, first)
+            begun = begun._replace(h=h, least=SMALLEST_PART * h.abs(), size=size)
+        numbers.copy_(torch.where(fresh, torch.stack(begun), numbers))
 
-        def going(*state: Tensor) -> Tensor:
-            now, given = State(*state), Settings(*settings.unbind())  # here, so that the loop passes one tensor
+        def going(attempts: Tensor, settings: Tensor, numbers: Tensor, *others: Tensor) -> Tensor:
+            given, now = Settings(*settings.unbind()), Numbers(*numbers.unbind())
             left = ((given.end - now.t) * (given.end - given.start).sign() > 0) & (now.taped < room)
             if method.gains is None:
                 return left
-            smallest = torch.maximum(torch.minimum(given.min_step, _span(given)), least)
+            smallest = torch.maximum(torch.minimum(given.min_step, _span(given)), now.least)
             smallest = torch.maximum(smallest, SMALLEST_STEP * SPACING * now.t.abs())
             return left & (now.attempts < given.max_steps) & (now.h.abs() >= smallest)
 
-        def attempt(*state: Tensor) -> Tensors:
-            now, given = State(*state), Settings(*settings.unbind())
+        def attempt(
+            attempts: Tensor,
+            settings: Tensor,
+            numbers: Tensor,
+            first: Tensor,
+            states: Tensor,
+            clock: Tensor,
+            slopes: Tensor,
+            *tensors: Tensor,
+        ) -> Tensors:
+            given, now = Settings(*settings.unbind()), Numbers(*numbers.unbind())
+            number = now.taped.long().reshape(1)
             step = self._fixed_step if method.gains is None else self._adaptive_step
-            after, t1, stages, ok = step(given, evaluate, now)
-            number = now.taped.reshape(1)
-            states.index_copy_(0, number, now.y[None])
-            clock.index_copy_(0, number, torch.stack((now.t, t1 - now.t, t1, after.h))[None])
+            y = states.index_select(0, number)[0]
+            after, y1, stages, ok = step(given, partial(self._evaluate, tensors), now, y, first)
+            states.index_copy_(0, number + 1, y1[None])
+            for place, value in enumerate((now.t, after.t - now.t, after.t, after.h)):
+                clock.index_copy_(0, 4 * number + place, value.reshape(1))
             if method.rows:
-                slopes.index_copy_(0, number, torch.stack(stages)[None])
-            return (
-                torch.where(ok, t1, now.t),
-                after.h.clone(),
-                torch.where(ok, after.y, now.y),
-                torch.where(ok, stages[-1], now.first),
-                after.past.clone(),
-                after.before.clone(),
-                after.stiffness.clone(),
-                now.attempts + 1,
-                now.accepted + ok,
-                now.taped + ok,
+                for place, slope in enumerate(stages):
+                    slopes.index_copy_(0, len(stages) * number + place, slope[None])
+            first.copy_(torch.where(ok, stages[-1], first))
+            after = after._replace(
+                t=torch.where(ok, after.t, now.t),
+                attempts=now.attempts + 1,
+                accepted=now.accepted + ok,
+                taped=now.taped + ok,
             )
+            for place, (value, before) in enumerate(zip(after, now, strict=True)):
+                if value is not before:
+                    numbers.index_copy_(0, torch.full_like(number, place), value.reshape(1))
+            return (attempts + 1,)
 
-        end = State(*cast(Tensors, while_loop(going, attempt, tuple(begun))))
-        states.index_copy_(0, end.taped.reshape(1), end.y[None])
-        return tuple(end), least.clone(), size.clone()
+        inputs = settings, numbers, first, states, clock, slopes, *tensors
+        return _looped(going, attempt, torch.zeros_like(numbers[0]), inputs, changed=range(1, 6))
 
     def _evaluate(self, tensors: Tensors, t: Tensor, y: Tensor) -> Tensor:
         """The field at (t, y), t in float64."""
-        return cast(Tensors, self.field(*tensors, t.to(y), y))[0]
+        return self.field(t.to(y), y, *tensors)[0]
 
     def _first_step(self, given: Settings, evaluate: Field, y: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
         """(signed size of the first step, norm of y), as by `ErrorControl.start`; nan if the field is not finite."""
@@ -213,26 +226,28 @@ class Loop:
         h = torch.minimum(torch.minimum(torch.maximum(h, given.min_step), span), given.max_step)
         return torch.where((size + speed).isfinite(), h, torch.nan) * sign, size
 
-    def _fixed_step(self, given: Settings, evaluate: Field, now: State) -> tuple[State, Tensor, list[Tensor], Tensor]:
+    def _fixed_step(
+        self, given: Settings, evaluate: Field, now: Numbers[Tensor], y: Tensor, first: Tensor
+    ) -> tuple[Numbers[Tensor], Tensor, list[Tensor], Tensor]:
         """As `_adaptive_step`, to the next point of the grid."""
         number = now.accepted + 1
         on_grid = given.start + (given.end - given.start) * (number / given.num_steps)
         t1 = torch.where(number >= given.num_steps, given.end, on_grid)
-        y1, slopes = stages(self.method, evaluate, now.t, t1 - now.t, now.y, now.first)
+        y1, slopes = stages(self.method, evaluate, now.t, t1 - now.t, y, first)
         slopes.append(evaluate(t1, y1))
-        return now._replace(y=y1), t1, slopes, number > 0
+        return now._replace(t=t1), y1, slopes, number > 0
 
     def _adaptive_step(
-        self, given: Settings, evaluate: Field, now: State
-    ) -> tuple[State, Tensor, list[Tensor], Tensor]:
-        """(state after the step, its end, its stage derivatives, whether it is accepted), as by `ErrorControl`."""
+        self, given: Settings, evaluate: Field, now: Numbers[Tensor], y: Tensor, first: Tensor
+    ) -> tuple[Numbers[Tensor], Tensor, list[Tensor], Tensor]:
+        """(numbers after it, y₁, the stage derivatives, whether it is accepted) of a step, as by `ErrorControl`."""
         method, left, length = self.method, (given.end - now.t).abs(), now.h.abs()
         cut = left < length * (1 - SAME_STEP)
         t1 = torch.where(left <= length * (1 + SAME_STEP), given.end, now.t + now.h)
         step = t1 - now.t
-        y1, slopes = stages(method, evaluate, now.t, step, now.y, now.first)
+        y1, slopes = stages(method, evaluate, now.t, step, y, first)
         slopes.append(evaluate(t1, y1))
-        scaled = combined(method.error, slopes) / _scale(given, torch.maximum(now.y.abs(), y1.abs()))
+        scaled = combined(method.error, slopes) / _scale(given, torch.maximum(y.abs(), y1.abs()))
         error = self._norm(scaled) * (_span(given) if method.per_span else step.abs())
         ok = error <= 1
         factor, past, before = self._factor(error, ok & ~cut, now)
@@ -243,9 +258,9 @@ class Loop:
             due = ok & ((now.accepted + 1) % STIFFNESS_EVERY == 0)
             stiffness = stiffness + torch.where(due, _stiffness(method.stiffness, slopes), 0.0)
         h = size * step.sign()
-        return now._replace(h=h, y=y1, past=past, before=before, stiffness=stiffness), t1, slopes, ok
+        return now._replace(t=t1, h=h, past=past, before=before, stiffness=stiffness), y1, slopes, ok
 
-    def _factor(self, error: Tensor, informative: Tensor, now: State) -> tuple[Tensor, Tensor, Tensor]:
+    def _factor(self, error: Tensor, informative: Tensor, now: Numbers[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """(factor of the step size, the controller's ratios of the last two steps), as by `Controller`."""
         gains, finite = self.method.gains or (1.0,), error < torch.inf
         ratio = SAFETY * torch.where(finite, error, 1.0).clamp_min(1e-30) ** self.method.exponent
@@ -264,47 +279,59 @@ class Loop:
             return value.flatten(1).square().mean(1).amax().sqrt().double()
         return value.square().mean().sqrt().double()
 
-    def backward(
-        self,
-        pull: GraphModule,
-        grad: Tensor,
-        count: Tensor,
-        tape: tuple[Tensor, Tensor],
-        rows: tuple[Tensor, Tensor] | None,
-        grads: Tensors,
-        tensors: Tensors,
-    ) -> tuple[Tensor, Tensors]:
+    def backward(self, pull: "Pull", left: Tensor, grad: Tensor, *others: Tensor) -> Tensors:
         """The vector–Jacobian product of the steps on a tape, last first.
 
         Args:
-            pull: The graph of `Pull`.
-            grad: (*state), ∂L/∂y at the end.
-            count: (), the number of steps.
-            tape: States and clock, as of `forward`.
-            rows: The gradients from the outputs, if these may lie inside steps: to the states at the starts of the
-                steps, (room + 1, *state), and to their stage derivatives, (room, s + 1, *state).
-            grads: ∂L/∂θ of the steps behind this tape.
-            tensors: The tensors of the field.
+            pull: That of a step.
+            left: (), int64, the number of steps.
+            grad: (*state), ∂L/∂y at the end, and then at the start.
+            others: States and clock of the tape, as of `forward`. If there may be outputs inside steps, their
+                gradients: to the states at the starts of the steps, (room + 1, *state), and to their stage derivatives,
+                (room, s + 1, *state). ∂L/∂θ of the steps behind this tape, to which that of these is added. The tensors
+                of the field.
 
         Returns:
-            ∂L/∂y at the start, and ∂L/∂θ.
+            The number of steps that are left, (): 0.
         """
-        states, clock = tape
+        rows, count = 2 * self.method.rows, len(pull.used)
 
-        def going(number: Tensor, grad: Tensor, *grads: Tensor) -> Tensor:
-            return number > 0
+        def going(left: Tensor, *inputs: Tensor) -> Tensor:
+            return left > 0
 
-        def step(number: Tensor, grad: Tensor, *grads: Tensor) -> Tensors:
-            last = (number - 1).reshape(1)
-            y, (t, h, *_) = states.index_select(0, last)[0], clock.index_select(0, last)[0].unbind()
-            of_start, of_slopes = (None, ()) if rows is None else (each.index_select(0, last)[0] for each in rows)
-            pulled = pull(t, h, y, grad, *(() if of_start is None else (of_slopes,)), *tensors)
-            start = pulled[0].clone() if of_start is None else pulled[0] + of_start
-            return number - 1, start, *(total + each for total, each in zip(grads, pulled[1:], strict=True))
+        def step(left: Tensor, grad: Tensor, states: Tensor, clock: Tensor, *others: Tensor) -> Tensors:
+            of_rows, totals, tensors = others[:rows], others[rows : rows + count], others[rows + count :]
+            last = (left - 1).reshape(1)
+            y, *of_rows = (each.index_select(0, last)[0] for each in (states, *of_rows))
+            t, h = (clock.index_select(0, 4 * last + place)[0] for place in range(2))
+            start, *found = pull.graph(t, h, y, grad, *of_rows[1:], *tensors)
+            for total, each in zip(totals, found, strict=True):
+                total.add_(each)
+            grad.copy_(start + of_rows[0] if rows else start)
+            return (left - 1,)
 
-        begun = count.clone(), grad.clone(), *(each.clone() for each in grads)
-        _, grad, *totals = cast(Tensors, while_loop(going, step, begun))
-        return grad, tuple(totals)
+        inputs = grad, *others
+        return _looped(going, step, left.clone(), inputs, changed=(0, *range(3 + rows, 3 + rows + count)))
+
+
+def _looped(
+    going: Callable[..., Tensor],
+    body: Callable[..., Tensors],
+    count: Tensor,
+    inputs: Tensors,
+    changed: Iterable[int],
+) -> Tensors:
+    """A loop in a graph, over a count and buffers.
+
+    Args:
+        going: (count, *inputs) ↦ whether it goes on, ().
+        body: (count, *inputs) ↦ (the next count,).
+        count: The first.
+        inputs: The other tensors.
+        changed: The numbers of those that the body changes.
+    """
+    numbers = ",".join(str(1 + number) for number in changed)  # counted from the first argument of the body
+    return while_loop_op(going, body, (count,), inputs, mutated_arg_indices=numbers)
 
 
 def stages(
@@ -343,33 +370,49 @@ def _stiffness(weights: tuple[Weights, Weights], slopes: Sequence[Tensor]) -> Te
 
 
 @dataclass(frozen=True)
+class Graph:
+    """A function of tensors as a graph.
+
+    Attributes:
+        module: The graph.
+        constants: The tensors that it reads besides its inputs, which are its last inputs: others may change them.
+    """
+
+    module: GraphModule
+    constants: Tensors
+
+    def __call__(self, *inputs: Tensor) -> Tensors:
+        return cast(Tensors, self.module(*inputs))
+
+
+@dataclass(frozen=True)
 class Pull:
-    """The vector–Jacobian product of a step, traced.
+    """The vector–Jacobian product of a step.
 
     Attributes:
         graph: (t, h, y, ∂L/∂y₁, *tensors), or with ∂L/∂k behind ∂L/∂y₁, ↦ (∂L/∂y, ∂L/∂θ of the tensors used).
         used: The indices of the tensors with a gradient.
     """
 
-    graph: GraphModule
+    graph: Graph
     used: tuple[int, ...]
 
 
-def traced_field(replaced: Replaced, parts: Parts, y: Tensor) -> GraphModule:
-    """The field as a graph, (*tensors, t, y) ↦ (value,).
+def traced_field(replaced: Replaced, parts: Parts, y: Tensor) -> Graph:
+    """The field as a graph, (t, y, *tensors) ↦ (value,).
 
     Raises:
         CompileError: The graph would not have the values of the field.
     """
 
     def field(*inputs: Tensor) -> tuple[Tensor]:
-        *tensors, t, y = inputs
+        t, y, *tensors = inputs
         value = replaced.over(tuple(tensors))(t, y)
         check_shape(value, y.shape)
         return (value,)
 
     with torch.no_grad():
-        return _checked(_traced(field, *parts.tensors, y.new_zeros(()), y))
+        return _checked(traced(field, y.new_zeros(()), y, *parts.tensors))
 
 
 def traced_pull(method: Method, replaced: Replaced, parts: Parts, y: Tensor) -> Pull:
@@ -408,7 +451,7 @@ def traced_pull(method: Method, replaced: Replaced, parts: Parts, y: Tensor) -> 
 
     time = torch.zeros((), dtype=DTYPE, device=y.device)
     of_slopes = [y.new_zeros(len(method.b) + 1, *y.shape)] if method.rows else []
-    graph = _checked(_traced(pull, time, time + 1, y, y, *of_slopes, *parts.tensors))
+    graph = _checked(traced(pull, time, time + 1, y, y, *of_slopes, *parts.tensors))
     return Pull(graph, tuple(used))
 
 
@@ -418,21 +461,31 @@ def _vjp(pairs: Sequence[tuple[Tensor, Tensor]], inputs: Tensors) -> tuple[Tenso
     return torch.autograd.grad(results, inputs, cotangents, allow_unused=True)
 
 
-def _traced(function: Callable[..., Tensors], *inputs: Tensor) -> GraphModule:
+def traced(function: Callable[..., Tensors], *inputs: Tensor) -> GraphModule:
+    """The graph of a function of tensors."""
     return make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*(each.detach() for each in inputs))
 
 
-def _checked(graph: GraphModule) -> GraphModule:
+def _checked(module: GraphModule) -> Graph:
     """The graph.
 
     Raises:
         CompileError: It draws random numbers, changes its inputs, or uses a tensor with a gradient that is no input.
     """
-    for node in graph.graph.nodes:
+    constants: list[Tensor] = []
+    last = [node for node in module.graph.nodes if node.op == "placeholder"][-1]
+    for node in list(module.graph.nodes):
         if node.op == "get_attr":
-            value = getattr(graph, node.target)
-            if isinstance(value, Tensor) and value.requires_grad:
-                raise CompileError("it uses a tensor that requires a gradient and is none of its parameters")
+            value = getattr(module, node.target)
+            if isinstance(value, Tensor):
+                if value.requires_grad:
+                    raise CompileError("it uses a tensor that requires a gradient and is none of its parameters")
+                with module.graph.inserting_after(last):
+                    last = module.graph.placeholder(node.name)
+                constants.append(value)
+                node.replace_all_uses_with(last)
+                module.graph.erase_node(node)
+                continue
         schema: Any = getattr(node.target, "_schema", None)
         if schema is None:
             continue
@@ -441,7 +494,8 @@ def _checked(graph: GraphModule) -> GraphModule:
         for value, argument in zip(node.args, schema.arguments, strict=False):
             if argument.alias_info is not None and argument.alias_info.is_write and _is_input(value):
                 raise CompileError("it changes one of its tensors")
-    return graph
+    module.recompile()
+    return Graph(module, tuple(constants))
 
 
 def _is_input(node: Any) -> bool:

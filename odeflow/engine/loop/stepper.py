@@ -69,7 +69,7 @@ class Stepper(Solver):
             amplification.
         jump_ts: Times at which the field is discontinuous. A step ends at each (a fixed step size then takes one more
             step), and each step evaluates the field only on its own side.
-        compile: Whether to run each solve as one program, made by `torch.compile`, and its backward pass, for
+        compile: Whether to run each solve as one program, compiled, and its backward pass, for
             `Backprop` and `Checkpointed`, as another. Pays off for many solves of small states of the same shape:
             compilation takes up to a minute each, seconds if it is in the compiler's cache on disk. What cannot be
             compiled is solved uncompiled, with a warning that says why.
