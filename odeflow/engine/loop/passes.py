@@ -1,7 +1,7 @@
 """Rewrites of compiled code that make small fields fast on a CPU."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -63,6 +63,20 @@ class _Builder:
             self.stored[matrix] = self(inductor_prims.force_stride_order, matrix, (matrix.meta["val"].shape[1], 1))
         return self.stored[matrix]
 
+    def stored_once(self, matrix: Node) -> Node:
+        """A matrix in memory, by rows or by columns."""
+        base = _transposed(matrix)
+        return self.rows(matrix) if base is None else self.transposed(self.rows(base))
+
+    def transposed(self, matrix: Node) -> Node:
+        """The transpose of a matrix."""
+        return _transposed(matrix) or self(aten.permute.default, matrix, [1, 0])
+
+
+def _transposed(matrix: Node) -> Node | None:
+    """The matrix of which this is the transpose, if it is one."""
+    return cast(Node, matrix.args[0]) if matrix.target == aten.permute.default else None
+
 
 def _product(node: Node, add: _Builder) -> Node | None:
     """A matrix product, or one with an addition, as a sum of products."""
@@ -72,12 +86,15 @@ def _product(node: Node, add: _Builder) -> Node | None:
     sizes = (*left.meta["val"].shape, right.meta["val"].shape[1])
     if node.kwargs or not all(isinstance(size, int) for size in sizes) or sizes[0] * sizes[1] * sizes[2] > SMALL:
         return None
-    if sizes[2] >= LANES:  # the fused loop goes over columns, otherwise over what is summed
-        right = add.rows(right)
-    products = add(
-        aten.mul.Tensor, add(aten.unsqueeze.default, add.rows(left), 2), add(aten.unsqueeze.default, right, 0)
-    )
+    turned = sizes[2] < LANES <= sizes[0] and _transposed(left) is not None
+    if turned:
+        left, right = add.transposed(right), add.transposed(left)
+    left = add.stored_once(left)
+    # the fused loop goes over many columns, and otherwise over what is summed
+    right = add.rows(right) if turned or sizes[2] >= LANES else add.stored_once(right)
+    products = add(aten.mul.Tensor, add(aten.unsqueeze.default, left, 2), add(aten.unsqueeze.default, right, 0))
     total = add(aten.sum.dim_IntList, products, [1])
+    total = add.transposed(total) if turned else total
     return add(aten.add.Tensor, total, bias[0]) if bias else total
 
 
