@@ -171,6 +171,7 @@ def test_a_resumed_run_is_that_which_was_not_interrupted(command, done, unbroken
     shutil.rmtree("runs", ignore_errors=True)
     interrupted = command(f"fit {words} --trainer.callbacks+=ending.Ending --trainer.callbacks.{ending}")
     assert interrupted.status == status, interrupted.err
+    assert ("To resume: odeflow fit --ckpt_path runs" in interrupted.err) == (status > 128)
     stored = read(next(Path("runs").rglob("version_0")))
     assert stored["global_step"] == step
     resumed = done(f"fit {words} --ckpt_path last")

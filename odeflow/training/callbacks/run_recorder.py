@@ -46,7 +46,13 @@ class RunRecorder(Callback):
         rank_zero_info(_said(self.record, run_folder(trainer)))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._write(trainer, "failed" if isinstance(exception, Exception) else "interrupted")
+        interrupted = not isinstance(exception, Exception)
+        self._write(trainer, "interrupted" if interrupted else "failed")
+        if interrupted:
+            folder = run_folder(trainer)
+            last = folder / "checkpoints" / "last.ckpt"
+            resume = f". To resume: odeflow fit --ckpt_path {last}" if last.is_file() else ""
+            rank_zero_info(f"interrupted; {_said(self.record, folder)}{resume}")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["run"] = self._updated(trainer, self.record.status).plain()
