@@ -67,7 +67,9 @@ ERROR, FORECAST = "test/error_percent", "test/forecast_mae"
 EULER = "--weights --trainer.precision 32-true --model.solver Euler --model.solver.num_steps"
 TIGHT = "--model.solver Dopri5 --model.solver.rtol 1e-5 --model.solver.atol 1e-5"
 ROWS = (
-    Row("ODE-Net, its weights", "mnist/ode_net", ERROR, "0.33", 1e-4, 0.3, None, "--weights", "mnist", (), "0.42"),
+    Row(
+        "ODE-Net, its weights", "mnist/ode_net", ERROR, "0.33", 1e-4, 0.3, None, "--weights", "mnist", published="0.42"
+    ),
     Row("… one step of Euler", "mnist/ode_net", ERROR, "1.65", 0.015, 0.2, None, f"{EULER} 1", "mnist"),
     Row("… four steps of Euler", "mnist/ode_net", ERROR, "0.38", 0.015, 0.3, None, f"{EULER} 4", "mnist"),
     Row("perceptron, its weights", "mnist/mlp", ERROR, "1.03", 1e-4, 0.1, None, "--weights", "mnist"),
