@@ -14,18 +14,21 @@ from pathlib import Path
 
 import matplotlib.image
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import odeflow as of
 from odeflow.plugin.registry import build
 from odeflow.training import checkpoint
+from odeflow.training.callbacks.figures import STYLE
 from odeflow_tasks import Trajectory
 from runs import newest
 
-DPI = 110
+DPI = 150
 
 
+@rc_context(STYLE)
 def main(words: Sequence[str] | None = None) -> None:
     """Reads the runs and writes the pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])

@@ -72,7 +72,8 @@ def forecast(states: Sequence[str], batch: of.Series, prediction: Tensor, file: 
         _draw_truth(planes[0], truth)
         planes[0].plot(*predicted[:, :2].T, "--", color=PREDICTION, label="forecast")
         _mark_ends(planes[0], predicted)
-        planes[0].plot(*predicted[now, :2], "D", color=SECOND, markersize=5, label="last observation", zorder=4)
+        if now:
+            planes[0].plot(*predicted[now, :2], "D", color=SECOND, markersize=5, label="last observation", zorder=4)
         planes[0].set(title="phase portrait")
     legend_above(figure, *over_time, *planes)
     return figure

@@ -195,7 +195,7 @@ def test_forecasts_are_drawn(width: int) -> None:
         assert [line.get_color() for line in axes.lines[:2]] == [TRUTH, PREDICTION]
     labels = [text.get_text() for text in figures["forecast"].legends[0].get_texts()]
     assert labels[:3] == ["truth", "forecast", "persistence"]
-    assert labels[3:] == (["start", "end", "last observation"] if width > 1 else [])
+    assert labels[3:] == (["start", "end"] if width > 1 else [])
     assert figures["extrapolation"].axes[0].get_title() == "until $t$ = 9"
     assert figures["extrapolation"].axes[0].lines[0].get_xdata()[-1] == 9
 
