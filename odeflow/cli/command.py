@@ -11,11 +11,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeUnion, SaveConfigCallback
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
 
 from odeflow.cli import explain
+from odeflow.cli.loggers import Place
 from odeflow.cli.prepare import LINKS
 from odeflow.config import recipes
 from odeflow.config.record import RunRecord
@@ -34,6 +34,7 @@ from odeflow.training.callbacks import (
     Tables,
     run_folder,
 )
+from odeflow.training.callbacks.trackers import log_configuration
 from odeflow.training.data import DataModule
 from odeflow.training.files import replacing
 from odeflow.training.schedule import WarmupCosine
@@ -50,7 +51,7 @@ class Parser(LightningArgumentParser):
 
 
 class RunConfig(SaveConfigCallback):
-    """Saves the configuration of a run beside its checkpoints, and once in W&B, nested."""
+    """Saves the configuration of a run beside its checkpoints, and in each logger."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs, save_to_log_dir=False)
@@ -58,13 +59,10 @@ class RunConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         with replacing(run_folder(trainer) / "config.yaml") as part:
             self.parser.save(self.config, str(part), skip_unset=False)
+        config = json.loads(self.parser.dump(self.config, skip_unset=False, format="json"))
+        monitors = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                text = self.parser.dump(self.config, skip_unset=False, format="json")
-                logger.experiment.config.update(json.loads(text), allow_val_change=True)
-                for each in trainer.checkpoint_callbacks:
-                    if isinstance(each, ModelCheckpoint) and each.monitor:  # the summary shows the best value
-                        logger.experiment.define_metric(each.monitor, summary=each.mode)
+            log_configuration(logger, config, {each.monitor: each.mode for each in monitors if each.monitor})
 
 
 def _after_statistics(callback: Callback) -> bool:
@@ -80,6 +78,7 @@ class Command(LightningCLI):
         run: Whether to run the command. Otherwise `model`, `datamodule` and a `trainer` that writes no files are built.
         pretrained: A checkpoint or exported weights, with which the model begins.
         lost: The recipe's checkpoint callbacks that were replaced; the user is notified.
+        place: Where the files of the run go.
         record: The record of the run; None if none is to be written.
     """
 
@@ -89,10 +88,11 @@ class Command(LightningCLI):
         run: bool = True,
         pretrained: Path | None = None,
         lost: Sequence[str] = (),
+        place: Place | None = None,
         record: RunRecord | None = None,
     ) -> None:
         self.words, self.command = words, words[0] if run else None
-        self.pretrained, self.lost, self.record = pretrained, lost, record
+        self.pretrained, self.lost, self.place, self.record = pretrained, lost, place, record
         tables = [Tables()] if run else []
         super().__init__(
             Task,
@@ -134,6 +134,8 @@ class Command(LightningCLI):
             kwargs["callbacks"] = [each for each in listed if not isinstance(each, Checkpoint)]
         trainer = super().instantiate_trainer(**kwargs)
         trainer.callbacks.sort(key=_after_statistics)  # pyright: ignore[reportAttributeAccessIssue]
+        if self.place is not None and trainer.loggers and not options.fast_dev_run:
+            self.place.prepare(trainer)
         typed = [word.partition("=")[0] for word in self.words if word.startswith(("--optimizer", "--lr_scheduler"))]
         trainer.callbacks.extend([Resumption(typed), Randomness()])  # pyright: ignore
         if self.command == "predict":

@@ -135,8 +135,9 @@ def _options(typed: list[str]) -> dict[str, tuple[str, list[str]]]:
     found = {"seed_everything": ("Seed of all random numbers.", list[str]())}
     for section, kind in SECTIONS.items():
         found |= _of_kind(schema["definitions"], section, kind, config.get(section), set())
-    for name, option in schema["properties"]["trainer"]["properties"].items():
-        found[f"trainer.{name}"] = (option.get("description", ""), _values(schema["definitions"], option))
+    for section in ("trainer", "figures"):
+        for name, option in schema["properties"][section]["properties"].items():
+            found[f"{section}.{name}"] = (option.get("description", ""), _values(schema["definitions"], option))
     return found
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import logging
 import sys
 import warnings
 from typing import Any
@@ -32,6 +33,8 @@ CHATTER = (
     ".*Experiment logs directory .* exists and is not empty.*",  # the folder of the run's other files
 )
 """Warnings that are irrelevant to users of recipes."""
+TIPS = ("💡 Tip", "Loading `train_dataloader` to estimate")
+"""Beginnings of Lightning's notes that are irrelevant, too: advertisements, and what it does."""
 
 
 def prepared(command: str, request: Request) -> dict[str, Any]:
@@ -58,7 +61,13 @@ def prepared(command: str, request: Request) -> dict[str, Any]:
     _drop_linked_sizes(config)
     for message in CHATTER:
         warnings.filterwarnings("ignore", message=message)
+    for handler in logging.getLogger("lightning.pytorch").handlers:
+        handler.addFilter(_worth_reading)
     return config
+
+
+def _worth_reading(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(TIPS)
 
 
 def _follow_moved(node: Any) -> None:

@@ -28,11 +28,11 @@ def recipes(words: list[str]) -> int:
     console = Console()
     if given.action == "list":
         table = Table("recipe", "what it is", box=None, pad_edge=False)
-        for name, file in shelf.available().items():
+        for name, file in (shelf.available() | shelf.sweeps()).items():
             table.add_row(name, shelf.headline(file))
         console.print(table, markup=False)
     elif given.action == "show":
-        text = shelf.text(shelf.find(given.name))
+        text = _text(given.name)
         if console.is_terminal:
             console.print(Syntax(text, "yaml", background_color="default"), soft_wrap=True)
         else:
@@ -42,6 +42,12 @@ def recipes(words: list[str]) -> int:
         if target.exists():
             raise RecipeError(f"{target} exists already; name another file")
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(shelf.text(shelf.find(given.name)))
-        console.print(f"copied to {target}: run it by odeflow fit -c {target}")
+        target.write_text(_text(given.name))
+        how = f"wandb sweep {target}" if given.name in shelf.sweeps() else f"odeflow fit -c {target}"
+        console.print(f"copied to {target}: run it by {how}")
     return 0
+
+
+def _text(name: str) -> str:
+    """The text of a recipe or of a sweep."""
+    return shelf.text(shelf.sweeps().get(name) or shelf.find(name))

@@ -44,7 +44,7 @@ def run(command: str, words: list[str]) -> None:
     stored = None if trained is None else RunRecord.read(trained)
     label = request.label or (command if stored is None else stored.recipe)
     if command != "fit" and request.ckpt_path is not None and trained is not None and os.access(trained, os.W_OK):
-        place = Place(trained, command, label, command)
+        place = Place(trained, command, label, command, stored)
     else:
         place = Place(Path("runs"), label, label, command)
     name_loggers(config, request, place)
@@ -53,6 +53,7 @@ def run(command: str, words: list[str]) -> None:
             [command, "--config", json.dumps(config), *request.words],
             pretrained=request.pretrained(),
             lost=request.lost(config) if command == "fit" else (),
+            place=place,
             record=replace(record, recipe=label, ckpt_path=request.ckpt_path),
         )
     except OdeflowError:

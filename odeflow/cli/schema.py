@@ -21,8 +21,8 @@ from odeflow.config.request import SETTINGS, Request
 from odeflow.plugin import registry
 from odeflow.plugin.description import hints, meanings
 from odeflow.plugin.plugin import Plugin, constructor_options, groups
-from odeflow.training import callbacks as callbacks  # they are offered, as are schedules
-from odeflow.training import schedule as schedule
+from odeflow.training import callbacks
+from odeflow.training import schedule as schedule  # its schedules are offered
 from odeflow.training.callbacks.figures import Figures
 
 Schema = dict[str, Any]
@@ -86,7 +86,7 @@ def recipe_schema() -> Schema:
         "title": "A recipe of odeflow",
         "type": "object",
         "properties": {key: {"anyOf": [{"type": "null"}, _reference(kind)]} for key, kind in sections.items()}
-        | {"trainer": trainer}
+        | {"trainer": trainer, "figures": _options(callbacks.Figures)}
         | {setting: {} for setting in SETTINGS}
         | {"figures": _options(Figures)}
         | {"seed_everything": {"type": ["integer", "boolean"]}},

@@ -20,6 +20,8 @@ from odeflow.plugin.spec import mapping, sequence, shown
 PACKAGE = Path(__file__).parents[1]
 TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map"))
 """The YAML types allowed in a recipe: no dates, sets or binary data."""
+SWEEPS = "sweeps"
+"""The folder of recipes that holds sweeps of W&B."""
 DEEPEST, MOST = 50, 100_000
 """Maximum nesting depth and number of values in a recipe. Values behind an alias count each time."""
 APPENDS = "+"
@@ -115,6 +117,15 @@ def available() -> dict[str, Path]:
     Raises:
         RecipeError: Two recipes share a name.
     """
+    return {name: file for name, file in _files().items() if file.parent.name != SWEEPS}
+
+
+def sweeps() -> dict[str, Path]:
+    """The sweeps of W&B by name, sorted, such as "sweeps/spiral". They are no recipes, but `wandb sweep` takes them."""
+    return {name: file for name, file in _files().items() if file.parent.name == SWEEPS}
+
+
+def _files() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for prefix, folder in _roots():
         for file in folder.rglob("*.yaml"):

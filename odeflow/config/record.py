@@ -45,6 +45,7 @@ class RunRecord:
         best: The best value of that metric.
         best_path: The checkpoint with this value, relative to the run's folder.
         metrics: The last value of each metric; None if it was not finite.
+        trackers: By the class of each further logger, the "name" of its project and the "id" of the run there.
         folder: The folder in which the record was found; not stored.
     """
 
@@ -68,6 +69,7 @@ class RunRecord:
     best: float | None = None
     best_path: str | None = None
     metrics: dict[str, float | None] = field(default_factory=dict[str, float | None])
+    trackers: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     folder: Path | None = field(default=None, compare=False)
 
     @classmethod

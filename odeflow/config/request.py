@@ -205,7 +205,8 @@ class Request:
             config = recipes.merge(config, layer)
         trainer = mapping(self.effective(config).get("trainer")) or {}
         first = (sequence(trainer.get("logger")) or [trainer.get("logger")])[0]
-        logger = mapping((class_spec(first) or {}).get("init_args")) or {}
+        own = path_of(first).endswith("CSVLogger")  # under others the run's files are in its default folder
+        logger = (mapping((class_spec(first) or {}).get("init_args")) or {}) if own or first is None else {}
         folder = Path(logger.get("save_dir") or "runs", logger.get("name") or self.label)
         found = max(folder.glob(KEYWORDS[word]), key=_age, default=None)
         if found is None:

@@ -288,11 +288,12 @@ def test_typed_options_of_the_optimizer_count(resumed, words, option, value):
     assert group[option] == value
 
 
-def test_a_typed_rate_scales_the_schedule(resumed):
+def test_a_typed_rate_scales_the_schedule(resumed, caplog):
     """A new learning rate is that of the whole schedule: where it stands after an epoch, all is in proportion."""
     plain = resumed("")["lr_schedulers"][0]["_last_lr"][0]
     shutil.rmtree("runs")
     state = resumed("--optimizer.lr 3e-2")
+    assert "The optimizer goes on with other options: " in caplog.text
     assert state["lr_schedulers"][0]["_last_lr"] == [pytest.approx(10 * plain)]
     assert state["lr_schedulers"][0]["base_lrs"] == [3e-2]
     assert state["optimizer_states"][0]["param_groups"][0]["initial_lr"] == 3e-2

@@ -43,6 +43,7 @@ def test_a_configuration_is_valid(validator, digits_run):
         ("trainer: {max_epoch: 3}", "$.trainer", "'max_epoch' was unexpected"),
         ("trainer: {callbacks+: [{class_path: EarlyStoping}]}", "$.trainer['callbacks+'][0].class_path", "EarlyStoping"),
         ("optimizer: {class_path: Adam, init_args: {lr: fast}}", "$.optimizer.init_args.lr", "fast"),
+        ("figures: {format: jpg}", "$.figures.format", "is not one of"),
         ("modell: {}", "$", "'modell' was unexpected"),
     ],
 )  # fmt: skip
@@ -121,6 +122,7 @@ def completed(tmp_path_factory):
         ("odeflow fit -c spiral --model.distance ", ["mae", "mse", "nll"], ["Dopri5"]),
         ("odeflow fit -c spiral --model.flow.a", ["--model.flow.augment"], ["--model.flow.t0"]),
         ("odeflow fit -c spiral --trainer.max_", ["--trainer.max_epochs"], ["--trainer.min_epochs"]),
+        ("odeflow fit -c spiral --figures.format ", ["png", "pdf", "svg"], []),
         ("odeflow plugins show Dopr", ["Dopri5", "Dopri8"], ["RK4"]),
         ("odeflow plugins list so", ["solver"], ["data"]),
         ("odeflow runs best spi", ["spiral"], ["spiral/version_0"]),

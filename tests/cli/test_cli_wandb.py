@@ -41,7 +41,7 @@ class Record:
         runs = [record.run for record in self.all if record.HasField("run")]
         assert len(runs) == 1, (file.stat(), [record.WhichOneof("record_type") for record in self.all])
         self.run = runs[0]
-        self.home = folder.parents[1] / "odeflow" / self.run.run_id
+        self.home = folder.parents[1] / self.run.display_name / "version_0"
 
     @property
     def configs(self) -> list[tuple[str, object]]:
@@ -58,8 +58,8 @@ class Record:
 
 
 @pytest.fixture(scope="module")
-def offline(tmp_path_factory, command) -> list[Record]:
-    """The records of a run of spiral and of one of digits/ode_net, in one folder."""
+def recorded(tmp_path_factory, command) -> list[Record]:
+    """The records of a run of spiral, of one of digits/ode_net, and of a prediction by the latter, in one folder."""
     folder = tmp_path_factory.mktemp("wandb")
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
         for variable in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
@@ -72,12 +72,29 @@ def offline(tmp_path_factory, command) -> list[Record]:
             "--trainer.logger WandbLogger --trainer.max_epochs 1 --trainer.limit_train_batches 3 "
             "--trainer.log_every_n_steps 1 --trainer.enable_progress_bar false --trainer.enable_model_summary false"
         )
-        for words in ("-c spiral --data.observations 20", "-c digits/ode_net --model.dynamics.channels 4"):
-            outcome = command(f"fit {words} {brief}")
+        for words in (
+            f"fit -c spiral --data.observations 20 {brief} --trainer.logger.log_model true",
+            f"fit -c digits/ode_net --model.dynamics.channels 4 {brief}",
+            "predict --ckpt_path runs/digits/ode_net/version_0/checkpoints/last.ckpt --trainer.logger WandbLogger",
+        ):
+            outcome = command(words)
             assert outcome.status == 0, outcome.err
             wandb.finish()
         wandb.teardown()  # its process ends, so that all is written
         return [Record(each) for each in Path("runs/wandb").resolve().glob("offline-run-*")]
+
+
+@pytest.fixture(scope="module")
+def offline(recorded) -> list[Record]:
+    """The records of the two runs."""
+    return [each for each in recorded if each.run.job_type == "fit"]
+
+
+@pytest.fixture(scope="module")
+def predicted(recorded) -> Record:
+    """The record of the prediction."""
+    (record,) = [each for each in recorded if each.run.job_type == "predict"]
+    return record
 
 
 def test_a_run_is_named_after_its_recipe(offline):
@@ -87,7 +104,8 @@ def test_a_run_is_named_after_its_recipe(offline):
 
 
 def test_runs_are_grouped_by_recipe_and_command(offline):
-    """The group is the recipe, the job type the command, and the summary of the monitored metric its best value."""
+    """The group is the recipe, the job type the command; both are tags; the summary of the monitored metric is its best."""
+    assert {tuple(record.run.tags) for record in offline} == {("spiral", "fit"), ("digits/ode_net", "fit")}
     assert {(record.run.run_group, record.run.job_type) for record in offline} == {
         ("spiral", "fit"),
         ("digits/ode_net", "fit"),
@@ -167,3 +185,31 @@ def test_each_run_keeps_its_own_files(offline):
     assert tasks == {"spiral": "Trajectory", "digits/ode_net": "Classification"}
     assert not list(offline[0].home.parents[1].glob("*.yaml"))
     assert not list(offline[0].home.parents[2].glob("*.yaml"))
+
+
+def test_checkpoints_are_artifacts_by_one_option(offline):
+    """`--trainer.logger.log_model true` records the best checkpoint; without it none is."""
+    artifacts = {
+        record.run.display_name: [each.artifact.name for each in record.all if each.HasField("artifact")]
+        + [each.request.log_artifact.artifact.name for each in record.all if each.request.HasField("log_artifact")]
+        for record in offline
+    }
+    (spiral,) = [each for each in offline if each.run.display_name == "spiral"]
+    assert artifacts == {"spiral": [f"model-{spiral.run.run_id}"], "digits/ode_net": []}
+
+
+def test_an_evaluation_is_linked_to_its_run(offline, predicted):
+    """Its group is the recipe's, its job type the command, and its configuration names the run that was trained."""
+    (run,) = [each for each in offline if each.run.display_name == "digits/ode_net"]
+    assert (predicted.run.run_group, predicted.run.display_name) == ("digits/ode_net", "digits/ode_net")
+    assert dict(predicted.configs)["evaluated"] == {"name": "odeflow", "id": run.run.run_id}
+    assert json.loads((run.home / "run.json").read_text())["trackers"]["WandbLogger"]["id"] == run.run.run_id
+
+
+def test_predictions_are_a_table(predicted):
+    """A row for each sample, a column for each class."""
+    (file,) = (predicted.folder / "files/media/table").rglob("*.table.json")
+    table = json.loads(file.read_text())
+    assert table["columns"] == [f"prediction_{number}" for number in range(10)]
+    assert len(table["data"]) == 300
+    assert sum(table["data"][0]) == pytest.approx(1, abs=1e-4)

@@ -1,20 +1,18 @@
 """Figures: draws the task's figures at the start, midway and at the end of training, and after a test."""
 
-from io import BytesIO
 from typing import Any, Literal
 
 import matplotlib.style
 import torch
 from cycler import cycler
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
-from PIL import Image
 
 from odeflow.errors import SettingError
 from odeflow.training.callbacks.run_folder import run_folder
+from odeflow.training.callbacks.trackers import log_figure
 from odeflow.training.files import replacing
 from odeflow.training.task import Task
 
@@ -32,7 +30,7 @@ STYLE: Any = {
 
 
 class Figures(Callback):
-    """Writes figures to the folder `figures`, and to W&B if it is a logger.
+    """Writes figures to the folder `figures`, and to loggers that take figures.
 
     In training these are `Task.figures` of the first validation batch, named `…_1_start`, `…_2_midway` and `…_3_end`.
     After a test they are `Task.test_figures`, named `…_test`.
@@ -95,12 +93,4 @@ class Figures(Callback):
             with replacing(file) as part:
                 figure.savefig(part, format=self.format)
             for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_image(f"figures/{name}", [str(file) if self.format == "png" else _pixels(figure)])
-
-
-def _pixels(figure: Figure) -> Image.Image:
-    """The figure as a picture of pixels."""
-    content = BytesIO()
-    figure.savefig(content, format="png")
-    return Image.open(content)
+                log_figure(logger, name, figure, file, trainer.global_step)

@@ -1,28 +1,35 @@
 """Predictions: saves the results of `odeflow predict`."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info
 
-from odeflow.errors import SettingError
+from odeflow.errors import DataError, SettingError
 from odeflow.training.callbacks.run_folder import run_folder
-from odeflow.training.data import data_of
+from odeflow.training.callbacks.trackers import MOST_ROWS, log_table
+from odeflow.training.data import DataModule, data_of
 from odeflow.training.files import replacing
 from odeflow.training.table import check_suffix, write_table
 from odeflow.training.task import Task
 from odeflow.training.units import Units
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 class Predictions(BasePredictionWriter):
     """Writes predictions, in the units of the data file even if batches are standardised.
 
     By default the list of batch predictions goes to `predictions.pt` in the run's folder, which `torch.load` returns;
-    several processes write one file each. With `output` one table is written instead, see `DataModule.table`.
+    several processes write one file each. With `output` one table is written instead, see `DataModule.table`. Loggers
+    that take tables get the first rows of one.
 
     Args:
         output: The table's file, *.csv, *.parquet or *.npz.
@@ -66,7 +73,31 @@ class Predictions(BasePredictionWriter):
             table = data.table(restored)
             write_table(table, self.output)
             rank_zero_info(f"{len(table):,} rows are in {self.output}: {', '.join(table.columns)}")
+            _log(trainer, table)
             return
+        if trainer.world_size == 1 and any(not isinstance(logger, CSVLogger) for logger in trainer.loggers):
+            _log(trainer, _table(data, restored))
         name = "predictions.pt" if trainer.world_size == 1 else f"predictions_{trainer.global_rank}.pt"
         with replacing(run_folder(trainer) / name) as part:
             torch.save(restored, part)
+
+
+def _log(trainer: Trainer, table: "pl.DataFrame | None") -> None:
+    """Gives the first rows of a table to the loggers."""
+    if table is not None:
+        for logger in trainer.loggers:
+            log_table(logger, "predictions", table.head(MOST_ROWS))
+
+
+def _table(data: DataModule | None, predictions: Sequence[Any]) -> "pl.DataFrame | None":
+    """The predictions as a table: that of the data, or one of vectors, such as probabilities; None for others."""
+    if data is not None and data.tabular:
+        with contextlib.suppress(DataError):
+            return data.table(predictions)
+    vectors = [each for each in predictions if isinstance(each, torch.Tensor) and each.ndim == 2]
+    if not vectors or len(vectors) < len(predictions):
+        return None
+    import polars as pl
+
+    rows = torch.cat(vectors).float().cpu()
+    return pl.DataFrame({f"prediction_{number}": rows[:, number].tolist() for number in range(rows.shape[1])})

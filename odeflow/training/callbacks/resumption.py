@@ -106,6 +106,9 @@ class Resumption(Callback):
                 for group, new, old in zip(
                     optimizer.param_groups, now["state"]["groups"], then["state"]["groups"], strict=True
                 ):
+                    told = [f"{key} {old.get(key)} → {value}" for key, value in _changed(new, old).items()]
+                    if told:
+                        rank_zero_info(f"The optimizer goes on with other options: {', '.join(told)}")
                     _set_group(group, new, old, scheduled)
         self.loaded, self.stored = {}, {}
 

@@ -21,7 +21,7 @@ from odeflow.training.files import replacing
 class RunRecorder(Callback):
     """Writes `run.json` when a run begins, after each epoch and when it ends, and says where its files are.
 
-    Checkpoints contain the record as "run". Metrics go to `metrics.csv` in the run's folder under every logger.
+    Checkpoints contain the record as "run".
 
     Args:
         record: The record as of the beginning.
@@ -31,11 +31,11 @@ class RunRecorder(Callback):
         self.record, self.began = record, time.monotonic()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if trainer.loggers and not any(isinstance(logger, CSVLogger) for logger in trainer.loggers):
-            trainer.loggers = [*trainer.loggers, CSVLogger(run_folder(trainer), name="", version="")]
+        tracked = [logger for logger in trainer.loggers if not isinstance(logger, CSVLogger)]
+        trackers = {type(logger).__name__: {"name": str(logger.name), "id": str(logger.version)} for logger in tracked}
         device = trainer.strategy.root_device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        self.record = replace(self.record, device=name, processes=trainer.world_size)
+        self.record = replace(self.record, device=name, processes=trainer.world_size, trackers=trackers)
         self._write(trainer, "running")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
