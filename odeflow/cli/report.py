@@ -175,9 +175,8 @@ def _results(runs: Iterable[RunRecord], known: Sequence[recipes.Known]) -> list[
             values[f"{run.monitor}, best"] = run.best
     rows: dict[str, dict[str, str]] = {}
     for name in sorted(values, key=lambda name: (name.startswith("val/"), name)):  # the test first
-        shorter = [other for other in values if name.startswith(f"{other}_")]
-        if shorter:
-            base = min(shorter, key=len)
+        base = _beside(name, values)
+        if base != name:
             rows.setdefault(base, {})[name.removeprefix(f"{base}_")] = number(values[name])
         else:
             rows[name] = {"this run": number(values[name]), **rows.get(name, {})}
@@ -187,22 +186,29 @@ def _results(runs: Iterable[RunRecord], known: Sequence[recipes.Known]) -> list[
     return [{"metric": name} | {column: row.get(column, "") for column in columns} for name, row in rows.items()]
 
 
+def _beside(name: str, names: Iterable[str]) -> str:
+    """The metric beside which a simple model's stands, as val/mse of val/mse_linear; otherwise the name itself."""
+    return min((other for other in names if name.startswith(f"{other}_")), key=len, default=name)
+
+
 # Charts
 
 
 def _charts(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """The charts as plain data of plotly.js, each with the curves of all runs."""
     charts: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    over: dict[str, str] = {}
-    for run, label, color in zip(runs, _labels(runs), _colors(runs), strict=True):
-        axis, curves = _curves(run.place / "metrics.csv")
-        kinds: dict[str, int] = defaultdict(int)
+    found = [_curves(run.place / "metrics.csv") for run in runs]
+    several = any(len(curve.x) > 1 for each in found for curve in each["epoch"])
+    axis = "epoch" if several else "step"  # a run of one epoch has its curves over steps
+    for each, label, color in zip(found, _labels(runs), _colors(runs), strict=True):
+        curves = each[axis]
+        kinds, names = defaultdict[str, int](int), [curve.name for curve in curves]
         for curve in curves:
-            title, name = _chart(curve.name), curve.name.removesuffix("_epoch")
+            title = _chart(_beside(curve.name, names))
+            name = curve.name.removesuffix("_epoch")
             style = ("solid", "dash", "dot", "dashdot", "longdash")[kinds[title] % 5]
             shade = color if len(runs) > 1 else COLORS[kinds[title] % len(COLORS)]
             kinds[title] += 1
-            over[title] = axis
             charts[title].append(
                 {
                     "x": curve.x,
@@ -217,7 +223,7 @@ def _charts(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     return [
         {
             "title": html.escape(title),
-            "x": over[title],
+            "x": axis,
             "few": max(x for curve in charts[title] for x in curve["x"]) < 8,
             "log": title in LOGARITHMIC and _spread([y for curve in charts[title] for y in curve["y"]]) > 20,
             "curves": charts[title],
@@ -244,18 +250,18 @@ def _chart(name: str) -> str:
     return TITLES["loss"] if shown.partition("_")[0] == "loss" else shown
 
 
-def _curves(file: Path) -> tuple[str, list[Curve]]:
-    """("epoch", the metrics over epochs), or ("step", those over optimizer steps) of a run of a single epoch."""
+def _curves(file: Path) -> dict[str, list[Curve]]:
+    """The metrics of a run over "epoch", those with one value in each, and over "step"."""
     if not file.is_file():
-        return "epoch", []
+        return {"epoch": [], "step": []}
     with file.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     names = [name for name in (rows[0] if rows else {}) if name not in ("epoch", "step")]
-    curves = {axis: [_curve(rows, axis, name) for name in names] for axis in ("epoch", "step")}
-    epochs = [each for each in curves["epoch"] if len(each.x) == len(set(each.x))]  # not those of every step
-    if any(len(each.x) > 1 for each in epochs):
-        return "epoch", [each for each in epochs if each.x]
-    return "step", [each for each in curves["step"] if each.x and each.name.removesuffix("_epoch") == each.name]
+    over = {axis: [_curve(rows, axis, name) for name in names] for axis in ("epoch", "step")}
+    return {
+        "epoch": [each for each in over["epoch"] if each.x and len(each.x) == len(set(each.x))],
+        "step": [each for each in over["step"] if each.x and not each.name.endswith("_epoch")],
+    }
 
 
 def _curve(rows: list[dict[str, str]], axis: str, name: str) -> Curve:
