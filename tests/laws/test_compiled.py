@@ -12,6 +12,7 @@ import torch._inductor
 from torch import Tensor, nn
 
 import odeflow as of
+from odeflow.engine.equation.parts import parts_of
 from odeflow.plugin.registry import plugins
 from odeflow_dynamics import MLP, ConvNet
 from odeflow_solvers import RK4, Dopri5, Euler, Fehlberg45, HeunEuler, Kvaerno5
@@ -301,19 +302,23 @@ def test_other_numbers_compile_nothing(calls: list[str]) -> None:
     assert len(calls) == 2 * count
 
 
-def test_the_real_compiler() -> None:
-    """Values and gradients are those of uncompiled solves with the compiler that users have."""
+def test_the_real_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values and gradients are those of uncompiled solves with the compiler that users have, over several tapes."""
+    monkeypatch.setattr("odeflow.engine.loop.compiled.ROOM", 2)
+    monkeypatch.setattr("odeflow.engine.loop.compiled.LEAST", 2)
     torch.manual_seed(0)
     field, y0, t = Scaled(), torch.randn(4, 3), torch.tensor([0.0, 0.4, 1.0])
-    solver = HeunEuler(1e-2, 1e-3, compile=True)
+    solver = HeunEuler(1e-3, 1e-4, compile=True)
     for _ in range(2):
-        plain = solved(HeunEuler(1e-2, 1e-3), of.Checkpointed(), field, y0, t)
+        plain = solved(HeunEuler(1e-3, 1e-4), of.Checkpointed(), field, y0, t)
         compiled = solved(solver, of.Checkpointed(), field, y0, t)
         for one, other in zip(compiled, plain, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
         field.table.mul_(0.7)  # the compiler takes small tensors for constants unless they are inputs
-    assert solver.compiled is not None
-    assert len(solver.compiled.programs) == 1
+    with torch.no_grad():
+        (program,) = solver.compiled.programs.values()
+        run = program.run(solver.step_control(0.0, 1.0), field, parts_of(field), y0, t, None)
+    assert len(run.tape) > 2
 
 
 def test_statistics_are_those_of_uncompiled_solves(calls: list[str]) -> None:
@@ -527,6 +532,13 @@ def test_errors_are_those_of_uncompiled_solves(calls: list[str]) -> None:
         of.solve(Explosion(), torch.ones(2, 1).double(), (0.0, 2.0), solver=Dopri5(compile=True))
     with torch.no_grad(), pytest.raises(of.SolveError, match="max_steps = 5 steps did not reach the end"):
         of.solve(Vibration(), torch.ones(2, 2).double(), (0.0, 2.0), solver=Dopri5(max_steps=5, compile=True))
+
+    class Singular(nn.Module):
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            return y * (0.5 - t).sqrt()
+
+    with torch.no_grad(), pytest.raises(of.SolveError, match="not finite"):
+        of.solve(Singular(), torch.ones(2, 1).double(), (1.0, 0.0), solver=Dopri5(compile=True))
 
 
 def test_solvers_with_programs_are_copied_and_stored(calls: list[str]) -> None:

@@ -32,6 +32,7 @@ FORMS = 8  # maximum number of programs of a module, for shapes of the state and
 ROOM = 128  # maximum number of steps on a tape
 LEAST = 8  # minimum number
 BYTES = 2**25  # of a tape
+Code = Callable[..., tuple[Tensor, ...]]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -181,9 +182,10 @@ class Program:
         self.loop = Loop(method, traced_field(Replaced(field, parts), parts, like))
         if parts_of(field).key != parts.key:
             raise CompileError("it changes its attributes when it is called")
-        self.forward: Callable[..., object] | None = None
-        self.backward: Callable[..., object] | None = None
+        self.forward: Code | None = None
+        self.backward: Code | None = None
         self.pull: Pull | None = None
+        self.verified = False  # whether its first step was compared with that of the field
         self.stages = len(method.b) + 1  # with the one at the end of the step
         steps = BYTES // max(1, like.numel() * like.element_size() * (1 + method.rows * self.stages))
         self.room = max(LEAST, min(steps, ROOM))
@@ -216,19 +218,19 @@ class Program:
             states, clock = y.new_empty((self.room + 1, *y.shape)), y.new_empty((self.room, 4), dtype=DTYPE)
             states[0] = y
             inputs = settings, numbers, first, states, clock.view(-1), slopes.flatten(0, 1), *tensors
-            known = self.forward is not None
             if self.forward is None:
                 self.forward = _compiled(self.loop.forward, inputs)
             with torch.no_grad():
                 self.forward(*inputs)
             reached = Numbers._make(numbers.tolist())
             part = Part(states, clock, int(reached.taped))
-            if not known:
+            if not self.verified:
                 self._check_step(field, part)
-            if reached.t != last and part.steps < self.room:
+            ended = reached.t == last and part.steps > 0
+            if not ended and part.steps < self.room:
                 return None
             run.add(part, slopes)
-            if reached.t == last:
+            if ended:
                 break
             y = states[part.steps]
             numbers[Numbers._fields.index("taped")] = 0
@@ -249,6 +251,7 @@ class Program:
             with torch.no_grad():
                 wanted, _ = stages(self.method, _timed(field), t, h, y, _timed(field)(t, y))
             _check(found - y, wanted - y, y, "step")
+            self.verified = True
 
     def _check_pull(self, pull: Pull, field: Field, parts: Parts, t0: float, like: Tensor) -> None:
         """Compares the derivative of a step from (t0, like) with that of the field itself.
@@ -299,7 +302,7 @@ def _timed(field: Field) -> Field:
     return lambda t, y: field(t.to(y), y)
 
 
-def _compiled(function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]) -> Callable[..., object]:
+def _compiled(function: Code, inputs: Sequence[Tensor]) -> Code:
     """A method of `Loop`, compiled for inputs of this form.
 
     `torch.compile` would look at all inputs again in each call, whose forms `Parts.key` has.
@@ -312,7 +315,7 @@ def _compiled(function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tens
 
         options = {"cpp_wrapper": True, "post_grad_custom_pre_pass": SmallFields()}
     with torch.no_grad():
-        return cast(Callable[..., object], _inductor.compile(traced(function, *inputs), list(inputs), options))
+        return cast(Code, _inductor.compile(traced(function, *inputs), list(inputs), options))
 
 
 def _check(found: Tensor, wanted: Tensor, scale: Tensor, what: str) -> None:

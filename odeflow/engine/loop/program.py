@@ -136,12 +136,13 @@ class Loop:
     ) -> Tensors:
         """Takes steps until the end, or until the tape is full.
 
-        What a loop passes on costs it an allocation a step, so that its state is in buffers, changed in place.
+        What a loop passes on costs an allocation a step, so that its state is in buffers. Only the loop changes them:
+        changed before it, too, they would be copied.
 
         Args:
             settings: (9,), the entries of `Settings`.
-            numbers: (10,), float64, the entries of `Numbers`; all 0 at the start of a solve.
-            first: (*state), the vector field at the start, unless the solve begins, and then at the end.
+            numbers: (10,), float64, the entries of `Numbers`, which are changed; all 0 at the start of a solve.
+            first: (*state), the vector field at the first state, unless the solve begins; then that at the end.
             states: (room + 1, *state), the first state, behind which those at the ends of the steps are written.
             clock: (room · 4,), float64, for start, size and end of each step, and the size of the next.
             slopes: (room · (s + 1), *state), for the stage derivatives, if there are outputs inside steps.
@@ -150,19 +151,14 @@ class Loop:
         Returns:
             The number of attempts, ().
         """
-        method, room, y0 = self.method, len(states) - 1, states[0]
+        method, room, given = self.method, len(states) - 1, Settings(*settings.unbind())
         evaluate: Field = partial(self._evaluate, tensors)
-        given, old = Settings(*settings.unbind()), Numbers(*numbers.unbind())
-        fresh = old.attempts == 0
-        first.copy_(torch.where(fresh, evaluate(given.start, y0), first))
-        begun = old._replace(t=given.start)
-        if method.gains is not None:
-            h, size = self._first_step(given, evaluate, y0, first)
-            begun = begun._replace(h=h, least=SMALLEST_PART * h.abs(), size=size)
-        numbers.copy_(torch.where(fresh, torch.stack(begun), numbers))
+        slope, zero = evaluate(given.start, states[0]), torch.zeros_like(given.start)
+        h, size = (zero, zero) if method.gains is None else self._first_step(given, evaluate, states[0], slope)
+        start = Numbers(given.start, h, zero, zero, zero, zero, zero, zero, SMALLEST_PART * h.abs(), size)
 
-        def going(attempts: Tensor, settings: Tensor, numbers: Tensor, *others: Tensor) -> Tensor:
-            given, now = Settings(*settings.unbind()), Numbers(*numbers.unbind())
+        def going(attempts: Tensor, settings: Tensor, numbers: Tensor, start: Tensor, *others: Tensor) -> Tensor:
+            given, now = Settings(*settings.unbind()), _current(numbers, start)
             left = ((given.end - now.t) * (given.end - given.start).sign() > 0) & (now.taped < room)
             if method.gains is None:
                 return left
@@ -174,37 +170,38 @@ class Loop:
             attempts: Tensor,
             settings: Tensor,
             numbers: Tensor,
+            start: Tensor,
+            slope: Tensor,
             first: Tensor,
             states: Tensor,
             clock: Tensor,
             slopes: Tensor,
             *tensors: Tensor,
         ) -> Tensors:
-            given, now = Settings(*settings.unbind()), Numbers(*numbers.unbind())
+            given, now = Settings(*settings.unbind()), _current(numbers, start)
             number = now.taped.long().reshape(1)
+            y, k = states.index_select(0, number)[0], torch.where(now.attempts == 0, slope, first)
             step = self._fixed_step if method.gains is None else self._adaptive_step
-            y = states.index_select(0, number)[0]
-            after, y1, stages, ok = step(given, partial(self._evaluate, tensors), now, y, first)
+            after, y1, stages, ok = step(given, partial(self._evaluate, tensors), now, y, k)
             states.index_copy_(0, number + 1, y1[None])
             for place, value in enumerate((now.t, after.t - now.t, after.t, after.h)):
                 clock.index_copy_(0, 4 * number + place, value.reshape(1))
             if method.rows:
-                for place, slope in enumerate(stages):
-                    slopes.index_copy_(0, len(stages) * number + place, slope[None])
-            first.copy_(torch.where(ok, stages[-1], first))
+                for place, each in enumerate(stages):
+                    slopes.index_copy_(0, len(stages) * number + place, each[None])
+            first.copy_(torch.where(ok, stages[-1], k))
             after = after._replace(
                 t=torch.where(ok, after.t, now.t),
                 attempts=now.attempts + 1,
                 accepted=now.accepted + ok,
                 taped=now.taped + ok,
             )
-            for place, (value, before) in enumerate(zip(after, now, strict=True)):
-                if value is not before:
-                    numbers.index_copy_(0, torch.full_like(number, place), value.reshape(1))
+            for place, value in enumerate(after):
+                numbers.index_copy_(0, torch.full_like(number, place), value.reshape(1))
             return (attempts + 1,)
 
-        inputs = settings, numbers, first, states, clock, slopes, *tensors
-        return _looped(going, attempt, torch.zeros_like(numbers[0]), inputs, changed=range(1, 6))
+        inputs = settings, numbers, torch.stack(start), slope, first, states, clock, slopes, *tensors
+        return _looped(going, attempt, zero, inputs, changed=(1, 4, 5, 6, 7))
 
     def _evaluate(self, tensors: Tensors, t: Tensor, y: Tensor) -> Tensor:
         """The field at (t, y), t in float64."""
@@ -352,6 +349,12 @@ def combined(weights: Weights, slopes: Sequence[Tensor]) -> Tensor:
         if weight:
             total = slope * weight if total is None else total + slope * weight
     return torch.zeros_like(slopes[0]) if total is None else total
+
+
+def _current(numbers: Tensor, start: Tensor) -> Numbers[Tensor]:
+    """The entries of `Numbers`: those at the start before the first attempt."""
+    attempts = numbers[Numbers._fields.index("attempts")]
+    return Numbers(*torch.where(attempts == 0, start, numbers).unbind())
 
 
 def _span(given: Settings) -> Tensor:
