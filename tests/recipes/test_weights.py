@@ -8,7 +8,7 @@ import pytest
 from odeflow.cli.main import main
 from odeflow.config import recipes
 
-ERRORS = {"mnist/ode_net": 0.33, "mnist/mlp": 1.04, "mnist/unet": 0.55}
+ERRORS = {"mnist/ode_net": 0.33, "mnist/mlp": 1.04, "mnist/unet": 0.55, "mnist/transformer": 0.77}
 """Test error in percent."""
 
 
@@ -19,7 +19,9 @@ def test_weights_are_small(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*", "ignore:.*treespec, LeafSpec:FutureWarning")
-@pytest.mark.parametrize("name", ["mnist/ode_net", "mnist/mlp", pytest.param("mnist/unet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["mnist/ode_net", "mnist/mlp", *(pytest.param(name, marks=pytest.mark.slow) for name in list(ERRORS)[2:])]
+)
 def test_weights_reproduce_their_error(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path
 ) -> None:
