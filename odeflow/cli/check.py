@@ -8,6 +8,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from odeflow.cli import explain
 from odeflow.cli.command import Command
 from odeflow.cli.prepare import prepared
+from odeflow.cli.startup import importing
 from odeflow.config.request import SECTIONS, Request
 from odeflow.errors import OdeflowError
 from odeflow.plugin import registry
@@ -39,7 +40,8 @@ def check(words: list[str]) -> int:
     recipes = [word for word in request.words if not word.startswith("-")]
     if not recipes:
         raise OdeflowError("odeflow check needs a recipe: odeflow check spiral")
-    registry.discover(request.plugins)
+    with importing():
+        registry.discover(request.plugins)
     rest = [word for word in request.words if word.startswith("-")]
     rest += [word for overlay in request.configs for word in ("-c", overlay)]
     failed = 0

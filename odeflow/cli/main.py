@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from odeflow import __version__
+from odeflow.cli.startup import importing
 from odeflow.errors import OdeflowError
 
 HELP = """\
@@ -88,12 +89,15 @@ def _dispatch(words: list[str]) -> int:
 
             print(usage(command), end="")  # noqa: T201
             return 0
-        from odeflow.cli.run import run
+        with importing():
+            from odeflow.cli.run import run
 
         run(command, rest)
         return 0
     if command in OTHERS:
-        return getattr(import_module(f"odeflow.cli.{command}"), command)(rest)
+        with importing():
+            module = import_module(f"odeflow.cli.{command}")
+        return getattr(module, command)(rest)
     from odeflow.plugin.registry import unknown
 
     raise OdeflowError(unknown("command", command, (*RUNS, *OTHERS)))

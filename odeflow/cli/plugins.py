@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from odeflow.cli.new import kinds, new
+from odeflow.cli.startup import importing
 from odeflow.config.request import Request
 from odeflow.errors import PluginError
 from odeflow.plugin import catalogue, registry
@@ -33,7 +34,8 @@ def plugins(words: list[str]) -> int:
     if given.action == "new":
         print("\n".join(new(given.kind, given.name, given.package)))  # noqa: T201
         return 0
-    known = catalogue.read(request.plugins)
+    with importing():
+        known = catalogue.read(request.plugins)
     if given.action == "list":
         _list(known, given.kind)
     else:

@@ -13,6 +13,7 @@ from odeflow.cli.family import end_with_parent, leave_group
 from odeflow.cli.loggers import Place, name_loggers
 from odeflow.cli.options import run_of
 from odeflow.cli.prepare import prepared
+from odeflow.cli.startup import importing
 from odeflow.config.record import RunRecord
 from odeflow.config.request import Request
 from odeflow.errors import CheckpointError, OdeflowError, SettingError
@@ -32,7 +33,8 @@ def run(command: str, words: list[str]) -> None:
     """
     end_with_parent()
     request = Request.of(words)
-    registry.discover(request.plugins)
+    with importing():
+        registry.discover(request.plugins)
     if request.help:
         configuration.check_help(request.options)
         Command([command, *request.words])

@@ -1,5 +1,6 @@
 """Where the process itself is the point: what it imports, how it is started, and several that train together."""
 
+import gc
 import os
 import sys
 from datetime import timedelta
@@ -12,6 +13,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 import odeflow as of
+from odeflow.cli.startup import importing
 from odeflow.plugin import registry
 from odeflow_dynamics import MLP
 from odeflow_solvers import RK4
@@ -60,6 +62,13 @@ def test_simple_questions_need_no_torch(started, tmp_path):
     )
     outcome = started(sys.executable, "-c", code, folder=tmp_path)
     assert outcome.stdout.splitlines()[-1] == "HEAVY []", outcome.stderr
+
+
+def test_garbage_is_collected_after_the_imports():
+    """It is suspended while a command's modules are imported, and not later."""
+    with importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 KNOWN = (
