@@ -34,6 +34,14 @@ def test_expected_numbers_are_documented(script: Any) -> None:
     assert len({row.name for row in script.ROWS}) == len(script.ROWS)
 
 
+def test_known_results_of_recipes_are_documented() -> None:
+    """What a recipe quotes from the results is written there."""
+    text = (ROOT / "docs/results.md").read_text()
+    for file in sorted((ROOT / "recipes").glob("*/*.yaml")):
+        for known in recipes.known_results(file.read_text()):
+            assert not known.source.endswith("docs/results.md") or f"{known.value:g}" in text, (file, known)
+
+
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*", "ignore:.*treespec, LeafSpec:FutureWarning")
 def test_cheap_rows_are_as_expected(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """What takes seconds is run: each row prints expected and found, and the status says that none is off."""
