@@ -88,6 +88,7 @@ ROWS = (
     Row("two moons, its weights", "density/two_moons", "test/kl", "0.0135", 1e-4, 0.2, None, "--weights"),
     Row("two moons", "density/two_moons", "test/kl", "0.0135", 0.006, 4),
     Row("moons, planar", "density/planar_moons", "test/kl", "0.0071", 0.005, 2.5),
+    Row("circles, planar", "density/planar_circles", "test/kl", "0.0085", 0.005, 4),
     Row("eight Gaussians", "density/eight_gaussians", "test/kl", "0.0022", 0.002, 4),
     Row("POWER", "density/power", "test/loss", "−0.722", 0.02, 60, test=TIGHT, data="power", published="-0.46"),
     Row("pendulum", "trajectory/pendulum", FORECAST, "0.048", 0.005, 0.3, data="schmidt_lipson"),
