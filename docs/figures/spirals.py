@@ -1,6 +1,6 @@
 """Draws docs/spirals.png from a run of latent/spirals: reconstructions continued both ways, beside the truth.
 
-    odeflow fit -c latent/spirals --data.observations 100
+    odeflow fit -c latent/spirals
     python docs/figures/spirals.py
 
 The spirals that are drawn belong to the test part.

@@ -40,6 +40,8 @@ class Bound(of.OptionGroup):
         kl_anneal: Annealing rate r of the KL divergence: in training its factor is 1 − rᵏ in step k. 0: no annealing.
         intensity_weight: Weight of the log-likelihood of the observation times: for each feature a Poisson process with
             rate λ(z(t)), from t₀ to the series' last time; there is a λ if the weight is positive.
+        reconstruct: Whether seen values are targets of training, too, where they are none: with data that are
+            extrapolated, the path is then that of the whole series.
 
     Raises:
         SettingError: An option is out of range.
@@ -48,6 +50,7 @@ class Bound(of.OptionGroup):
     samples: int = 1
     kl_anneal: float = 0.0
     intensity_weight: float = 0.0
+    reconstruct: bool = False
 
     def __post_init__(self) -> None:
         of.check_least(self, 1, samples=self.samples)
@@ -85,7 +88,7 @@ class LatentODE(SeriesTask):
         num_classes: Number of classes of the series; the command line takes it from the data.
         masking: The values hidden from the encoder in training.
         bound: Options of the ELBO.
-        refine: Refinement of the encoder's posterior on the seen values.
+        refine: Refinement of the encoder's posterior on the seen values, in evaluation and prediction.
         covariates: How covariates are interpolated in time; `Hermite()` by default.
         num_covariates: Number of covariates of the series, static ones included; the command line takes it from the
             data.
@@ -139,7 +142,8 @@ class LatentODE(SeriesTask):
     def posterior(self, batch: of.Series) -> MultivariateNormal:
         """The posterior q(z(t₀)) of each series, (B, latent), from its seen values; refined as `refine` says."""
         batch = self.checked(batch)
-        return self._refined(self.amortised(batch), batch, self.refine.steps, self.refine.starts)
+        q = self.amortised(batch)
+        return self._refined(q, batch) if self.refine.steps else q
 
     def amortised(self, batch: of.Series) -> MultivariateNormal:
         """The encoder's posterior, without refinement."""
@@ -148,25 +152,21 @@ class LatentODE(SeriesTask):
         mean, spread = self.posterior_head(code).chunk(2, dim=-1)
         return _normal(mean, F.softplus(spread) + 1e-6)
 
-    def _refinement(self, training: bool) -> tuple[int, int]:
-        """The numbers of steps and starting points."""
-        if training:
-            return self.refine.training if self.current_epoch >= self.refine.after else 0, 1
-        return self.refine.steps, self.refine.starts
-
     @torch.no_grad()
-    def _refined(self, q: MultivariateNormal, batch: of.Series, steps: int, starts: int = 1) -> MultivariateNormal:
-        """q, or after some steps the Laplace approximation of the exact posterior, which carries no gradient."""
-        if not steps:
-            return q
+    def _refined(self, q: MultivariateNormal, batch: of.Series) -> MultivariateNormal:
+        """The Laplace approximation of the exact posterior, found from q. It carries no gradient."""
         seen = only_seen(batch)
 
         def residuals(z0: Tensor) -> Tensor:
             return self.likelihood.residuals(self.decode(self.path(z0, seen.t, batch)), seen).flatten(-2)
 
         generator = torch.Generator().manual_seed(0)  # the same for each series and in each evaluation
-        others = torch.randn(starts - 1, 1, self.latent, generator=generator).to(q.mean).expand(-1, *q.mean.shape)
-        return laplace(residuals, torch.cat([q.mean[None], others]), steps)
+        others = (
+            torch.randn(self.refine.starts - 1, 1, self.latent, generator=generator)
+            .to(q.mean)
+            .expand(-1, *q.mean.shape)
+        )
+        return laplace(residuals, torch.cat([q.mean[None], others]), self.refine.steps)
 
     def elbo(self, batch: of.Series, samples: int | None = None) -> Tensor:
         """(B,), the evidence lower bound of each series in nats; with several samples the importance-weighted one.
@@ -183,14 +183,12 @@ class LatentODE(SeriesTask):
         batch, training = self.checked(batch), stage == "train"
         if training:
             batch = self.masking(batch, self.current_epoch)
-        guess = self.amortised(batch)
-        steps, starts = self._refinement(training)
-        q = self._refined(guess, batch, steps, starts)
+            if self.bound.reconstruct:
+                batch = batch._replace(target=batch.target | batch.seen)
+        q = self.amortised(batch) if training else self.posterior(batch)
         factor = 1 - self.bound.kl_anneal ** (self.global_step + 1) if training else 1.0
         drawn = self._drawn(q, batch, self.bound.samples)
         loss = -self._bound(drawn, q, batch, factor).mean() + self.class_loss(drawn.z0, batch, stage)
-        if steps:  # the bound does not train the encoder
-            loss = loss - guess.log_prob(drawn.z0.detach()).mean()
         self.log(f"{stage}/kl", _divergence(q).mean(), batch_size=len(batch.t), on_step=False, on_epoch=True)
         if training:
             return loss - self.likelihood.unseen_log_prob(drawn.prediction, batch)

@@ -92,8 +92,10 @@ class Matern(Likelihood):
         root = torch.linalg.cholesky(among + diagonal.diag_embed())  # (B, d, N, N)
         across = self._kernel(t[..., :, None] - times[..., None, :]) * known[..., None, :]  # (B, d, T, N)
         weights = torch.cholesky_solve(across.mT, root).mT
-        error = (y - prediction.mT).gather(-1, order.expand(*prediction.shape[:-3], *order.shape)).where(known, 0.0)
-        mean = prediction + (weights @ error[..., None])[..., 0].mT
+        samples = prediction.reshape(-1, *y.mT.shape).movedim(0, -1).transpose(1, 2)  # (B, d, T, S)
+        place = order[..., None].expand(*order.shape, samples.shape[-1])
+        error = (y[..., None] - samples).gather(2, place).where(known[..., None], 0.0)
+        mean = (samples + weights @ error).transpose(1, 2).movedim(-1, 0).reshape(prediction.shape)
         variance = scale.square()[:, None] - (weights * across).sum(-1)
         return Normal(mean, (variance.clamp(min=0) + white).sqrt().mT, validate_args=False)
 

@@ -17,35 +17,33 @@ LONGEST_STEP = 2.0
 
 @dataclass(frozen=True)
 class Refine(of.OptionGroup):
-    """Options of the refinement of a posterior: semi-amortised inference.
+    """Options of the refinement of a posterior in evaluation and prediction: semi-amortised inference.
 
     The encoder's posterior only starts a search for the mode of p(z(t₀) | y), y the seen values, by Levenberg–Marquardt
     steps; the posterior is then the normal distribution at the mode with the inverse of the Gauss–Newton Hessian as its
-    covariance (Laplace approximation). A step takes a solve of as many copies of each series as there are latent
-    dimensions.
+    covariance (Laplace approximation). A step takes a solve of one more copies of each series than there are latent
+    dimensions. Training is not refined.
+
+    The likelihood must be right: if the model is off by more than its noise, the mode fits the seen values at the cost
+    of others, and the encoder's posterior, which was trained on those, is better.
 
     Source: Kim, Wiseman, Miller, Sontag & Rush (2018), "Semi-Amortized Variational Autoencoders"; MacKay (1992), "A
         Practical Bayesian Framework for Backpropagation Networks", section 2, on Laplace approximations.
 
     Attributes:
-        steps: Number of steps in evaluation and prediction. 0: the posterior is the encoder's.
-        training: Number of steps in training. The model then maximises the bound at the refined posterior, and the
-            encoder the log-density of samples of it. 0: the bound at the encoder's posterior trains both.
-        after: Number of epochs before refinement in training begins; before, the encoder's posterior trains both.
-        starts: Number of starting points in evaluation, of which the best end point counts: the encoder's mean, and
-            samples of the prior. More than one helps if the mode is one of many, as of unknown frequencies.
+        steps: Number of steps. 0: the posterior is the encoder's.
+        starts: Number of starting points, of which the best end point counts: the encoder's mean, and samples of the
+            prior. More than one helps if the mode is one of many, as of unknown frequencies.
 
     Raises:
         SettingError: An option is out of range.
     """
 
     steps: int = 0
-    training: int = 0
-    after: int = 0
     starts: int = 1
 
     def __post_init__(self) -> None:
-        of.check_least(self, 0, steps=self.steps, training=self.training, after=self.after)
+        of.check_least(self, 0, steps=self.steps)
         of.check_least(self, 1, starts=self.starts)
 
 

@@ -77,7 +77,7 @@ def refined(**options: object) -> LatentODE:
     return latent_rnn(
         **{
             "encoder": FourierEncoder(8, [8], span=3.0, terms=4),
-            "refine": Refine(steps=2, training=1, starts=2),
+            "refine": Refine(steps=2, starts=2),
             "readout": Readout(likelihood=Matern()),
             **options,
         }
@@ -152,7 +152,7 @@ class LinearGaussian:
 
     def believe(self, mean: Tensor, std: Tensor) -> None:
         """Makes q = N(mean, std²), whatever is seen."""
-        self.task.posterior = lambda batch: MultivariateNormal(
+        self.task.amortised = lambda batch: MultivariateNormal(
             mean.expand(len(batch.t), 2), scale_tril=std.diag().expand(len(batch.t), 2, 2)
         )
 
@@ -597,6 +597,16 @@ def test_the_loss_is_that_of_the_window() -> None:
     loss = task.loss(batch, "val")
     torch.manual_seed(1)
     torch.testing.assert_close(loss, -task.elbo(batch).mean())
+
+
+def test_seen_values_may_be_targets_of_training() -> None:
+    """With `reconstruct` the training loss is that of all values known, evaluation that of the targets."""
+    batch = series()
+    whole = batch._replace(target=batch.target | batch.seen)
+    task, plain = latent_rnn(bound=Bound(reconstruct=True)), latent_rnn()
+    task.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(losses(task, batch)[0], losses(plain, whole)[0])
+    torch.testing.assert_close(losses(task, batch)[1], losses(plain, batch)[1])
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -11,8 +11,11 @@ from odeflow.config import recipes
 ERRORS = {"mnist/ode_net": 0.33, "mnist/mlp": 1.04, "mnist/unet": 0.55, "mnist/transformer": 0.77}
 """Test error in percent."""
 
+SERIES = {"latent/periodic": ("test/interpolation_mse", 6.9e-4), "latent/spirals": ("test/rmse", 0.0719)}
+"""A metric of a model of series, and its value."""
 
-@pytest.mark.parametrize("name", ERRORS)
+
+@pytest.mark.parametrize("name", [*ERRORS, *SERIES])
 def test_weights_are_small(name: str) -> None:
     """They are less than a megabyte, so that they can lie beside the recipe."""
     assert recipes.weights(name).stat().st_size < 1e6
@@ -32,3 +35,15 @@ def test_weights_reproduce_their_error(
     with Path("runs", name, "version_0/metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert float(row["test/error_percent"]) == pytest.approx(ERRORS[name], abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*", "ignore:.*treespec, LeafSpec:FutureWarning")
+@pytest.mark.parametrize("name", SERIES)
+def test_weights_of_series_reproduce_their_error(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`odeflow test -c NAME --weights` has the error of the table, up to the rounding of another machine."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["test", "-c", name, "--weights", "--trainer.enable_progress_bar=false"]) == 0
+    with Path("runs", name, "version_0/metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    metric, value = SERIES[name]
+    assert float(row[metric]) == pytest.approx(value, rel=0.03)
