@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 import torchdiffeq
-from problems import DensityFlow, Problem
+from problems import Decline, DensityFlow, Problem
 from torch import Tensor, nn
 
 import odeflow as of
@@ -152,8 +152,7 @@ def _diffrax(problem: Problem, mode: Mode) -> Run | None:
     field = _jax_field(problem)
     if field is None:
         return None
-    layers = (problem.field.net if isinstance(problem.field, DensityFlow) else problem.field).layers
-    params = [jax.numpy.asarray(param.detach().numpy()) for param in layers.parameters()]
+    params = [jax.numpy.asarray(param.detach().numpy()) for param in problem.field.parameters()]
     y0, t, weights = (jax.numpy.asarray(value.numpy()) for value in (problem.y0, problem.t, problem.weights()))
 
     def solve(y0: Any, params: Any) -> Any:
@@ -203,4 +202,6 @@ def _jax_field(problem: Problem) -> Any:
     if isinstance(problem.field, MLP):
         power = problem.field.power
         return lambda t, y, params: perceptron(params, y if power == 1 else y**power)
+    if isinstance(problem.field, Decline):
+        return lambda t, y, params: -params[0] * y
     return None

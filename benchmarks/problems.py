@@ -101,6 +101,18 @@ class DensityFlow(nn.Module):
         return torch.cat([velocity if recorded else velocity.detach(), -trace], dim=1)
 
 
+class Decline(nn.Module):
+    """dy/dt = −λy: a field that takes less time than the solver's own operations on a large state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """Of any shape."""
+        return -self.rate * y
+
+
 def _random(seed: int) -> torch.Generator:
     torch.manual_seed(seed)
     return torch.Generator().manual_seed(seed)
@@ -170,6 +182,13 @@ def density() -> Problem:
     return Problem("density", title, field, torch.cat([z, torch.zeros(512, 1)], 1), torch.linspace(0, 1, 2), 1e-5, 1e-5)
 
 
+def large_state() -> Problem:
+    """What a solver's own passes over a large state cost."""
+    y0, t = torch.linspace(1, 2, 2_000_000)[None], torch.linspace(0, 1, 2)
+    title = "two million numbers, dy/dt = −3y, 1e-6"
+    return Problem("large-state", title, Decline(), y0, t, 1e-6, 1e-6, truth_tolerance=1e-9)
+
+
 @torch.no_grad()
 def _double(field: nn.Module) -> None:
     """Twice the initial weights: a field that a solver must take seriously."""
@@ -184,4 +203,5 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "density": density,
     "output-times": output_times,
     "large-batch": large_batch,
+    "large-state": large_state,
 }

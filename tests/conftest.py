@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    import torch
+
     from equations import Coupled, Pendulum
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -23,6 +25,21 @@ def pytest_collection() -> None:
     from odeflow.plugin import registry
 
     registry.discover()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cuda", help="the device of the tests that are marked device; by default cuda")
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The device of a test; the test is skipped where there is none."""
+    import torch
+
+    found = torch.device(request.config.getoption("--device"))
+    if found.type == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    return found
 
 
 @pytest.fixture

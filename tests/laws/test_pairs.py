@@ -101,16 +101,16 @@ def field_of(solver: of.Solver, weight: Tensor) -> Callable[[Tensor, State], Sta
 
 def total(t: Tensor, y: State) -> Tensor:
     """(), or one for each sample: the sum of the entries."""
-    return sum((leaf.reshape(*t.shape, -1).sum(-1) for leaf in leaves(y)), torch.zeros_like(t).to(D))
+    return sum((leaf.reshape(*t.shape, -1).sum(-1) for leaf in leaves(y)), torch.zeros_like(t).to(leaves(y)[0]))
 
 
 def everything(solver: of.Solver, gradient: of.Gradient, y0: State, times: list[float]) -> list[Tensor]:
     """Values and gradients of all that a solve gives, in the order of the state's entries where they have one."""
-    weight, t = torch.tensor(0.7, dtype=D, requires_grad=True), torch.tensor(times, dtype=D, requires_grad=True)
     starts = [leaf.clone().requires_grad_() for leaf in leaves(y0)]
+    weight, t = (starts[0].new_tensor(value, requires_grad=True) for value in (0.7, times))
     state = tuple(starts) if isinstance(y0, tuple) else starts[0]
     shown = isinstance(solver, Stepper) and isinstance(gradient, of.Backprop | of.Checkpointed)
-    level = 0.8 * total(torch.zeros(len(starts[0]) if solver.per_sample else ()), y0).detach()
+    level = 0.8 * total(starts[0].new_zeros(len(starts[0]) if solver.per_sample else ()), y0).detach()
     event = of.Event(lambda t, y: total(t, y) - level, terminal=False)
     field, params = field_of(solver, weight), [weight]
     kinds = {"dense": True, "event": event} if shown else {}
@@ -119,12 +119,12 @@ def everything(solver: of.Solver, gradient: of.Gradient, y0: State, times: list[
         assert leaf.shape == (len(times), *start.shape)
     results = [*leaves(solution.y)]
     if shown:
-        for query in (torch.tensor(0.4, dtype=D), torch.tensor([0.2, 0.4], dtype=D)):
+        for query in (weight.new_tensor(0.4), weight.new_tensor([0.2, 0.4])):
             found = leaves(solution(query))
             assert [leaf.shape for leaf in found] == [(*query.shape, *start.shape) for start in starts]
             results += found
         results += [solution.events[0].t, *leaves(solution.events[0].y)]
-    loss = sum((leaf.nan_to_num().sin().sum() for leaf in results), torch.zeros((), dtype=D))
+    loss = sum((leaf.nan_to_num().sin().sum() for leaf in results), torch.zeros_like(weight))
     grads = torch.autograd.grad(loss, [*starts, weight, t], allow_unused=True, materialize_grads=True)
     by_entry = tuple(leaf[-1] for leaf in leaves(solution.y)), grads[: len(starts)]
     flattened = [torch.cat([leaf.flatten() for leaf in leaves(flat(solver, each))]) for each in by_entry]
@@ -160,6 +160,19 @@ def test_values_and_gradients_do_not_depend_on_the_shape(solver: of.Solver, grad
         results = (everything(solver, gradient, state, times) for state in (y0, flat(solver, y0)))
         for found, wanted in zip(*results, strict=True):
             torch.testing.assert_close(found.flatten(), wanted.flatten(), rtol=1e-8, atol=1e-10, msg=name)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(("solver", "gradient"), cases())
+def test_values_and_gradients_do_not_depend_on_the_device(
+    solver: of.Solver, gradient: of.Gradient, device: torch.device
+) -> None:
+    """A state on another device is solved and differentiated there, with all that the solve gives."""
+    y0, times = torch.linspace(1, 2, 6, dtype=D).view(3, 2), [0.1, 0.5, 1.1]
+    results = (everything(solver, gradient, state, times) for state in (y0.to(device), y0))
+    for found, wanted in zip(*results, strict=True):
+        assert found.device.type == device.type
+        torch.testing.assert_close(found.cpu(), wanted, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize(("solver", "gradient"), cases())

@@ -160,5 +160,6 @@ def _agree(lines: Tensor, noise: Tensor, probe: Tensor, dim: int) -> bool:
     """Whether the combination of `lines` for the direction `noise` agrees with the probe."""
     parts, wanted = (value.movedim(dim, 0).reshape(len(lines), 1, lines.shape[1]) for value in (noise, probe))
     product = parts @ lines
-    size = max(float(product.norm()), float(wanted.norm()))
-    return not float((product - wanted).norm()) > torch.finfo(probe.dtype).eps ** (1 / 3) * size
+    norms = torch.stack((product.norm(), wanted.norm(), (product - wanted).norm()))  # read from the device at once
+    found, asked, difference = norms.tolist()
+    return not difference > torch.finfo(probe.dtype).eps ** (1 / 3) * max(found, asked)
