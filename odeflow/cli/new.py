@@ -31,7 +31,7 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
     "stem": ("digits/ode_net", {"stem": {"class_path": "NAME"}}),
     "head": ("digits/ode_net", {"head": {"class_path": "NAME"}}),
     "encoder": ("latent/periodic", {"encoder": {"class_path": "NAME"}}),
-    "likelihood": ("latent/periodic", {"readout": {"likelihood": {"class_path": "NAME"}}}),
+    "likelihood": ("latent/periodic", {"readout": {"likelihood": {"class_path": "NAME"}}, "refine": {"steps": 0}}),
 }
 """The recipe in which a plugin of a kind is tried, and the options of its task that name the plugin."""
 

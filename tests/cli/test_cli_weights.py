@@ -62,7 +62,7 @@ def test_training_begins_with_a_checkpoint(done, digits_run, small):
 @pytest.mark.parametrize("source", ["checkpoint", "weights"])
 def test_weights_say_what_their_model_is(done, digits_run, source, brief):
     """Without a recipe, a checkpoint's run is repeated from its weights; exported weights need data."""
-    words = f"--weights {digits_run}/checkpoints/last.ckpt --trainer.max_steps 1"
+    words = f"--weights {digits_run}/checkpoints/last.ckpt --trainer.max_steps 1 --trainer.val_check_interval 1"
     if source == "weights":
         done(f"export --ckpt_path {digits_run}/checkpoints/last.ckpt --output net.safetensors")
         words = f"--weights net.safetensors --data Digits {brief} --trainer.max_steps 1"
