@@ -82,13 +82,8 @@ def solve(
             feature of the solve, such as events.
         SolveError: The integration failed, or a terminal event did not occur. Contains the partial solution.
     """
-    name = recorder()
-    if name is not None:
-        reason = obstacle(solver, t, y0 if isinstance(y0, Tensor) else y0[0])
-        if reason is None and (dense or event):
-            reason = "dense output and events depend on values: leave them out"
-        if reason is not None:
-            raise SettingError(f"{name} records fixed steps at fixed times. {reason[0].upper()}{reason[1:]}")
+    if (name := recorder()) is not None:
+        _check_recording(name, y0, t, solver, bool(dense or event))
         return recorded(field, y0, t, solver)
     if torch.is_inference_mode_enabled():
         with outside_inference():
@@ -133,6 +128,15 @@ def solve(
         raise SettingError(
             f"torch.func.vmap maps fixed steps: {reason}, or call the flow on the whole batch instead"
         ) from problem
+
+
+def _check_recording(name: str, y0: State, t: Tensor | Sequence[float], solver: Solver, shows_steps: bool) -> None:
+    """Rejects what a function of torch, by its name, cannot record."""
+    reason = obstacle(solver, t, y0 if isinstance(y0, Tensor) else y0[0])
+    if reason is None and shows_steps:
+        reason = "dense output and events depend on values: leave them out"
+    if reason is not None:
+        raise SettingError(f"{name} records fixed steps at fixed times. {reason[0].upper()}{reason[1:]}")
 
 
 def recorded(field: Callable[[Tensor, Any], Any], y0: S, t: Tensor | Sequence[float], solver: Solver) -> Solution[S]:

@@ -151,57 +151,72 @@ class Loop:
         Returns:
             The number of attempts, ().
         """
-        method, room, given = self.method, len(states) - 1, Settings(*settings.unbind())
-        evaluate: Field = partial(self._evaluate, tensors)
+        given, evaluate = Settings(*settings.unbind()), partial(self._evaluate, tensors)
         slope, zero = evaluate(given.start, states[0]), torch.zeros_like(given.start)
-        h, size = (zero, zero) if method.gains is None else self._first_step(given, evaluate, states[0], slope)
+        adaptive = self.method.gains is not None
+        h, size = self._first_step(given, evaluate, states[0], slope) if adaptive else (zero, zero)
         start = Numbers(given.start, h, zero, zero, zero, zero, zero, zero, SMALLEST_PART * h.abs(), size)
-
-        def going(attempts: Tensor, settings: Tensor, numbers: Tensor, start: Tensor, *others: Tensor) -> Tensor:
-            given, now = Settings(*settings.unbind()), _current(numbers, start)
-            left = ((given.end - now.t) * (given.end - given.start).sign() > 0) & (now.taped < room)
-            if method.gains is None:
-                return left
-            smallest = torch.maximum(torch.minimum(given.min_step, _span(given)), now.least)
-            smallest = torch.maximum(smallest, SMALLEST_STEP * SPACING * now.t.abs())
-            return left & (now.attempts < given.max_steps) & (now.h.abs() >= smallest)
-
-        def attempt(
-            attempts: Tensor,
-            settings: Tensor,
-            numbers: Tensor,
-            start: Tensor,
-            slope: Tensor,
-            first: Tensor,
-            states: Tensor,
-            clock: Tensor,
-            slopes: Tensor,
-            *tensors: Tensor,
-        ) -> Tensors:
-            given, now = Settings(*settings.unbind()), _current(numbers, start)
-            number = now.taped.long().reshape(1)
-            y, k = states.index_select(0, number)[0], torch.where(now.attempts == 0, slope, first)
-            step = self._fixed_step if method.gains is None else self._adaptive_step
-            after, y1, stages, ok = step(given, partial(self._evaluate, tensors), now, y, k)
-            states.index_copy_(0, number + 1, y1[None])
-            for place, value in enumerate((now.t, after.t - now.t, after.t, after.h)):
-                clock.index_copy_(0, 4 * number + place, value.reshape(1))
-            if method.rows:
-                for place, each in enumerate(stages):
-                    slopes.index_copy_(0, len(stages) * number + place, each[None])
-            first.copy_(torch.where(ok, stages[-1], k))
-            after = after._replace(
-                t=torch.where(ok, after.t, now.t),
-                attempts=now.attempts + 1,
-                accepted=now.accepted + ok,
-                taped=now.taped + ok,
-            )
-            for place, value in enumerate(after):
-                numbers.index_copy_(0, torch.full_like(number, place), value.reshape(1))
-            return (attempts + 1,)
-
         inputs = settings, numbers, torch.stack(start), slope, first, states, clock, slopes, *tensors
-        return _looped(going, attempt, zero, inputs, changed=(1, 4, 5, 6, 7))
+        return _looped(self._going, self._attempt, zero, inputs, changed=(1, 4, 5, 6, 7))
+
+    def _going(
+        self,
+        attempts: Tensor,
+        settings: Tensor,
+        numbers: Tensor,
+        start: Tensor,
+        slope: Tensor,
+        first: Tensor,
+        states: Tensor,
+        *others: Tensor,
+    ) -> Tensor:
+        """Whether there is a further attempt, ()."""
+        given, now = Settings(*settings.unbind()), _current(numbers, start)
+        left = ((given.end - now.t) * (given.end - given.start).sign() > 0) & (now.taped < len(states) - 1)
+        if self.method.gains is None:
+            return left
+        smallest = torch.maximum(torch.minimum(given.min_step, _span(given)), now.least)
+        smallest = torch.maximum(smallest, SMALLEST_STEP * SPACING * now.t.abs())
+        return left & (now.attempts < given.max_steps) & (now.h.abs() >= smallest)
+
+    def _attempt(
+        self,
+        attempts: Tensor,
+        settings: Tensor,
+        numbers: Tensor,
+        start: Tensor,
+        slope: Tensor,
+        first: Tensor,
+        states: Tensor,
+        clock: Tensor,
+        slopes: Tensor,
+        *tensors: Tensor,
+    ) -> Tensors:
+        """An attempt of a step from the last state on the tape: writes its end, and changes `numbers` and `first`.
+
+        The tensors are those of `forward`, and `numbers` and `first` at the start of the solve: `start` and `slope`.
+        """
+        given, now = Settings(*settings.unbind()), _current(numbers, start)
+        number = now.taped.long().reshape(1)
+        y, k = states.index_select(0, number)[0], torch.where(now.attempts == 0, slope, first)
+        step = self._fixed_step if self.method.gains is None else self._adaptive_step
+        after, y1, stages, ok = step(given, partial(self._evaluate, tensors), now, y, k)
+        states.index_copy_(0, number + 1, y1[None])
+        for place, value in enumerate((now.t, after.t - now.t, after.t, after.h)):
+            clock.index_copy_(0, 4 * number + place, value.reshape(1))
+        if self.method.rows:
+            for place, each in enumerate(stages):
+                slopes.index_copy_(0, len(stages) * number + place, each[None])
+        first.copy_(torch.where(ok, stages[-1], k))
+        after = after._replace(
+            t=torch.where(ok, after.t, now.t),
+            attempts=now.attempts + 1,
+            accepted=now.accepted + ok,
+            taped=now.taped + ok,
+        )
+        for place, value in enumerate(after):
+            numbers.index_copy_(0, torch.full_like(number, place), value.reshape(1))
+        return (attempts + 1,)
 
     def _evaluate(self, tensors: Tensors, t: Tensor, y: Tensor) -> Tensor:
         """The field at (t, y), t in float64."""
