@@ -1,0 +1,1 @@
+"""Controlled differential equations: fields, paths and tasks."""

@@ -1,0 +1,1 @@
+"""Flows trained by matching: interpolants, couplings and tasks."""

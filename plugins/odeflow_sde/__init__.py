@@ -1,0 +1,1 @@
+"""Stochastic differential equations: solvers, fields, tasks and data."""
