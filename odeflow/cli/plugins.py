@@ -37,13 +37,13 @@ def plugins(words: list[str]) -> int:
     with importing():
         known = catalogue.read(request.plugins)
     if given.action == "list":
-        _list(known, given.kind)
+        _list(known, given.kind, request.plugins)
     else:
         _show(known, given.name)
     return 0
 
 
-def _list(known: Catalogue, kind: str | None) -> None:
+def _list(known: Catalogue, kind: str | None, added: list[str]) -> None:
     if kind is not None and kind not in known:
         raise PluginError(registry.unknown("kind of plugin", kind, known))
     table = Table("kind", "plugin", "what it is", box=None, pad_edge=False)
@@ -52,8 +52,10 @@ def _list(known: Catalogue, kind: str | None) -> None:
             table.add_row(each, plugin.name, plugin.summary)
     console = Console()
     console.print(table, markup=False)
-    for package, reason in registry.failures().items():
-        console.print(f"{package} could not be imported: {reason}", style="red", highlight=False, markup=False)
+    problems = [f"{package} could not be imported: {reason}" for package, reason in registry.failures().items()]
+    problems += registry.unfinished(module for name in added for module in registry.load_named(name))
+    for problem in problems:
+        console.print(problem, style="red", highlight=False, markup=False)
 
 
 def _show(known: Catalogue, name: str) -> None:

@@ -256,6 +256,15 @@ def unfit(kind: str, name: str) -> str | None:
     return None
 
 
+def unfinished(modules: Iterable[ModuleType]) -> Iterator[str]:
+    """Why classes that modules define are not plugins, though they subclass a contract and have no ABC among their bases."""
+    defining = {module.__name__ for module in modules}
+    for kind in kinds():
+        for cls in subclasses(contract(kind)):
+            if cls.__module__ in defining and inspect.isabstract(cls) and ABC not in cls.__bases__:
+                yield f"the class {import_path(cls)} is no {kind} plugin yet: it lacks {_lacking(cls)}"
+
+
 def _lacking(cls: type[Any]) -> str:
     """The abstract methods and attributes that a class lacks, each with the closest name that it defines."""
     parts: list[str] = []

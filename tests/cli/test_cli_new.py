@@ -220,3 +220,11 @@ def mistakes(tmp_path_factory) -> Path:
 def test_what_is_not_quite_a_plugin_is_told(refused, mistakes, words, told):
     """One line says what is missing."""
     assert told in refused(f"fit -c spiral --plugins {mistakes} {SHORT} {words}")
+
+
+def test_a_list_says_what_is_missing(done, mistakes):
+    """Classes of a file that are not yet plugins are named below the list, and base classes are not."""
+    out = " ".join(done(f"plugins list solver --plugins {mistakes}").out.split())
+    assert "the class mistakes.Unfinished is no solver plugin yet: it lacks tableau" in out
+    assert "the class mistakes.Mistyped is no dynamics plugin yet: it lacks forward (it has forwrd)" in out
+    assert "mistakes.Silent" not in out
