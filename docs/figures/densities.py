@@ -38,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> None:
         draw(panels, name, newest(options.runs / name) / "checkpoints/best.ckpt")
     for axes, label in zip(columns[0], ("data", "samples", "density"), strict=True):
         axes.set(ylabel=label)
-    figure.savefig(options.output, dpi=100)
+    figure.savefig(options.output, dpi=150)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ def main() -> None:
     axes.set(xlabel=f"epochs of {BATCHES} batches of 1000 rows", ylabel="−log p, nats", ylim=(-0.8, 0.2))
     axes.set_title(f"POWER; a Gaussian has {GAUSSIAN:.2f}")
     axes.legend()
-    figure.savefig(Path(__file__).parents[1] / "power.png", dpi=110)
+    figure.savefig(Path(__file__).parents[1] / "power.png", dpi=150)
 
 
 if __name__ == "__main__":

@@ -257,7 +257,7 @@ def unfit(kind: str, name: str) -> str | None:
 
 
 def unfinished(modules: Iterable[ModuleType]) -> Iterator[str]:
-    """Why classes that modules define are not plugins, though they subclass a contract and have no ABC among their bases."""
+    """What the classes of modules lack that subclass a contract, have no ABC among their bases, and are no plugins."""
     defining = {module.__name__ for module in modules}
     for kind in kinds():
         for cls in subclasses(contract(kind)):
