@@ -11,6 +11,8 @@ from .density.bijections import Planar as Planar
 from .density.cnf import CNF as CNF
 from .density.marginals import Marginals as Marginals
 from .density.whitening import Whitening as Whitening
+from .engine.equation.equation import SDE as SDE
+from .engine.equation.equation import StochasticField as StochasticField
 from .engine.equation.state import Field as Field
 from .engine.gradients import Adjoint as Adjoint
 from .engine.gradients import Backprop as Backprop
@@ -24,9 +26,12 @@ from .engine.loop.fixed import Fixed as Fixed
 from .engine.loop.stepper import Stepper as Stepper
 from .engine.methods.implicit import ImplicitRungeKutta as ImplicitRungeKutta
 from .engine.methods.multistep import Multistep as Multistep
+from .engine.methods.reversible_heun import ReversibleHeunStages as ReversibleHeunStages
 from .engine.methods.rosenbrock import Rosenbrock as Rosenbrock
 from .engine.methods.rosenbrock import RosenbrockTableau as RosenbrockTableau
 from .engine.methods.runge_kutta import RungeKutta as RungeKutta
+from .engine.methods.stochastic import StochasticSolver as StochasticSolver
+from .engine.methods.stochastic import StochasticStages as StochasticStages
 from .engine.methods.symplectic import Symplectic as Symplectic
 from .engine.output.event import Crossings as Crossings
 from .engine.output.event import Event as Event
@@ -62,6 +67,7 @@ from .flow.regularizers import JacobianNorm as JacobianNorm
 from .flow.regularizers import Kinetic as Kinetic
 from .flow.regularizers import Regularizer as Regularizer
 from .flow.regularizers import Taylor as Taylor
+from .flow.stochastic import Stochastic as Stochastic
 from .paths import Path as Path
 from .plugin.plugin import OptionGroup as OptionGroup
 from .plugin.plugin import Plugin as Plugin

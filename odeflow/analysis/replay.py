@@ -15,6 +15,7 @@ from odeflow.engine.solver import Solver
 from odeflow.errors import SettingError
 from odeflow.flow.divergence import Divergence
 from odeflow.flow.flow import Flow
+from odeflow.paths import Brownian
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Solve:
         cotangent: ∂L/∂y, (T, B, …) for each tensor of the result.
         divergence: The divergence of the log-determinants, if requested.
         context: (B, c, …), the context of the field, if any.
+        noise: The Brownian motion of a stochastic field, or its seed, if given.
     """
 
     flow: Flow
@@ -36,6 +38,7 @@ class Solve:
     cotangent: tuple[Tensor, ...] = ()
     divergence: Divergence | None = None
     context: Tensor | None = None
+    noise: Brownian | int | None = None
 
     def leading(self, count: int) -> "Solve":
         """The same solve for the first `count` samples; the loss is rescaled to their mean."""
@@ -67,7 +70,9 @@ class Solve:
             with torch.random.fork_rng(devices=()):
                 torch.manual_seed(0)
                 times = self.t if t is None else t
-                return flow.trajectory(self.y0, times, divergence=self.divergence, context=self.context)
+                return flow.trajectory(
+                    self.y0, times, divergence=self.divergence, context=self.context, noise=self.noise
+                )
         finally:
             flow.solver, flow.gradient, flow.stats = kept
 
@@ -123,13 +128,16 @@ def _noted(
     divergence: Divergence | None = None,
     context: Tensor | None = None,
     dense: bool = False,
+    noise: Brownian | int | None = None,
 ) -> Solution[Any]:
-    solution = Flow.trajectory(flow, y0, t, divergence=divergence, context=context, dense=dense)
+    solution = Flow.trajectory(flow, y0, t, divergence=divergence, context=context, dense=dense, noise=noise)
     for leaf in leaves(solution.y):
         if not leaf.requires_grad:  # no parameters upstream, but the loss depends on it
             leaf.requires_grad_()
     context = None if context is None else context.detach()
-    solve = Solve(flow, mapped(torch.Tensor.detach, y0), solution.t.detach(), divergence=divergence, context=context)
+    solve = Solve(
+        flow, mapped(torch.Tensor.detach, y0), solution.t.detach(), divergence=divergence, context=context, noise=noise
+    )
     seen.append((solve, solution.y))
     return solution
 

@@ -8,6 +8,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, constraints
 
 from odeflow.density.bijections import Bijection
+from odeflow.engine.equation.equation import StochasticField
 from odeflow.errors import SettingError, StateError
 from odeflow.flow.divergence import Divergence, Exact
 from odeflow.flow.flow import Flow
@@ -37,7 +38,7 @@ class CNF(nn.Module):
         divergence: The divergence of the flows; `Exact()` by default.
 
     Raises:
-        SettingError: There is no transform, or the base has another event shape.
+        SettingError: There is no transform, the dynamics of one is stochastic, or the base has another event shape.
     """
 
     zero: Tensor
@@ -54,6 +55,12 @@ class CNF(nn.Module):
         if not transforms or not all(isinstance(each, Flow | Bijection) for each in transforms):  # pyright: ignore[reportUnnecessaryIsInstance]
             came = ", ".join(type(each).__name__ for each in transforms) or "none"
             raise SettingError(f"a CNF needs at least one transform, each a Flow or Bijection; got {came}")
+        for each in transforms:
+            if isinstance(each, Flow) and isinstance(each.dynamics, StochasticField):
+                raise SettingError(
+                    f"a CNF needs ordinary equations: solved backward, {type(each.dynamics).__name__} with its noise "
+                    "is not the inverse of the forward solve, so it has no density. Use dynamics without noise"
+                )
         check_kind("divergence", divergence or Exact(), Divergence, "Exact()")
         self.given_base = base
         self.transforms, self.shape, self.divergence = nn.ModuleList(transforms), Size(shape), divergence or Exact()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from odeflow.engine.equation.equation import StochasticField, wrapped
 from odeflow.engine.equation.field import (
     SameNoise,
     entering,
@@ -29,6 +30,7 @@ from odeflow.engine.loop.control import SMALLEST_STEP
 from odeflow.engine.loop.integrate import run
 from odeflow.engine.loop.recording import dependence, obstacle
 from odeflow.engine.loop.stepper import Stepper
+from odeflow.engine.methods.stochastic_equation import check_pair, check_stochastic, stochastic_equation
 from odeflow.engine.output.event import Event
 from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution, SolveError
@@ -37,6 +39,7 @@ from odeflow.engine.output.watch import Watch
 from odeflow.engine.solver import Solver
 from odeflow.engine.tape import Observer
 from odeflow.errors import GradientError, SettingError, StateError
+from odeflow.paths.brownian import Brownian
 from odeflow.plugin.plugin import check_kind
 
 DEFAULT_GRADIENT = Checkpointed()
@@ -53,11 +56,13 @@ def solve(
     params: Iterable[Tensor] | None = None,
     dense: bool = False,
     event: Event | Sequence[Event] = (),
+    noise: Brownian | int | None = None,
 ) -> Solution[S]:
-    """Solves dy/dt = field(t, y) from y(t[0]) = y0.
+    """Solves dy/dt = field(t, y), or dy = field(t, y) dt + field.diffusion(t, y) dW, from y(t[0]) = y0.
 
     Args:
-        field: The vector field, a module or a function, called with t of shape (), or (B,) with a per-sample solver.
+        field: The vector field, a module or a function, called with t of shape (), or (B,) with a per-sample solver. A
+            `StochasticField`, such as `SDE(drift, diffusion)`, for a stochastic equation.
         y0: (B, *state), or a tuple of such tensors, which the field then takes and returns too.
         t: (T,), at least two times, strictly increasing or strictly decreasing. A Tensor may require a gradient. With a
             per-sample solver also (B, T), per-sample times, all in the same direction.
@@ -70,6 +75,8 @@ def solve(
         event: The events to detect. The solve ends at the first terminal event: its time is then the last one of the
             solution, and later times are dropped. With a per-sample solver each sample ends at its own event, and its
             later rows repeat the time and state of that event.
+        noise: The Brownian motion of a stochastic equation, or its seed. By default the seed is drawn from PyTorch's
+            generator, so that each solve has another path and `torch.manual_seed` repeats it.
 
     Returns:
         Solution with y of shape (T, B, *state), or a tuple of such tensors. `events` contains the occurrences of each
@@ -77,7 +84,8 @@ def solve(
 
     Raises:
         StateError: The state, or the field's value, has the wrong shape or dtype.
-        SettingError: The times are not finite and strictly monotone, or an argument has the wrong type.
+        SettingError: The times are not finite and strictly monotone, an argument has the wrong type, or the solver does
+            not solve this kind of equation.
         GradientError: The gradient requires `params` and the field is a function, or the gradient does not support a
             feature of the solve, such as events.
         SolveError: The integration failed, or a terminal event did not occur. Contains the partial solution.
@@ -88,10 +96,13 @@ def solve(
     if torch.is_inference_mode_enabled():
         with outside_inference():
             y0, t = usual(y0), usual(t)
-            return solve(field, y0, t, solver=solver, gradient=gradient, params=params, dense=dense, event=event)
+            return solve(
+                field, y0, t, solver=solver, gradient=gradient, params=params, dense=dense, event=event, noise=noise
+            )
     gradient = DEFAULT_GRADIENT if gradient is None else gradient
     events = tuple(event) if isinstance(event, Sequence) else (event,)
     _check_kinds(y0, solver, gradient, events)
+    check_pair(field, solver, noise)
     times = checked_times(t)
     if times.dim() == 2:
         _check_own_times(times, y0, solver)
@@ -100,7 +111,10 @@ def solve(
     _check_resolution(times, start.dtype, solver)
     if start.is_meta and (reason := dependence(solver)):
         raise SettingError(f"a state on the meta device has no values, and {reason}")
-    packed = SameNoise(mixed(packed, start))
+    if isinstance(field, StochasticField):
+        check_stochastic(field, times, bool(dense or events))
+        packed = stochastic_equation(field, solver, y0, start, times, packing, noise)
+    packed = wrapped(packed, lambda field: SameNoise(mixed(field, start)))
     if (dense or events) and not solver.shows_steps:
         raise SettingError(
             f"{type(solver).__name__} is a black box: no dense output or events. Give the times that you need in t, or "
@@ -150,6 +164,7 @@ def recorded(field: Callable[[Tensor, Any], Any], y0: S, t: Tensor | Sequence[fl
         t: The times, without an `obstacle`.
         solver: The solver, without one either.
     """
+    check_pair(field, solver)
     assert isinstance(solver, Stepper)
     assert not isinstance(t, Tensor)
     _, packed, start, view = _packed(field, y0, solver)

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from odeflow.engine.equation.equation import StochasticField
+from odeflow.errors import SettingError
 from odeflow.plugin.plugin import Plugin
 
 
@@ -66,10 +68,19 @@ class Modifier(Dynamics):
 
     Args:
         dynamics: The field to modify.
+
+    Raises:
+        SettingError: The field is stochastic.
     """
 
     def __init__(self, dynamics: Dynamics) -> None:
         super().__init__()
+        if isinstance(dynamics, StochasticField):
+            name = type(self).__name__
+            raise SettingError(
+                f"{name} modifies a drift, and would lose the diffusion of {type(dynamics).__name__}: modify the drift "
+                f"alone, as NeuralSDE(drift={name}(…), diffusion=…)"
+            )
         self.dynamics, self.width = dynamics, dynamics.width
         self.states, self.inputs = dynamics.states, dynamics.inputs
 

@@ -1,12 +1,13 @@
 """Flow: a layer that integrates a vector field."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import torch
 from torch import Tensor, nn
 
+from odeflow.engine.equation.equation import SDE, StochasticField
 from odeflow.engine.equation.field import entering, outside_inference, parameters_of, recorder, uncompiled, usual
 from odeflow.engine.equation.state import S, State
 from odeflow.engine.gradients import Checkpointed, Gradient
@@ -21,8 +22,8 @@ from odeflow.errors import SettingError, StateError
 from odeflow.flow.divergence import Divergence
 from odeflow.flow.dynamics import Dynamics
 from odeflow.flow.options import FlowOptions
-from odeflow.flow.regularizers import Rate, WithRates
-from odeflow.paths import Constant, Path
+from odeflow.flow.regularizers import Rate, with_rates
+from odeflow.paths import Brownian, Constant, Path
 from odeflow.plugin.plugin import check_kind
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -71,22 +72,25 @@ class Flow(nn.Module):
         self.lift = _lift(dynamics, options.augment) if options.lift == "learned" else None
         self.stats, self.penalties = None, {}
 
-    def forward(self, y0: S, *, context: Tensor | Path | None = None) -> S:
+    def forward(self, y0: S, *, context: Tensor | Path | None = None, noise: Brownian | int | None = None) -> S:
         """The state at t₁.
 
         Args:
             y0: (B, d, …) at t₀, or a tuple of such tensors.
             context: As for `trajectory`.
+            noise: As for `trajectory`.
 
         Returns:
             (B, d + augment, …), or a tuple as y0.
         """
-        y = self.trajectory(y0, self.span(), context=context).y
+        y = self.trajectory(y0, self.span(), context=context, noise=noise).y
         return cast(S, y[-1] if isinstance(y, Tensor) else tuple(leaf[-1] for leaf in y))
 
     if TYPE_CHECKING:  # nn.Module's __call__ is untyped
 
-        def __call__(self, y0: S, *, context: Tensor | Path | None = None) -> S: ...
+        def __call__(
+            self, y0: S, *, context: Tensor | Path | None = None, noise: Brownian | int | None = None
+        ) -> S: ...
 
     def span(self) -> tuple[float, float]:
         """(t0, t1). In training with `steer`, each call draws a new t1."""
@@ -102,6 +106,7 @@ class Flow(nn.Module):
         divergence: None = None,
         context: Tensor | Path | None = None,
         dense: bool = False,
+        noise: Brownian | int | None = None,
     ) -> Solution[S]: ...
     @overload
     def trajectory(
@@ -112,6 +117,7 @@ class Flow(nn.Module):
         divergence: Divergence,
         context: Tensor | Path | None = None,
         dense: bool = False,
+        noise: Brownian | int | None = None,
     ) -> Solution[tuple[Tensor, ...]]: ...
     @overload
     def trajectory(
@@ -122,6 +128,7 @@ class Flow(nn.Module):
         divergence: Divergence | None,
         context: Tensor | Path | None = None,
         dense: bool = False,
+        noise: Brownian | int | None = None,
     ) -> Solution[Any]: ...
     def trajectory(
         self,
@@ -131,6 +138,7 @@ class Flow(nn.Module):
         divergence: Divergence | None = None,
         context: Tensor | Path | None = None,
         dense: bool = False,
+        noise: Brownian | int | None = None,
     ) -> Solution[Any]:
         """The states at the times t. The first time is that of y0.
 
@@ -142,6 +150,7 @@ class Flow(nn.Module):
                 field is called with [y, u(t)] along dimension 1, and the first d entries of its output are used. A step
                 ends at each break of the path.
             dense: Whether to compute dense output: `solution(t)` is then the state at any time in between.
+            noise: The Brownian motion of `Stochastic` dynamics, or its seed; by default drawn by PyTorch's generator.
 
         Returns:
             Solution with y of shape (T, B, d + augment, …); the first entry of the pair if a divergence is given.
@@ -153,11 +162,13 @@ class Flow(nn.Module):
         """
         plain = context is None and divergence is None and not dense
         if recorder() == "torch.compile" and not (plain and self._compiles_whole(y0, t)):
-            return self._uncompiled(y0, t, divergence, context, dense)
-        return self._trajectory(y0, t, divergence, context, dense)
+            return self._uncompiled(y0, t, divergence, context, dense, noise)
+        return self._trajectory(y0, t, divergence, context, dense, noise)
 
     def _compiles_whole(self, y0: State, t: Tensor | Sequence[float]) -> bool:
         """Whether `torch.compile` can make one graph of a solve, with the same values and gradients."""
+        if isinstance(self.dynamics, StochasticField):
+            return False  # Brownian paths are drawn from generators of their own
         if isinstance(self.solver, Multistep):
             return False  # fractions, of which its weights are made, take long to trace
         if torch.is_grad_enabled() and not (self.gradient.exact and self.gradient.compiles(None)):
@@ -173,34 +184,37 @@ class Flow(nn.Module):
         divergence: Divergence | None,
         context: Tensor | Path | None,
         dense: bool,
+        noise: Brownian | int | None,
     ) -> Solution[Any]:
         if recorder() is None and torch.is_inference_mode_enabled():
             with outside_inference():
                 y0, t, context = usual(y0), usual(t), usual(context)
-                return self._trajectory(y0, t, divergence, context, dense)
+                return self._trajectory(y0, t, divergence, context, dense, noise)
         y0 = tuple(entering(leaf) for leaf in y0) if isinstance(y0, tuple) else entering(y0)
         state, field, solver = self._entered(y0), self.dynamics, self.solver
         params = parameters_of(self.dynamics)
         if context is not None:
             path = Constant(context) if isinstance(context, Tensor) else context
             check_kind("context", path, Path, "a Tensor, or odeflow.paths.Linear(t, x)")
-            field = _InContext(self.dynamics, path)
+            field = _in_context(self.dynamics, path)
             params.extend(path.tensors)
             if stops := _stops(path, t):
                 solver = solver.stopping_at(stops)
         regularizers = self.options.regularizers if self.training else ()
         rates: list[Rate] = [regularizer.rate for regularizer in regularizers]
         if divergence is not None:
+            if isinstance(field, StochasticField):
+                raise SettingError(f"{type(self.dynamics).__name__} is stochastic: its flow has no density")
             if not isinstance(y0, Tensor) or not isinstance(state, Tensor) or state.shape != y0.shape:
                 raise StateError("the density of a flow needs a state of its input's shape: no tuple, no augmentation")
             rates.append(divergence.along(state))
         elif not rates:
             self.penalties = {}
-            return self._solve(solver, field, state, t, params, dense).unpacked(self._left)
+            return self._solve(solver, field, state, t, params, dense, noise).unpacked(self._left)
         if isinstance(state, tuple):
             raise StateError("regularizers need a state of shape (B, d, …); got a tuple")
         start = (state, state.new_zeros(len(state), len(rates)))
-        solution = self._solve(solver, WithRates(field, tuple(rates)), start, t, params, dense)
+        solution = self._solve(solver, with_rates(field, tuple(rates)), start, t, params, dense, noise)
         _, integrals = solution.y
         self.penalties = {
             regularizer.name: regularizer.weight * integrals[-1, :, number].mean().abs()
@@ -216,7 +230,14 @@ class Flow(nn.Module):
     _uncompiled = uncompiled(_trajectory)
 
     def _solve(
-        self, solver: Solver, field: Any, state: S, t: Tensor | Sequence[float], params: list[Tensor], dense: bool
+        self,
+        solver: Solver,
+        field: Any,
+        state: S,
+        t: Tensor | Sequence[float],
+        params: list[Tensor],
+        dense: bool,
+        noise: Brownian | int | None,
     ) -> Solution[S]:
         """Solves with the flow's gradient, and stores the statistics."""
         last = self.stats
@@ -226,7 +247,9 @@ class Flow(nn.Module):
         if recorder() == "torch.compile":
             solution = recorded(field, state, t, solver)
         else:
-            solution = solve(field, state, t, solver=solver, gradient=self.gradient, params=params, dense=dense)
+            solution = solve(
+                field, state, t, solver=solver, gradient=self.gradient, params=params, dense=dense, noise=noise
+            )
         self.stats = solution.stats
         return solution
 
@@ -282,7 +305,7 @@ class _InContext:
         path: The input u(t).
     """
 
-    field: nn.Module
+    field: Callable[[Tensor, Tensor], Tensor]
     path: Path
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
@@ -294,6 +317,14 @@ class _InContext:
                 f"the context has {len(u)} samples and the state {len(y)}; the context may also have a single one"
             )
         return self.field(t, torch.cat([y, u], dim=1))[:, : y.shape[1]]
+
+
+def _in_context(dynamics: nn.Module, path: Path) -> Any:
+    """The dynamics, with drift and diffusion, on the state concatenated with an external input."""
+    if not isinstance(dynamics, StochasticField):
+        return _InContext(dynamics, path)
+    drift, diffusion = _InContext(dynamics, path), _InContext(dynamics.diffusion, path)
+    return SDE(drift, diffusion, dynamics.noise, dynamics.calculus)
 
 
 def _stops(path: Path, t: Tensor | Sequence[float]) -> tuple[float, ...]:

@@ -4,10 +4,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from odeflow.engine.equation.equation import SDE, StochasticField
 from odeflow.engine.equation.state import Field
 from odeflow.errors import StateError
 from odeflow.plugin.plugin import Plugin, check_least
@@ -126,6 +128,19 @@ def _total_derivative(field: Field, order: int) -> Field:
 
 def _mean_square(value: Tensor) -> Tensor:
     return value.square().flatten(1).mean(1)
+
+
+def with_rates(field: Field, rates: tuple[Rate, ...]) -> Any:
+    """The field on (y, integrals of the rates); the integrals of a stochastic field are without noise.
+
+    Args:
+        field: The vector field.
+        rates: The rates, at least one.
+    """
+    drift = WithRates(field, rates)
+    if not isinstance(field, StochasticField):
+        return drift
+    return SDE(drift, lambda t, pair: field.diffusion(t, pair[0]), field.noise, field.calculus)
 
 
 @dataclass(frozen=True)

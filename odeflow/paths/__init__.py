@@ -1,5 +1,8 @@
-"""Paths: functions of time, such as the external inputs u(t) of a vector field."""
+"""Paths: functions of time, such as the external inputs u(t) of a vector field and Brownian motion."""
 
+from odeflow.paths.brownian import Brownian as Brownian
+from odeflow.paths.brownian_grid import BrownianGrid as BrownianGrid
+from odeflow.paths.brownian_tree import BrownianTree as BrownianTree
 from odeflow.paths.constant import Constant as Constant
 from odeflow.paths.function import Function as Function
 from odeflow.paths.hermite import Hermite as Hermite

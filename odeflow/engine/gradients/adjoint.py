@@ -44,7 +44,7 @@ class Adjoint(Gradient):
 
     needs_params = True
     discrete = False
-    unsupported = frozenset({"dense output and events", "times of each sample's own, (B, T)"})
+    unsupported = frozenset({"dense output and events", "times of each sample's own, (B, T)", "stochastic equations"})
 
     def __init__(self, solver: Solver | None = None, norm: Literal["seminorm", "full"] = "seminorm") -> None:
         if norm not in ("seminorm", "full"):

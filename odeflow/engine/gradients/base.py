@@ -9,8 +9,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from odeflow.engine.equation.equation import Equation
 from odeflow.engine.equation.state import Field
 from odeflow.engine.gradients.backward import with_backward
+from odeflow.engine.gradients.reversible_heun import is_reversible_heun
 from odeflow.engine.gradients.times import follow, move_rows, moved, on_fixed_clock
 from odeflow.engine.loop.adaptive import Adaptive
 from odeflow.engine.loop.stepper import Stepper
@@ -28,22 +30,26 @@ Feature = Literal[
     "norm='max_sample'",
     "jump_ts, or paths with breaks",
     "black-box solvers",
-    "solvers other than explicit Runge–Kutta methods",
+    "solvers other than explicit Runge–Kutta methods and ReversibleHeun",
+    "stochastic equations",
 ]
 """Features of a solve that a gradient may not support."""
 
-USES: dict[Feature, Callable[[Solver, Tensor, Mesh | None], bool]] = {
-    "dense output and events": lambda solver, t, mesh: mesh is not None,
-    "times of each sample's own, (B, T)": lambda solver, t, mesh: t.dim() > 1,
-    "per_sample=True": lambda solver, t, mesh: solver.per_sample,
-    "norm='max_sample'": lambda solver, t, mesh: (
+USES: dict[Feature, Callable[[Solver, Field, Tensor, Mesh | None], bool]] = {
+    "dense output and events": lambda solver, field, t, mesh: mesh is not None,
+    "times of each sample's own, (B, T)": lambda solver, field, t, mesh: t.dim() > 1,
+    "per_sample=True": lambda solver, field, t, mesh: solver.per_sample,
+    "norm='max_sample'": lambda solver, field, t, mesh: (
         isinstance(solver, Stepper) and isinstance(solver.control, Adaptive) and solver.control.norm == "max_sample"
     ),
-    "jump_ts, or paths with breaks": lambda solver, t, mesh: bool(solver.jump_ts),
-    "black-box solvers": lambda solver, t, mesh: not solver.shows_steps,
-    "solvers other than explicit Runge–Kutta methods": lambda solver, t, mesh: not isinstance(solver, RungeKutta),
+    "jump_ts, or paths with breaks": lambda solver, field, t, mesh: bool(solver.jump_ts),
+    "black-box solvers": lambda solver, field, t, mesh: not solver.shows_steps,
+    "solvers other than explicit Runge–Kutta methods and ReversibleHeun": lambda solver, field, t, mesh: (
+        not (isinstance(solver, RungeKutta) or is_reversible_heun(solver))
+    ),
+    "stochastic equations": lambda solver, field, t, mesh: isinstance(field, Equation),
 }
-"""(solver, t, mesh) ↦ whether a solve uses the feature."""
+"""(solver, field, t, mesh) ↦ whether a solve uses the feature."""
 
 
 class Gradient(Plugin, ABC):
@@ -118,7 +124,7 @@ class Gradient(Plugin, ABC):
             GradientError: The solve uses an unsupported feature.
         """
         for feature, uses in USES.items():
-            if feature in self.unsupported and uses(solver, t, mesh):
+            if feature in self.unsupported and uses(solver, field, t, mesh):
                 came = f" (got {type(solver).__name__})" if "solvers" in feature else ""
                 raise GradientError(
                     f"{type(self).__name__} does not support {feature}{came}; use Checkpointed or Backprop"

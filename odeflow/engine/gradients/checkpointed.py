@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from odeflow.engine.equation.equation import Equation
 from odeflow.engine.equation.field import Counted, full_precision
 from odeflow.engine.equation.state import Field, accumulate
 from odeflow.engine.gradients.backward import with_backward
@@ -38,7 +39,7 @@ class Checkpointed(Gradient):
         every: Number of steps between stored states.
         max_bytes: Maximum memory of stored states in bytes, for any number of steps; at least one state is stored.
         per_stage: Whether to hold the graph of one stage instead of a whole step, at one more evaluation per stage. Not
-            for Rosenbrock methods, whose stages contain derivatives of the field.
+            for Rosenbrock methods, whose stages contain derivatives of the field. The graph of a diffusion is held.
 
     Raises:
         SettingError: A number is not positive, or both `every` and `max_bytes` are given.
@@ -116,7 +117,7 @@ def _backward(
         group = tape.segments[number * tape.every : (number + 1) * tape.every]
         free = len(group) if tape.capacity is None else tape.capacity - number - 1
         _reverse(group, starts[number], free, reversal.advance, reversal.visit)
-    stats.nfe_backward += reversal.field.evaluations
+    stats.nfe_backward += reversal.counter.evaluations
     return reversal.adjoint + grad_y[0], reversal.grads
 
 
@@ -131,8 +132,12 @@ class _Reversal:
     """
 
     def __init__(self, field: Field, params: tuple[Tensor, ...], per_stage: bool, grad_y: Tensor) -> None:
-        self.field, self.params, self.grad_y = Counted(field), params, grad_y
-        again = partial(checkpoint, self.field, use_reentrant=False, preserve_rng_state=False)
+        self.counter, self.params, self.grad_y = Counted(field), params, grad_y
+        self.field: Field = self.counter
+        again = partial(checkpoint, self.counter, use_reentrant=False, preserve_rng_state=False)
+        if isinstance(field, Equation):  # only the drift: solvers differentiate the diffusion forward
+            self.counter.field = field.drift
+            self.field, again = replace(field, drift=self.counter), replace(field, drift=again)
         self.traced: Field = again if per_stage else self.field
         self.adjoint = torch.zeros_like(grad_y[0])
         self.grads: list[Tensor | None] = [None] * len(params)

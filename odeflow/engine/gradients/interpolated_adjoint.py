@@ -29,7 +29,7 @@ class InterpolatedAdjoint(Gradient):
 
     needs_params = True
     discrete = False
-    unsupported = frozenset({"dense output and events", "per_sample=True", "black-box solvers"})
+    unsupported = frozenset({"dense output and events", "per_sample=True", "black-box solvers", "stochastic equations"})
 
     def __init__(self, solver: Solver | None = None) -> None:
         self.solver = solver

@@ -10,9 +10,11 @@ from odeflow.engine.equation.field import full_precision
 from odeflow.engine.equation.state import Field, accumulate
 from odeflow.engine.gradients.backward import with_backward
 from odeflow.engine.gradients.base import Gradient
+from odeflow.engine.gradients.reversible_heun import is_reversible_heun, reversed_heun
 from odeflow.engine.loop.adaptive import Adaptive
 from odeflow.engine.loop.integrate import run
 from odeflow.engine.methods.runge_kutta import RungeKutta
+from odeflow.engine.methods.stochastic import StochasticSolver
 from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.solver import Solver
@@ -31,9 +33,11 @@ class Reversible(Gradient):
 
     and can be reversed step by step without stored states. It has the order of the method at twice the number of
     evaluations, and the gradient is that of the discrete solution. Steps end at every output time. If no gradient is
-    required, the plain method is used.
+    required, the plain method is used. `ReversibleHeun`, for stochastic equations, is reversible as it is, and its
+    steps are undone by its own formulas.
 
-    Source: McCallum & Foster (2024), "Efficient, Accurate and Stable Gradients for Neural ODEs".
+    Source: McCallum & Foster (2024), "Efficient, Accurate and Stable Gradients for Neural ODEs"; Kidger et al. (2021),
+    "Efficient and Accurate Gradients for Neural SDEs", for `ReversibleHeun`.
 
     Args:
         coupling: λ, between 0 and 1. Closer to 1, reversal is more accurate; further from 1, the solve is more stable.
@@ -49,7 +53,7 @@ class Reversible(Gradient):
             "jump_ts, or paths with breaks",
             "per_sample=True",
             "norm='max_sample'",
-            "solvers other than explicit Runge–Kutta methods",
+            "solvers other than explicit Runge–Kutta methods and ReversibleHeun",
         }
     )
 
@@ -61,6 +65,9 @@ class Reversible(Gradient):
     def differentiate(
         self, solver: Solver, field: Field, y0: Tensor, t: Tensor, params: tuple[Tensor, ...], mesh: Mesh | None
     ) -> Solution:
+        if is_reversible_heun(solver):
+            assert isinstance(solver, StochasticSolver)
+            return reversed_heun(solver, field, y0, t, params)
         assert isinstance(solver, RungeKutta)  # others are not supported
         reached: list[int] = []  # the number of steps before each row except the first
 

@@ -96,7 +96,7 @@ class ErrorControl(StepControl):
         order: Order q of the less accurate solution of the pair; the error estimate is O(h^(q+1)).
     """
 
-    def __init__(self, choice: "Adaptive", order: int) -> None:
+    def __init__(self, choice: "Adaptive", order: float) -> None:
         self.rtol, self.atol, self.norm = choice.rtol, choice.atol, choice.norm
         self.shared, self.span = choice.error_per == "span", 0.0  # the span is set by `start`
         self.controller = Controller(choice.controller, order - self.shared)

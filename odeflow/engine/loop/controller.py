@@ -35,7 +35,7 @@ class Controller:
         SettingError: The name is unknown, there are not one to three gains, or the first gain is not positive.
     """
 
-    def __init__(self, gains: Gains, order: int) -> None:
+    def __init__(self, gains: Gains, order: float) -> None:
         if isinstance(gains, str):
             if gains not in GAINS:
                 raise SettingError(f"controller must be one of {', '.join(GAINS)}, or the gains; got {gains!r}")

@@ -38,7 +38,8 @@ def run(
         stages.window = _window(now, times[-1], breaks, y0.dtype)
         control.start(stages, now, y, times[-1])
         outputs.start(stages)
-        for stop in sorted({*jumps, *breaks, times[-1]} - {now}, reverse=times[-1] < times[0]):
+        stops = {*jumps, *breaks, *(times if stages.ends_at_outputs else times[-1:])} - {now}
+        for stop in sorted(stops, reverse=times[-1] < times[0]):
             stages.window = _window(now, stop, breaks, y0.dtype)
             while now != stop and not outputs.stopped:
                 end = control.propose(now, stop)

@@ -210,7 +210,7 @@ def _again(
     inside = [place for place in places if place < 1]
     rows = [stages.dense(inside)] if inside else []
     rows += [y1[None]] * (len(places) - len(inside))
-    if left and not stages.carry():
+    if left > len(stages.carry()):
         stages.last_slope()
     end = torch.stack((y1, *stages.carry()[:left])) if left else y1
     return end, torch.cat(rows) if rows else None

@@ -45,6 +45,9 @@ class Stages(ABC):
         evaluations: Number of evaluations of the field so far.
     """
 
+    ends_at_outputs = False
+    """Whether a step ends at each output time, where no polynomial gives the state inside a step."""
+
     def __init__(self, order: int, field: Field, quadrature: Quadrature | None = None) -> None:
         self.order, self.field, self.quadrature = order, field, quadrature
         self.evaluations = 0
