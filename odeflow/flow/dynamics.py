@@ -17,12 +17,14 @@ class Dynamics(Plugin, nn.Module, ABC):
         states: The names of the features of the state, in order; empty where they have none.
         inputs: The names of external inputs that the field takes behind the state. `width` does not count them. Other
             fields take inputs, too, if their width counts them.
+        driven: Whether an external input X enters by its derivative: the field takes [y, dX/dt].
     """
 
     kind = "dynamics"
     width: int
     states: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    driven: bool = False
 
     @abstractmethod
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
@@ -82,7 +84,7 @@ class Modifier(Dynamics):
                 f"alone, as NeuralSDE(drift={name}(…), diffusion=…)"
             )
         self.dynamics, self.width = dynamics, dynamics.width
-        self.states, self.inputs = dynamics.states, dynamics.inputs
+        self.states, self.inputs, self.driven = dynamics.states, dynamics.inputs, dynamics.driven
 
     def enter(self, y0: Tensor) -> Tensor:
         """As of the modified field."""

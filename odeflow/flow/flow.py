@@ -23,7 +23,7 @@ from odeflow.flow.divergence import Divergence
 from odeflow.flow.dynamics import Dynamics
 from odeflow.flow.options import FlowOptions
 from odeflow.flow.regularizers import Rate, with_rates
-from odeflow.paths import Brownian, Constant, Path
+from odeflow.paths import Brownian, Constant, Derivative, Path
 from odeflow.plugin.plugin import check_kind
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -148,7 +148,7 @@ class Flow(nn.Module):
             divergence: If given, the result is a pair whose second entry is log |det ∂y(t)/∂y(t[0])|, (T, B).
             context: The external input u: a constant (B, c, …), or a path. It is concatenated with the state: the
                 field is called with [y, u(t)] along dimension 1, and the first d entries of its output are used. A step
-                ends at each break of the path.
+                ends at each break of the path. A `driven` field, of a controlled equation, is called with [y, du/dt].
             dense: Whether to compute dense output: `solution(t)` is then the state at any time in between.
             noise: The Brownian motion of `Stochastic` dynamics, or its seed; by default drawn by PyTorch's generator.
 
@@ -196,6 +196,7 @@ class Flow(nn.Module):
         if context is not None:
             path = Constant(context) if isinstance(context, Tensor) else context
             check_kind("context", path, Path, "a Tensor, or odeflow.paths.Linear(t, x)")
+            path = Derivative(path) if isinstance(self.dynamics, Dynamics) and self.dynamics.driven else path
             field = _in_context(self.dynamics, path)
             params.extend(path.tensors)
             if stops := _stops(path, t):

@@ -4,6 +4,7 @@ from odeflow.paths.brownian import Brownian as Brownian
 from odeflow.paths.brownian_grid import BrownianGrid as BrownianGrid
 from odeflow.paths.brownian_tree import BrownianTree as BrownianTree
 from odeflow.paths.constant import Constant as Constant
+from odeflow.paths.derivative import Derivative as Derivative
 from odeflow.paths.function import Function as Function
 from odeflow.paths.hermite import Hermite as Hermite
 from odeflow.paths.joined import Joined as Joined

@@ -96,13 +96,36 @@ class PiecewisePolynomial(Path):
             value = value * time + power * coefficients[power]
         return value
 
+    def along(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """U and du/dt at several times at once, for a path whose times are common to all samples.
+
+        Args:
+            t: (m,).
+
+        Returns:
+            (B, m, c, …) each.
+
+        Raises:
+            StateError: The samples have times of their own.
+        """
+        if len(self.ends) > 1:
+            raise StateError(f"the path has {len(self.ends)} samples with times of their own; ask for a time of each")
+        t = t.to(self.origins)
+        number = torch.searchsorted(self.ends[0], t.detach(), right=True)
+        coefficients, origin = self.coefficients[:, number], self.origins[:, number]
+        time = (t.view(1, -1, *(1,) * (origin.dim() - 2)) - origin).to(coefficients)
+        (*lower, value), slope = coefficients.unbind(2), torch.zeros_like(coefficients[:, :, 0])
+        for coefficient in reversed(lower):
+            value, slope = value * time + coefficient, slope * time + value
+        return value, slope
+
     def _piece(self, t: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The time since the start of the piece, and its coefficients, each of or broadcastable to (B, c, …)."""
         times, ends = t.to(self.origins).reshape(-1, 1), self.ends
         samples = max(len(ends), len(self.coefficients))
         if len(times) > 1 and samples not in (1, len(times)):
             raise StateError(f"the path has {samples} samples; got {len(times)} times")
-        where = times.detach()
+        where = times.detach().contiguous()
         if len(ends) == 1:
             number = torch.searchsorted(ends[0], where, right=True).squeeze(1)
         else:

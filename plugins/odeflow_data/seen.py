@@ -18,6 +18,8 @@ class Seen(of.OptionGroup):
         mode: "interpolation": a random fraction of the observation times is seen, and all values are predicted;
             "extrapolation": the first part of the time span is seen, and the rest is predicted.
         share: The fraction seen: of the times for interpolation, of the time span for extrapolation.
+        redraw: Whether training draws the seen times of interpolation anew for each batch, so that in the end all of
+            them are read. If False, they are drawn once, and a classifier never reads the others.
 
     Raises:
         SettingError: An option is out of range.
@@ -25,9 +27,15 @@ class Seen(of.OptionGroup):
 
     mode: Literal["interpolation", "extrapolation"] = "interpolation"
     share: float = 0.5
+    redraw: bool = True
 
     def __post_init__(self) -> None:
         of.check_range(self, "(0, 1)" if self.mode == "extrapolation" else "(0, 1]", share=self.share)
+
+    @property
+    def redrawn(self) -> bool:
+        """Whether each training batch draws what is seen."""
+        return self.redraw and self.mode == "interpolation"
 
     def __call__(self, whole: of.Series, generator: torch.Generator, span: float | None = None) -> of.Series:
         """Series with seen values and targets.

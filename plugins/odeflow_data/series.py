@@ -20,8 +20,8 @@ Divisor = Literal["range", "largest"]
 class SeriesData(of.DataModule, ABC):
     """Time series whose batches are `Series`. Subclasses set the three parts in `setup`, most of them by `divide`.
 
-    For interpolation the seen times are drawn anew for each training batch, and once, by the seed, for validation and
-    test.
+    For interpolation the seen times are drawn anew for each training batch, unless `Seen.redraw` is False, and once, by
+    the seed, for validation and test.
 
     Attributes:
         train: The training series.
@@ -69,11 +69,17 @@ class SeriesData(of.DataModule, ABC):
             span: As of `Seen`.
         """
         train, *others = parts
-        self.train = train if self.seen.mode == "interpolation" else self.seen(train, generator, span)
         self.val, self.test = (self.seen(part, generator, span) for part in others)
+        self.train = train if self.seen.redrawn else self.seen(train, generator, span)
+
+    def training_part(self) -> of.Series:
+        """The training series, with seen values drawn once."""
+        if not self.seen.redrawn:
+            return self.train
+        return thinned(self.train, self.seen.share, torch.Generator().manual_seed(self.seed))
 
     def train_dataloader(self) -> DataLoader[of.Series]:
-        redrawn = self.seen.share if self.seen.mode == "interpolation" else 1.0
+        redrawn = self.seen.share if self.seen.redrawn else 1.0
         return batches(self.train, self.batch_size, redrawn, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[of.Series]:

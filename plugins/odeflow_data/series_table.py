@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 import odeflow as of
 from odeflow_data.names import listed
-from odeflow_data.own_data import OwnData, by_suffix, joined, several, unused
+from odeflow_data.own_data import OwnData, by_suffix, classified, joined, several, unused
 from odeflow_data.reading import Reading
 from odeflow_data.seen import Seen
 from odeflow_data.series import SeriesData, batches, padded, trimmed
@@ -175,6 +175,8 @@ class SeriesTable(OwnData, SeriesData):
 
     def table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
         rows, lengths = self.rows, self.rows.lengths
+        if isinstance(predictions[0], Tensor) and predictions[0].dim() == 2:
+            return self._class_table(joined(predictions))
         found: dict[str, NDArray[Any]] = {}
         for suffix, batches_of in by_suffix(predictions).items():
             every = (series for batch in batches_of for series in batch)
@@ -190,6 +192,13 @@ class SeriesTable(OwnData, SeriesData):
             return self.values_table(keys, found)
         keys[unused("seen", (self.series, self.time, *features))] = self._seen(count)
         return self.values_table(keys, found, rows.y[:count])
+
+    def _class_table(self, probabilities: Tensor) -> "pl.DataFrame":
+        """The predicted class of each series, and the probabilities of all classes."""
+        import polars as pl
+
+        keys = {self.series: self.frame.as_ids(self.series, list(self.rows.names[: len(probabilities)]))}
+        return pl.DataFrame(keys | classified(self.label or "class", self.known.classes, probabilities))
 
     def _seen(self, count: int) -> NDArray[np.bool_]:
         """(count,), at which of the first rows anything is seen."""

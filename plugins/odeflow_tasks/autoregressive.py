@@ -1,11 +1,15 @@
 """Autoregressive: the base of the baselines that predict each value from the preceding ones."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
+import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 import odeflow as of
 from odeflow_tasks.instance_norm import InstanceNorm
+from odeflow_tasks.seen_rows import seen_rows
 from odeflow_tasks.series_task import SeriesTask
 
 
@@ -36,12 +40,36 @@ class Autoregressive(SeriesTask, ABC):
         return scale.restored(prediction), last
 
     def loss(self, batch: of.Series, stage: str) -> Tensor:
-        """−log p of the targets plus the weighted classification loss; logs the errors in evaluation."""
+        """−log p of the targets and the classification loss, weighted; logs the errors in evaluation."""
         batch = self.checked(batch)
         if stage == "train":
             batch = self.masking(batch, self.current_epoch)
+        if not self.target_weight:
+            return torch.as_tensor(self.class_loss(self._state(batch), batch, stage))
         prediction, last = self._unrolled(batch)
         if stage != "train":
             self.note_errors(prediction, batch, stage)
             self.note_coverage(prediction[None], batch, stage)
-        return -self.log_likelihood(prediction, batch).mean() + self.class_loss(last, batch, stage)
+        log_likelihood = self.target_weight * self.log_likelihood(prediction, batch).mean()
+        return -log_likelihood + self.class_loss(last, batch, stage)
+
+    def classify(self, batch: of.Series) -> Tensor:
+        """(B, num_classes), the probabilities of the classes, given the seen values."""
+        assert self.classifier is not None
+        return self.classifier(self._state(self.checked(batch))).softmax(1)
+
+    def _state(self, batch: of.Series) -> Tensor:
+        """(B, width), the hidden state after the last seen value."""
+        return self._unrolled(seen_rows(batch))[1]
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """(B, T, d), the predictions at the batch's times; of a classifier alone, (B, num_classes)."""
+        return super().predict_step(batch, batch_idx) if self.target_weight else self.classify(batch)
+
+    def restored(self, prediction: Any, units: of.Units) -> Any:
+        """As in `SeriesTask`; probabilities have no units."""
+        return super().restored(prediction, units) if self.target_weight else prediction
+
+    def figures(self, batch: Any) -> dict[str, Figure]:
+        """As in `SeriesTask`; none of a classifier alone."""
+        return super().figures(batch) if self.target_weight else {}

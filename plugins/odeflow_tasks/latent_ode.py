@@ -124,6 +124,11 @@ class LatentODE(SeriesTask):
         self.num_covariates, counted = count_of("LatentODE", dynamics, num_covariates)
         latent = dynamics.width - counted
         super().__init__(latent, dim, readout, num_classes, masking)
+        if readout.target_weight != 1:
+            raise of.SettingError(
+                "LatentODE: its loss is a bound in which the targets have the weight 1; leave readout.target_weight out, "
+                f"and weight the classes by readout.class_weight; got target_weight={readout.target_weight:g}"
+            )
         of.check_least(self, STENCIL, most_times=most_times)
         of.check_range(self, "(0, 1)", quantiles=quantiles)
         self.quantiles = tuple(quantiles)

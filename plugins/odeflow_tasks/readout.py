@@ -17,15 +17,24 @@ class Readout(of.OptionGroup):
         classifier: Maps z(t₀) of a `LatentODE`, otherwise the last hidden state, to the logits of the classes; without
             it series are not classified.
         class_weight: Weight of the classification cross-entropy in the loss.
+        target_weight: Weight of the log-likelihood of the targets in the loss. 0: a classifier alone, which reads the
+            seen values and predicts the probabilities of the classes instead of values; of models that read a series
+            forward in time.
 
     Raises:
-        SettingError: The weight is negative.
+        SettingError: A weight is negative, or nothing is left to learn.
     """
 
     decoder: Head | None = None
     likelihood: Likelihood | None = None
     classifier: Head | None = None
     class_weight: float = 1.0
+    target_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        of.check_least(self, 0, class_weight=self.class_weight)
+        of.check_least(self, 0, class_weight=self.class_weight, target_weight=self.target_weight)
+        if not self.target_weight and (self.classifier is None or not self.class_weight):
+            raise of.SettingError(
+                "Readout: target_weight=0 leaves nothing to learn; give a classifier, such as Perceptron(), and a "
+                f"positive class_weight; got {self.classifier} and {self.class_weight}"
+            )

@@ -7,16 +7,18 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MeanSquaredError, Metric
-from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
+from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy, MulticlassConfusionMatrix
 
 import odeflow as of
-from odeflow_tasks import covariates, series_baselines, series_figures
+from odeflow_tasks import classification_figures, covariates, series_baselines, series_figures
 from odeflow_tasks.batch import floating, labels, require_finite, series
 from odeflow_tasks.file_units import FileUnits
+from odeflow_tasks.fitted_baselines import classifications
 from odeflow_tasks.head import Perceptron
 from odeflow_tasks.likelihood import Gaussian
 from odeflow_tasks.masking import Masking
 from odeflow_tasks.readout import Readout
+from odeflow_tasks.series_features import features
 
 KINDS = ("", "interpolation_", "extrapolation_")
 """Groups of targets whose errors are logged: all, and the unseen ones within and outside the observed span."""
@@ -38,7 +40,11 @@ class SeriesTask(of.Task, ABC):
     - `coverage_50`, `coverage_90`: the share of unseen targets within the central interval of that probability of the
       predictive distribution, noise included; 0.5 and 0.9 if it is calibrated. `path_coverage_50` and
       `path_coverage_90`, of models with a posterior: within that of the noiseless path, for targets without noise;
-    - `auroc` for two classes, `accuracy` for more.
+    - `auroc` for two classes, `accuracy` for more. Where the data offer their training part, beside them
+      `accuracy_majority`, of its most frequent class, and `accuracy_logistic`, of logistic regression on `features`,
+      such as mean and spread; `auroc` likewise.
+
+    With a `target_weight` of 0 only these of the classes are logged.
 
     Beside each mean square error are those of the baselines on the same targets, such as `mse_persistence`,
     `mse_linear`, `mse_mean` and, where the data have a period, `mse_seasonal`: see `series_baselines`.
@@ -67,13 +73,14 @@ class SeriesTask(of.Task, ABC):
                 f"{type(self).__name__}: a classifier needs num_classes, at least 2; got {num_classes}"
             )
         self.dim, self.num_classes = dim, num_classes or 0
-        self.masking, self.class_weight = masking, readout.class_weight
+        self.masking, self.class_weight, self.target_weight = masking, readout.class_weight, readout.target_weight
         self.likelihood, self.decoder = readout.likelihood or Gaussian(), readout.decoder or Perceptron()
         self.classifier = classifier
         self.likelihood.build(dim)
         self.decoder.build(width, dim)
         if classifier is not None:
             classifier.build(width, self.num_classes)
+        self.confusion = MulticlassConfusionMatrix(self.num_classes) if classifier is not None else None
         self.metrics = nn.ModuleDict(
             {f"{stage}_": _metrics(num_classes if classifier else None) for stage in ("val", "test")}
         )
@@ -104,6 +111,8 @@ class SeriesTask(of.Task, ABC):
             probabilities = logits.softmax(-1).reshape(-1, *logits.shape[-2:]).mean(0)
             self._note(stage, "auroc", probabilities[:, 1], labels)
             self._note(stage, "accuracy", probabilities, labels)
+            if stage == "test" and self.confusion is not None:
+                self.confusion.update(probabilities, labels)
         flat = logits.reshape(-1, logits.shape[-1])
         return self.class_weight * F.cross_entropy(flat, labels.repeat(len(flat) // len(labels)))
 
@@ -135,10 +144,36 @@ class SeriesTask(of.Task, ABC):
                 self._note(stage, f"{kind}coverage_{percent}", inside.to(prediction))
 
     def log_baselines(self, batch: Any, stage: str) -> None:
-        """Logs the mean square errors of the baselines."""
+        """Logs the mean square errors of the baselines, and how well they classify."""
         batch = self.checked(batch)
+        for name, log_probabilities in self.baselines.items():
+            assert batch.label is not None
+            probabilities = log_probabilities(features(batch)).exp()
+            self._note(stage, f"auroc_{name}", probabilities[:, -1], batch.label)
+            self._note(stage, f"accuracy_{name}", probabilities, batch.label)
+        if not self.target_weight:
+            return
         for name, prediction in series_baselines.predictions(batch, self._period).items():
             self._note_errors(prediction, batch, stage, f"_{name}")
+
+    def fit_baselines(self, part: Any) -> dict[str, of.Baseline]:
+        """The frequencies of the classes, and logistic regression on simple features of the series."""
+        if self.classifier is None:
+            return {}
+        batch = self.checked(part)
+        assert batch.label is not None
+        return classifications(features(batch), batch.label, self.num_classes)
+
+    def on_test_epoch_start(self) -> None:
+        if self.confusion is not None:
+            self.confusion.reset()
+
+    def test_figures(self) -> dict[str, Figure]:
+        """The confusion matrix of the test, if there are classes."""
+        if self.confusion is None:
+            return {}
+        names = () if self.units is None else self.units.classes
+        return {"confusion_matrix": classification_figures.confusion(self.confusion.compute().cpu().numpy(), names)}
 
     def _note_errors(self, prediction: Tensor, batch: of.Series, stage: str, end: str = "") -> None:
         """As `note_errors`, of metrics whose names have this end."""
@@ -242,8 +277,9 @@ def _metrics(num_classes: int | None) -> nn.ModuleDict:
         found[f"feature_mse{end}"] = MeanMetric()
         found |= {f"{kind}mse{end}": MeanSquaredError() for kind in KINDS}
     found |= {f"{kind}coverage_{percent}": MeanMetric() for kind in ("", "path_") for percent in COVERAGES}
-    if num_classes == 2:
-        found["auroc"] = BinaryAUROC()
-    elif num_classes is not None:
-        found["accuracy"] = MulticlassAccuracy(num_classes, average="micro")
+    for end in ("", "_majority", "_logistic") if num_classes is not None else ():
+        if num_classes == 2:
+            found[f"auroc{end}"] = BinaryAUROC()
+        else:
+            found[f"accuracy{end}"] = MulticlassAccuracy(num_classes, average="micro")
     return nn.ModuleDict(found)
