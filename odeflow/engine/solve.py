@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -36,6 +37,7 @@ from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution, SolveError
 from odeflow.engine.output.termination import at_events
 from odeflow.engine.output.watch import Watch
+from odeflow.engine.restart import each_restarted, restarted
 from odeflow.engine.solver import Solver
 from odeflow.engine.tape import Observer
 from odeflow.errors import GradientError, SettingError, StateError
@@ -107,6 +109,11 @@ def solve(
     if times.dim() == 2:
         _check_own_times(times, y0, solver)
     params = None if params is None else _listed(params)
+    if any(each.then is not None for each in events):
+        if dense:
+            raise SettingError("dense=True does not support Event(then=…): give the times that you need in t")
+        leg = partial(solve, field, solver=solver, gradient=gradient, params=params)
+        return (each_restarted if solver.per_sample else restarted)(leg, y0, times, events)
     packing, packed, start, view = _packed(field, y0, solver)
     _check_resolution(times, start.dtype, solver)
     if start.is_meta and (reason := dependence(solver)):

@@ -10,6 +10,7 @@ from odeflow_tasks.encoder import ODERNNEncoder as ODERNNEncoder
 from odeflow_tasks.encoder import RNNEncoder as RNNEncoder
 from odeflow_tasks.fourier_encoder import FourierEncoder as FourierEncoder
 from odeflow_tasks.gaussian_mixture import GaussianMixture as GaussianMixture
+from odeflow_tasks.gru_d import GRUD as GRUD
 from odeflow_tasks.head import Head as Head
 from odeflow_tasks.head import LinearHead as LinearHead
 from odeflow_tasks.head import Perceptron as Perceptron

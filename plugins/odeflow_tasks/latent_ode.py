@@ -126,8 +126,8 @@ class LatentODE(SeriesTask):
         super().__init__(latent, dim, readout, num_classes, masking)
         if readout.target_weight != 1:
             raise of.SettingError(
-                "LatentODE: its loss is a bound in which the targets have the weight 1; leave readout.target_weight out, "
-                f"and weight the classes by readout.class_weight; got target_weight={readout.target_weight:g}"
+                "LatentODE: its loss is a bound in which the targets have the weight 1; weight the classes by "
+                f"readout.class_weight, and leave target_weight out; got {readout.target_weight:g}"
             )
         of.check_least(self, STENCIL, most_times=most_times)
         of.check_range(self, "(0, 1)", quantiles=quantiles)

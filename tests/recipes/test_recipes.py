@@ -25,6 +25,7 @@ OURS = [
     if file.is_relative_to(SHIPPED) and not name.startswith("overlays/")
 ]
 REAL = {
+    "CharacterTrajectories": ("data/character_trajectories", "--data.batch_size", "10"),
     "MNIST": ("data/mnist", "--data.batch_size", "16", "--data.val_size", "100"),
     "Hopper": ("data/hopper", "--data.batch_size", "10"),
     "Pendulum": ("data/schmidt_lipson", "--data.steps", "1"),

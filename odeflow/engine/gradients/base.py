@@ -12,6 +12,7 @@ from torch import Tensor
 from odeflow.engine.equation.equation import Equation
 from odeflow.engine.equation.state import Field
 from odeflow.engine.gradients.backward import with_backward
+from odeflow.engine.gradients.history import without_history
 from odeflow.engine.gradients.reversible_heun import is_reversible_heun
 from odeflow.engine.gradients.times import follow, move_rows, moved, on_fixed_clock
 from odeflow.engine.loop.adaptive import Adaptive
@@ -167,7 +168,11 @@ class Gradient(Plugin, ABC):
     ) -> Solution:
         """The solution whose steps move with the first and the last time, passed as parameters of the field."""
         jumps = solver.jump_ts
-        rows = self.differentiate(solver, on_fixed_clock(field, t, jumps), y0, t.detach(), (t, *params), mesh)
+
+        def run(t: Tensor, y0: Tensor) -> Solution:
+            return self.differentiate(solver, on_fixed_clock(field, t, jumps), y0, t.detach(), (t, *params), mesh)
+
+        rows = run(t, y0) if t.is_leaf or not self.needs_params else without_history(run, t, y0, params)
         solution = replace(rows, t=t).select_outputs(mesh, partial(moved, t, jumps))
         return replace(solution, y=move_rows(field, t, solution.y, jumps, traced=not self.needs_params))
 

@@ -26,12 +26,31 @@ class Event:
             `per_sample` it must be (B,), and each sample ends at its own event.
         direction: 1 for sign changes from − to + only, in the direction of the solve; −1 for + to −; 0 for both.
         required: Whether it is an error if no terminal event occurs before the last time.
+        then: If given, the event does not end the solve, which goes on from (t, y) ↦ the state after the event, such
+            as that of a ball that bounces. `terminal` and `required` have no effect. t and y have the form that the
+            field takes, always for the whole batch; with per-sample steps only the samples whose event it is go on from
+            there, otherwise all do. The state at a requested time that is the event's is the one after it, that in
+            `Solution.events` the one before. Gradients go through state and time of the event.
+
+    Example:
+        >>> import torch
+        >>> import odeflow as of
+        >>> from odeflow_solvers import Dopri5
+        >>> def fall(t, y):
+        ...     return torch.stack((y[:, 1], -torch.ones_like(y[:, 1])), dim=1)
+        >>> def bounced(t, y):
+        ...     return torch.stack((torch.zeros_like(y[:, 0]), -0.5 * y[:, 1]), dim=1)
+        >>> bounce = of.Event(lambda t, y: y[0, 0], direction=-1, then=bounced)
+        >>> solution = of.solve(fall, torch.tensor([[0.5, 0.0]]), [0.0, 2.2], solver=Dopri5(), params=(), event=bounce)
+        >>> solution.events[0].t  # it falls for 1, rises and falls for 1
+        tensor([1.0000, 2.0000], dtype=torch.float64)
     """
 
     fn: Callable[[Tensor, Any], Tensor]
     terminal: bool = True
     direction: Literal[-1, 0, 1] = 0
     required: bool = True
+    then: Callable[[Tensor, Any], Any] | None = None
 
     def __post_init__(self) -> None:
         if self.direction not in (-1, 0, 1):

@@ -44,7 +44,7 @@ def at_events(solution: Solution, watch: Watch) -> Solution:
         solution = _ended(solution, final, sign, t_end, y_end, watch.per_sample)
         solution = replace(solution, interpolant=dense.until(t_end.detach()))
     if any(event.terminal and event.required for event in watch.events) and bool(unmet.any()):
-        raise _never_met(replace(solution, interpolant=None), unmet if watch.per_sample else None)
+        raise never_met(replace(solution, interpolant=None), unmet if watch.per_sample else None)
     return replace(solution, events=tuple(crossings))
 
 
@@ -96,7 +96,7 @@ def _crossings(found: Location, t: Tensor, y: Tensor) -> Crossings:
     return crossings.unpacked(found.watch.unpack)
 
 
-def _never_met(partial: Solution, unmet: Tensor | None) -> SolveError:
+def never_met(partial: Solution, unmet: Tensor | None) -> SolveError:
     """The error for a missing terminal event: for the samples `unmet`, (B,), with per-sample clocks, or for all."""
     numbers = [] if unmet is None else unmet.nonzero().squeeze(1).tolist()
     listed = ", ".join(str(number) for number in numbers[:LISTED])

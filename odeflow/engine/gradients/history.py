@@ -1,0 +1,54 @@
+"""without_history: a solve at times that were computed from its own parameters."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from odeflow.engine.output.solution import Solution
+
+
+def without_history(
+    run: Callable[[Tensor, Tensor], Solution], t: Tensor, y0: Tensor, params: Sequence[Tensor]
+) -> Solution:
+    """The solution run(t, y0), whose own backward pass cannot go on into the history of the times.
+
+    A backward pass that reruns a solve asks autograd for the gradients of times and parameters. If the times depend on
+    the parameters, as the time of an event does, autograd would follow them there, and count that dependence twice.
+
+    Args:
+        run: (times, initial state) ↦ the solution with a graph to them and to the parameters.
+        t: (T,) or (B, T), the times.
+        y0: (*state), the initial state.
+        params: The other tensors to differentiate with respect to.
+    """
+    found: list[Solution] = []
+    y = _WithoutHistory.apply(run, found, t, y0, *params)
+    return replace(found.pop(), y=y)
+
+
+class _WithoutHistory(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        run: Callable[[Tensor, Tensor], Solution],
+        found: list[Solution],
+        t: Tensor,
+        y0: Tensor,
+        *params: Tensor,
+    ) -> Tensor:
+        with torch.enable_grad():
+            leaves = t.detach().requires_grad_(), y0.detach().requires_grad_()
+            solution = run(*leaves)
+        found.append(replace(solution, y=solution.y.detach()))
+        ctx.rows, ctx.inputs = solution.y, (*leaves, *params)
+        return solution.y.detach()
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        options: dict[str, Any] = {"allow_unused": True, "retain_graph": True, "create_graph": torch.is_grad_enabled()}
+        return None, None, *torch.autograd.grad(ctx.rows, ctx.inputs, grad_outputs[0], **options)
