@@ -112,7 +112,7 @@ def solve(
     if any(each.then is not None for each in events):
         if dense:
             raise SettingError("dense=True does not support Event(then=…): give the times that you need in t")
-        leg = partial(solve, field, solver=solver, gradient=gradient, params=params)
+        leg = partial(solve, field, solver=solver, gradient=gradient, params=params, noise=noise)
         return (each_restarted if solver.per_sample else restarted)(leg, y0, times, events)
     packing, packed, start, view = _packed(field, y0, solver)
     _check_resolution(times, start.dtype, solver)
