@@ -3,6 +3,7 @@
 from . import paths as paths
 from .analysis.diagnosis import Diagnosis as Diagnosis
 from .analysis.diagnosis import diagnose as diagnose
+from .density.bijections import Affine as Affine
 from .density.bijections import Bijection as Bijection
 from .density.bijections import FittedBijection as FittedBijection
 from .density.bijections import Logit as Logit

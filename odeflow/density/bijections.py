@@ -138,6 +138,34 @@ class Logit(Bijection):
         return (math.log(1 - 2 * self.alpha) + F.softplus(z) + F.softplus(-z)).flatten(1).sum(1)
 
 
+class Affine(Bijection):
+    """x = s z + m, with numbers s and m: a change of units.
+
+    Args:
+        scale: s, not 0.
+        shift: m.
+
+    Raises:
+        SettingError: s is 0.
+    """
+
+    def __init__(self, scale: float, shift: float = 0.0) -> None:
+        super().__init__()
+        if not scale:
+            raise SettingError("Affine: scale must not be 0, since the map would have no inverse")
+        self.scale, self.shift = scale, shift
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self.scale * z + self.shift, self._log_det(z)
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return (x - self.shift) / self.scale, -self._log_det(x)
+
+    def _log_det(self, x: Tensor) -> Tensor:
+        """(B,), log |det ∂x/∂z|."""
+        return x.new_full((len(x),), math.prod(x.shape[1:]) * math.log(abs(self.scale)))
+
+
 class Planar(Bijection):
     """x = z + û tanh(wᵀz + b): a layer of the planar normalizing flow, which deforms space along one direction.
 

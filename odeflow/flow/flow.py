@@ -147,8 +147,9 @@ class Flow(nn.Module):
             t: (T,), strictly monotone, or (B, T) as in `solve`.
             divergence: If given, the result is a pair whose second entry is log |det ∂y(t)/∂y(t[0])|, (T, B).
             context: The external input u: a constant (B, c, …), or a path. It is concatenated with the state: the
-                field is called with [y, u(t)] along dimension 1, and the first d entries of its output are used. A step
-                ends at each break of the path. A `driven` field, of a controlled equation, is called with [y, du/dt].
+                field is called with [y, u(t)] along dimension 1, and the first d entries of its output are used.
+                Numbers (B, c) beside an image become channels of equal pixels. A step ends at each break of the path. A
+                `driven` field, of a controlled equation, is called with [y, du/dt].
             dense: Whether to compute dense output: `solution(t)` is then the state at any time in between.
             noise: The Brownian motion of `Stochastic` dynamics, or its seed; by default drawn by PyTorch's generator.
 
@@ -317,6 +318,8 @@ class _InContext:
             raise StateError(
                 f"the context has {len(u)} samples and the state {len(y)}; the context may also have a single one"
             )
+        if u.dim() == 2 < y.dim():  # numbers of each sample, laid over the pixels of an image
+            u = u.view(*u.shape, *(1,) * (y.dim() - 2)).expand(*u.shape, *y.shape[2:])
         return self.field(t, torch.cat([y, u], dim=1))[:, : y.shape[1]]
 
 

@@ -17,6 +17,7 @@ from odeflow_dynamics.parametric import Parametric as Parametric
 from odeflow_dynamics.piecewise import Piecewise as Piecewise
 from odeflow_dynamics.planar_cnf import PlanarCNF as PlanarCNF
 from odeflow_dynamics.projectile import Projectile as Projectile
+from odeflow_dynamics.residual_mlp import ResidualMLP as ResidualMLP
 from odeflow_dynamics.sum import Sum as Sum
 from odeflow_dynamics.transformer import Transformer as Transformer
 from odeflow_dynamics.unet import UNet as UNet

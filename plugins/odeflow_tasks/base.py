@@ -14,9 +14,11 @@ class Base(of.Plugin, nn.Module, ABC):
 
     Attributes:
         fitted: (), bool: whether it has been.
+        known: Whether its density is known; it can be drawn from in any case. Only `Matching` supports one that is not.
     """
 
     kind = "base"
+    known: bool = True
     fitted: Tensor
 
     def __init__(self) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 import odeflow as of
 from odeflow.density.cnf import FlowDistribution
 from odeflow_tasks import density_figures
 from odeflow_tasks.base import Base
-from odeflow_tasks.batch import floating, inputs, pair
+from odeflow_tasks.batch import floating, inputs, labels, pair
 from odeflow_tasks.chain import Chain
 from odeflow_tasks.dequantisation import Dequantisation
 from odeflow_tasks.file_units import FileUnits
@@ -30,10 +31,12 @@ class Density(of.Task):
     data at t₁. Figures show images and two-dimensional data; for other data the marginals.
 
     With `num_conditions` it is a conditional density p(x | c): the fields of all flows are called with [y, c], so that
-    their width is that of both, and batches are pairs (x, c).
+    their width is that of both, and batches are pairs (x, c). With `by_class` the second entry is a label, and c a unit
+    vector as long as there are classes. Beside images c has a channel of equal pixels for each condition.
 
     Discrete values, such as those of pixels, need `Dequantisation`. The loss is then an upper bound of the negative
-    log-likelihood of the discrete values, and is also logged in bits per dimension.
+    log-likelihood of the discrete values, and is also logged in bits per dimension, in evaluation with its standard
+    error over the data, which includes the noise of `Hutchinson`.
 
     Losses and log-densities are in the units of the batches; for standardised data, nats per standardised unit. Those
     written by `odeflow predict` and `odeflow sample` are per unit of the file, lower by Σ log σ. Validation and test
@@ -54,6 +57,8 @@ class Density(of.Task):
         shape: Shape of x, (d,) or (C, H, W); the command line takes it from the data. By default a vector of the
             dynamics' width. A field of width C acts on images, one of width CHW on vectors.
         num_conditions: Number of values of a condition c; the command line takes it from the data.
+        by_class: Whether the class is the condition.
+        num_classes: Number of classes, for `by_class`; the command line takes it from the data.
         divergence: The divergence in training; `Exact()` by default.
         eval_divergence: The divergence in evaluation; `Exact()` by default, so that results are free of noise.
         chain: The number of flows and the bijections around them. `Whitening` and `Marginals` are fitted to the
@@ -79,6 +84,8 @@ class Density(of.Task):
         flow: of.FlowOptions = of.FlowOptions(),
         shape: Sequence[int] | None = None,
         num_conditions: int = 0,
+        by_class: bool = False,
+        num_classes: int = 0,
         divergence: of.Divergence | None = None,
         eval_divergence: of.Divergence | None = None,
         chain: Chain = Chain(),
@@ -89,10 +96,12 @@ class Density(of.Task):
         super().__init__()
         flow.refuse("Density", augment=SHAPE, lift=SHAPE)
         of.check_least(self, 0, num_conditions=num_conditions, noise=noise)
+        if by_class:
+            if num_classes < 2:
+                raise of.SettingError(f"Density: by_class needs two classes at least; the data have {num_classes}")
+            num_conditions = num_classes
         width = dynamics.width - num_conditions
         self.shape, seen = _shapes(width, shape, num_conditions)
-        if num_conditions and len(seen) > 1:
-            raise of.SettingError(f"Density: conditions are of vectors; got data of shape {self.shape}")
         fitted = chain.marginals or chain.whitening or noise or base
         if fitted and (dequantisation.levels or len(self.shape) > 1):
             raise of.SettingError(
@@ -103,9 +112,11 @@ class Density(of.Task):
         if base is not None:
             base.build(width)
         self.cnf, self.noise = of.CNF(transforms, seen, base), noise
-        self.dequantisation, self.num_conditions = dequantisation, num_conditions
+        self.dequantisation, self.num_conditions, self.by_class = dequantisation, num_conditions, by_class
         self.divergence, self.eval_divergence = divergence or of.Exact(), eval_divergence or of.Exact()
-        self.kl_error = nn.ModuleDict({stage: StandardError() for stage in ("val_", "test_")})
+        self.kl_error, self.bits_error = (
+            nn.ModuleDict({stage: StandardError() for stage in ("val_", "test_")}) for _ in range(2)
+        )
 
     def on_fit_start(self) -> None:
         """Fits `Whitening`, `Marginals` and the base, if any, to the training data; a resumed run has them already.
@@ -184,19 +195,39 @@ class Density(of.Task):
 
     def loss(self, batch: Any, stage: str) -> Tensor:
         """The mean of −log p(x) in nats; with levels, bits per dimension are logged too."""
-        x = self.dequantisation(self._data_of(batch))
-        if stage == "train" and self.noise:
-            x = self._noisy(x)
-        log_prob = self.log_prob(x, self._condition_of(batch))
+        x, condition = self.dequantisation(self._data_of(batch)), self._condition_of(batch)
+        if stage == "train":
+            return self.training_loss(x, condition)
+        log_prob = self.log_prob(x, condition)
         loss = -log_prob.mean()
-        bits = self.dequantisation.bits_per_dim(loss.detach(), math.prod(self.shape))
-        if bits is not None:
-            options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(x), "sync_dist": True}
-            self.log(f"{stage}/bits_per_dim", bits, prog_bar=True, **options)
-        if stage != "train":
-            self._log_nll(loss, len(x), f"{stage}/nll")
-            self._log_kl(x, log_prob, stage)
+        self._log_bits(log_prob, stage)
+        self._log_nll(loss, len(x), f"{stage}/nll")
+        self._log_kl(x, log_prob, stage)
         return loss
+
+    def training_loss(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """(), what training minimises: the mean of −log p(x) in nats.
+
+        Args:
+            x: (B, *shape), data, dequantised.
+            condition: (B, num_conditions), if there are any.
+        """
+        log_prob = self.log_prob(self._noisy(x) if self.noise else x, condition)
+        self._log_bits(log_prob, "train")
+        return -log_prob.mean()
+
+    def _log_bits(self, log_prob: Tensor, stage: str) -> None:
+        """Logs bits per dimension of data with levels, in evaluation with the standard error of their mean."""
+        count, size = len(log_prob), math.prod(self.shape)
+        bits = self.dequantisation.bits_per_dim(-log_prob.detach(), size)
+        if bits is None:
+            return
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": count}
+        self.log(f"{stage}/bits_per_dim", bits.mean(), prog_bar=True, sync_dist=True, **options)
+        if stage != "train":
+            error = self.bits_error[f"{stage}_"]
+            error(bits)
+            self.log(f"{stage}/bits_per_dim_error", error, on_step=False, on_epoch=True)  # pyright: ignore[reportArgumentType]
 
     @torch.no_grad()
     def _noisy(self, x: Tensor) -> Tensor:
@@ -207,6 +238,17 @@ class Density(of.Task):
         x = x + self.noise * torch.randn_like(x)
         for transform in transforms:
             x, _ = transform(x)
+        return x
+
+    @torch.no_grad()
+    def flow_end(self, x: Tensor) -> Tensor:
+        """Data where the flows end, before the bijections behind them: (B, *shape) ↦ (B, *state)."""
+        x = x.reshape(-1, *self.cnf.shape)
+        for transform in reversed(self.cnf.transforms):
+            if isinstance(transform, of.Flow):
+                break
+            assert isinstance(transform, of.Bijection)
+            x, _ = transform.inverse(x)
         return x
 
     def _log_nll(self, loss: Tensor, count: int, name: str) -> None:
@@ -238,7 +280,7 @@ class Density(of.Task):
     def log_baselines(self, batch: Any, stage: str) -> None:
         """Logs the mean of −log p of the baselines: the Gaussian, and a fitted base without the flows."""
         x, condition = self._data_of(batch), self._condition_of(batch)
-        row = x if condition is None else torch.cat([x, condition], dim=1)
+        row = x if condition is None or not self.baselines else torch.cat([x, condition], dim=1)
         found = {name: log_prob(row) for name, log_prob in self.baselines.items()}
         if self._fitted_parts():
             found["base"] = self._without_flows(x)
@@ -286,7 +328,11 @@ class Density(of.Task):
         """(B, num_conditions), the conditions of a batch, if there are any."""
         if not self.num_conditions:
             return None
-        return floating("Density", "conditions", pair("Density", "data, conditions", batch)[1], self)
+        x, condition = pair("Density", "data, conditions", batch)
+        if self.by_class:
+            classes = labels("Density", condition, len(x), self.num_conditions)
+            return one_hot(classes, self.num_conditions).to(self.cnf.zero)
+        return floating("Density", "conditions", condition, self)
 
 
 def _shapes(width: int, shape: Sequence[int] | None, num_conditions: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

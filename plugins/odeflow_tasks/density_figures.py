@@ -33,17 +33,19 @@ def draw(cnf: of.CNF, x: Tensor, file: FileUnits, condition: Tensor | None = Non
         cnf: The flow, from the base to the data.
         x: (B, d) or (B, C, H, W), data.
         file: The names and units of marginals.
-        condition: (B, c), the conditions of the data, if any: they are drawn beside data and samples.
+        condition: (B, c), the conditions of the data, if any: samples are drawn given them, and beside vectors they are
+            drawn, too.
     """
+    if x.dim() == 4:
+        x, given = x[:MOST_IMAGES], None if condition is None else condition[:MOST_IMAGES]
+        drawn = cnf(given).sample(torch.Size([len(x)] if given is None else []))
+        return {"samples": images({"data": x, "samples": drawn.view(x.shape)})}
     names = [file.name(number, "x") for number in range(x.shape[1])]
     if condition is not None:
         x, condition = x[:MOST_POINTS], condition[:MOST_POINTS]
         names += [f"condition {number + 1}" for number in range(condition.shape[1])]
         drawn, x = (torch.cat([file.values(each), condition], 1) for each in (cnf(condition).sample(), x))
         return {"marginals": marginals(drawn, x, names)}
-    if x.dim() == 4:
-        x = x[:MOST_IMAGES]
-        return {"samples": images({"data": x, "samples": cnf().sample(torch.Size([len(x)])).view(x.shape)})}
     x = x[:MOST_POINTS]
     if x.shape[1] != 2:
         drawn = file.values(cnf().sample(torch.Size([len(x)])))
@@ -56,6 +58,18 @@ def draw(cnf: of.CNF, x: Tensor, file: FileUnits, condition: Tensor | None = Non
         "flow_lines": flow_lines(cnf, window),
         "base": base(cnf, x, window),
     }
+
+
+def without_density(cnf: of.CNF, x: Tensor) -> dict[str, Figure]:
+    """Figures of a flow in the plane whose source can be drawn from only: samples, their lines and the source.
+
+    Args:
+        cnf: The flow.
+        x: (B, 2), data.
+    """
+    x = x[:MOST_POINTS]
+    window = _window(x)
+    return {"samples": samples(cnf, x, window), "flow_lines": flow_lines(cnf, window), "base": base(cnf, x, window)}
 
 
 def samples(cnf: of.CNF, x: Tensor, window: tuple[float, float]) -> Figure:

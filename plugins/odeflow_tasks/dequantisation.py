@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,14 +14,16 @@ import odeflow as of
 class Dequantisation(of.OptionGroup):
     """Uniform noise for the discrete values 0, 1/k, …, 1 of data such as images: x ↦ (kx + u)/(k + 1).
 
-    A `Logit` then maps the flow's space to [0, 1]. The negative log-likelihood of the noisy values is an upper bound of
-    that of the discrete ones.
+    A map then takes the flow's space to [0, 1]: a `Logit`, beyond which no sample can lie, or an affine map from
+    [−1, 1], so that matching has data of even scale. The negative log-likelihood of the noisy values is an upper bound
+    of that of the discrete ones.
 
     Source: Theis, van den Oord & Bethge (2016), "A note on the evaluation of generative models", section 3.1.
 
     Attributes:
         levels: Number k + 1 of values, such as 256; by default the data are continuous and stay as they are.
         alpha: α of the `Logit`.
+        space: The flow's space: "logit", or "linear" for [−1, 1].
 
     Raises:
         SettingError: An option is out of range.
@@ -28,6 +31,7 @@ class Dequantisation(of.OptionGroup):
 
     levels: int | None = None
     alpha: float = 1e-6
+    space: Literal["logit", "linear"] = "logit"
 
     def __post_init__(self) -> None:
         of.check_least(self, 2, levels=self.levels)
@@ -35,7 +39,9 @@ class Dequantisation(of.OptionGroup):
 
     def transforms(self) -> list[of.Bijection]:
         """The map from the flow's space to that of the data, if the data have levels."""
-        return [] if self.levels is None else [of.Logit(self.alpha)]
+        if self.levels is None:
+            return []
+        return [of.Logit(self.alpha) if self.space == "logit" else of.Affine(0.5, 0.5)]
 
     def check(self, x: Tensor) -> None:
         """Rejects data whose levels are not between 0 and 1.
@@ -54,10 +60,10 @@ class Dequantisation(of.OptionGroup):
         return x if self.levels is None else ((self.levels - 1) * x + torch.rand_like(x)) / self.levels
 
     def bits_per_dim(self, nll: Tensor, dim: int) -> Tensor | None:
-        """The negative log-likelihood of the levels in bits per dimension; None for continuous data.
+        """(…), the negative log-likelihood of the levels in bits per dimension; None for continuous data.
 
         Args:
-            nll: (), the negative log-density of the noisy values in nats.
+            nll: (…), the negative log-density of the noisy values in nats.
             dim: Number of values of a sample.
         """
         return None if self.levels is None else (nll / dim + math.log(self.levels)) / math.log(2)

@@ -42,6 +42,7 @@ STACKS = {
     "stacked": lambda: cnf(flow(), flow()),
     "with norms": lambda: cnf(settled_norm(), flow(), settled_norm()),
     "into the unit square": lambda: cnf(flow(), of.Logit(0.05)),
+    "of other units": lambda: cnf(flow(), of.Affine(-0.5, 3.0)),
 }
 
 
@@ -250,6 +251,7 @@ def test_training_draws_the_end_time_where_asked() -> None:
         (lambda: cnf(flow())().log_prob(torch.zeros(3, 4)), of.StateError, r"log_prob takes \(…, 2\); got \(3, 4\)"),
         (lambda: cnf(flow())().expand((3,)), of.SettingError, "a CNF without context is a single distribution"),
         (lambda: cnf(flow()).leading(1.5), of.SettingError, r"progress must lie between 0 and 1; got 1\.5"),
+        (lambda: of.Affine(0.0), of.SettingError, "scale must not be 0"),
         (lambda: of.Logit(0.6), of.SettingError, r"alpha must lie between 0 and 0\.5; got 0\.6"),
         (
             lambda: of.Logit().inverse(torch.tensor([[1.5]])),

@@ -139,7 +139,7 @@ def test_pictures_show_conditions_beside_the_data() -> None:
         (3, {"num_conditions": 3}, "dynamics of width 3 have no room for data beside conditions"),
         (3, {"num_conditions": 1, "shape": (3,)}, "need dynamics of width 3 and 1 more, that of the conditions; got 3"),
         (3, {"num_conditions": -1}, "num_conditions must be at least 0; got -1"),
-        (25, {"num_conditions": 1, "shape": (24, 2, 2)}, r"conditions are of vectors; got data of shape \(24, 2, 2\)"),
+        (3, {"by_class": True, "num_classes": 1}, "by_class needs two classes at least; the data have 1"),
     ],
 )
 def test_wrong_options_are_refused(width: int, options: dict[str, Any], told: str) -> None:

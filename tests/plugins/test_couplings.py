@@ -155,6 +155,6 @@ def test_reflow_needs_a_flow(tmp_path: Path) -> None:
     from odeflow_solvers import RK4
     from odeflow_tasks import Regression
 
-    path = saved(Regression(MLP(2), RK4(num_steps=1), dim=2, num_outputs=1), tmp_path / "other.ckpt")
+    path = saved(Regression(MLP(2), RK4(num_steps=1)), tmp_path / "other.ckpt")
     with pytest.raises(of.CheckpointError, match="begins with a flow; it holds a Regression"):
         Reflow(path).pairs(*points())
