@@ -19,7 +19,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[st
     """The scripts, imported as when they are run; truths are kept in a folder of the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
-    names = ("problems", "engines", "compare", "scaling", "per_sample", "series", "controllers")
+    names = ("problems", "engines", "compare", "gpu", "scaling", "per_sample", "series", "controllers")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield {name: __import__(name) for name in names}
@@ -47,6 +47,19 @@ def test_gradients_agree_with_the_truth(loose: dict[str, ModuleType], name: str)
                 for value, true in zip(engine.prepare(problem)(lambda: None), truth, strict=False):
                     error = (value.double() - true).norm() / true.norm()
                     assert error < 100 * problem.rtol, engine.name
+
+
+@pytest.mark.filterwarnings("ignore:rtol = 1e-07")  # of the spiral in float32
+def test_replayed_solves_without_a_gpu(scripts: dict[str, ModuleType], capsys: Any) -> None:
+    """The script for GPUs runs on a CPU, where all forms agree with torchdiffeq, and says that there is no GPU."""
+    scripts["gpu"].main(["--device", "cpu", "--smoke"])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("| eager", "| graph"))]
+    assert len(rows) == 8
+    assert all(float(row.split("|")[8]) < 1e-3 for row in rows)
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit):
+            scripts["gpu"].main([])
+        assert "there is no GPU" in capsys.readouterr().err
 
 
 def test_table_is_well_formed(loose: dict[str, ModuleType], tmp_path: Path, capsys: Any) -> None:

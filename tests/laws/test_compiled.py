@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import odeflow as of
 from odeflow.engine.equation.parts import parts_of
+from odeflow.engine.loop import compiled as programs
 from odeflow.plugin.registry import plugins
 from odeflow_dynamics import MLP, ConvNet
 from odeflow_solvers import RK4, Dopri5, Euler, Fehlberg45, HeunEuler, Kvaerno5
@@ -29,16 +30,19 @@ SOLVERS = {
 }
 
 
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Runs what would be compiled as it is, which is fast, and notes it."""
+@pytest.fixture(params=["loops", "passes"])
+def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Runs what would be compiled as it is, which is fast, and notes it: loops, or as on a GPU their passes."""
     graphs: list[str] = []
+    monkeypatch.setattr(programs, "replays", lambda device: request.param == "passes")
 
-    def compiled(graph: torch.fx.GraphModule, inputs: list[Tensor], options: dict[str, object]) -> torch.fx.GraphModule:
-        graphs.append(graph._get_name())
-        return graph
+    def kept(function: programs.Code, inputs: tuple[Tensor, ...]) -> programs.Code:
+        name = getattr(function, "func", function).__name__
+        graphs.extend([name] if name != "begin" else ())  # for each `begin` there is an `attempt`
+        with torch.no_grad():
+            return programs.traced(function, *inputs)
 
-    monkeypatch.setattr(torch._inductor, "compile", compiled)
+    monkeypatch.setattr(programs, "_compiled", kept)
     return graphs
 
 
@@ -123,10 +127,8 @@ class Vibration(nn.Module):
 
 def test_many_steps(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A solve with more steps than a tape has room for goes on with the next, and so does its backward pass."""
-    from odeflow.engine.loop import compiled
-
-    monkeypatch.setattr(compiled, "ROOM", 4)
-    monkeypatch.setattr(compiled, "LEAST", 4)
+    monkeypatch.setattr(programs, "ROOM", 4)
+    monkeypatch.setattr(programs, "LEAST", 4)
     torch.manual_seed(0)
     field, y0 = MLP(3, hidden=(8,)).double(), torch.randn(4, 3, dtype=torch.float64)
     t = torch.linspace(0, 1, 8, dtype=torch.float64)
@@ -302,17 +304,19 @@ def test_other_numbers_compile_nothing(calls: list[str]) -> None:
     assert len(calls) == 2 * count
 
 
-def test_the_real_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("replayed", [False, True], ids=["loops", "passes"])
+def test_the_real_compiler(monkeypatch: pytest.MonkeyPatch, replayed: bool) -> None:
     """Values and gradients are those of uncompiled solves with the compiler that users have, over several tapes."""
-    monkeypatch.setattr("odeflow.engine.loop.compiled.ROOM", 2)
-    monkeypatch.setattr("odeflow.engine.loop.compiled.LEAST", 2)
+    monkeypatch.setattr(programs, "replays", lambda device: replayed)
+    monkeypatch.setattr(programs, "ROOM", 2)
+    monkeypatch.setattr(programs, "LEAST", 2)
     torch.manual_seed(0)
     field, y0, t = Scaled(), torch.randn(4, 3), torch.tensor([0.0, 0.4, 1.0])
     solver = HeunEuler(1e-3, 1e-4, compile=True)
     for _ in range(2):
         plain = solved(HeunEuler(1e-3, 1e-4), of.Checkpointed(), field, y0, t)
-        compiled = solved(solver, of.Checkpointed(), field, y0, t)
-        for one, other in zip(compiled, plain, strict=True):
+        found = solved(solver, of.Checkpointed(), field, y0, t)
+        for one, other in zip(found, plain, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
         field.table.mul_(0.7)  # the compiler takes small tensors for constants unless they are inputs
     with torch.no_grad():

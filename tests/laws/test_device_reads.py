@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import odeflow as of
+from odeflow.engine.loop import compiled
 from odeflow_dynamics import MLP
 from odeflow_solvers import RK4, AdamsBashforthMoulton, Dopri5, Euler, Kvaerno5, Rodas4
 
@@ -68,3 +69,16 @@ def test_adaptive_steps_read_their_error(
     many, more = reads(solver(1e-9, 1e-9, **options))
     assert more > less + 9
     assert many - few <= bound * (more - less) + 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own, while it traces
+def test_replayed_solves_read_their_end(reads: Reads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiled solve on a GPU launches the attempts of the solve before, and then reads whether it has ended."""
+    monkeypatch.setattr(compiled, "replays", lambda device: True)
+    monkeypatch.setattr(compiled, "_compiled", lambda function, inputs: compiled.traced(function, *inputs))
+    counts: list[int] = []
+    for rtol in (1e-4, 1e-9):
+        solver = Dopri5(rtol, rtol, compile=True)
+        reads(solver)  # makes the program and counts the attempts
+        counts.append(reads(solver)[0])
+    assert counts[0] == counts[1]

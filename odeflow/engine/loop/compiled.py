@@ -22,6 +22,7 @@ from odeflow.engine.loop.control import StepControl
 from odeflow.engine.loop.fixed import FixedSteps
 from odeflow.engine.loop.program import Loop, Method, Numbers, Pull, stages, traced, traced_field, traced_pull
 from odeflow.engine.loop.recorder import same_time
+from odeflow.engine.loop.replay import ReplayedBackward, ReplayedForward, replays
 from odeflow.engine.output.mesh import Mesh, Steps, nodes
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.step.tableau import Tableau
@@ -185,6 +186,7 @@ class Program:
         self.forward: Code | None = None
         self.backward: Code | None = None
         self.pull: Pull | None = None
+        self.replayed = replays(like.device)
         self.verified = False  # whether its first step was compared with that of the field
         self.stages = len(method.b) + 1  # with the one at the end of the step
         steps = BYTES // max(1, like.numel() * like.element_size() * (1 + method.rows * self.stages))
@@ -219,7 +221,11 @@ class Program:
             states[0] = y
             inputs = settings, numbers, first, states, clock.view(-1), slopes.flatten(0, 1), *tensors
             if self.forward is None:
-                self.forward = _compiled(self.loop.forward, inputs)
+                self.forward = (
+                    ReplayedForward(self.loop, inputs, _compiled_pass)
+                    if self.replayed
+                    else _compiled(self.loop.forward, inputs)
+                )
             with torch.no_grad():
                 self.forward(*inputs)
             reached = Numbers._make(numbers.tolist())
@@ -288,10 +294,14 @@ class Program:
         tensors = [tensor.detach() for tensor in (*parts.tensors, *self.pull.graph.constants)]
         totals = [grads[number] if number in grads else torch.zeros_like(tensors[number]) for number in used]
         start = grad.clone(memory_format=torch.contiguous_format)
-        count = grad.new_tensor(part.steps, dtype=torch.long)
+        count = torch.tensor(part.steps, device=None if self.replayed else grad.device)
         inputs = count, start, part.y, part.clock.view(-1), *(rows or ()), *totals, *tensors
         if self.backward is None:
-            self.backward = _compiled(partial(self.loop.backward, self.pull), inputs)
+            self.backward = (
+                ReplayedBackward(self.loop, self.pull, inputs, _compiled_pass)
+                if self.replayed
+                else _compiled(partial(self.loop.backward, self.pull), inputs)
+            )
         with torch.no_grad(), full_precision(grad):
             self.backward(*inputs)
         return start, dict(zip(used, totals, strict=True))
@@ -316,6 +326,15 @@ def _compiled(function: Code, inputs: Sequence[Tensor]) -> Code:
         options = {"cpp_wrapper": True, "post_grad_custom_pre_pass": SmallFields()}
     with torch.no_grad():
         return cast(Code, _inductor.compile(traced(function, *inputs), list(inputs), options))
+
+
+def _compiled_pass(function: Code, inputs: Sequence[Tensor]) -> Code:
+    """A pass of a loop, compiled for inputs of this form; as traced where the compiler fails."""
+    try:
+        return _compiled(function, inputs)
+    except Exception:  # a compiler raises many types
+        with torch.no_grad():
+            return traced(function, *inputs)
 
 
 def _check(found: Tensor, wanted: Tensor, scale: Tensor, what: str) -> None:

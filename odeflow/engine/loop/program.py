@@ -113,6 +113,9 @@ class Numbers(NamedTuple, Generic[N]):
     size: N
 
 
+ATTEMPTS = Numbers._fields.index("attempts")
+
+
 class Loop:
     """The code of a solve: functions of tensors only, which the compiler can follow.
 
@@ -151,13 +154,40 @@ class Loop:
         Returns:
             The number of attempts, ().
         """
+        start, slope = self._start(settings, states[0], tensors)
+        inputs = settings, numbers, start, slope, first, states, clock, slopes, *tensors
+        return _looped(self._going, self._attempt, torch.zeros_like(start[0]), inputs, changed=(1, 4, 5, 6, 7))
+
+    def begin(self, settings: Tensor, numbers: Tensor, first: Tensor, states: Tensor, *others: Tensor) -> Tensors:
+        """What `forward` does before its loop: sets `numbers` and `first`, if the solve begins."""
+        start, slope = self._start(settings, states[0], others[2:])
+        begins = numbers[ATTEMPTS] == 0
+        first.copy_(torch.where(begins, slope, first))
+        numbers.copy_(torch.where(begins, start, numbers))
+        return (begins,)
+
+    def attempt(
+        self, settings: Tensor, numbers: Tensor, first: Tensor, states: Tensor, clock: Tensor, *others: Tensor
+    ) -> Tensors:
+        """A pass of the loop of `forward` on its own. If there is none, the numbers and `first` stay as they are.
+
+        States, clock and slopes have room for a step more than the tape, where an attempt behind a full one writes.
+        """
+        before = numbers.clone(), first.clone()
+        going = self._going(numbers[ATTEMPTS], settings, numbers, *before, first, states[1:])
+        self._attempt(numbers[ATTEMPTS], settings, numbers, *before, first, states, clock, *others)
+        for now, kept in zip((numbers, first), before, strict=True):
+            now.copy_(torch.where(going, now, kept))
+        return (going,)
+
+    def _start(self, settings: Tensor, y: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
+        """(the entries of `Numbers` before the first attempt, the vector field there)."""
         given, evaluate = Settings(*settings.unbind()), partial(self._evaluate, tensors)
-        slope, zero = evaluate(given.start, states[0]), torch.zeros_like(given.start)
+        slope, zero = evaluate(given.start, y), torch.zeros_like(given.start)
         adaptive = self.method.gains is not None
-        h, size = self._first_step(given, evaluate, states[0], slope) if adaptive else (zero, zero)
+        h, size = self._first_step(given, evaluate, y, slope) if adaptive else (zero, zero)
         start = Numbers(given.start, h, zero, zero, zero, zero, zero, zero, SMALLEST_PART * h.abs(), size)
-        inputs = settings, numbers, torch.stack(start), slope, first, states, clock, slopes, *tensors
-        return _looped(self._going, self._attempt, zero, inputs, changed=(1, 4, 5, 6, 7))
+        return torch.stack(start), slope
 
     def _going(
         self,
@@ -311,19 +341,29 @@ class Loop:
         def going(left: Tensor, *inputs: Tensor) -> Tensor:
             return left > 0
 
-        def step(left: Tensor, grad: Tensor, states: Tensor, clock: Tensor, *others: Tensor) -> Tensors:
-            of_rows, totals, tensors = others[:rows], others[rows : rows + count], others[rows + count :]
-            last = (left - 1).reshape(1)
-            y, *of_rows = (each.index_select(0, last)[0] for each in (states, *of_rows))
-            t, h = (clock.index_select(0, 4 * last + place)[0] for place in range(2))
-            start, *found = pull.graph(t, h, y, grad, *of_rows[1:], *tensors)
-            for total, each in zip(totals, found, strict=True):
-                total.add_(each)
-            grad.copy_(start + of_rows[0] if rows else start)
-            return (left - 1,)
+        inputs, changed = (grad, *others), (0, *range(3 + rows, 3 + rows + count))
+        return _looped(going, partial(self._step_back, pull), left.clone(), inputs, changed)
 
-        inputs = grad, *others
-        return _looped(going, step, left.clone(), inputs, changed=(0, *range(3 + rows, 3 + rows + count)))
+    def retreat(self, pull: "Pull", left: Tensor, *others: Tensor) -> Tensors:
+        """A pass of the loop of `backward` on its own, which changes `left`, too."""
+        (after,) = self._step_back(pull, left, *others)
+        left.copy_(after)
+        return (after,)
+
+    def _step_back(
+        self, pull: "Pull", left: Tensor, grad: Tensor, states: Tensor, clock: Tensor, *others: Tensor
+    ) -> Tensors:
+        """The vector–Jacobian product of the last step that is left."""
+        rows, count = 2 * self.method.rows, len(pull.used)
+        of_rows, totals, tensors = others[:rows], others[rows : rows + count], others[rows + count :]
+        last = (left - 1).reshape(1)
+        y, *of_rows = (each.index_select(0, last)[0] for each in (states, *of_rows))
+        t, h = (clock.index_select(0, 4 * last + place)[0] for place in range(2))
+        start, *found = pull.graph(t, h, y, grad, *of_rows[1:], *tensors)
+        for total, each in zip(totals, found, strict=True):
+            total.add_(each)
+        grad.copy_(start + of_rows[0] if rows else start)
+        return (left - 1,)
 
 
 def _looped(
@@ -368,8 +408,7 @@ def combined(weights: Weights, slopes: Sequence[Tensor]) -> Tensor:
 
 def _current(numbers: Tensor, start: Tensor) -> Numbers[Tensor]:
     """The entries of `Numbers`: those at the start before the first attempt."""
-    attempts = numbers[Numbers._fields.index("attempts")]
-    return Numbers(*torch.where(attempts == 0, start, numbers).unbind())
+    return Numbers(*torch.where(numbers[ATTEMPTS] == 0, start, numbers).unbind())
 
 
 def _span(given: Settings) -> Tensor:
