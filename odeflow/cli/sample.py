@@ -1,6 +1,7 @@
 """`odeflow sample`: draws samples from the model of a checkpoint, in the units of the data file."""
 
 import argparse
+import inspect
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from odeflow.analysis import plots as draw
+from odeflow.analysis.replay import flows
 from odeflow.cli.conditions import read_conditions
 from odeflow.cli.options import Options, count, run_of
 from odeflow.errors import DataError, SettingError
+from odeflow.plugin import registry
 from odeflow.training import checkpoint
 from odeflow.training.callbacks.figures import STYLE
 from odeflow.training.files import replacing
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 10_000
 """Batch size of sampling, which bounds the memory."""
+OPTIONS = ("ckpt_path", "count", "conditions", "output", "seed", "solver", "num_steps", "tolerance", "plugins")
 MOST_IMAGES = 100
 """Maximum number of images in a figure."""
 
@@ -48,6 +52,7 @@ def sample(words: list[str]) -> int:
     output = folder / "samples.npz" if given.output is None else Path(given.output)
     check_suffix(output)
     task = checkpoint.load(given.ckpt_path, given.plugins)
+    budget = _solved_by(task, given)
     torch.manual_seed(given.seed)
     if task.num_covariates and type(task).sample is not Task.sample:
         table = _under_covariates(task, given.conditions, given.count or 1)
@@ -56,9 +61,11 @@ def sample(words: list[str]) -> int:
         print(f"{told}, in the units of the file that it was trained on")  # noqa: T201
         return 0
     units = task.units or Units()
-    conditions = read_conditions(given.conditions, task.num_conditions, units.condition or Units())
-    if conditions is not None:
-        conditions = conditions.repeat_interleave(given.count or 1, dim=0)
+    conditions = None if given.conditions else task.usual_conditions(given.count or 1000)
+    if conditions is None:
+        conditions = read_conditions(given.conditions, task.num_conditions, units.condition or Units())
+        if conditions is not None:
+            conditions = conditions.repeat_interleave(given.count or 1, dim=0)
     count = (given.count or 1000) if conditions is None else len(conditions)
     drawn = _drawn(task, count, conditions)
     if conditions is not None:
@@ -81,6 +88,8 @@ def sample(words: list[str]) -> int:
         with replacing(picture) as part:
             figure.savefig(part)
         told += f"; drawn to {picture}"
+    if budget:
+        told += f"; {_evaluations(task)} evaluations of the field each batch"
     print(told)  # noqa: T201
     return 0
 
@@ -92,16 +101,48 @@ def _options(words: list[str]) -> argparse.Namespace:
     number = "of samples, by default 1000; with conditions or covariates of each, by default 1"
     parser.add_argument("--count", metavar="COUNT", type=count, help=number)
     conditions = (
-        "*.csv or *.parquet, a condition in each row, for a conditional density; or a file of series with covariates, "
-        "for a latent ODE that has them, by default that of its training"
+        "*.csv or *.parquet, a condition in each row, for a conditional density; if conditions are classes, by default "
+        "each class in turn; or a file of series with covariates, for a latent ODE that has them, by default that of "
+        "its training"
     )
     parser.add_argument("--conditions", metavar="FILE", help=conditions)
     output = "the file to write, *.npz, *.csv or *.parquet; by default samples.npz in the run's folder"
     parser.add_argument("--output", metavar="FILE", help=output)
     parser.add_argument("--seed", metavar="SEED", type=_seed, default="0", help="of the samples; by default 0")
+    parser.add_argument("--solver", metavar="NAME", help="the solver; by default that of the checkpoint")
+    parser.add_argument("--num_steps", metavar="N", type=count, help="number of its steps of equal size")
+    parser.add_argument("--tolerance", metavar="TOL", type=float, help="its rtol and atol, if its steps are adaptive")
     plugins = "file, folder or module of plugins that are not installed; may be repeated"
     parser.add_argument("--plugins", metavar="NAME", action="append", default=[], help=plugins)
-    return parser.read(words, ("ckpt_path", "count", "conditions", "output", "seed", "plugins"))
+    return parser.read(words, OPTIONS)
+
+
+def _solved_by(task: Task, given: argparse.Namespace) -> bool:
+    """Gives the flows of a task the solver of the options, if any; returns whether there is one.
+
+    Raises:
+        SettingError: The options need a solver, or the solver does not take them, or the task has no flow.
+    """
+    options = {"num_steps": given.num_steps, "rtol": given.tolerance, "atol": given.tolerance}
+    options = {name: value for name, value in options.items() if value is not None}
+    if given.solver is None:
+        if options:
+            raise SettingError("--num_steps and --tolerance are of a solver: name one by --solver, such as RK4")
+        return False
+    kind = registry.look_up("solver", given.solver)
+    wrong = {*options} - {*inspect.signature(kind.__init__).parameters}
+    if wrong:
+        raise SettingError(f"{given.solver} has no option {', '.join(sorted(wrong))}")
+    with registry.building(given.solver):
+        solver: Any = kind(**options)
+    for flow in flows(task):
+        flow.solver = solver
+    return True
+
+
+def _evaluations(task: Task) -> int:
+    """Evaluations of all fields in the last batch."""
+    return sum(flow.stats.nfe_forward for flow in flows(task) if flow.stats is not None)
 
 
 def _seed(text: str) -> int:

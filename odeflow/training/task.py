@@ -115,6 +115,14 @@ class Task(Plugin, LightningModule, ABC):
         """
         raise OdeflowError(f"{type(self).__name__} does not implement sampling")
 
+    def usual_conditions(self, count: int) -> Tensor | None:
+        """The conditions of samples for which none are given, (count, num_conditions); by default None, as unknown.
+
+        Args:
+            count: Number of samples.
+        """
+        return None
+
     def restored(self, prediction: Any, units: Units) -> Any:
         """A prediction in the units of the data file. Tasks whose predictions have units override this.
 

@@ -18,6 +18,7 @@ from odeflow_matching.minibatch_ot import MinibatchOT as MinibatchOT
 from odeflow_matching.probability_flow import ProbabilityFlow as ProbabilityFlow
 from odeflow_matching.published_moons import PublishedMoons as PublishedMoons
 from odeflow_matching.reflow import Reflow as Reflow
+from odeflow_matching.reverse_diffusion import ReverseDiffusion as ReverseDiffusion
 from odeflow_matching.score_matching import ScoreMatching as ScoreMatching
 from odeflow_matching.sinkhorn import Sinkhorn as Sinkhorn
 from odeflow_matching.straight import Straight as Straight

@@ -1,5 +1,6 @@
 """ProbabilityFlow: the ODE of a diffusion, made of a net that knows the noise."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -56,13 +57,30 @@ class ProbabilityFlow(of.Modifier):
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """(B, d, …) ↦ (B, d, …), in the flow's unit of time."""
-        predicted = self.dynamics(t, y)
-        at = self.interpolant.coefficients((t.to(y) - self.t0) / (self.t1 - self.t0))
+        return self.parts(t, y).velocity
+
+    def parts(self, t: Tensor, y: Tensor) -> "Parts":
+        """The velocity and the predicted noise, as of `forward`."""
+        predicted, duration = self.dynamics(t, y), self.t1 - self.t0
+        at = self.interpolant.coefficients((t.to(y) - self.t0) / duration)
         a, b, da, db = (along(each, y) for each in (at.a, at.b, at.da, at.db))
         if self.prediction == "v":
-            velocity = da * (a * y - b * predicted) + db * (b * y + a * predicted)
+            x0, x1 = b * y + a * predicted, a * y - b * predicted
         else:
             spread = self.interpolant.spread
             x0 = spread * predicted if self.prediction == "noise" else -b * spread**2 * predicted
-            velocity = da / a * (y - b * x0) + db * x0
-        return velocity / (self.t1 - self.t0)
+            x1 = (y - b * x0) / a
+        return Parts((da * x1 + db * x0) / duration, x0)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a net says about points on the way.
+
+    Attributes:
+        velocity: (B, *state), the field, in the flow's unit of time.
+        x0: (B, *state), where the points are expected to have started, x̂₀.
+    """
+
+    velocity: Tensor
+    x0: Tensor

@@ -181,6 +181,12 @@ class Density(of.Task):
         x, log_prob = self._distribution(condition, count).sample_and_log_prob(size)
         return {"x": x.view(count, *self.shape), "log_prob": log_prob}
 
+    def usual_conditions(self, count: int) -> Tensor | None:
+        """Each class in turn, if classes are the conditions."""
+        if not self.by_class:
+            return None
+        return one_hot(torch.arange(count) % self.num_conditions, self.num_conditions).to(self.cnf.zero)
+
     def _distribution(self, condition: Tensor | None, count: int) -> FlowDistribution:
         """The density, or one for each of `count` conditions."""
         self._choose_divergence()

@@ -100,6 +100,18 @@ def test_weights_alone_are_enough(done, trained):
     assert np.array_equal(loaded("samples.npz")["x"], loaded(RUN / "samples.npz")["x"])
 
 
+def test_the_solver_and_its_budget_are_chosen(done, refused, trained):
+    """Steps or tolerances of another solver than the checkpoint's, with the number of evaluations in the answer."""
+    out = done(f"sample --ckpt_path {trained} --count 10 --solver Euler --num_steps 3 --output few.npz").out
+    assert out.endswith("; 3 evaluations of the field each batch\n")
+    done(f"sample --ckpt_path {trained} --count 10 --solver Dopri5 --tolerance 1e-5 --output exact.npz")
+    assert not np.allclose(loaded("few.npz")["x"], loaded("exact.npz")["x"])
+    told = refused(f"sample --ckpt_path {trained} --num_steps 3")
+    assert "--num_steps and --tolerance are of a solver: name one by --solver" in told
+    assert "Euler has no option atol, rtol" in refused(f"sample --ckpt_path {trained} --solver Euler --tolerance 1e-3")
+    assert "no solver named 'Eule'" in refused(f"sample --ckpt_path {trained} --solver Eule")
+
+
 def test_images_are_drawn_as_such(done, brief):
     """Samples of images keep their shape, and the picture shows them in rows."""
     done(f"fit -c density/digits {brief}")

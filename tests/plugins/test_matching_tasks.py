@@ -28,6 +28,7 @@ from odeflow_matching import (
     MinibatchOT,
     ProbabilityFlow,
     PublishedMoons,
+    ReverseDiffusion,
     ScoreMatching,
     Straight,
     Target,
@@ -425,7 +426,8 @@ def test_images_of_classes() -> None:
     x, label = torch.rand(5, 1, 6, 6), torch.tensor([0, 2, 1, 1, 0])
     for check in task_checks(task, (x, label)):
         check()
-    drawn = task.sample(4, torch.eye(3)[[0, 1, 2, 0]])
+    assert torch.equal(task.usual_conditions(4), torch.eye(3)[[0, 1, 2, 0]])
+    drawn = task.sample(4, task.usual_conditions(4))
     assert drawn["x"].shape == (4, 1, 6, 6)
     assert task.eval().predict_step((x, label), 0).shape == (5,)
     assert set(task.figures((x, label))) == {"samples"}
@@ -495,3 +497,18 @@ def test_two_moons_are_learned(kind: Any, tmp_path: Path) -> None:
         total = task.log_prob(torch.cartesian_prod(at, at)).exp().sum() * (10 / 199) ** 2
     assert gap < 0.02 + 2 * error
     assert total.item() == pytest.approx(1, abs=2e-3)
+
+
+@pytest.mark.parametrize("prediction", ["noise", "score", "v"])
+def test_the_reverse_diffusion_ends_in_the_data(prediction: Any) -> None:
+    """With the exact score, samples of the stochastic equation have the data's moments, as those of the ODE."""
+    from odeflow_sde import SRA1
+
+    torch.manual_seed(0)
+    interpolant, count = VPSchedule(), 4000
+    field = ReverseDiffusion(ProbabilityFlow(Moments(interpolant, prediction), interpolant, prediction))
+    flow = of.Flow(field, SRA1(num_steps=60))
+    with torch.no_grad():
+        x = flow(torch.randn(count, 2, dtype=DOUBLE))
+    assert (x.mean(0) - MEAN).abs().max() < 5 * STD / count**0.5 + 0.01
+    assert (x.std(0) - STD).abs().max() < 5 * STD / (2 * count) ** 0.5 + 0.01
