@@ -118,15 +118,15 @@ def precision(
     Args:
         command: Holds task, data and trainer.
         solvers: Names of the solvers.
-        num_steps: Numbers of steps, for solvers with a fixed step size.
-        tolerances: Values of rtol and atol, for adaptive solvers.
+        num_steps: Numbers of steps, for solvers that have no tolerances.
+        tolerances: Values of rtol and atol, for the others.
     """
     settings: list[tuple[str, dict[str, Any]]] = []
     for name in solvers:
-        if _takes(name, "num_steps"):
-            settings += [(name, {"num_steps": count}) for count in sorted(num_steps)]
-        elif _takes(name, "rtol", "atol"):
+        if _takes(name, "rtol", "atol"):
             settings += [(name, {"rtol": value, "atol": value}) for value in sorted(tolerances, reverse=True)]
+        elif _takes(name, "num_steps"):
+            settings += [(name, {"num_steps": count}) for count in sorted(num_steps)]
         else:
             raise SettingError(f"{name} has neither num_steps nor rtol and atol to vary; leave it out of --solvers")
     asked = flows(command.model)

@@ -275,8 +275,9 @@ def test_under_its_own_solver_the_test_is_that_of_the_command_test(done, metrics
     stages = {"Euler": 1, "Midpoint": 2, "RK4": 4}
     found = [(row["solver"], row["setting"], float(row["nfe"])) for row in others if row["solver"] in stages]
     assert found == [(name, f"num_steps={n}", n * count) for name, count in stages.items() for n in (1, 3)]
-    loose, tight = (float(row["nfe"]) for row in others if row["solver"] == "Dopri5")
-    assert loose < tight
+    adaptive = {row["setting"]: float(row["nfe"]) for row in others if row["solver"] == "Dopri5"}
+    assert list(adaptive) == ["rtol=0.01, atol=0.01", "rtol=0.0001, atol=0.0001"]
+    assert adaptive["rtol=0.01, atol=0.01"] < adaptive["rtol=0.0001, atol=0.0001"]
     assert "test/error_percent" in out
     assert is_picture(Path("p.png"))
 
