@@ -61,6 +61,9 @@ def engines(mode: Mode, compiled: bool = False) -> list[Engine]:
         found.append(_torch_engine(name, mode, _odeflow(gradient)))
         if compiled and gradient is gradients[mode][0]:
             found.append(_torch_engine(f"{name}, compiled", mode, _odeflow(gradient, compiled=True), visible=False))
+            found.append(Engine("odeflow CNF, compiled", mode, partial(_cnf, mode, gradient, True), visible=False))
+        if gradient is gradients[mode][0]:
+            found.append(Engine("odeflow CNF", mode, partial(_cnf, mode, gradient, False), visible=False))
     if importlib.util.find_spec("torchode"):
         found.append(_torch_engine("torchode", mode, _torchode))
     if importlib.util.find_spec("torchdyn"):
@@ -100,6 +103,22 @@ def _odeflow(gradient: of.Gradient, compiled: bool = False) -> Solve:
         return of.solve(problem.field, y0, problem.t, solver=solver, gradient=gradient).y
 
     return solve
+
+
+def _cnf(mode: Mode, gradient: of.Gradient, compiled: bool, problem: Problem) -> Run | None:
+    """The class of normalizing flows, on the density flow, whose equation it solves from data to base."""
+    if not isinstance(problem.field, DensityFlow):
+        return None
+    t0, t1 = problem.t.tolist()
+    solver = Dopri5(problem.rtol, problem.atol, compile=compiled)
+    flow = of.Flow(problem.field.net, solver, gradient, options=of.FlowOptions(t0=t1, t1=t0))
+    cnf = of.CNF([flow], (2,))
+
+    def solve(problem: Problem, y0: Tensor, mode: Mode) -> Tensor:
+        z, log_det = cnf.to_base(y0[:, :2])
+        return torch.stack([y0, torch.cat([z, y0[:, 2:] - log_det[:, None]], 1)])
+
+    return _torch_engine("", mode, solve).prepare(problem)
 
 
 def _torchdiffeq(problem: Problem, y0: Tensor, mode: Mode) -> Tensor:

@@ -43,8 +43,8 @@ def test_gradients_agree_with_the_truth(loose: dict[str, ModuleType], name: str)
     truth = problem.truth()
     for mode in loose["engines"].MODES:
         for engine in loose["engines"].engines(mode):
-            if engine.name.startswith("odeflow"):
-                for value, true in zip(engine.prepare(problem)(lambda: None), truth, strict=False):
+            if engine.name.startswith("odeflow") and (run := engine.prepare(problem)) is not None:
+                for value, true in zip(run(lambda: None), truth, strict=False):
                     error = (value.double() - true).norm() / true.norm()
                     assert error < 100 * problem.rtol, engine.name
 
