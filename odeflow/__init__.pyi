@@ -13,6 +13,7 @@ from .density.cnf import CNF as CNF
 from .density.marginals import Marginals as Marginals
 from .density.whitening import Whitening as Whitening
 from .engine.equation.equation import SDE as SDE
+from .engine.equation.equation import Calculus as Calculus
 from .engine.equation.equation import StochasticField as StochasticField
 from .engine.equation.state import Field as Field
 from .engine.gradients import Adjoint as Adjoint

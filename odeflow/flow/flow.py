@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import torch
 from torch import Tensor, nn
 
-from odeflow.engine.equation.equation import SDE, StochasticField
+from odeflow.engine.equation.equation import StochasticField
 from odeflow.engine.equation.field import entering, outside_inference, parameters_of, recorder, uncompiled, usual
 from odeflow.engine.equation.state import S, State
 from odeflow.engine.gradients import Checkpointed, Gradient
@@ -311,6 +311,10 @@ class _InContext:
     path: Path
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.field(t, self.joined(t, y))[:, : y.shape[1]]
+
+    def joined(self, t: Tensor, y: Tensor) -> Tensor:
+        """[y, u(t)]."""
         u = self.path(t)
         if len(u) == 1:
             u = u.expand(len(y), *u.shape[1:])
@@ -320,15 +324,37 @@ class _InContext:
             )
         if u.dim() == 2 < y.dim():  # numbers of each sample, laid over the pixels of an image
             u = u.view(*u.shape, *(1,) * (y.dim() - 2)).expand(*u.shape, *y.shape[2:])
-        return self.field(t, torch.cat([y, u], dim=1))[:, : y.shape[1]]
+        return torch.cat([y, u], dim=1)
+
+
+class _StochasticInContext(StochasticField):
+    """A stochastic field whose input is the state concatenated with an external input.
+
+    Args:
+        field: The field on [y, u].
+        path: The input u(t).
+    """
+
+    def __init__(self, field: StochasticField, path: Path) -> None:
+        self.field, self.noise, self.calculus, self.shares = field, field.noise, field.calculus, field.shares
+        self.drift, self.spread = _InContext(field, path), _InContext(field.diffusion, path)
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.drift(t, y)
+
+    def diffusion(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.spread(t, y)
+
+    def both(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        f, g = self.field.both(t, self.drift.joined(t, y))
+        return f[:, : y.shape[1]], g[:, : y.shape[1]]
 
 
 def _in_context(dynamics: nn.Module, path: Path) -> Any:
     """The dynamics, with drift and diffusion, on the state concatenated with an external input."""
     if not isinstance(dynamics, StochasticField):
         return _InContext(dynamics, path)
-    drift, diffusion = _InContext(dynamics, path), _InContext(dynamics.diffusion, path)
-    return SDE(drift, diffusion, dynamics.noise, dynamics.calculus)
+    return _StochasticInContext(dynamics, path)
 
 
 def _stops(path: Path, t: Tensor | Sequence[float]) -> tuple[float, ...]:

@@ -10,8 +10,8 @@ class EulerMaruyamaStages(of.StochasticStages):
 
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
         self.begin(t, h, y)
-        noise = self.product(self.diffuse(t, y), self.increment(t, h))
-        return self.finish(y.add(self.first_slope(t, y), alpha=h).add_(noise))
+        f, g = self.values(t, y, first=True)
+        return self.finish(y.add(f, alpha=h).add_(self.product(g, self.increment(t, h))))
 
 
 class EulerMaruyama(of.StochasticSolver):

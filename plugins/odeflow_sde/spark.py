@@ -13,11 +13,11 @@ class SPaRKStages(of.StochasticStages):
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
         self.begin(t, h, y)
         w, area = self.increment_and_area(t, h)
-        f1, g1 = self.first_slope(t, y), self.diffuse(t, y)
+        f1, g1 = self.values(t, y, first=True)
         middle = y.add(f1, alpha=h / 2).add_(self.product(g1, w / 2 + 3**0.5 * area))
-        f2, g2 = self.evaluate(t + h / 2, middle), self.diffuse(t + h / 2, middle)
+        f2, g2 = self.values(t + h / 2, middle)
         ahead = y.add(f2, alpha=h).add_(self.product(g2, w))
-        f3, g3 = self.evaluate(t + h, ahead), self.diffuse(t + h, ahead)
+        f3, g3 = self.values(t + h, ahead)
 
         def combined(outer: float) -> Tensor:
             drift = (f1 + f3).mul_(outer * h).add_(f2, alpha=INNER * h)

@@ -10,9 +10,9 @@ class StochasticHeunStages(of.StochasticStages):
 
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
         self.begin(t, h, y)
-        dw, f, g = self.increment(t, h), self.first_slope(t, y), self.diffuse(t, y)
+        dw, (f, g) = self.increment(t, h), self.values(t, y, first=True)
         ahead = y.add(f, alpha=h).add_(self.product(g, dw))
-        f1, g1 = self.evaluate(t + h, ahead), self.diffuse(t + h, ahead)
+        f1, g1 = self.values(t + h, ahead)
         self.estimate = lambda: (f1 - f) * (h / 2) + self.product(g1 - g, dw / 2)
         return self.finish(y.add(f + f1, alpha=h / 2).add_(self.product(g + g1, dw / 2)))
 

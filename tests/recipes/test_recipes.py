@@ -27,6 +27,7 @@ OURS = [
 REAL = {
     "CharacterTrajectories": ("data/character_trajectories", "--data.batch_size", "10"),
     "MNIST": ("data/mnist", "--data.batch_size", "16", "--data.val_size", "100"),
+    "Mocap": ("data/mocap", "--data.steps", "1"),
     "Hopper": ("data/hopper", "--data.batch_size", "10"),
     "Pendulum": ("data/schmidt_lipson", "--data.steps", "1"),
     "PhysioNet2012": ("data/physionet2012", "--data.batch_size", "10"),

@@ -39,6 +39,12 @@ class StochasticField(ABC):
 
     noise: Noise = "diagonal"
     calculus: Calculus = "ito"
+    shares: bool = False
+    """Whether `both` is cheaper than drift and diffusion one by one. For diagonal noise and a state of one tensor."""
+
+    def both(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(f, g) at (t, y). Override it, and set `shares`, where they have parts in common."""
+        return self(t, y), self.diffusion(t, y)
 
     @abstractmethod
     def __call__(self, t: Tensor, y: Any) -> Any:
@@ -100,6 +106,7 @@ class Equation:
         calculus: As in `StochasticField`.
         path: W.
         product: g and an increment of W ↦ a change of the state.
+        stacked: (2, *state), f and g at once; None where that saves nothing.
     """
 
     drift: Field
@@ -108,6 +115,7 @@ class Equation:
     calculus: Calculus
     path: Brownian
     product: Product
+    stacked: Field | None = None
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         """The drift at (t, y)."""
@@ -115,7 +123,8 @@ class Equation:
 
     def map(self, wrap: Callable[[Field], Field]) -> "Equation":
         """The equation with both fields wrapped."""
-        return replace(self, drift=wrap(self.drift), diffusion=wrap(self.diffusion))
+        stacked = None if self.stacked is None else wrap(self.stacked)
+        return replace(self, drift=wrap(self.drift), diffusion=wrap(self.diffusion), stacked=stacked)
 
 
 def wrapped(field: Field, wrap: Callable[[Field], Field]) -> Field:

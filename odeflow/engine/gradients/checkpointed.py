@@ -117,8 +117,21 @@ def _backward(
         group = tape.segments[number * tape.every : (number + 1) * tape.every]
         free = len(group) if tape.capacity is None else tape.capacity - number - 1
         _reverse(group, starts[number], free, reversal.advance, reversal.visit)
-    stats.nfe_backward += reversal.counter.evaluations
+    stats.nfe_backward += sum(counter.evaluations for counter in reversal.counters)
     return reversal.adjoint + grad_y[0], reversal.grads
+
+
+def _over_drift(field: Field, wrap: Callable[[Field], Field]) -> Field:
+    """A field in a wrapper; of a stochastic equation its drift, as solvers differentiate the diffusion forward."""
+    if not isinstance(field, Equation):
+        return wrap(field)
+    stacked = None if field.stacked is None else wrap(field.stacked)
+    return replace(field, drift=wrap(field.drift), stacked=stacked)
+
+
+def _evaluated_again(field: Field) -> Field:
+    """The field, evaluated again in the backward pass instead of keeping its graph."""
+    return partial(checkpoint, field, use_reentrant=False, preserve_rng_state=False)
 
 
 class _Reversal:
@@ -132,15 +145,16 @@ class _Reversal:
     """
 
     def __init__(self, field: Field, params: tuple[Tensor, ...], per_stage: bool, grad_y: Tensor) -> None:
-        self.counter, self.params, self.grad_y = Counted(field), params, grad_y
-        self.field: Field = self.counter
-        again = partial(checkpoint, self.counter, use_reentrant=False, preserve_rng_state=False)
-        if isinstance(field, Equation):  # only the drift: solvers differentiate the diffusion forward
-            self.counter.field = field.drift
-            self.field, again = replace(field, drift=self.counter), replace(field, drift=again)
-        self.traced: Field = again if per_stage else self.field
+        self.counters: list[Counted] = []
+        self.params, self.grad_y = params, grad_y
+        self.field = _over_drift(field, self._counted)
+        self.traced = _over_drift(self.field, _evaluated_again) if per_stage else self.field
         self.adjoint = torch.zeros_like(grad_y[0])
         self.grads: list[Tensor | None] = [None] * len(params)
+
+    def _counted(self, field: Field) -> Field:
+        self.counters.append(Counted(field))
+        return self.counters[-1]
 
     def advance(self, segment: Segment, start: Tensor) -> Tensor:
         """The state at the segment's end."""

@@ -124,7 +124,7 @@ class _Way:
     def _node(self, stages: ReversibleHeunStages, t: float, z: Tensor) -> _Node:
         with torch.enable_grad():
             leaf = z.detach().requires_grad_()
-            return _Node(leaf, *stages.at(t, leaf))
+            return _Node(leaf, *stages.values(t, leaf))
 
     def _pulled(
         self,

@@ -34,17 +34,13 @@ class ReversibleHeunStages(StochasticStages):
         self.restore(self.carry())
         self.value = value
 
-    def at(self, t: float, z: Tensor) -> Value:
-        """(f, g) at a node."""
-        return self.evaluate(t, z), self.diffuse(t, z)
-
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
         self.begin(t, h, y)
         z = y if self.z is None else self.z
-        f, g = self.value or self.at(t, z)
+        f, g = self.value or self.values(t, z)
         dw = self.increment(t, h)
         self.z1 = self.reflected(y, z, f, h, self.product(g, dw))
-        self.value1 = f1, g1 = self.at(t + h, self.z1)
+        self.value1 = f1, g1 = self.values(t + h, self.z1)
         return self.finish(y.add(f + f1, alpha=h / 2).add_(self.product(g + g1, dw / 2)))
 
     @staticmethod
@@ -55,7 +51,7 @@ class ReversibleHeunStages(StochasticStages):
     def back(self, t: float, h: float, y1: Tensor, z1: Tensor) -> tuple[Tensor, Tensor]:
         """(y, z) at the start t of the step of size h that ends at (y₁, z₁)."""
         dw = self.increment(t, h)
-        f1, g1 = self.at(t + h, z1)
+        f1, g1 = self.values(t + h, z1)
         z = self.reflected(y1, z1, f1, -h, -self.product(g1, dw))
-        f, g = self.at(t, z)
+        f, g = self.values(t, z)
         return y1.sub(f + f1, alpha=h / 2).sub_(self.product(g + g1, dw / 2)), z

@@ -90,6 +90,15 @@ class StochasticStages(MemoryStages):
         """The diffusion g at (t, y)."""
         return self.equation.diffusion(y.new_full((), self.inside(t)), y)
 
+    def values(self, t: float, y: Tensor, first: bool = False) -> tuple[Tensor, Tensor]:
+        """(f, g) at (t, y); with `first` at the start of the step, where f may be known."""
+        stacked = self.equation.stacked
+        if stacked is None or (first and self.first is not None):
+            return self.first_slope(t, y) if first else self.evaluate(t, y), self.diffuse(t, y)
+        self.evaluations += 1
+        f, g = stacked(y.new_full((), self.inside(t)), y)
+        return f, g
+
     def increment(self, t: float, h: float) -> Tensor:
         """ΔW of the step."""
         return self.equation.path.increment(t, t + h)

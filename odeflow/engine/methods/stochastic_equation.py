@@ -1,5 +1,7 @@
 """A stochastic equation for a solve: its checks, its noise and its form on one tensor."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from odeflow.engine.equation.equation import (
     noise_shape,
     product_of,
 )
-from odeflow.engine.equation.state import Field, PackedField, Packing, State
+from odeflow.engine.equation.state import Field, PackedField, Packing, State, check_shape
 from odeflow.engine.methods.stochastic import SUGGESTED, StochasticSolver
 from odeflow.engine.solver import Solver
 from odeflow.errors import GradientError, SettingError, StateError
@@ -120,4 +122,22 @@ def stochastic_equation(
 
     drift: Field = field if packing is None else PackedField(packing, field)
     diffusion: Field = field.diffusion if packing is None else on_packed
-    return Equation(drift, diffusion, field.noise, field.calculus, path, product_of(y0, matrix))
+    stacked = _Stacked(field) if field.shares and packing is None and field.noise == "diagonal" else None
+    return Equation(drift, diffusion, field.noise, field.calculus, path, product_of(y0, matrix), stacked)
+
+
+@dataclass(frozen=True)
+class _Stacked:
+    """(2, *state), drift and diffusion in one tensor.
+
+    Attributes:
+        field: The equation.
+    """
+
+    field: StochasticField
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        f, g = self.field.both(t, y)
+        check_shape(f, y.shape)
+        check_shape(g, y.shape, " for the diffusion")
+        return torch.stack((f, g))
