@@ -22,7 +22,8 @@ def export(words: list[str]) -> int:
     parser.add_argument("--output", metavar="FILE", required=True, help="the file to write, *.safetensors")
     given = parser.read(words, ("ckpt_path", "output"))
     if Path(given.output).suffix != weights.SUFFIX:
-        raise SettingError(f"--output must end with {weights.SUFFIX}; got {given.output}")
+        onnx = ". ONNX is written by torch.onnx.export: see docs/pytorch.md" if given.output.endswith(".onnx") else ""
+        raise SettingError(f"--output must end with {weights.SUFFIX}; got {given.output}{onnx}")
     contents, spec = checkpoint.read(given.ckpt_path), checkpoint.specs(given.ckpt_path)["model"]
     weights.write(checkpoint.state(contents, given.ckpt_path), spec, given.output, stored_units(contents))
     print(f"{given.output}: {Path(given.output).stat().st_size:,} bytes")  # noqa: T201

@@ -53,7 +53,8 @@ def _list(known: Catalogue, kind: str | None, added: list[str]) -> None:
     console = Console()
     console.print(table, markup=False)
     problems = [f"{package} could not be imported: {reason}" for package, reason in registry.failures().items()]
-    problems += registry.unfinished(module for name in added for module in registry.load_named(name))
+    if added:  # else the contracts are not imported
+        problems += registry.unfinished(module for name in added for module in registry.load_named(name))
     for problem in problems:
         console.print(problem, style="red", highlight=False, markup=False)
 

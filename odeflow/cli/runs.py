@@ -33,7 +33,7 @@ def runs(words: list[str]) -> int:
     listed.add_argument("recipe", nargs="?", help="only those of this recipe")
     listed.add_argument("--command", help="only those of this command, such as fit")
     compared = actions.add_parser("compare", parents=[shared], help="options and metrics in which runs differ")
-    compared.add_argument("run", nargs="+", type=Path, help="folders of runs, two or more")
+    compared.add_argument("run", nargs="+", type=Path, help="runs, two or more, such as spiral/version_0")
     chosen = actions.add_parser("best", parents=[shared], help="the run of a recipe with the best value")
     chosen.add_argument("recipe")
     given = parser.parse_args(words)
@@ -41,7 +41,7 @@ def runs(words: list[str]) -> int:
         found = [each for each in _found(given.folder, given.recipe) if given.command in (None, each.command)]
         print_rows([summary(each) for each in found], given.format)
     elif given.action == "compare":
-        print_rows(differences([at(folder) for folder in given.run]), given.format)
+        print_rows(differences([at(run, given.folder) for run in given.run]), given.format)
     else:
         best = record.best(_found(given.folder, given.recipe))
         if best is None:
@@ -68,13 +68,13 @@ def _found(folder: Path, recipe: str | None) -> list[RunRecord]:
     return able
 
 
-def at(folder: Path) -> RunRecord:
-    """The record of the run in a folder.
+def at(folder: Path, runs: Path = Path("runs")) -> RunRecord:
+    """The record of the run in a folder, which may also be given from the folder of all runs on.
 
     Raises:
         OdeflowError: There is none.
     """
-    found = RunRecord.read(folder)
+    found = RunRecord.read(folder) or RunRecord.read(runs / folder)
     if found is None:
         raise OdeflowError(
             f"{folder} is not the folder of a run: it has no {record.NAME}. odeflow runs list names them"

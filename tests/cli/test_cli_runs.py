@@ -102,6 +102,8 @@ def test_compared_runs_show_only_what_differs(done, runs):
     """The solver and the best value differ, the recipe and the seed do not."""
     folders = [runs / "digits/ode_net" / name for name in ("version_0", "version_1")]
     out = done(f"runs compare {folders[0]} {folders[1]} --format csv").out
+    within = [folder.relative_to(folders[0].parents[1]) for folder in folders[:2]]
+    assert done(f"runs compare {within[0]} {within[1]} --folder {folders[0].parents[1]} --format csv").out == out
     rows = {row[""]: [row[str(folder)] for folder in folders] for row in csv.DictReader(io.StringIO(out))}
     assert rows["--model.solver"] == ["", "RK4"]
     assert float(rows["best val/accuracy"][0]) == pytest.approx(2 * float(rows["best val/accuracy"][1]), rel=1e-3)

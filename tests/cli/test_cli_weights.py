@@ -105,6 +105,7 @@ def test_a_recipe_brings_its_own_weights(done, exported, tmp_path):
         ("test -c digits/ode_net --weights a --ckpt_path b", "there is no checkpoint b"),
         ("export --ckpt_path no.ckpt --output a.safetensors", "there is no checkpoint no.ckpt"),
         ("export --ckpt_path no.ckpt --output a.pt", "--output must end with .safetensors; got a.pt"),
+        ("export --ckpt_path no.ckpt --output a.onnx", "got a.onnx. ONNX is written by torch.onnx.export: see docs"),
     ],
 )
 def test_mistakes_are_told_in_a_line(command, words, message):
