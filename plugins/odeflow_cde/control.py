@@ -38,6 +38,8 @@ class Control(of.OptionGroup):
         interpolation: Between observations; `Hermite()` by default. With `Rectilinear()` time proceeds first, while the
             values are held, and then the values change: the path of two steps for each observation, 0, 2, 4, …, never
             depends on a later one, also where values are missing, which are 0 before the first.
+        time_scale: Factor of the time. With a bounded matrix a state moves no farther than its path is long, so where
+            values hardly change it moves with the time alone; larger factors let it integrate them.
         counts: Whether the number of observations of each value so far is a channel, too: what was observed may tell
             about a series.
         window: Number of observations in each window of a `LogSignature`; 0 for the path itself.
@@ -48,11 +50,13 @@ class Control(of.OptionGroup):
     """
 
     interpolation: Interpolation | None = None
+    time_scale: float = 1.0
     counts: bool = False
     window: int = 0
     depth: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
+        of.check_range(self, "(0, inf)", time_scale=self.time_scale)
         of.check_least(self, 0, window=self.window)
 
     @property
@@ -75,7 +79,7 @@ class Control(of.OptionGroup):
             batch: The series, in which every row is an observation or padding at the end.
         """
         interpolation = self.interpolation or Hermite()
-        x = torch.cat((batch.t[..., None], self._values(batch, interpolation)), 2)
+        x = torch.cat((self.time_scale * batch.t[..., None], self._values(batch, interpolation)), 2)
         if self.counts:
             x = torch.cat((x, batch.seen.to(x).cumsum(1)), 2)
         start, step = x[:, 0], 1

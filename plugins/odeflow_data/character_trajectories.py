@@ -24,8 +24,8 @@ ADVICE = (
 class CharacterTrajectories(SeriesData):
     """1,429 letters of 20 kinds, written on a tablet: horizontal and vertical velocity and the force on the tip.
 
-    A letter has 109 to 205 times, 1/204 apart, so that the longest ones have duration 1. The published values, which
-    are differentiated, smoothed and normalised, are unchanged.
+    A letter has 109 to 205 times, evenly spaced. The published values, which are differentiated, smoothed and
+    normalised, are unchanged.
 
     Source: Williams, Toussaint & Storkey (2006), "Extracting motion primitives from natural handwriting data", ICANN;
         "Character Trajectories", https://archive.ics.uci.edu/dataset/175, CC BY 4.0.
@@ -35,6 +35,7 @@ class CharacterTrajectories(SeriesData):
         seen: The seen values and the targets.
         batch_size: Number of letters in a batch; the last one may be smaller.
         split: The fractions of the letters for validation and testing.
+        span: Duration of the longest letters, in the unit of the times.
 
     Raises:
         SettingError: An option is out of range.
@@ -46,9 +47,11 @@ class CharacterTrajectories(SeriesData):
         seen: Seen = Seen(),
         batch_size: int = 50,
         split: Shares = Shares(),
+        span: float = 1.0,
     ) -> None:
         super().__init__(batch_size, seen, split.seed)
-        self.dim, self.num_classes = 3, 20
+        of.check_range(self, "(0, inf)", span=span)
+        self.dim, self.num_classes, self.span = 3, 20, span
         self.path, self.split = Path(root).expanduser() / FILE, split
 
     def setup(self, stage: str) -> None:
@@ -62,7 +65,7 @@ class CharacterTrajectories(SeriesData):
         require_finite(self.path, ARRAYS[0], x, ADVICE)
         offsets = offsets.astype(np.int64)
         length = np.diff(offsets)
-        t = (np.arange(len(x)) - np.repeat(offsets[:-1], length)) / (LONGEST - 1)
+        t = (np.arange(len(x)) - np.repeat(offsets[:-1], length)) * (self.span / (LONGEST - 1))
         whole = padded(t, x, np.ones(x.shape, bool), offsets)
         letters = torch.from_numpy(label.astype(np.int64))
         self.divide(whole._replace(label=letters), self.split)

@@ -33,8 +33,14 @@ class Readout(of.OptionGroup):
 
     def __post_init__(self) -> None:
         of.check_least(self, 0, class_weight=self.class_weight, target_weight=self.target_weight)
-        if not self.target_weight and (self.classifier is None or not self.class_weight):
+        if self.target_weight:
+            return
+        if self.classifier is None or not self.class_weight:
             raise of.SettingError(
                 "Readout: target_weight=0 leaves nothing to learn; give a classifier, such as Perceptron(), and a "
                 f"positive class_weight; got {self.classifier} and {self.class_weight}"
+            )
+        if self.decoder is not None or self.likelihood is not None:
+            raise of.SettingError(
+                "Readout: with target_weight=0 no values are predicted; leave decoder and likelihood out"
             )

@@ -74,10 +74,14 @@ class SeriesTask(of.Task, ABC):
             )
         self.dim, self.num_classes = dim, num_classes or 0
         self.masking, self.class_weight, self.target_weight = masking, readout.class_weight, readout.target_weight
-        self.likelihood, self.decoder = readout.likelihood or Gaussian(), readout.decoder or Perceptron()
-        self.classifier = classifier
+        self.likelihood, self.classifier = readout.likelihood or Gaussian(), classifier
         self.likelihood.build(dim)
-        self.decoder.build(width, dim)
+        if self.target_weight:
+            decoder = readout.decoder or Perceptron()
+            decoder.build(width, dim)
+            self.decoder: nn.Module = decoder
+        else:
+            self.decoder = _Zeros(dim)
         if classifier is not None:
             classifier.build(width, self.num_classes)
         self.confusion = MulticlassConfusionMatrix(self.num_classes) if classifier is not None else None
@@ -104,9 +108,10 @@ class SeriesTask(of.Task, ABC):
         """
         if self.classifier is None:
             return 0.0
-        logits = self.classifier(features)
         labels = batch.label
-        assert labels is not None
+        if labels is None:
+            raise of.DataError(f"{type(self).__name__}: the classifier needs series with labels; these have none")
+        logits = self.classifier(features)
         if stage != "train":
             probabilities = logits.softmax(-1).reshape(-1, *logits.shape[-2:]).mean(0)
             self._note(stage, "auroc", probabilities[:, 1], labels)
@@ -161,7 +166,8 @@ class SeriesTask(of.Task, ABC):
         if self.classifier is None:
             return {}
         batch = self.checked(part)
-        assert batch.label is not None
+        if batch.label is None:
+            return {}
         return classifications(features(batch), batch.label, self.num_classes)
 
     def on_test_epoch_start(self) -> None:
@@ -239,12 +245,10 @@ class SeriesTask(of.Task, ABC):
             raise of.DataError(
                 f"{name}: the times of each series must rise, padded at the end by the last; they do not"
             )
-        if self.classifier is not None and batch.label is None:
-            raise of.DataError(f"{name}: the classifier needs series with labels; these have none")
         if batch.jump is not None:
             raise of.DataError(f"{name} does not support jumps of the values, such as doses; use Trajectory")
         label = batch.label
-        if self.classifier is not None:
+        if self.classifier is not None and label is not None:
             label = labels(name, label, len(t), self.num_classes)
         return covariates.checked(name, batch._replace(t=t, y=y, label=label), self.num_covariates, y.dtype)
 
@@ -262,6 +266,22 @@ class SeriesTask(of.Task, ABC):
                 f"{float(t.abs().max()):g}. Count times from the first one, and in a larger unit"
             )
         return cast
+
+
+class _Zeros(nn.Module):
+    """The decoder of a classifier alone, whose predictions of values are 0.
+
+    Args:
+        dim: Length of an observation.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(…, width) ↦ (…, d)."""
+        return z.new_zeros(*z.shape[:-1], self.dim)
 
 
 def _observed_time(batch: of.Series) -> Tensor:

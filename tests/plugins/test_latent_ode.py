@@ -14,9 +14,11 @@ from torch.distributions import MultivariateNormal, Normal
 from torch.utils.data import DataLoader
 
 import odeflow as of
+from odeflow_cde import CDE, Control
 from odeflow_dynamics import MLP, Linear
 from odeflow_solvers import RK4, Dopri5, Euler
 from odeflow_tasks import (
+    GRUD,
     ODERNN,
     RNN,
     Bound,
@@ -28,6 +30,7 @@ from odeflow_tasks import (
     ODERNNEncoder,
     Perceptron,
     Readout,
+    Rectilinear,
     Refine,
     RNNEncoder,
 )
@@ -84,7 +87,16 @@ def refined(**options: object) -> LatentODE:
     )
 
 
-MODELS: list[Callable[..., SeriesTask]] = [latent_rnn, latent_ode_rnn, refined, rnn, ode_rnn]
+def gru_d(**options: object) -> GRUD:
+    return GRUD(**{"dim": 2, "width": 6, **options})
+
+
+def cde(**options: object) -> CDE:
+    control = Control(interpolation=Rectilinear(), counts=True)
+    return CDE(MLP(6, [8], time="none"), RK4(step_size=1.0), control=control, **{"dim": 2, **options})
+
+
+MODELS: list[Callable[..., SeriesTask]] = [latent_rnn, latent_ode_rnn, refined, rnn, ode_rnn, gru_d, cde]
 
 
 def classes(count: int = 2, learn: bool = False) -> dict[str, object]:
@@ -301,7 +313,7 @@ def test_a_latent_ode_may_see_nothing(model: Callable[..., LatentODE]) -> None:
     assert bool(losses(task, alone).isfinite().all())
 
 
-@pytest.mark.parametrize("model", [rnn, ode_rnn])
+@pytest.mark.parametrize("model", [rnn, ode_rnn, gru_d, cde])
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_baselines_do_not_see_what_comes_later(model: Callable[..., SeriesTask], cell: str) -> None:
     """Bitwise: a value has no influence on predictions at its own time and before."""
