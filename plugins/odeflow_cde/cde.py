@@ -73,7 +73,7 @@ class CDE(Autoregressive):
         if len(drive.rows) < 2:
             return self.decoder(torch.zeros_like(z0))[:, None], z0
         if not self.target_weight:
-            last = self.flow.trajectory(z0, drive.rows[[0, -1]], context=drive.path).y[-1]
+            last = self.flow.trajectory(z0, torch.cat((drive.rows[:1], drive.end)), context=drive.path).y[-1]
             return self.decoder(last)[:, None].expand_as(batch.y), last
         before = drive.rows[1:] - 1  # time has come, and the value has not
         z = self.flow.trajectory(z0, torch.cat((drive.rows[:1], before, drive.rows[-1:])), context=drive.path).y

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow_cde.log_signature import LogSignature, log_signature_channels
-from odeflow_tasks.interpolation import Hermite, Interpolation, Rectilinear
+from odeflow_tasks.interpolation import Hermite, Interpolation, Linear, Rectilinear
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,13 @@ class Drive:
         path: X, (B, c), of a parameter s that starts at 0.
         start: (B, 1 + d or 1 + 2d), the first observations: time, values, and counts if there are any.
         rows: (R,), the parameter at which each row of the batch is read.
+        end: (1,), the parameter at the end of the path.
     """
 
     path: of.Path
     start: Tensor
     rows: Tensor
+    end: Tensor
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,20 @@ class Control(of.OptionGroup):
         x = torch.cat((self.time_scale * batch.t[..., None], self._values(batch, interpolation)), 2)
         if self.counts:
             x = torch.cat((x, batch.seen.to(x).cumsum(1)), 2)
-        start, step = x[:, 0], 1
+        start, step, rows = x[:, 0], 1, x.shape[1]
         if isinstance(interpolation, Rectilinear):
             x, step = _stairs(x), 2
+        if self.window:  # windows of equal length, so that equal steps end with them
+            x = torch.cat((x, x[:, -1:].expand(-1, (1 - len(x[0])) % (step * self.window), -1)), 1)
         s = torch.arange(x.shape[1], dtype=x.dtype, device=x.device)
+        if not isinstance(interpolation, Linear | Rectilinear):  # a curve would go on into the padding
+            known = (batch.seen | batch.target).any(2, keepdim=True)
+            known = torch.cat((known, known.new_zeros(len(x), len(s) - rows, 1)), 1)
+            x = x.where(known | (s == 0)[:, None], torch.nan)
         path = of.paths.Linear(s, x) if step == 2 else interpolation.path(s[None], x)
         if self.window and len(s) > 1:
-            edges = [*range(0, len(s) - 1, step * self.window), len(s) - 1]
-            path = LogSignature(path, edges, self.depth)
-        return Drive(path, start, s[::step])
+            path = LogSignature(path, range(0, len(s), step * self.window), self.depth)
+        return Drive(path, start, s[: step * rows : step], s[-1:])
 
     def _values(self, batch: of.Series, interpolation: Interpolation) -> Tensor:
         """(B, R, d), the values, interpolated where missing, and at the end the last ones."""

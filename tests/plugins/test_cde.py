@@ -93,10 +93,15 @@ def test_online_predictions_do_not_see_what_comes_later(counts: bool) -> None:
     assert not torch.equal(first[:, 5:], second[:, 5:])
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(7))
 def test_a_classifier_alone_reads_nothing_but_seen_values(number: int) -> None:
     """Values that are not seen change no probability, nor do padding and the rest of the batch."""
-    task, batch = [cde(), *others()][number], series()
+    controls = (
+        Control(),
+        Control(interpolation=NaturalCubic(), window=3),
+        Control(interpolation=Rectilinear(), window=2),
+    )
+    task, batch = [cde(), *others(), *(cde(control=control) for control in controls)][number], series()
     wanted = task.predict_step(batch, 0)
     assert wanted.shape == (6, 3)
     torch.testing.assert_close(wanted.sum(1), torch.ones(6))
@@ -158,16 +163,13 @@ def test_a_rectilinear_path_goes_along_time_first() -> None:
 
 @pytest.mark.parametrize("interpolation", [Linear(), Rectilinear()])
 def test_windows_are_of_observations(interpolation: Any) -> None:
-    """A window of 4 ends at every fourth observation and at the last, where increments are those of the path."""
+    """A window of 4 ends at every fourth observation, the last one after it; increments are those of the path."""
     batch = seen_rows(series())
     plain, windowed = (Control(interpolation=interpolation, window=window, depth=1)(batch) for window in (0, 4))
     assert isinstance(windowed.path, LogSignature)
-    last = float(plain.rows[-1])
-    step = float(plain.rows[1])
-    assert windowed.path.edges == (
-        *[4 * step * number for number in range(int(last / step / 4) + (last / step % 4 > 0))],
-        last,
-    )
+    size, last = 4 * int(plain.rows[1]), int(plain.rows[-1])
+    assert windowed.path.edges == tuple(range(0, last + size, size))[: len(windowed.path.edges)]
+    assert last <= float(windowed.end) < last + size
     for edge in map(torch.tensor, windowed.path.edges):
         torch.testing.assert_close(
             windowed.path(edge), plain.path(edge) - plain.path(torch.tensor(0.0)), atol=1e-5, rtol=1e-5
