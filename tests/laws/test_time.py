@@ -226,3 +226,14 @@ def test_too_many_fixed_steps_are_refused(name: str) -> None:
     assert of.solve(field, ONE, [1.0, 0.0], solver=cls(step_size=0.1, max_steps=10), params=()).stats.accepted == 10
     with pytest.raises(of.SettingError, match="exceeds max_steps = 1000000; take fewer steps, or raise max_steps"):
         cls(num_steps=10**12)
+
+
+@pytest.mark.parametrize("gradient", [of.Backprop(), of.Checkpointed(), of.Adjoint()], ids=str)
+def test_times_may_depend_on_parameters_of_the_field(gradient: of.Gradient) -> None:
+    """Where the last time was computed from a parameter, that dependence counts once: y = exp(a · 2a), dy/da = 4a y."""
+    a = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    t = torch.stack((torch.zeros_like(a), 2 * a))
+    y0, solver = torch.ones(1, 1, dtype=torch.float64), Dopri5(1e-10, 1e-11)
+    y = of.solve(lambda t, y: a * y, y0, t, solver=solver, gradient=gradient, params=(a,)).y[-1].sum()
+    (slope,) = torch.autograd.grad(y, a)
+    assert float(slope) == pytest.approx(4 * 0.7 * math.exp(2 * 0.7**2), rel=1e-7)
