@@ -34,7 +34,7 @@ Run = Callable[[bool], None]
 """Solves once; with the argument also differentiates the sum of squares at the end."""
 
 
-def equation(divergence: bool) -> of.Stochastic:
+def equation(divergence: bool) -> of.Stochastic | PosteriorSDE:
     """The equation, with equal weights each time."""
     torch.manual_seed(0)
     drift, prior = (MLP(LATENT, [HIDDEN], "softplus", "none") for _ in range(2))
@@ -49,7 +49,7 @@ def differentiated(y: Tensor, field: nn.Module, gradient: bool) -> None:
         y.square().mean().backward()
 
 
-def plain(field: of.Stochastic, y0: Tensor, steps: int) -> Run:
+def plain(field: of.Stochastic | PosteriorSDE, y0: Tensor, steps: int) -> Run:
     """By a loop as one writes it."""
     h = 1 / steps
 
@@ -64,7 +64,7 @@ def plain(field: of.Stochastic, y0: Tensor, steps: int) -> Run:
     return run
 
 
-def ours(field: of.Stochastic, y0: Tensor, steps: int, method: of.Gradient) -> Run:
+def ours(field: of.Stochastic | PosteriorSDE, y0: Tensor, steps: int, method: of.Gradient) -> Run:
     """By odeflow."""
     flow = of.Flow(field, EulerMaruyama(num_steps=steps), method)
 
@@ -76,7 +76,7 @@ def ours(field: of.Stochastic, y0: Tensor, steps: int, method: of.Gradient) -> R
     return run
 
 
-def theirs(field: of.Stochastic, y0: Tensor, steps: int) -> Run | None:
+def theirs(field: of.Stochastic | PosteriorSDE, y0: Tensor, steps: int) -> Run | None:
     """By torchsde, if it is installed."""
     try:
         import torchsde
@@ -110,7 +110,7 @@ def theirs(field: of.Stochastic, y0: Tensor, steps: int) -> Run | None:
     return run
 
 
-def with_diffrax(field: of.Stochastic, y0: Tensor, steps: int) -> Run | None:
+def with_diffrax(field: of.Stochastic | PosteriorSDE, y0: Tensor, steps: int) -> Run | None:
     """By diffrax, compiled, if it is installed; the equation without divergence."""
     try:
         import diffrax

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odeflow.engine.equation.equation import StochasticField
 from odeflow.flow.dynamics import Dynamics
 from odeflow.plugin.registry import build
 from odeflow.testing.conformance import Check, all_of, checks_of, largest, relative, require
@@ -107,7 +108,7 @@ def times_apart(subject: Subject) -> None:
 
 
 def every_parameter_is_trained(subject: Subject) -> None:
-    """Every layer with parameters that require a gradient gets one.
+    """Every layer with parameters that require a gradient gets one, from the field or from its diffusion.
 
     Single parameters of a layer may get none, such as the offset of an energy whose gradient is the field.
     """
@@ -117,6 +118,9 @@ def every_parameter_is_trained(subject: Subject) -> None:
         return
     value = subject.value(subject.y)
     loss = (value - torch.linspace(-1, 1, value.numel(), dtype=value.dtype).view_as(value).to(value)).square().sum()
+    if isinstance(dynamics, StochasticField):
+        state = dynamics.enter(subject.y)
+        loss = loss + (dynamics.diffusion(state.new_zeros(()), state) - 2).square().sum()
     found: tuple[Any, ...] = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     reached = {name.rpartition(".")[0] for name, grad in zip(named, found, strict=True) if grad is not None}
     without = [name for name in named if name.rpartition(".")[0] not in reached]

@@ -1,12 +1,12 @@
 """The two equations of a latent SDE: posterior, with its divergence from the prior, and prior."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import odeflow as of
 
 
-class PosteriorSDE(of.Stochastic):
+class PosteriorSDE(nn.Module, of.StochasticField):
     """The posterior z with the divergence from the prior as a state without noise.
 
         dz = f(t, [z, u(t)]) dt + g(t, z) dW,        d KL/dt = ½ |(f − h)/g|²
@@ -36,7 +36,7 @@ class PosteriorSDE(of.Stochastic):
                 f"{spread.width} and {drift.width}"
             )
         self.drift, self.prior, self.spread, self.calculus = drift, prior, spread, calculus
-        self.latent, self.width = latent, latent + 1
+        self.latent = latent
 
     def both(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         z, u = y[:, : self.latent], y[:, self.latent + 1 :]
@@ -52,12 +52,16 @@ class PosteriorSDE(of.Stochastic):
         return _followed(self.spread(t, y[:, : self.latent]), y)
 
 
-class PriorSDE(of.Stochastic):
-    """The prior of a posterior, which owns the parameters. Args: posterior: The posterior."""
+class PriorSDE(nn.Module, of.StochasticField):
+    """The prior of a posterior, which owns the parameters.
+
+    Args:
+        posterior: The posterior.
+    """
 
     def __init__(self, posterior: PosteriorSDE) -> None:
         super().__init__()
-        self.parts, self.width, self.calculus = (posterior,), posterior.latent, posterior.calculus
+        self.parts, self.calculus = (posterior,), posterior.calculus
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         return self.parts[0].prior(t, y)

@@ -64,7 +64,7 @@ def test_ahead_with_times_of_each_series() -> None:
 
 def test_divergence_of_equal_laws_is_zero() -> None:
     """Where posterior and prior drift agree, the divergence is that of z(t₀) alone."""
-    prior = Linear(2, matrix=[[-1.0, 0.0], [0.0, -2.0]])
+    prior = Linear(2, bias=False, matrix=[[-1.0, 0.0], [0.0, -2.0]])
     model = LatentSDE(prior, prior, EulerMaruyama(step_size=0.05), Entrywise(2, 4), dim=2, hidden=8)
     batch = series()
     q, p = model.inferred(batch).start, model._prior()
@@ -76,8 +76,8 @@ def test_divergence_of_two_ornstein_uhlenbeck_laws() -> None:
     """The divergence along posterior paths is ½ ∫ E (θ₁ − θ₂)² X²/σ² dt, within 4 standard errors."""
     theta, other, sigma, count = 1.0, 1.8, 0.4, 20_000
     field = PosteriorSDE(
-        Linear(1, matrix=[[-theta]]),
-        Linear(1, matrix=[[-other]]),
+        Linear(1, bias=False, matrix=[[-theta]]),
+        Linear(1, bias=False, matrix=[[-other]]),
         Entrywise(1, 2, largest=sigma, smallest=sigma - 1e-6),
         "ito",
     )

@@ -35,6 +35,8 @@ REAL = {
 }
 """Where the data are that do not come with a package, and options of small batches."""
 SMALL = {
+    "sde/lorenz": ("--data.count", "64"),
+    "sde/lorenz_ode": ("--data.count", "64"),
     "density/mnist_density": ("--data.batch_size", "4", "--data.val_size", "4"),
     "matching/mnist": ("--data.batch_size", "4", "--data.val_size", "4", "--model.solver.num_steps", "1"),
     "shooting/linear": ("--model.solver.step_size", "0.05"),
