@@ -22,7 +22,7 @@ from compare import table
 from torch import Tensor
 
 import odeflow as of
-from odeflow.engine.loop.per_sample import stepping
+from odeflow.engine.loop import clocks
 from odeflow_dynamics import MLP
 from odeflow_solvers import Dopri5
 
@@ -98,13 +98,13 @@ def together(case: Case) -> Steps:
     return stats.accepted, stats.accepted
 
 
-def apart(case: Case, narrow_at: float = stepping.NARROW_AT) -> Steps:
+def apart(case: Case, narrow_at: float = clocks.NARROW_AT) -> Steps:
     """Each sample in its own steps."""
-    usual, stepping.NARROW_AT = stepping.NARROW_AT, narrow_at
+    usual, clocks.NARROW_AT = clocks.NARROW_AT, narrow_at
     try:
         stats = of.solve(case, case.y0, case.t, solver=Dopri5(TOLERANCE, TOLERANCE, per_sample=True)).stats
     finally:
-        stepping.NARROW_AT = usual
+        clocks.NARROW_AT = usual
     accepted = stats.accepted_per_sample
     assert accepted is not None
     return float(accepted.double().mean()), int(accepted.max())

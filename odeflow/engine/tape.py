@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -16,19 +17,17 @@ class Segment:
     Attributes:
         start: (*state), the state at the start.
         rerun: (field, start) ↦ (state at the end, rows inside or None): a pure function.
-        rows: Index of the rows of the solution inside the segment, without that at its end.
+        rows: Index of the rows of the solution that `rerun` returns.
         end_row: The row of the solution at the end of the segment, if any.
-        span: (start time, end time), if common to all samples.
-        places: The points θ in (0, 1) of the rows inside, if common to all samples.
+        span: (start time, end time), per sample if each has its own clock.
         dense: θ ↦ the state at the point θ in [0, 1], if requested by the tape.
     """
 
     start: Tensor
     rerun: Callable[[Field, Tensor], tuple[Tensor, Tensor | None]]
-    rows: slice | tuple[Tensor, Tensor]
+    rows: slice | list[int] | tuple[Tensor, Tensor]
     end_row: int | None
-    span: tuple[float, float] | None = None
-    places: tuple[float, ...] = ()
+    span: tuple[Any, Any] | None = None
     dense: Callable[[float], Tensor] | None = None
 
 
@@ -46,6 +45,9 @@ class Tape:
     def append(self, segment: Segment) -> None:
         """Records the next segment."""
         self.segments.append(segment)
+
+    def close(self) -> None:
+        """Ends the solve."""
 
 
 class Quadrature:

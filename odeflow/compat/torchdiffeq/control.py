@@ -250,7 +250,7 @@ class ReportedSteps(StepControl):
             callback(t, self.callbacks.view(self.y), size)
 
     def accepts(self, stages: Stages, y: Tensor, h: float, y1: Tensor) -> bool:
-        accepted = self.control.accepts(stages, y, h, y1)
+        accepted = bool(self.control.accepts(stages, y, h, y1))
         self.next_size = self.control.next_size
         self._call(self.callbacks.accept_step if accepted else self.callbacks.reject_step, h)
         self.y = y1 if accepted else y

@@ -164,7 +164,9 @@ class _Reversal:
     def visit(self, segment: Segment, start: Tensor) -> None:
         """Propagates the adjoint from the segment's end to its start."""
         if segment.end_row is not None:
-            self.adjoint = self.adjoint + self.grad_y[segment.end_row]
+            state, *carried = self.adjoint.split(1) if self.adjoint.dim() > self.grad_y[0].dim() else (self.adjoint,)
+            state = state + self.grad_y[segment.end_row]
+            self.adjoint = torch.cat((state, *carried)) if carried else state
         with torch.enable_grad(), full_precision(start):
             leaf = start.detach().requires_grad_()
             end, rows = segment.rerun(self.traced, leaf)

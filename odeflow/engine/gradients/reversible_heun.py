@@ -33,7 +33,7 @@ def reversed_heun(
     with torch.no_grad():
         stages, tape = solver.stages(field, y0, None), _Spans()
         assert isinstance(stages, ReversibleHeunStages)
-        stages.ends_at_outputs = True
+        stages.ends_at_outputs, stages.carries = True, False  # the tape needs no states
         control = solver.control_of(field, float(t[0]), float(t[-1]))
         solution = run(stages, control, y0, t, Observer(tape=tape))
     assert stages.z is not None

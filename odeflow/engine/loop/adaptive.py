@@ -3,13 +3,13 @@
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from odeflow.engine.equation.clock import SAME_STEP
-from odeflow.engine.loop.control import SMALLEST_STEP, StepControl
+from odeflow.engine.equation.clock import DTYPE, SAME_STEP, Number, Truth, arithmetic
+from odeflow.engine.loop.control import SMALLEST_STEP, Place, StepControl
 from odeflow.engine.loop.controller import Controller, Gains
 from odeflow.engine.output.solution import SolveError
 from odeflow.engine.step.stages import Stages
@@ -17,6 +17,7 @@ from odeflow.errors import SettingError
 
 SMALLEST_PART = 2.0**-100  # smallest step size relative to the first
 FIRST_CHANGE = 0.1  # h^(p+1) max(|f|, |f′|) of the first step, in units of the tolerance and of |y|/|f|
+TINY = 1e-300  # a divisor instead of 0
 HALF = (torch.float16, torch.bfloat16)
 STIFFNESS_EVERY = 10  # accepted steps
 STIFF = 2.0  # the h|λ| at which stability bounds the steps of explicit methods
@@ -98,21 +99,22 @@ class ErrorControl(StepControl):
 
     def __init__(self, choice: "Adaptive", order: float) -> None:
         self.rtol, self.atol, self.norm = choice.rtol, choice.atol, choice.norm
-        self.shared, self.span = choice.error_per == "span", 0.0  # the span is set by `start`
+        self.shared = choice.error_per == "span"
         self.controller = Controller(choice.controller, order - self.shared)
         self.first_step, self.min_step, self.max_steps = choice.first_step, choice.min_step, choice.max_steps
         self.max_step = choice.max_step or math.inf
-        self.h = 0.0  # signed size of the next step
-        self.least = 0.0  # smallest permitted step size
-        self.cut = False  # whether a stop truncates the step: its error is uninformative about the proposed size
+        self.span: Any = 0.0
+        self.h: Any = 0.0  # signed size of the next step
+        self.least: Any = 0.0  # smallest permitted step size
+        self.cut: Truth = False  # whether a stop truncates the step: its error is uninformative about the proposed size
+        self.error: Any = 0.0  # scaled, of the last step
+        self.in_a_row: Any = 0  # consecutive rejections
         self.attempts = self.accepted = 0
-        self.in_a_row = 0  # consecutive rejections
         self.broken: Tensor | None = None  # the state or error of the last step, if not finite
-        self.stiffness_sum, self.stiffness_count = 0.0, 0
         self.size_of_y: Tensor | None = None  # |y| of the last accepted state
         self.smallest_scale: Tensor | None = None  # atol as a tensor, if that is faster to add
 
-    def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
+    def start(self, stages: Stages, t: Any, y: Tensor, end: Any) -> None:
         """Selects the initial step size (Hairer, Nørsett & Wanner, II.4, "Starting Step Size").
 
         Time is measured in units of |y|/|f|, so that the choice is invariant under a change of the unit of time. The
@@ -122,38 +124,53 @@ class ErrorControl(StepControl):
             SolveError: The field is not finite at the start.
             SettingError: The norm requires a batch dimension, and the state has none.
         """
-        if self.norm == "max_sample" and y.dim() < 2:
+        self.on = on = arithmetic(t)
+        self.apart = isinstance(t, Tensor)
+        if self.norm == "max_sample" and y.dim() < 2 and not self.apart:
             raise SettingError(
                 f"norm='max_sample' needs a state of shape (B, d, …), one Tensor; got {tuple(y.shape)}. Tuples are "
                 "packed to that, and so is a state with penalties or a density. Use norm='rms'"
             )
-        self.span = abs(end - t)
+        self.span, direction = abs(end - t), on.sign(end - t)
         slope = stages.first_slope(t, y).detach()
         y = y.detach()
-        size_of_y = y.abs()
+        size_of_y = y.abs().to(DTYPE) if self.apart else y.abs()
         size, speed = self._scaled(y, size_of_y), self._scaled(slope, size_of_y)
-        if not math.isfinite(size + speed):
-            if self.atol == 0 and bool(y.isfinite().all()) and not bool(y.all()):
-                raise SolveError(f"atol = 0 allows no error where the state is 0, as it is at t = {t:g}: give an atol")
-            name, culprit = ("field", slope) if math.isfinite(size) else ("initial state", y)
-            raise SolveError(f"the {name} is not finite at the start, t = {t:g}: look for inf and nan there", culprit)
+        self._check_start(t, y, slope, size, speed)
         warn_of_rounding(self.rtol, self.atol, size, y.dtype)
         self.size_of_y = size_of_y
-        h = self.first_step
-        if h is None:
-            usual = min(size, speed * self.span) > 1e-5
-            unit = size / speed if usual else self.span
-            trial = math.copysign(min((0.01 if usual else 1e-6) * unit, self.span), end - t)
+        if self.first_step is None:
+            usual = on.minimum(size, speed * self.span) > 1e-5
+            unit = on.where(usual, size / on.maximum(speed, TINY), self.span)
+            trial = on.minimum(on.where(usual, 0.01 * unit, 1e-6 * unit), self.span)
+            ahead = trial * direction
             with torch.no_grad():
-                change = stages.evaluate(t + trial, y.add(slope, alpha=trial)) - slope
-            steepest = max(speed, self._scaled(change, size_of_y) / abs(trial) * unit) * unit
-            h = 100 * abs(trial)
-            if steepest > 1e-15:
-                h = min(h, unit * (FIRST_CHANGE / steepest) ** (1 / (stages.order + 1)))
-        self.h = math.copysign(min(max(h, self.min_step), self.span, self.max_step), end - t)
-        self.least = SMALLEST_PART * abs(self.h)
+                change = stages.evaluate(t + ahead, on.moved(y, slope, ahead)) - slope
+            bend = self._scaled(change, size_of_y) / trial * unit
+            steepest = on.where(bend > speed, bend, speed) * unit  # bend may be nan
+            largest = unit * (FIRST_CHANGE / on.maximum(steepest, 1e-15)) ** (1 / (stages.order + 1))
+            h = on.minimum(100 * trial, largest)
+        else:
+            h = 0 * self.span + self.first_step
+        h = on.minimum(on.minimum(on.maximum(h, self.min_step), self.span), self.max_step)
+        self.h, self.least = h * direction, SMALLEST_PART * h
 
-    def _scaled(self, value: Tensor, size_of_y: Tensor) -> float:
+    def _check_start(self, t: Any, y: Tensor, slope: Tensor, size: Any, speed: Any) -> None:
+        """Rejects a state or a field that is not finite."""
+        finite = torch.as_tensor(size + speed, dtype=DTYPE).isfinite()
+        if bool(finite.all()):
+            return
+        number = int(finite.flatten().int().argmin())
+        place = Place(0.0, 0, None, number, number)
+        t, size = place.of(t), place.of(size)
+        if self.atol == 0 and bool(y.isfinite().all()) and not bool(y.all()):
+            raise SolveError(f"atol = 0 allows no error where the state is 0, as it is at t = {t:g}: give an atol")
+        name, culprit = ("field", slope) if math.isfinite(size) else ("initial state", y)
+        where = f" of sample {number}" if self.apart else ""
+        message = f"the {name} is not finite at the start{where}, t = {t:g}: look for inf and nan there"
+        raise SolveError(message, culprit)
+
+    def _scaled(self, value: Tensor, size_of_y: Tensor) -> Any:
         """The norm of a value, a state or its flat form, in units of the tolerance atol + rtol·|y|.
 
         If it overflows or underflows in the state's dtype, it is recomputed in float64.
@@ -163,7 +180,10 @@ class ErrorControl(StepControl):
         if self.smallest_scale is None:
             self.smallest_scale = size_of_y.new_tensor(self.atol)
         value = value.view_as(size_of_y)
-        found = self._size(value / torch.add(self.smallest_scale, size_of_y, alpha=self.rtol))
+        scaled = value / torch.add(self.smallest_scale, size_of_y, alpha=self.rtol)
+        if self.apart:
+            return rms_of_samples(scaled)
+        found = self._size(scaled)
         if math.isfinite(found) or not bool(value.isfinite().all()):
             return found
         value, size_of_y = value.to("cpu", torch.float64), size_of_y.to("cpu", torch.float64)
@@ -172,73 +192,78 @@ class ErrorControl(StepControl):
     def _size(self, value: Tensor) -> float:
         return rms(value) if self.norm == "rms" else largest_rms(value.flatten(1))
 
-    def propose(self, t: float, stop: float) -> float:
-        """The next step of the current size, truncated at `stop`.
-
-        Raises:
-            SolveError: There were too many attempts, or the step size underflows.
-        """
-        if self.attempts >= self.max_steps:
-            raise SolveError(
-                f"max_steps = {self.max_steps} steps did not reach the end: at t = {t:g} the step size is "
-                f"{abs(self.h):.3g}, after {self.attempts - self.accepted} rejections. {advice(self.stiffness)}"
-            )
+    def propose(self, t: Any, stop: Any) -> Any:
+        """The next step of the current size, truncated at `stop`."""
         self.attempts += 1
-        if abs(self.h) < max(min(self.min_step, self.span), SMALLEST_STEP * math.ulp(t), self.least):
-            where = f"the step size fell to {abs(self.h):.3g} at t = {t:g}, after {self.in_a_row} rejections in a row: "
-            if self.broken is not None:
-                raise SolveError(
-                    where
-                    + "beyond there the state or the field is not finite. Look for inf and nan in the field there",
-                    self.broken,
-                )
-            raise SolveError(
-                where + "near there the field jumps, or the solution grows without bound or varies too fast for the "
-                "tolerances. Loosen rtol and atol, lower min_step, name the times of jumps in jump_ts, or look at the "
-                "field there"
-            )
+        self.exhausted = self.attempts >= self.max_steps
         left, size = abs(stop - t), abs(self.h)
         self.cut = left < size * (1 - SAME_STEP)
-        return stop if left <= size * (1 + SAME_STEP) else t + self.h
+        return self.on.where(left <= size * (1 + SAME_STEP), stop, t + self.h)
 
-    def accepts(self, stages: Stages, y: Tensor, h: float, y1: Tensor) -> bool:
+    def accepts(self, stages: Stages, y: Tensor, h: Any, y1: Tensor) -> Truth:
         """Whether the scaled error is small enough. Sets the size of the next step."""
+        on, length = self.on, abs(h)
         size_of_y = y.detach().abs() if self.size_of_y is None else self.size_of_y
         size_of_y1 = y1.detach().abs()
         estimate = stages.error()
         scaled = self._scaled(estimate, torch.maximum(size_of_y, size_of_y1))
-        error = (self.span if self.shared else abs(h)) * scaled
+        self.error = error = scaled * (on.where(length > 0, self.span, 0.0) if self.shared else length)
         accepted = error <= 1
-        size = abs(h) * self.controller.factor(error, self.cut)
-        if accepted:
-            self.size_of_y, self.in_a_row = size_of_y1, 0
-            self.accepted += 1
-            if self.cut:
-                size = max(size, abs(self.h))
-            if self.accepted % STIFFNESS_EVERY == 0:
-                self._look_at_stiffness(stages)
+        size = length * self.controller.factor(error, self.cut)
+        self.next_size = on.minimum(on.where(accepted & self.cut, on.maximum(size, abs(self.h)), size), self.max_step)
+        self.h = self.next_size * on.sign(self.h)
+        self.in_a_row = on.where(accepted, 0, self.in_a_row + 1)
+        if isinstance(accepted, Tensor):
+            self.size_of_y = None
+            self.curious = self.attempts % STIFFNESS_EVERY == 0
         else:
-            self.size_of_y = size_of_y
-            self.in_a_row += 1
-            self.broken = None if error < math.inf else estimate.view_as(y) if size_of_y1.isfinite().all() else y1
-        self.next_size = min(size, self.max_step)
-        self.h = math.copysign(self.next_size, h)
+            self.size_of_y = size_of_y1 if accepted else size_of_y
+            self.accepted += accepted
+            self.curious = accepted and self.accepted % STIFFNESS_EVERY == 0
+            broken = not (accepted or error < math.inf)
+            self.broken = (estimate.view_as(y) if size_of_y1.isfinite().all() else y1) if broken else None
         return accepted
 
-    def _look_at_stiffness(self, stages: Stages) -> None:
-        seen = stages.stiffness()
-        if seen is not None:
-            self.stiffness_sum, self.stiffness_count = self.stiffness_sum + seen, self.stiffness_count + 1
-            self.stiffness = self.stiffness_sum / self.stiffness_count
+    def underflows(self, t: Any) -> Truth:
+        on = self.on
+        allowed = on.maximum(SMALLEST_STEP * on.spacing(t), on.minimum(self.span, self.min_step))
+        return abs(self.h) < on.maximum(allowed, self.least)
+
+    def failure(self, place: Place) -> SolveError:
+        h, at = f"{abs(place.of(self.h)):.3g}", f"at t = {place.t:g}"
+        if self.exhausted:
+            goal = "reach the end" if place.sample is None else f"take sample {place.sample} to its end"
+            return SolveError(
+                f"max_steps = {self.max_steps} steps did not {goal}: {at} the step size is {h}, after "
+                f"{place.rejected} rejections. {advice(place.stiffness)}"
+            )
+        whose = "" if place.sample is None else f" of sample {place.sample}"
+        where = f"the step size{whose} fell to {h} {at}, after {place.of(self.in_a_row):.0f} rejections in a row: "
+        if place.of(self.error) == math.inf or math.isnan(place.of(self.error)):
+            return SolveError(
+                f"{where}beyond there the state or the field is not finite. Look for inf and nan in the field there",
+                self.broken,
+            )
+        return SolveError(
+            f"{where}near there the field jumps, or the solution grows without bound or varies too fast for the "
+            "tolerances. Loosen rtol and atol, lower min_step, name the times of jumps in jump_ts, or look at the "
+            "field there"
+        )
 
     def forget_state(self) -> None:
         """Discards the size of the replaced state."""
         self.size_of_y = None
 
+    def narrow(self, keep: Tensor) -> None:
+        self.span, self.h, self.least, self.size_of_y = self.span[keep], self.h[keep], self.least[keep], None
+        if isinstance(self.error, Tensor):
+            self.error, self.in_a_row = self.error[keep], self.in_a_row[keep]
+        self.controller.narrow(keep)
 
-def warn_of_rounding(rtol: float, atol: float, size: float, dtype: torch.dtype) -> None:
+
+def warn_of_rounding(rtol: float, atol: float, size: Number, dtype: torch.dtype) -> None:
     """Warns if the tolerances are below the rounding of a state of this size, in units of the tolerance."""
-    if size * torch.finfo(dtype).eps > ROUNDING:
+    if (size.max() if isinstance(size, Tensor) else size) * torch.finfo(dtype).eps > ROUNDING:
         warnings.warn(
             f"rtol = {rtol:g} and atol = {atol:g} ask for more digits than {dtype} has: steps will be "
             "many and small, for rounding errors. Loosen them, or solve in float64",
@@ -259,6 +284,12 @@ def advice(stiffness: float | None) -> str:
 def largest_rms(samples: Tensor) -> float:
     """The largest root mean square among the rows of (B, n)."""
     return float(samples.square().mean(1).max().sqrt()) if samples.numel() else 0.0
+
+
+def rms_of_samples(value: Tensor) -> Tensor:
+    """(b,), the root mean square over each sample's entries."""
+    flat = value.reshape(len(value), -1)
+    return torch.linalg.vector_norm(flat, dim=1, dtype=DTYPE) / math.sqrt(max(flat.shape[1], 1))
 
 
 def rms(value: Tensor) -> float:

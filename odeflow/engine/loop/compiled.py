@@ -18,10 +18,10 @@ from odeflow.engine.equation.field import SameNoise, full_precision, transformed
 from odeflow.engine.equation.parts import CompileError, Parts, Replaced, parts_of
 from odeflow.engine.equation.state import Field
 from odeflow.engine.loop.adaptive import HALF, STIFFNESS_EVERY, ErrorControl, warn_of_rounding
+from odeflow.engine.loop.clocks import same_time
 from odeflow.engine.loop.control import StepControl
 from odeflow.engine.loop.fixed import FixedSteps
 from odeflow.engine.loop.program import Loop, Method, Numbers, Pull, stages, traced, traced_field, traced_pull
-from odeflow.engine.loop.recorder import same_time
 from odeflow.engine.loop.replay import ReplayedBackward, ReplayedForward, replays
 from odeflow.engine.output.mesh import Mesh, Steps, nodes
 from odeflow.engine.output.solution import Solution, Stats

@@ -1,8 +1,12 @@
 """Controller: the size of the next step from the errors of previous steps."""
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
+from torch import Tensor
+
+from odeflow.engine.equation.clock import arithmetic
 from odeflow.errors import SettingError
 
 SAFETY = 0.9
@@ -49,23 +53,30 @@ class Controller:
         if not all(abs(gain) <= LARGEST_GAIN for gain in gains):
             raise SettingError(f"a controller's gains are of size {LARGEST_GAIN:g} at most; got {list(gains)}")
         self.gains, self.exponent = tuple(gains), -1 / (order + 1)
-        self.past: list[float] = []  # r of accepted steps, latest first
+        self.past: list[Any] = [math.nan] * (len(gains) - 1)  # r of accepted steps, latest first; nan if unknown
 
-    def factor(self, error: float, cut: bool = False) -> float:
+    def factor(self, error: Any, cut: Any = False) -> Any:
         """The factor from the last step size to the next.
 
         Args:
-            error: The scaled error of the last step, accepted if at most 1; may be inf or nan.
+            error: The scaled error of the last step, accepted if at most 1; may be inf or nan. One per sample, (b,), if
+                each has its own step size.
             cut: Whether the step was truncated by a stop, so that its error is uninformative about the proposed size.
         """
-        if not error < float("inf"):
-            return LARGEST_SHRINKAGE
-        ratio = SAFETY * max(error, 1e-30) ** self.exponent
-        factor, others = ratio, len(self.gains) - 1
-        if error <= 1 and not cut and (others or self.gains != (1.0,)):
-            if len(self.past) >= others:
-                factor = ratio ** self.gains[0]
-                for gain, past in zip(self.gains[1:], self.past, strict=False):
-                    factor *= past**gain
-            self.past = [ratio, *self.past][:others]
-        return min(LARGEST_GROWTH, max(LARGEST_SHRINKAGE, factor))
+        on, finite = arithmetic(error), error < math.inf
+        ratio = SAFETY * on.maximum(on.where(finite, error, 1.0), 1e-30) ** self.exponent
+        factor = ratio
+        if self.gains != (1.0,):
+            informative = (error <= 1) & (cut ^ True)
+            factor = ratio ** self.gains[0]
+            for gain, past in zip(self.gains[1:], self.past, strict=True):
+                factor = factor * past**gain
+            factor = on.where(informative & (factor == factor), factor, ratio)  # not nan
+            recent = zip([ratio, *self.past], self.past, strict=False)
+            self.past = [on.where(informative, new, old) for new, old in recent]
+        bounded = on.minimum(on.maximum(factor, LARGEST_SHRINKAGE), LARGEST_GROWTH)
+        return on.where(finite, bounded, LARGEST_SHRINKAGE)
+
+    def narrow(self, keep: Tensor) -> None:
+        """Goes on with a subset of the samples."""
+        self.past = [past[keep] if isinstance(past, Tensor) else past for past in self.past]

@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields
 from types import FunctionType
 from typing import Any, ClassVar, Self
 
@@ -21,7 +21,7 @@ from odeflow.engine.loop.fixed import MOST_FIXED, Fixed
 from odeflow.engine.loop.integrate import run
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.solver import Solver
-from odeflow.engine.step.carried import MemoryStages, MemoryTape
+from odeflow.engine.step.per_sample import SampleStages
 from odeflow.engine.step.stages import Stages
 from odeflow.engine.tape import UNOBSERVED, Observer, Quadrature
 from odeflow.errors import SettingError
@@ -221,13 +221,15 @@ class Stepper(Solver):
         t: Tensor,
         observer: Observer = UNOBSERVED,
     ) -> Solution:
-        stages, control = self.stages(field, y0, observer.quadrature), self.step_control(float(t[0]), float(t[-1]))
-        if observer.tape is None or not isinstance(stages, MemoryStages):
-            return run(stages, control, y0, t, observer, self.jump_ts)
-        memory = MemoryTape(observer.tape, stages)
-        solution = run(stages, control, y0, t, replace(observer, tape=memory), self.jump_ts)
-        memory.close()
-        return solution
+        stages, control = self.stages(field, y0, observer.quadrature), self.step_control(*_ends(t))
+        if self.per_sample and observer.quadrature is None and observer.jump is None:  # an adjoint is solved jointly
+            stages = SampleStages(stages)
+        return run(stages, control, y0, t, observer, self.jump_ts)
+
+
+def _ends(t: Tensor) -> tuple[float, float]:
+    """The first and the last time."""
+    return float(t[..., 0].min()), float(t[..., -1].max())
 
 
 SIGNATURE = inspect.signature(Stepper.__init__)

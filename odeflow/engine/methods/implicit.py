@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from odeflow.engine.equation.clock import TENSORS, Truth, column
 from odeflow.engine.equation.implicit_function import attach
 from odeflow.engine.equation.jacobian import Factors, Jacobian, Linearisation
 from odeflow.engine.equation.state import Field
@@ -73,7 +74,7 @@ class ImplicitStages(MemoryStages):
         self.jacobian = Jacobian() if jacobian is None else jacobian
         self.slopes: list[Tensor] = []
         self.sides: list[Sequence[Tensor | None]] = []
-        self.converged = True
+        self.converged: Truth = True  # whether Newton's iteration did; of each sample if these have steps of their own
         self.linearised: tuple[Tensor, Linearisation] | None = None  # a state and the derivatives there
 
     @property
@@ -93,11 +94,10 @@ class ImplicitStages(MemoryStages):
                 weight = h * row[number]
                 if weight not in factors:
                     factors[weight] = self._linearise(t, y).factors(weight)
-                found = self._solved(time, base, weight, factors[weight])
-                if found is None:
-                    self.converged = False
+                slope = self._solved(time, base, weight, factors[weight])
+                if self.converged is False:  # pyright: ignore[reportUnnecessaryComparison]
                     return self.finish(y)
-                slope = self._attached(time, base, weight, found)
+                slope = self._attached(time, base, weight, slope)
             self.slopes.append(slope)
             if self.quadrature is not None:
                 self.evaluate(time, self._combine(y, row))
@@ -126,44 +126,57 @@ class ImplicitStages(MemoryStages):
         self.evaluations += self.jacobian.evaluations - before
         return linear
 
-    def _solved(self, t: float, base: Tensor, weight: float, factors: Factors) -> Tensor | None:
-        """The solution of k = f(t, base + weight·k) without a graph; None if the iteration does not converge.
+    def _solved(self, t: float, base: Tensor, weight: float, factors: Factors) -> Tensor:
+        """The solution of k = f(t, base + weight·k) without a graph, where the iteration converges.
 
         Raises:
             SolveError: The iteration does not converge, and the step size is fixed.
         """
         with torch.no_grad():
             start = self.slopes[-1].detach() if self.slopes else torch.zeros_like(base)
-            found = self._iterated(t, base, weight, start, factors)
-            if found is None and self.newton.full:
-                found = self._iterated(t, base, weight, start, None)
-        if found is None and self.newton.full:
+            found, converged = self._iterated(t, base, weight, start, factors)
+            if self.newton.full and not converged:
+                found, converged = self._iterated(t, base, weight, start, None)
+        if self.newton.full and not converged:
             raise SolveError(
                 f"Newton's iteration did not converge at t = {t:g} with steps of {abs(self.h):.3g}: take smaller steps "
                 "(step_size or num_steps), or an adaptive implicit solver such as Kvaerno5, and look for inf and nan "
                 "in the field"
             )
+        self.converged = converged
         return found
 
-    def _iterated(self, t: float, base: Tensor, weight: float, slope: Tensor, factors: Factors | None) -> Tensor | None:
-        """Newton's iteration from an initial k, with the given factors or, if None, with new ones at each iterate."""
+    def _iterated(
+        self, t: float, base: Tensor, weight: float, slope: Tensor, factors: Factors | None
+    ) -> tuple[Tensor, Truth]:
+        """Newton's iteration from an initial k, with the given factors or, if None, with new ones at each iterate.
+
+        Returns:
+            k and whether it converged. Samples with steps of their own stop when they converge, or fail to.
+        """
         scale, last = self.newton.scale(self.y), math.inf
+        active: Any = self.converged
+        converged: Any = False
+        largest = _largest_of_samples if self.arithmetic is TENSORS else _largest
         count = SIMPLIFIED_ITERATIONS if factors else FULL_ITERATIONS
         for number in range(count):
             state = base.add(slope, alpha=weight)
             residual = self.evaluate(t, state) - slope
             change = (factors or self._derivatives(t, state).factors(weight)).solve(residual)
-            slope = slope + change
-            size = abs(weight) * float((change.abs() / scale).max()) if change.numel() else 0.0
-            if not math.isfinite(size):
-                return None
+            size = abs(weight) * largest(change.abs() / scale)
             rate = size / last if number else 0.5
-            if size <= 0.01 or (number and (size <= 0.1 or (rate < 1 and size * rate / (1 - rate) <= 1))):
-                return slope
-            if factors and number > 1 and (rate >= 1 or size * rate ** (count - number) > 1):
-                return None  # converges too slowly
+            moved = slope + change
+            slope = moved if active is True else moved.where(column(active, base).bool(), slope)
+            finite = active & (size < math.inf)
+            far = (size > 0.01) & ((number == 0) | ((size > 0.1) & ((rate >= 1) | (size * rate > 1 - rate))))
+            active = finite & far
+            converged = converged | (finite ^ active)
+            if factors and number > 1:  # otherwise it converges too slowly
+                active = active & (rate < 1) & (size * self.arithmetic.minimum(rate, 1.0) ** (count - number) <= 1)
+            if not (bool(active.any()) if isinstance(active, Tensor) else active):
+                break
             last = size
-        return None
+        return slope, converged
 
     def _attached(self, t: float, base: Tensor, weight: float, slope: Tensor) -> Tensor:
         """The solution k, with a graph if autograd is enabled."""
@@ -175,11 +188,14 @@ class ImplicitStages(MemoryStages):
         return attach(value, slope, solve_transposed)
 
     def error(self) -> Tensor:
-        if not self.converged:
+        if self.converged is False:
             return torch.full_like(self.y1.detach().reshape(-1), math.inf)
         weights = self.tableau.error_weights or ()
         with torch.no_grad():
-            return torch.stack(self.slopes).view(len(weights), -1).t() @ self.slopes[0].new_tensor(weights)
+            estimate = torch.stack(self.slopes).view(len(weights), -1).t() @ self.slopes[0].new_tensor(weights)
+            if isinstance(self.converged, Tensor):
+                estimate.view_as(self.y)[~self.converged] = math.inf
+            return estimate
 
     @property
     def degree(self) -> int:
@@ -199,9 +215,18 @@ class ImplicitStages(MemoryStages):
                 if weight:
                     self.quadrature.add(h * weight, side)
 
-    def advance(self) -> None:
-        super().advance()
+    def restore(self, carried: tuple[Tensor, ...]) -> None:
+        super().restore(carried)
         self.linearised = None
+
+
+def _largest(value: Tensor) -> float:
+    return float(value.max()) if value.numel() else 0.0
+
+
+def _largest_of_samples(value: Tensor) -> Tensor:
+    """(b,), the largest entry of each sample."""
+    return value.flatten(1).amax(1) if value[0].numel() else value.new_zeros(len(value))
 
 
 def _solve_transposed(jacobian: Jacobian, field: Field, t: float, y: Tensor, weight: float, value: Tensor) -> Tensor:
@@ -220,7 +245,7 @@ class ImplicitRungeKutta(Stepper):
     """
 
     tableau: ClassVar[Tableau] = required()
-    supports = ("newton_tol",)
+    supports = ("per_sample", "newton_tol")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         if "tableau" in vars(cls):

@@ -218,6 +218,7 @@ class Rosenbrock(Stepper):
     """
 
     tableau: ClassVar[RosenbrockTableau] = required()
+    supports = ("per_sample",)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         if "tableau" in vars(cls):

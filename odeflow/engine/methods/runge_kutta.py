@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.equation.state import Field
-from odeflow.engine.loop.adaptive import ErrorControl
 from odeflow.engine.loop.compiled import Run
-from odeflow.engine.loop.per_sample.stepping import PerSample
 from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution
@@ -60,9 +58,4 @@ class RungeKutta(Stepper):
             run = self.run(field, y0, t, observer.mesh)
             if run is not None:
                 return run.solution
-        adjoint = observer.quadrature is not None or observer.jump is not None  # the adjoint equation is solved jointly
-        if adjoint or not self.per_sample:
-            return super().integrate(field, y0, t, observer)
-        control = self.step_control(0.0, 0.0)
-        assert isinstance(control, ErrorControl)  # per_sample excludes fixed steps
-        return PerSample(self.tableau, control, field, y0, t, observer, self.jump_ts).solve()
+        return super().integrate(field, y0, t, observer)

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -25,7 +24,7 @@ from odeflow.engine.loop.integrate import run
 from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.methods.stochastic_control import StochasticControl
 from odeflow.engine.output.solution import Solution
-from odeflow.engine.step.carried import MemoryStages, MemoryTape
+from odeflow.engine.step.carried import MemoryStages
 from odeflow.engine.tape import UNOBSERVED, Observer, Quadrature
 from odeflow.errors import SettingError
 from odeflow.paths.brownian import Brownian
@@ -206,12 +205,7 @@ class StochasticSolver(Stepper):
 
     def integrate(self, field: Field, y0: Tensor, t: Tensor, observer: Observer = UNOBSERVED) -> Solution:
         stages, control = self.stages(field, y0, observer.quadrature), self.control_of(field, float(t[0]), float(t[-1]))
-        if observer.tape is None:
-            return run(stages, control, y0, t, observer, self.jump_ts)
-        memory = MemoryTape(observer.tape, stages)
-        solution = run(stages, control, y0, t, replace(observer, tape=memory), self.jump_ts)
-        memory.close()
-        return solution
+        return run(stages, control, y0, t, observer, self.jump_ts)
 
 
 def _depends(field: StochasticField, t: float, y0: State, others: bool) -> bool:

@@ -44,7 +44,7 @@ class StochasticControl(ErrorControl):
 
     def accepts(self, stages: Stages, y: Tensor, h: float, y1: Tensor) -> bool:
         """As in `ErrorControl`; remembers the end of a rejected step."""
-        accepted = super().accepts(stages, y, h, y1)
+        accepted = bool(super().accepts(stages, y, h, y1))
         if not accepted:
             self.rejected.append(self.end)
         return accepted

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from odeflow.engine.equation.field import full_precision, uncompiled
 from odeflow.engine.equation.state import State
-from odeflow.engine.output.mesh import Steps, by_clock, powers_to_values
+from odeflow.engine.output.mesh import Steps, by_clock, weights_at
 from odeflow.errors import SettingError
 
 View = Callable[[Any], State]
@@ -96,8 +96,7 @@ class Interpolant:
         """(m, *state), the packed states at the times t, (m, C), by the polynomials of these steps, (m, C)."""
         steps, clock = self.steps, torch.arange(t.shape[1], device=t.device)
         start, end = steps.starts[numbers, clock], steps.ends[numbers, clock]
-        powers = torch.linalg.vander((t - start) / (end - start), N=steps.degree + 1)
-        weights = (powers @ powers_to_values(steps.degree).to(t.device)).to(self.values)
+        weights = weights_at((t - start) / (end - start), steps.degree).to(self.values)
         combine = self._by_step if len(clock) == 1 and len(t) > 1 else self._by_clock
         return combine(weights, numbers).view(len(t), *self.values.shape[1:])
 

@@ -20,11 +20,22 @@ def nodes(degree: int) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=32)
-def powers_to_values(degree: int) -> Tensor:
-    """(degree + 1, degree + 1), the matrix from 1, θ, θ², … to the weights of the values at the nodes."""
+def _gaps(degree: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The nodes, (d + 1,), and the differences of each from the others, (d + 1, d + 1), inf from itself."""
     with torch.inference_mode(False):
-        points = torch.tensor(nodes(degree), dtype=torch.float64)
-        return torch.linalg.inv(points[:, None] ** torch.arange(degree + 1))
+        points = torch.tensor(nodes(degree), dtype=torch.float64, device=device)
+        return points, (points[:, None] - points).fill_diagonal_(torch.inf)
+
+
+def weights_at(theta: Tensor, degree: int) -> Tensor:
+    """(…, d + 1), the weights of the values at the nodes in the polynomial at the points θ, (…), in float64."""
+    points, gaps = _gaps(degree, theta.device)
+    ratios = (theta.double()[..., None, None] - points) / gaps
+    own = gaps.isinf()
+    weights = ratios[..., 0].masked_fill(own[:, 0], 1)
+    for number in range(1, degree + 1):
+        weights = weights * ratios[..., number].masked_fill(own[:, number], 1)
+    return weights
 
 
 def by_clock(y: Tensor, clocks: int) -> Tensor:

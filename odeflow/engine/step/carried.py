@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,6 +52,7 @@ class MemoryStages(Stages):
         y1: (*state), the state at its end.
     """
 
+    carries = True
     equal_steps: ClassVar[bool] = False
     """Whether the carried tensors are valid only for steps of the same size."""
 
@@ -139,12 +140,9 @@ class MemoryStages(Stages):
     def advance(self) -> None:
         self.restore(self.carry())
 
-    def forget_slope(self) -> None:
-        self.restore(())
-
 
 class MemoryTape(Tape):
-    """Forwards segments to a tape, with the vector-field values carried into each stacked onto its state.
+    """Forwards segments to a tape, with what is carried into each stacked onto its state.
 
     Each segment can thus be rerun from its start alone. Nothing is carried into the first segment or out of the last
     one, so that both ends of the chain are plain states.
@@ -154,63 +152,21 @@ class MemoryTape(Tape):
         stages: The stages of the steps.
     """
 
-    def __init__(self, tape: Tape, stages: MemoryStages) -> None:
+    def __init__(self, tape: Tape, stages: Stages) -> None:
         super().__init__(tape.dense)
         self.tape, self.stages = tape, stages
-        self.pending: Callable[[int], Segment] | None = None
+        self.pending: Segment | None = None
+        self.taken = 0
 
     def append(self, segment: Segment) -> None:
         carried = self.stages.carried
         self.close(len(carried))
-        places, rows, span = list(segment.places), segment.rows, segment.span
-        assert span is not None  # these steps are common to all samples
-        if segment.end_row is not None:
-            rows = slice(segment.end_row - len(places), segment.end_row + 1)
-            places.append(1.0)
-        again = partial(_again, self.stages.traced, self.stages.window, span, places, len(carried))
-        packed = torch.stack((segment.start, *carried)) if carried else segment.start
-        self.pending = lambda count: replace(
-            segment, start=packed, rerun=partial(again, count), rows=rows, end_row=None, places=tuple(places)
-        )
+        self.taken = len(carried)
+        self.pending = replace(segment, start=torch.stack((segment.start, *carried))) if carried else segment
 
-    def close(self, count: int = 0) -> None:
-        """Forwards the last segment, which carries `count` values to the next."""
+    def close(self, left: int = 0) -> None:
+        """Forwards the last segment, which leaves a number of values for the next."""
         if self.pending is not None:
-            self.tape.append(self.pending(count))
+            rerun: Callable[..., Any] = self.pending.rerun
+            self.tape.append(replace(self.pending, rerun=partial(rerun, taken=self.taken, left=left)))
         self.pending = None
-
-
-def _again(
-    stages_over: Callable[[Field], MemoryStages],
-    window: tuple[float, float] | None,
-    span: tuple[float, float],
-    places: list[float],
-    taken: int,
-    left: int,
-    field: Field,
-    start: Tensor,
-) -> tuple[Tensor, Tensor | None]:
-    """Reruns a step: (state at its end with `left` carried values, states at the points θ).
-
-    Args:
-        stages_over: Field ↦ stages.
-        window: The times between which the field is evaluated.
-        span: (time at the start, time at the end).
-        places: The points θ of rows; 1 is the end.
-        taken: Number of carried values in `start`.
-        left: Number of values carried to the next step.
-        field: The vector field.
-        start: (*state), or (1 + taken, *state) with carried values.
-    """
-    stages = stages_over(field)
-    stages.window = window
-    y, *carried = start.unbind() if taken else (start,)
-    stages.restore(tuple(carried))
-    y1 = stages.step(span[0], span[1] - span[0], y)
-    inside = [place for place in places if place < 1]
-    rows = [stages.dense(inside)] if inside else []
-    rows += [y1[None]] * (len(places) - len(inside))
-    if left > len(stages.carry()):
-        stages.last_slope()
-    end = torch.stack((y1, *stages.carry()[:left])) if left else y1
-    return end, torch.cat(rows) if rows else None

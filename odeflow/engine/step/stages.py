@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odeflow.engine.equation.clock import FLOATS, Arithmetic, Number, Window
 from odeflow.engine.equation.field import recorder
 from odeflow.engine.equation.state import Field, check_shape
 from odeflow.engine.step.tableau import Tableau
@@ -43,22 +44,29 @@ class Stages(ABC):
 
     Attributes:
         evaluations: Number of evaluations of the field so far.
+        window: The times between which all stages evaluate the field, if it is discontinuous somewhere.
+        arithmetic: That of decisions within a step: for all samples together, or for each of them.
+        carried: What the previous step left for the current one, each of shape (*state).
     """
 
     ends_at_outputs = False
     """Whether a step ends at each output time, where no polynomial gives the state inside a step."""
+    carries = False
+    """Whether a step is run again from its state and what is carried, rather than from its state alone."""
+    carried: tuple[Tensor, ...] = ()
+    arithmetic: Arithmetic = FLOATS
 
     def __init__(self, order: int, field: Field, quadrature: Quadrature | None = None) -> None:
         self.order, self.field, self.quadrature = order, field, quadrature
         self.evaluations = 0
-        self.window: tuple[float, float] | None = None  # the times between which all stages evaluate the field
+        self.window: Window | None = None
 
     @property
     @abstractmethod
     def degree(self) -> int:
         """Degree of the dense output, a polynomial in θ."""
 
-    def evaluate(self, t: float, y: Tensor) -> Tensor:
+    def evaluate(self, t: Any, y: Tensor) -> Tensor:
         """(*state), the vector field at (t, y), counted and checked.
 
         Args:
@@ -79,7 +87,7 @@ class Stages(ABC):
         return t if self.window is None else min(max(t, self.window[0]), self.window[1])
 
     @abstractmethod
-    def add_quadrature(self, h: float) -> None:
+    def add_quadrature(self, h: Any) -> None:
         """Adds an accepted step of size h to the quadrature, if there is one: weight · `quadrature.integrand`s.
 
         The field leaves its side results in `quadrature.integrand` at every evaluation.
@@ -94,23 +102,35 @@ class Stages(ABC):
         """
 
     @abstractmethod
-    def first_slope(self, t: float, y: Tensor) -> Tensor:
+    def first_slope(self, t: Any, y: Tensor) -> Tensor:
         """(*state), k₁ = f(t, y), evaluated unless the previous step provided it."""
 
     @abstractmethod
-    def step(self, t: float, h: float, y: Tensor) -> Tensor:
+    def step(self, t: Any, h: Any, y: Tensor) -> Tensor:
         """(*state), y₁, the state at t + h, after a step of size h from the state y at t. It must not change y."""
+
+    def attempt(self, t: Any, h: Any, y: Tensor) -> Tensor:
+        """As `step`, for a step that may be rejected."""
+        return self.step(t, h, y)
+
+    def accept(self, h: Any, y1: Tensor) -> Tensor:
+        """(*state), the state after an accepted attempt to y₁; h is 0 for samples that stay at its start."""
+        return y1
 
     @abstractmethod
     def error(self) -> Tensor:
         """(n,), the estimate of the local error divided by h, in a new tensor that may be overwritten."""
 
     @abstractmethod
-    def dense(self, theta: Sequence[float]) -> Tensor:
+    def dense(self, theta: Any) -> Tensor:
         """(m, *state), the states at the m points θ in [0, 1] of the step."""
 
-    def stiffness(self) -> float | None:
+    def stiffness(self) -> Number | None:
         """h|λ| with λ the largest eigenvalue of ∂f/∂y, if the last step gives an estimate."""
+        return None
+
+    def last_differences(self) -> Tensor | None:
+        """(2, n), two differences, of the field's values and of states divided by h, whose ratio is |λ|, if known."""
         return None
 
     def interpolant(self) -> Callable[[float], Tensor]:
@@ -132,9 +152,17 @@ class Stages(ABC):
     def advance(self) -> None:
         """Moves to the next step."""
 
+    def carry(self) -> tuple[Tensor, ...]:
+        """What the step leaves for the next one: the vector-field value at its end, if evaluated."""
+        return ()
+
     @abstractmethod
+    def restore(self, carried: tuple[Tensor, ...]) -> None:
+        """Prepares a step with what `carry` returned after the previous one."""
+
     def forget_slope(self) -> None:
         """Discards the vector-field value of the state, which was replaced."""
+        self.restore(())
 
 
 class ExplicitStages(Stages):
@@ -158,7 +186,7 @@ class ExplicitStages(Stages):
     def degree(self) -> int:
         return len(self.tableau.interpolation[0])
 
-    def stiffness(self) -> float | None:
+    def stiffness(self) -> Number | None:
         """An estimate from the last two stages.
 
         Source: Hairer & Wanner, Solving Ordinary Differential Equations II, IV.2, "Stiffness Detection".
@@ -170,7 +198,6 @@ class ExplicitStages(Stages):
         return of_slopes / of_stages if of_stages > 0 else None
 
     def last_differences(self) -> Tensor | None:
-        """(2, n): the differences of the last two stages in derivative, and in state divided by the step size."""
         slopes, weights = self.flat_slopes(), self.tableau.stiffness_weights
         if slopes is None or weights is None:
             return None
@@ -194,8 +221,8 @@ class ExplicitStages(Stages):
     def traced(self) -> Callable[[Field], Stages]:
         return partial(TracedStages, self.tableau)
 
-    def forget_slope(self) -> None:
-        self.has_first = False
+    def restore(self, carried: tuple[Tensor, ...]) -> None:
+        self.has_first = bool(carried)
 
     def dense_weights(self, theta: Sequence[float], like: Tensor) -> Tensor:
         """(m, count + 1), weights w of y(t + θh) = y + h Σ w k, where the last k is f at the end of the step."""
@@ -227,14 +254,17 @@ class ValueStages(ExplicitStages):
 
     def __init__(self, tableau: Tableau, field: Field, like: Tensor, quadrature: Quadrature | None = None) -> None:
         super().__init__(tableau, field, quadrature)
-        self.shape = like.shape
+        self.a = _vectors(tableau.a, like.dtype, like.device)
+        self.b = _vectors((tableau.b[: self.count],), like.dtype, like.device)[0]
+        self.resize(like)
+
+    def resize(self, like: Tensor) -> None:
+        """Makes room for the stage derivatives of states like this one."""
+        self.shape, self.t1, self.y1 = like.shape, 0.0, like
         slopes = like.new_empty((self.count + 1, *like.shape))
         self.rows = slopes.unbind()
         self.slopes = slopes.view(self.count + 1, -1)
         self.columns = [self.slopes[:number].t() for number in range(self.count + 2)]
-        self.a = _vectors(tableau.a, like.dtype, like.device)
-        self.b = _vectors((tableau.b[: self.count],), like.dtype, like.device)[0]
-        self.t1, self.y1 = 0.0, like
 
     def _evaluate_into(self, number: int, t: float, y: Tensor) -> None:
         self.rows[number].copy_(self.evaluate(t, y))
@@ -282,11 +312,17 @@ class ValueStages(ExplicitStages):
     def keep(self) -> None:
         self.slopes = self.slopes.clone()
 
+    def carry(self) -> tuple[Tensor, ...]:
+        return (self.rows[self.count],) if self.has_last else ()
+
+    def restore(self, carried: tuple[Tensor, ...]) -> None:
+        super().restore(carried)
+        for slope in carried:
+            self.rows[0].copy_(slope)
+
     def advance(self) -> None:
-        self.has_first = self.has_last
-        if self.has_first:
-            self.rows[0].copy_(self.rows[self.count])
-            self.sides[0] = self.sides[self.count]
+        self.restore(self.carry())
+        self.sides[0] = self.sides[self.count]
 
 
 class TracedStages(ExplicitStages):
@@ -348,7 +384,12 @@ class TracedStages(ExplicitStages):
     def keep(self) -> None:
         self.slopes = list(self.slopes)
 
+    def carry(self) -> tuple[Tensor, ...]:
+        return (self.slopes[self.count],) if self.has_last else ()
+
+    def restore(self, carried: tuple[Tensor, ...]) -> None:
+        super().restore(carried)
+        self.slopes = list(carried)
+
     def advance(self) -> None:
-        self.has_first = self.has_last
-        if self.has_first:
-            self.slopes = [self.slopes[self.count]]
+        self.restore(self.carry())

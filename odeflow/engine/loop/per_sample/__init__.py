@@ -1,1 +1,0 @@
-"""Per-sample stepping: each sample of a batch has its own clock, step sizes, output times, dense output and events."""
