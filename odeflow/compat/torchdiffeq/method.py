@@ -25,7 +25,7 @@ from odeflow.engine.loop.integrate import run
 from odeflow.engine.methods.runge_kutta import RungeKutta
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.solver import Solver
-from odeflow.engine.step.stages import stages_of
+from odeflow.engine.step.large import stages_of
 from odeflow.engine.tape import UNOBSERVED, Jump, Observer
 from odeflow.errors import SettingError
 from odeflow.plugin.registry import find, unknown

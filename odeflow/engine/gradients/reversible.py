@@ -18,7 +18,8 @@ from odeflow.engine.methods.stochastic import StochasticSolver
 from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.solver import Solver
-from odeflow.engine.step.stages import ExplicitStages, TracedStages, stages_of
+from odeflow.engine.step.large import stages_of
+from odeflow.engine.step.stages import ExplicitStages, TracedStages
 from odeflow.engine.step.tableau import Tableau
 from odeflow.engine.tape import Observer
 from odeflow.errors import GradientError, SettingError

@@ -112,6 +112,8 @@ class ErrorControl(StepControl):
         self.attempts = self.accepted = 0
         self.broken: Tensor | None = None  # the state or error of the last step, if not finite
         self.size_of_y: Tensor | None = None  # |y| of the last accepted state
+        self.spare: Tensor | None = None  # memory for the next |y|, and for the scaled error
+        self.room: Tensor | None = None
         self.smallest_scale: Tensor | None = None  # atol as a tensor, if that is faster to add
 
     def start(self, stages: Stages, t: Any, y: Tensor, end: Any) -> None:
@@ -138,7 +140,7 @@ class ErrorControl(StepControl):
         size, speed = self._scaled(y, size_of_y), self._scaled(slope, size_of_y)
         self._check_start(t, y, slope, size, speed)
         warn_of_rounding(self.rtol, self.atol, size, y.dtype)
-        self.size_of_y = size_of_y
+        self.size_of_y = None if self.apart else size_of_y
         if self.first_step is None:
             usual = on.minimum(size, speed * self.span) > 1e-5
             unit = on.where(usual, size / on.maximum(speed, TINY), self.span)
@@ -170,8 +172,8 @@ class ErrorControl(StepControl):
         message = f"the {name} is not finite at the start{where}, t = {t:g}: look for inf and nan there"
         raise SolveError(message, culprit)
 
-    def _scaled(self, value: Tensor, size_of_y: Tensor) -> Any:
-        """The norm of a value, a state or its flat form, in units of the tolerance atol + rtol·|y|.
+    def _scaled(self, value: Tensor, size_of_y: Tensor, size_of_y1: Tensor | None = None) -> Any:
+        """The norm of a value, a state or its flat form, in units of the tolerance atol + rtol·max(|y|, |y₁|).
 
         If it overflows or underflows in the state's dtype, it is recomputed in float64.
         """
@@ -179,13 +181,18 @@ class ErrorControl(StepControl):
             value, size_of_y = value.float(), size_of_y.float()
         if self.smallest_scale is None:
             self.smallest_scale = size_of_y.new_tensor(self.atol)
-        value = value.view_as(size_of_y)
-        scaled = value / torch.add(self.smallest_scale, size_of_y, alpha=self.rtol)
+        value, largest, room = value.view_as(size_of_y), size_of_y, None
+        if size_of_y1 is not None:
+            largest = self.room = room = torch.maximum(size_of_y, size_of_y1, out=self.room)
+        scale = torch.add(self.smallest_scale, largest, alpha=self.rtol, out=room)
+        scaled = torch.div(value, scale, out=room)
         if self.apart:
             return rms_of_samples(scaled)
         found = self._size(scaled)
         if math.isfinite(found) or not bool(value.isfinite().all()):
             return found
+        if size_of_y1 is not None:
+            size_of_y = torch.maximum(size_of_y, size_of_y1)
         value, size_of_y = value.to("cpu", torch.float64), size_of_y.to("cpu", torch.float64)
         return self._size(value / (size_of_y * self.rtol + self.atol))
 
@@ -203,21 +210,23 @@ class ErrorControl(StepControl):
     def accepts(self, stages: Stages, y: Tensor, h: Any, y1: Tensor) -> Truth:
         """Whether the scaled error is small enough. Sets the size of the next step."""
         on, length = self.on, abs(h)
-        size_of_y = y.detach().abs() if self.size_of_y is None else self.size_of_y
-        size_of_y1 = y1.detach().abs()
-        estimate = stages.error()
-        scaled = self._scaled(estimate, torch.maximum(size_of_y, size_of_y1))
+        if self.size_of_y is None:
+            self.size_of_y = y.detach().abs()
+        size_of_y1, estimate = torch.abs(y1.detach(), out=self.spare), stages.error().detach()
+        scaled = self._scaled(estimate, self.size_of_y, size_of_y1)
         self.error = error = scaled * (on.where(length > 0, self.span, 0.0) if self.shared else length)
         accepted = error <= 1
         size = length * self.controller.factor(error, self.cut)
         self.next_size = on.minimum(on.where(accepted & self.cut, on.maximum(size, abs(self.h)), size), self.max_step)
         self.h = self.next_size * on.sign(self.h)
         self.in_a_row = on.where(accepted, 0, self.in_a_row + 1)
+        self.spare = size_of_y1
         if isinstance(accepted, Tensor):
             self.size_of_y = None
             self.curious = self.attempts % STIFFNESS_EVERY == 0
         else:
-            self.size_of_y = size_of_y1 if accepted else size_of_y
+            if accepted:
+                self.size_of_y, self.spare = size_of_y1, self.size_of_y
             self.accepted += accepted
             self.curious = accepted and self.accepted % STIFFNESS_EVERY == 0
             broken = not (accepted or error < math.inf)
@@ -256,6 +265,7 @@ class ErrorControl(StepControl):
 
     def narrow(self, keep: Tensor) -> None:
         self.span, self.h, self.least, self.size_of_y = self.span[keep], self.h[keep], self.least[keep], None
+        self.spare = self.room = None
         if isinstance(self.error, Tensor):
             self.error, self.in_a_row = self.error[keep], self.in_a_row[keep]
         self.controller.narrow(keep)

@@ -11,7 +11,8 @@ from torch import Tensor
 from odeflow.engine.equation.state import Field
 from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.step.carried import MemoryStages
-from odeflow.engine.step.stages import ExplicitStages, stages_of
+from odeflow.engine.step.large import stages_of
+from odeflow.engine.step.stages import ExplicitStages
 from odeflow.engine.step.tableau import Tableau
 from odeflow.engine.tape import Quadrature
 from odeflow.errors import SettingError

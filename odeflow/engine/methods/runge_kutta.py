@@ -10,7 +10,8 @@ from odeflow.engine.loop.compiled import Run
 from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution
-from odeflow.engine.step.stages import Stages, stages_of
+from odeflow.engine.step.large import stages_of
+from odeflow.engine.step.stages import Stages
 from odeflow.engine.step.tableau import Tableau
 from odeflow.engine.tape import UNOBSERVED, Observer, Quadrature
 from odeflow.errors import SettingError

@@ -235,13 +235,6 @@ class ExplicitStages(Stages):
         return (places[:, None].expand(-1, coefficients.shape[1]).cumprod(1) @ coefficients.t()).to(like)
 
 
-def stages_of(tableau: Tableau, field: Field, like: Tensor, quadrature: Quadrature | None = None) -> ExplicitStages:
-    """The stages of a method in the form that suits the current autograd mode, or the recording of operations."""
-    if torch.is_grad_enabled() or recorder():
-        return TracedStages(tableau, field)
-    return ValueStages(tableau, field, like, quadrature)
-
-
 class ValueStages(ExplicitStages):
     """Stages without autograd: the stage derivatives are rows of a matrix, so that combinations are products.
 
@@ -343,8 +336,7 @@ class TracedStages(ExplicitStages):
         self.has_last = False
         tableau = self.tableau
         for number in range(1, self.count):
-            stage = self._combine(y, tableau.a[number], h)
-            slopes.append(self.evaluate(t + tableau.c[number] * h, stage))
+            slopes.append(self.evaluate(t + tableau.c[number] * h, self._combine(y, tableau.a[number], h)))
         self.t, self.h, self.y = t, h, y
         self.t1, self.y1 = t + h, self._combine(y, tableau.b[: self.count], h)
         return self.y1
