@@ -348,6 +348,14 @@ def test_output_times_end_steps(step: dict[str, Any]) -> None:
         assert abs(float(y.var()) / variance - 1) < 4 * (2 / len(y0)) ** 0.5 + 1e-2
 
 
+def test_output_times_in_single_precision_take_no_steps_of_their_own() -> None:
+    """Where output times are grid points up to rounding, the steps are those of the grid."""
+    t = torch.linspace(0.0, 1.0, 41)  # float32: 0.025 is 2.5000000372e-2
+    solver = EulerMaruyama(step_size=0.0125)
+    stats = of.solve(ornstein_uhlenbeck(1.0, 0.5), torch.ones(3, 1), t, solver=solver, params=()).stats
+    assert stats.accepted == 80
+
+
 @pytest.mark.parametrize(
     ("solver", "noise"), [(StochasticHeun, "diagonal"), (SPaRK, "general"), (ShARK, "additive"), (SRA1, "additive")]
 )

@@ -19,7 +19,7 @@ from odeflow.engine.equation.equation import (
 from odeflow.engine.equation.state import Field, State
 from odeflow.engine.loop.adaptive import Adaptive
 from odeflow.engine.loop.control import StepControl
-from odeflow.engine.loop.fixed import Fixed
+from odeflow.engine.loop.fixed import Fixed, FixedSteps
 from odeflow.engine.loop.integrate import run
 from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.methods.stochastic_control import StochasticControl
@@ -31,6 +31,8 @@ from odeflow.paths.brownian import Brownian
 from odeflow.paths.brownian_grid import BrownianGrid
 from odeflow.paths.brownian_tree import BrownianTree
 from odeflow.plugin.plugin import required
+
+SAME_POINT = 1e-3  # of a step: the distance of an output time that is a grid point
 
 SUGGESTED: dict[tuple[Noise, Calculus], str] = {
     ("diagonal", "ito"): "Milstein or EulerMaruyama",
@@ -182,11 +184,21 @@ class StochasticSolver(Stepper):
         """
         if not isinstance(self.control, Fixed):
             return BrownianTree(seed, shape, times[0], times[-1], dtype=like.dtype, device=like.device)
-        control, ends = self.step_control(times[0], times[-1]), [times[0]]
+        control, ends = self._on_grid(times[0], times[-1]), [times[0]]
         for stop in sorted({*times[1:], *(time for time in self.jump_ts if times[0] < time < times[-1])}):
             while ends[-1] != stop:
                 ends.append(control.propose(ends[-1], stop))
         return BrownianGrid(seed, shape, ends, dtype=like.dtype, device=like.device)
+
+    def _on_grid(self, t0: float, t1: float) -> FixedSteps:
+        """Fixed steps that end at an output time instead of a grid point that differs from it by little.
+
+        Times in float32 are such, and a step would end at both.
+        """
+        assert isinstance(self.control, Fixed)
+        control = self.control.steps(t0, t1, None)
+        control.slack = max(control.slack, SAME_POINT * abs(t1 - t0) / control.count)
+        return control
 
     def control_of(self, field: Field, t0: float, t1: float) -> StepControl:
         """The step size control of a solve from t0 to t1.
@@ -194,8 +206,10 @@ class StochasticSolver(Stepper):
         Raises:
             SettingError: The error estimate falls too slowly for `error_per="span"`.
         """
-        if not (isinstance(field, Equation) and isinstance(self.control, Adaptive)):
+        if not isinstance(field, Equation):
             return self.step_control(t0, t1)
+        if isinstance(self.control, Fixed):
+            return self._on_grid(t0, t1)
         if self.control.error_per == "span" and self.error_power <= 1:
             raise SettingError(
                 f"{type(self).__name__}: the error estimate of a step with noise falls only as its size, so no step "
