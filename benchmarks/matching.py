@@ -30,6 +30,8 @@ from odeflow_matching import FlowMatching, GaussianRing, PublishedMoons, Transpo
 from odeflow_solvers import RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Tsit5
 
 BATCH = 256
+LIKELY = 200
+"""Number of points by whose likelihood solvers are compared: the same for all, since noise of the choice is common."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -113,7 +115,7 @@ def by_solvers(path: Path, points: int) -> Iterator[str]:
             task.flow.solver = solver
             y = task.flow(z)
             there = evaluations(task.flow)
-            nll = -task.log_prob(x).mean().item()
+            nll = -task.log_prob(x[:LIKELY]).mean().item()
             yield f"{name}, {option}, {there:.1f}, {distance(y, x):.4f}, {evaluations(task.flow):.1f}, {nll:.4f}"
 
 
@@ -134,7 +136,7 @@ def solvers() -> Iterator[tuple[str, str, of.Solver]]:
         for steps in (1, 2, 4, 8, 16, 32):
             yield name, f"{steps} steps", kind(num_steps=steps)
     for name, kind in (("Bosh3", Bosh3), ("Dopri5", Dopri5), ("Tsit5", Tsit5), ("Dopri8", Dopri8)):
-        for tolerance in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5):
+        for tolerance in (1e-1, 1e-2, 1e-3, 1e-4):
             yield name, f"rtol={tolerance:g}", kind(tolerance, tolerance)
             if name == "Dopri5":
                 yield f"{name} per sample", f"rtol={tolerance:g}", kind(tolerance, tolerance, per_sample=True)

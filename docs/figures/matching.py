@@ -35,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> None:
         distances.set(title=title, yscale="log", xscale="log")
         likelihoods.set(xlabel="evaluations of the field for a sample")
     panels[0, 0].set(ylabel="$W_2^2$ between samples and data")
-    panels[1, 0].set(ylabel="mean of $-\\log p$ at the data, nats", ylim=(0, 6))
+    panels[1, 0].set(ylabel="mean of $-\\log p$ at the data, nats", ylim=(0, 5))
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=5, frameon=False)
     figure.savefig(options.output, dpi=130)

@@ -17,7 +17,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     found = importlib.import_module("matching")
     every = [*found.solvers()]
     few = [row for row in every if row[1] in ("2 steps", "rtol=0.1")]
-    assert len(every) == 49
+    assert len(every) == 44
     monkeypatch.setattr(found, "solvers", lambda: iter(few))
     return found
 
