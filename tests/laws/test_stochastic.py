@@ -354,6 +354,10 @@ def test_output_times_in_single_precision_take_no_steps_of_their_own() -> None:
     solver = EulerMaruyama(step_size=0.0125)
     stats = of.solve(ornstein_uhlenbeck(1.0, 0.5), torch.ones(3, 1), t, solver=solver, params=()).stats
     assert stats.accepted == 80
+    t = 0.02 * torch.arange(300)  # 5.98 is 299.000001 steps of 0.02
+    solver = EulerMaruyama(step_size=0.02)
+    stats = of.solve(ornstein_uhlenbeck(1.0, 0.5), torch.ones(3, 1), t, solver=solver, params=()).stats
+    assert stats.accepted == 299
 
 
 @pytest.mark.parametrize(

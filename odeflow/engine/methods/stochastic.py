@@ -196,8 +196,12 @@ class StochasticSolver(Stepper):
         Times in float32 are such, and a step would end at both.
         """
         assert isinstance(self.control, Fixed)
-        control = self.control.steps(t0, t1, None)
-        control.slack = max(control.slack, SAME_POINT * abs(t1 - t0) / control.count)
+        size, span = self.control.step_size, abs(t1 - t0)
+        count = self.control.count(span)
+        if size is not None and span <= (count - 1 + SAME_POINT) * size:
+            count = max(1, count - 1)  # of a span that is a multiple of the step up to rounding
+        control = FixedSteps(t0, t1, count)
+        control.slack = max(control.slack, SAME_POINT * span / count)
         return control
 
     def control_of(self, field: Field, t0: float, t1: float) -> StepControl:
