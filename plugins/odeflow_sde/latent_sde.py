@@ -210,7 +210,9 @@ class LatentSDE(SeriesTask):
             (count, T, d).
         """
         z0 = self._prior().sample(torch.Size([count]))
-        return self.decode(at_own_times(self.prior_flow, z0, t.to(z0).expand(count, -1), EVERY_TIME))
+        path = at_own_times(self.prior_flow, z0, t.to(z0).expand(count, -1), EVERY_TIME)
+        self.prior_flow.stats = None  # statistics are those of training and inference
+        return self.decode(path)
 
     def sample(self, count: int) -> dict[str, Tensor]:
         """Samples "x" of the prior, (count, 100, d), without noise, at times "t", (count, 100), from t₀ to t₁."""
