@@ -155,7 +155,7 @@ class ErrorControl(StepControl):
         else:
             h = 0 * self.span + self.first_step
         h = on.minimum(on.minimum(on.maximum(h, self.min_step), self.span), self.max_step)
-        self.h, self.least = h * direction, SMALLEST_PART * h
+        self.h, self.least = h * direction, on.maximum(SMALLEST_PART * h, on.minimum(self.span, self.min_step))
 
     def _check_start(self, t: Any, y: Tensor, slope: Tensor, size: Any, speed: Any) -> None:
         """Rejects a state or a field that is not finite."""
@@ -219,14 +219,14 @@ class ErrorControl(StepControl):
         size = length * self.controller.factor(error, self.cut)
         self.next_size = on.minimum(on.where(accepted & self.cut, on.maximum(size, abs(self.h)), size), self.max_step)
         self.h = self.next_size * on.sign(self.h)
-        self.in_a_row = on.where(accepted, 0, self.in_a_row + 1)
         self.spare = size_of_y1
         if isinstance(accepted, Tensor):
-            self.size_of_y = None
+            self.size_of_y, self.in_a_row = None, on.where(accepted, 0, self.in_a_row + 1)
             self.curious = self.attempts % STIFFNESS_EVERY == 0
         else:
             if accepted:
                 self.size_of_y, self.spare = size_of_y1, self.size_of_y
+            self.in_a_row = 0 if accepted else self.in_a_row + 1
             self.accepted += accepted
             self.curious = accepted and self.accepted % STIFFNESS_EVERY == 0
             broken = not (accepted or error < math.inf)
@@ -234,9 +234,7 @@ class ErrorControl(StepControl):
         return accepted
 
     def underflows(self, t: Any) -> Truth:
-        on = self.on
-        allowed = on.maximum(SMALLEST_STEP * on.spacing(t), on.minimum(self.span, self.min_step))
-        return abs(self.h) < on.maximum(allowed, self.least)
+        return abs(self.h) < self.on.maximum(SMALLEST_STEP * self.on.spacing(t), self.least)
 
     def failure(self, place: Place) -> SolveError:
         h, at = f"{abs(place.of(self.h)):.3g}", f"at t = {place.t:g}"

@@ -124,8 +124,10 @@ class Clock:
 
     def rows(self, nodes: tuple[float, ...], kept: Truth) -> Rows:
         """The rows in the last step: those of output times, and those of the nodes if the step is kept."""
-        places: list[float] = []
         times, first, t = self.times, self.row, self.t
+        if not kept and (first == len(times) or self.sign * (times[first] - t) > self.tolerance):
+            return NOTHING
+        places: list[float] = []
         while self.row < len(times) and self.sign * (t - times[self.row]) > self.tolerance:
             places.append((times[self.row] - self.start) / self.h)
             self.row += 1
@@ -138,7 +140,7 @@ class Clock:
         if self.row < len(times) and abs(t - times[self.row]) <= self.tolerance:
             end = self.row
             self.row += 1
-        return Rows(tuple(places), index, end) if places or end else NOTHING
+        return Rows(tuple(places), index, end)
 
     def whole(self, y: Tensor) -> tuple[Tensor, Tensor, int, bool]:
         """(times (C,), states of all samples, numbers of kept steps, whether the clocks moved), after a step to y."""

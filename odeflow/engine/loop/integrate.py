@@ -38,6 +38,7 @@ def run(
     recorder, tape, y = Recorder(t, y0, observer.mesh, clocks), observer.tape, y0
     if tape is not None and stages.carries:
         tape = MemoryTape(tape, stages)
+    take = stages.attempt if clocks.per_sample else stages.step
     try:
         stages.window = clocks.window
         control.start(stages, clocks.t, y, clocks.last)
@@ -51,17 +52,18 @@ def run(
             start, stages.window = clocks.t, clocks.window
             end = control.propose(start, clocks.stop)
             h = end - start
-            y1 = stages.attempt(start, h, y)
+            y1 = take(start, h, y)
             accepted = control.accepts(stages, y, h, y1)
             moved = clocks.move(end, accepted, control.next_size)
             if control.curious:
                 clocks.note(stages.stiffness())
-            kept = moved and recorder.keeps(y1)
+            kept = moved and observer.mesh is not None and recorder.keeps(y1)
             clocks.read(control.underflows(clocks.t), kept)
             if not moved:
                 continue
-            h = clocks.h
-            y1 = stages.accept(h, y1)
+            if clocks.per_sample:
+                h = clocks.h
+                y1 = stages.accept(h, y1)
             stages.add_quadrature(h)
             rows = recorder.step(stages, y1, kept)
             if tape is not None:

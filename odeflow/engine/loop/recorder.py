@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.equation.clock import DTYPE, Truth
-from odeflow.engine.loop.clocks import Clocks, Index, Rows
+from odeflow.engine.loop.clocks import NOTHING, Clocks, Index, Rows
 from odeflow.engine.output.mesh import Mesh, Steps, nodes
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.step.stages import Stages
@@ -42,8 +42,7 @@ class Recorder:
 
     def keeps(self, y1: Tensor) -> Truth:
         """Whether the mesh keeps the steps to y₁. The solve may end with them."""
-        if self.mesh is None:
-            return False
+        assert self.mesh is not None
         t, y, number, moved = self.clocks.whole(y1)
         kept = self.mesh.watch is not None and self.clocks.heed(self.mesh.watch.sees(t, y, number, moved))
         return self.clocks.taken if self.mesh.dense else kept
@@ -51,6 +50,8 @@ class Recorder:
     def step(self, stages: Stages, y1: Tensor, kept: Truth) -> Rows:
         """Stores the rows of the steps to y₁."""
         rows = self.clocks.rows(self.nodes, kept)
+        if rows is NOTHING:
+            return rows
         values = rows.values(stages, y1)
         if values is not None:
             self._store(values, rows.index)
