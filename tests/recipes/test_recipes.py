@@ -38,7 +38,7 @@ SMALL = {
     "sde/lorenz": ("--data.count", "64"),
     "sde/lorenz_ode": ("--data.count", "64"),
     "density/mnist_density": ("--data.batch_size", "4", "--data.val_size", "4"),
-    "matching/mnist": ("--data.batch_size", "4", "--data.val_size", "4", "--model.solver.num_steps", "1"),
+    "matching/mnist": ("--data.batch_size", "4", "--data.val_size", "4", "--model.solver.rtol", "0.1"),
     "shooting/linear": ("--model.solver.step_size", "0.05"),
 }
 """Options that make a step of a recipe fast."""

@@ -1,6 +1,7 @@
 """Laws of the trained weights that recipes bring: they give the numbers in `docs/results.md`."""
 
 import csv
+import importlib
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ SERIES = {"latent/periodic": ("test/interpolation_mse", 6.9e-4), "latent/spirals
 """A metric of a model of series, and its value."""
 
 
-@pytest.mark.parametrize("name", [*ERRORS, *SERIES])
+@pytest.mark.parametrize("name", [*ERRORS, *SERIES, "matching/mnist"])
 def test_weights_are_small(name: str) -> None:
     """They are less than a megabyte, so that they can lie beside the recipe."""
     assert recipes.weights(name).stat().st_size < 1e6
@@ -47,3 +48,16 @@ def test_weights_of_series_reproduce_their_error(name: str, tmp_path: Path, monk
         (row,) = csv.DictReader(file)
     metric, value = SERIES[name]
     assert float(row[metric]) == pytest.approx(value, rel=0.03)
+
+
+def test_guided_samples_are_the_digits_that_they_should_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 100 samples by eight evaluations with guidance, the ODE-Net takes nearly all for their class."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    script = importlib.import_module("sampled_digits")
+    monkeypatch.setattr(script, "AT_ONCE", 100)
+    script.main([str(recipes.weights("matching/mnist")), "--count", "100", "--steps", "4", "--scale", "2"])
+    line = capsys.readouterr().out
+    assert line.startswith("Heun, 4 steps, scale 2, 16 evaluations: ")
+    assert float(line.split(": ")[1].split()[0]) > 95
