@@ -23,8 +23,10 @@ class ReverseDiffusion(of.Stochastic):
         noise: Additive: g depends on the time alone.
 
     Example:
+        >>> import torch
+        >>> import odeflow as of
         >>> from odeflow_dynamics import MLP
-        >>> from odeflow_matching import VPSchedule
+        >>> from odeflow_matching import ProbabilityFlow, ReverseDiffusion, VPSchedule
         >>> from odeflow_sde import SRA1
         >>> field = ReverseDiffusion(ProbabilityFlow(MLP(2), VPSchedule()))
         >>> flow = of.Flow(field, SRA1(num_steps=50))
