@@ -79,7 +79,7 @@ def test_later_changes_do_not_reach_the_spec() -> None:
 def test_what_is_not_plain_is_refused_when_it_is_stored() -> None:
     """A plugin may be built with any object, but its spec then says which argument is in the way."""
     layer = nn.Linear(2, 2)
-    layer.width, layer.states, layer.inputs = 2, (), ()  # pyright: ignore
+    layer.width, layer.states, layer.inputs, layer.driven = 2, (), (), False  # pyright: ignore
     task = Trajectory(layer, RK4(num_steps=1))  # pyright: ignore
     with pytest.raises(of.PluginError, match=r"Trajectory cannot be stored: its argument dynamics is Linear"):
         _ = task.spec
