@@ -40,7 +40,9 @@ def test_distances_are_those_of_the_points() -> None:
     torch.testing.assert_close(squared_distances(x0, x1), wanted)
 
 
-@pytest.mark.parametrize("coupling", [Independent(), MinibatchOT(), Sinkhorn(), Conditional()], ids=lambda c: str(c))
+@pytest.mark.parametrize(
+    "coupling", [Independent(), MinibatchOT(), Sinkhorn(), Conditional()], ids=lambda each: type(each).__name__
+)
 def test_data_and_conditions_stay_in_place(coupling: Coupling) -> None:
     """The data of a batch keep their rows, and each x₀ is one of the source."""
     x0, x1 = points()
