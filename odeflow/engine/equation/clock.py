@@ -12,6 +12,7 @@ from odeflow.engine.equation.state import Field, check_shape
 from odeflow.errors import StateError
 
 DTYPE = torch.float64  # of times and step sizes
+SAME_TIME = 2  # tolerance for a step's end to hit a time, in spacings of floating-point numbers
 SAME_STEP = 1e-6  # a step whose end is within this fraction of its size from a time ends there
 
 Number = float | Tensor

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from odeflow.engine.equation.clock import DTYPE, Window
 from odeflow.engine.equation.state import Field
-from odeflow.engine.loop.clocks import Clock, Clocks, Rows, SampleClocks
+from odeflow.engine.loop.clocks import Clock, Clocks
 from odeflow.engine.loop.control import StepControl
 from odeflow.engine.loop.recorder import Recorder
+from odeflow.engine.loop.rows import Rows
+from odeflow.engine.loop.sample_clocks import SampleClocks
 from odeflow.engine.output.solution import Solution, SolveError
 from odeflow.engine.step.carried import MemoryTape
 from odeflow.engine.step.per_sample import SampleStages

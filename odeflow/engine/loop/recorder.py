@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.equation.clock import DTYPE, Truth
-from odeflow.engine.loop.clocks import NOTHING, Clocks, Index, Rows
+from odeflow.engine.loop.clocks import Clocks
+from odeflow.engine.loop.rows import NOTHING, Index, Rows
 from odeflow.engine.output.mesh import Mesh, Steps, nodes
 from odeflow.engine.output.solution import Solution
 from odeflow.engine.step.stages import Stages

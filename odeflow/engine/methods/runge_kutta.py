@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.equation.state import Field
-from odeflow.engine.loop.compiled import Run
+from odeflow.engine.loop.compiled_run import Run
 from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution
