@@ -22,6 +22,9 @@ class ReverseDiffusion(of.Stochastic):
     Attributes:
         noise: Additive: g depends on the time alone.
 
+    Raises:
+        SettingError: The dynamics is no `ProbabilityFlow`.
+
     Example:
         >>> import torch
         >>> import odeflow as of
@@ -36,8 +39,12 @@ class ReverseDiffusion(of.Stochastic):
 
     noise = "additive"
 
-    def __init__(self, dynamics: ProbabilityFlow) -> None:
+    def __init__(self, dynamics: of.Dynamics) -> None:
         super().__init__()
+        if not isinstance(dynamics, ProbabilityFlow):
+            raise of.SettingError(
+                f"ReverseDiffusion needs the ProbabilityFlow that ScoreMatching trains; got {type(dynamics).__name__}"
+            )
         self.dynamics, self.width = dynamics, dynamics.width
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:

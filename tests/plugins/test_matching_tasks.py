@@ -510,3 +510,9 @@ def test_the_reverse_diffusion_ends_in_the_data(prediction: Any) -> None:
         x = flow(torch.randn(count, 2, dtype=DOUBLE))
     assert (x.mean(0) - MEAN).abs().max() < 5 * STD / count**0.5 + 0.01
     assert (x.std(0) - STD).abs().max() < 5 * STD / (2 * count) ** 0.5 + 0.01
+
+
+def test_the_reverse_diffusion_of_another_field() -> None:
+    """Only a probability flow has a score."""
+    with pytest.raises(of.SettingError, match="needs the ProbabilityFlow that ScoreMatching trains; got MLP"):
+        ReverseDiffusion(MLP(2))
