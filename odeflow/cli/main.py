@@ -19,7 +19,7 @@ usage: odeflow COMMAND …
   grid      train every combination of options:  odeflow grid spiral --seed_everything 0,1,2
   plot      draw what a checkpoint's flow does:  odeflow plot KIND --ckpt_path best.ckpt, the KIND being
             statistics, activations, precision or animation
-  sample    draw from a learned density:  odeflow sample --ckpt_path best.ckpt --count 1000
+  sample    draw from a learned density:  odeflow sample -c density/two_moons --weights --count 1000
   export    write a checkpoint's weights alone:  odeflow export --ckpt_path best.ckpt --output net.safetensors
   runs      list [RECIPE] | compare RUN RUN … | best RECIPE
   report    one HTML page of runs, with curves and pictures:  odeflow report runs/spiral/version_0

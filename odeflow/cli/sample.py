@@ -17,7 +17,8 @@ from odeflow.analysis import plots as draw
 from odeflow.analysis.replay import flows
 from odeflow.cli.conditions import read_conditions
 from odeflow.cli.options import Options, count, run_of
-from odeflow.errors import DataError, SettingError
+from odeflow.config.request import Request
+from odeflow.errors import CheckpointError, DataError, SettingError
 from odeflow.plugin import registry
 from odeflow.training import checkpoint
 from odeflow.training.callbacks.figures import STYLE
@@ -43,7 +44,7 @@ def sample(words: list[str]) -> int:
 
     Raises:
         OdeflowError: The options are invalid, or the checkpoint's task does not implement sampling.
-        CheckpointError: The checkpoint does not exist, or does not contain its model's spec.
+        CheckpointError: There is no checkpoint, or it does not contain its model's spec.
         SettingError: The output file does not end with .csv, .parquet or .npz.
         OdeflowError: The samples are no vectors, which a table of another format than .npz needs.
     """
@@ -97,7 +98,8 @@ def sample(words: list[str]) -> int:
 def _options(words: list[str]) -> argparse.Namespace:
     description = "Draws new samples from what a checkpoint learned, and a picture of points in the plane or images."
     parser = Options("sample", description)
-    parser.add_argument("--ckpt_path", metavar="FILE", required=True, help="the checkpoint, or exported weights")
+    trained = "the checkpoint, or exported weights; or else -c RECIPE --weights"
+    parser.add_argument("--ckpt_path", metavar="FILE", help=trained)
     number = "of samples, by default 1000; with conditions or covariates of each, by default 1"
     parser.add_argument("--count", metavar="COUNT", type=count, help=number)
     conditions = (
@@ -113,8 +115,13 @@ def _options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--num_steps", metavar="N", type=count, help="number of its steps of equal size")
     parser.add_argument("--tolerance", metavar="TOL", type=float, help="its rtol and atol, if its steps are adaptive")
     plugins = "file, folder or module of plugins that are not installed; may be repeated"
-    parser.add_argument("--plugins", metavar="NAME", action="append", default=[], help=plugins)
-    return parser.read(words, OPTIONS)
+    parser.add_argument("--plugins", metavar="NAME", help=plugins)
+    request = Request.of(words)
+    given = parser.read(request.words, OPTIONS)
+    given.plugins, given.ckpt_path = request.plugins, given.ckpt_path or request.pretrained()
+    if given.ckpt_path is None:
+        raise CheckpointError("odeflow sample needs a trained model: --ckpt_path FILE, or -c NAME --weights")
+    return given
 
 
 def _solved_by(task: Task, given: argparse.Namespace) -> bool:

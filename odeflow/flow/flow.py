@@ -339,6 +339,10 @@ class _StochasticInContext(StochasticField):
         self.field, self.noise, self.calculus, self.shares = field, field.noise, field.calculus, field.shares
         self.drift, self.spread = _InContext(field, path), _InContext(field.diffusion, path)
 
+    @property
+    def label(self) -> str:
+        return self.field.label
+
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         return self.drift(t, y)
 

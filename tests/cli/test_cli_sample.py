@@ -140,6 +140,12 @@ def test_a_task_without_samples_says_so(refused, spiral_run):
     assert not Path("no.npz").exists()
 
 
+def test_the_weights_of_a_recipe(done):
+    """`-c RECIPE --weights` draws from the weights that lie beside it."""
+    done("sample -c density/two_moons --weights --count 50 --output moons.npz")
+    assert np.load("moons.npz")["x"].shape == (50, 2)
+
+
 def test_help(done):
     """The options are told."""
     out = done("sample --help").out
@@ -150,7 +156,8 @@ def test_help(done):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("sample", "the following arguments are required: --ckpt_path"),
+        ("sample", "odeflow sample needs a trained model: --ckpt_path FILE, or -c NAME --weights"),
+        ("sample -c spiral --weights", "the recipe spiral has no weights of its own; give --weights FILE"),
         ("sample --ckpt_path no.ckpt", "there is no checkpoint no.ckpt"),
         ("sample --ckpt_path no.ckpt --output a.pt", "--output must end with .csv, .parquet or .npz; got a.pt"),
         ("sample --ckpt_path no.ckpt --count 0", "argument --count: expected a positive number, got '0'"),

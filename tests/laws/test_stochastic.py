@@ -456,6 +456,8 @@ def test_penalties_and_inputs(gradient: of.Gradient) -> None:
     assert end.shape == (3, 2)
     (found,) = torch.autograd.grad(end.sum(), u)
     assert found.abs().sum() > 0
+    with pytest.raises(of.SettingError, match="Dopri5 solves ordinary equations, and NeuralSDE has diagonal noise"):
+        of.Flow(inputs.dynamics, Dopri5(), gradient)(torch.ones(3, 2), context=u)
 
 
 @pytest.mark.parametrize("noise", ["diagonal", "scalar", "additive", "general"])

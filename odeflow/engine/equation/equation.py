@@ -42,6 +42,11 @@ class StochasticField(ABC):
     shares: bool = False
     """Whether `both` is cheaper than drift and diffusion one by one. For diagonal noise and a state of one tensor."""
 
+    @property
+    def label(self) -> str:
+        """Its name in messages."""
+        return type(self).__name__
+
     def both(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """(f, g) at (t, y). Override it, and set `shares`, where they have parts in common."""
         return self(t, y), self.diffusion(t, y)
@@ -144,7 +149,7 @@ def noise_shape(field: StochasticField, t: float, y0: State) -> tuple[torch.Size
         SettingError: The noise or the calculus is unknown.
         StateError: The diffusion has the wrong shape.
     """
-    name, like = type(field).__name__, first_leaf(y0)
+    name, like = field.label, first_leaf(y0)
     if field.noise not in ("diagonal", "scalar", "additive", "general"):
         raise SettingError(f"{name}: noise must be 'diagonal', 'scalar', 'additive' or 'general'; got {field.noise!r}")
     if field.calculus not in CALCULI:

@@ -158,7 +158,7 @@ class StochasticSolver(Stepper):
         Raises:
             SettingError: The diffusion depends on the state in a way that its noise excludes.
         """
-        name, solver = type(field).__name__, type(self).__name__
+        name, solver = field.label, type(self).__name__
         if field.noise == "additive" and set(self.strong) == {"additive"} and _depends(field, t, y0, others=False):
             raise SettingError(
                 f"{name} declares additive noise, but its diffusion depends on the state, for which {solver} would "

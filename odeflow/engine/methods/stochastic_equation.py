@@ -35,7 +35,7 @@ def check_pair(field: object, solver: Solver, noise: object = None) -> None:
         if noise is not None:
             raise SettingError(f"noise was given, but the field, a {type(field).__name__}, has no diffusion")
         return
-    name, solves = type(field).__name__, type(solver).__name__
+    name, solves = field.label, type(solver).__name__
     kind, calculus = field.noise, field.calculus
     use, meant = f"Use {SUGGESTED.get((kind, calculus), 'EulerMaruyama')}", CALCULI.get(calculus, calculus)
     if not isinstance(solver, StochasticSolver):
@@ -60,7 +60,7 @@ def check_stochastic(field: StochasticField, t: Tensor, shows_steps: bool) -> No
         SettingError: Dense output or events were requested, or the times decrease.
         GradientError: The times require a gradient.
     """
-    name = type(field).__name__
+    name = field.label
     if shows_steps:
         raise SettingError(
             f"{name} is a stochastic equation: between the ends of its steps no polynomial gives the state, so it has "
@@ -108,7 +108,7 @@ def stochastic_equation(
         wanted, given = ((each.dtype, each.device.type) for each in (start, noise))
         if tuple(noise.shape) != tuple(shape) or wanted != given:
             raise StateError(
-                f"the Brownian path of {type(field).__name__} must have shape {tuple(shape)}, {wanted[0]} on "
+                f"the Brownian path of {field.label} must have shape {tuple(shape)}, {wanted[0]} on "
                 f"{wanted[1]}; got {tuple(noise.shape)}, {given[0]} on {given[1]}"
             )
         path = noise
