@@ -22,7 +22,7 @@ from compare import table
 from torch import Tensor
 
 import odeflow as of
-from odeflow.engine.loop import clocks
+from odeflow.engine.loop import sample_clocks
 from odeflow_dynamics import MLP
 from odeflow_solvers import Dopri5
 
@@ -98,13 +98,13 @@ def together(case: Case) -> Steps:
     return stats.accepted, stats.accepted
 
 
-def apart(case: Case, narrow_at: float = clocks.NARROW_AT) -> Steps:
+def apart(case: Case, narrow_at: float = sample_clocks.NARROW_AT) -> Steps:
     """Each sample in its own steps."""
-    usual, clocks.NARROW_AT = clocks.NARROW_AT, narrow_at
+    usual, sample_clocks.NARROW_AT = sample_clocks.NARROW_AT, narrow_at
     try:
         stats = of.solve(case, case.y0, case.t, solver=Dopri5(TOLERANCE, TOLERANCE, per_sample=True)).stats
     finally:
-        clocks.NARROW_AT = usual
+        sample_clocks.NARROW_AT = usual
     accepted = stats.accepted_per_sample
     assert accepted is not None
     return float(accepted.double().mean()), int(accepted.max())
