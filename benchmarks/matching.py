@@ -94,7 +94,7 @@ def measured(task: FlowMatching, condition: str, points: int) -> dict[str, float
     adaptive = task.flow(z, context=c)
     found = {"w2_squared": distance(adaptive, x)}
     found["evaluations"] = evaluations(task.flow)
-    _, energy = task._travelled(z, c)
+    _, energy = task.travelled(z, c)
     task.flow.solver = Euler(num_steps=1)
     found["w2_squared_euler_1"] = distance(task.flow(z, context=c), x)
     found["w2_squared_data"], source = distance(others, x), distance(z, x)

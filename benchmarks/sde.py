@@ -43,7 +43,7 @@ def equation(divergence: bool) -> of.Stochastic | PosteriorSDE:
 
 
 def differentiated(y: Tensor, field: nn.Module, gradient: bool) -> None:
-    """The backward pass, if it is wanted."""
+    """The backward pass, if `gradient`."""
     if gradient:
         field.zero_grad()
         y.square().mean().backward()

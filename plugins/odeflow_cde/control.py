@@ -87,7 +87,7 @@ class Control(of.OptionGroup):
         start, step, rows = x[:, 0], 1, x.shape[1]
         if isinstance(interpolation, Rectilinear):
             x, step = _stairs(x), 2
-        if self.window:  # windows of equal length, so that equal steps end with them
+        if self.window:  # padded to whole windows, so that fixed steps end at their edges
             x = torch.cat((x, x[:, -1:].expand(-1, (1 - len(x[0])) % (step * self.window), -1)), 1)
         s = torch.arange(x.shape[1], dtype=x.dtype, device=x.device)
         if not isinstance(interpolation, Linear | Rectilinear):  # a curve would go on into the padding

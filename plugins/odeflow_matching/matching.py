@@ -218,7 +218,7 @@ class Matching(Density, ABC):
         metrics = {name: self._transport(f"{stage}_{name}") for name in ("samples", "source", "data")}
         if metrics["samples"].missing > 0:
             z, end = self.cnf.base.sample(torch.Size([len(x)])), self.flow_end(x)
-            drawn, energy = self._travelled(z, condition)
+            drawn, energy = self.travelled(z, condition)
             self.log(f"{stage}/path_energy", energy, batch_size=len(x), sync_dist=True)
             metrics["samples"].update(drawn, end)
             metrics["source"].update(z, end)
@@ -235,7 +235,7 @@ class Matching(Density, ABC):
         assert isinstance(metric, Transport)
         return metric
 
-    def _travelled(self, z: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    def travelled(self, z: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """(B, *state), where the flow takes z, and (), the mean of ∫|dy/dt|² dt in the interpolant's time."""
         nodes, weights = (torch.from_numpy(each) for each in np.polynomial.legendre.leggauss(NODES))
         inner = (nodes + 1) / 2

@@ -356,7 +356,7 @@ def test_the_energy_of_a_translation_is_its_square() -> None:
     with torch.no_grad():
         field.layer.bias.copy_(torch.tensor([3.0, 4.0]))
     z = torch.randn(10, 2)
-    end, energy = task._travelled(z, None)
+    end, energy = task.travelled(z, None)
     torch.testing.assert_close(end, z + torch.tensor([3.0, 4.0]))
     assert energy.item() == pytest.approx(25)
 
@@ -396,7 +396,7 @@ def test_guidance_goes_from_the_free_field_beyond_the_given_one() -> None:
 
 
 def test_dropped_conditions_are_zero() -> None:
-    """About the share that was asked for."""
+    """The share of dropped conditions is about `drop`, and the others are unchanged."""
     task = FlowMatching(MLP(5), RK4(num_steps=1), num_conditions=3, drop=0.3, coupling=Conditional())
     condition = torch.eye(3)[torch.randint(3, (400,))]
     found = task.draw(torch.randn(400, 2), condition).condition

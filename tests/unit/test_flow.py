@@ -233,10 +233,12 @@ def test_solves_that_cannot_go_on_say_where_and_what_to_do() -> None:
         of.solve(field, one, [0.0, t1], solver=solver, params=())
 
     with pytest.raises(
-        of.SolveError, match=r"fell to .* at t = 1, after 1 rejections .* grows without bound .* Loosen rtol"
+        of.SolveError, match=r"fell to .* at t = 1, after 1 rejections .* may blow up .* Loosen rtol"
     ):
         solve(lambda t, y: y**2, Dopri5(max_steps=100_000))
-    with pytest.raises(of.SolveError, match=r"near there the field jumps, .* name the times of jumps in jump_ts"):
+    with pytest.raises(
+        of.SolveError, match=r"near there the field may be discontinuous, .* name the times of jumps in jump_ts"
+    ):
         solve(lambda t, y: torch.sign(t - 1) * torch.exp(9 * y), Dopri5(1e-12, 1e-12, min_step=1e-3))
     with pytest.raises(of.SolveError, match=r"max_steps = 5 steps did not reach the end: at t = .* raise max_steps"):
         solve(lambda t, y: torch.sin(50 * t) * y, Dopri5(1e-8, 1e-8, max_steps=5))

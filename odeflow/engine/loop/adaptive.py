@@ -252,8 +252,8 @@ class ErrorControl(StepControl):
                 self.broken,
             )
         return SolveError(
-            f"{where}near there the field jumps, or the solution grows without bound or varies too fast for the "
-            "tolerances. Loosen rtol and atol, lower min_step, name the times of jumps in jump_ts, or look at the "
+            f"{where}near there the field may be discontinuous, or the solution may blow up or vary too fast for "
+            "the tolerances. Loosen rtol and atol, lower min_step, name the times of jumps in jump_ts, or look at the "
             "field there"
         )
 

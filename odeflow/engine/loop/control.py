@@ -43,7 +43,7 @@ class StepControl(ABC):
 
     Attributes:
         next_size: Size of the next step, if it is controlled by the error.
-        curious: Whether an estimate of h|λ| is wanted of the last step.
+        curious: Whether to estimate h|λ| for the last step.
         exhausted: Whether there were too many attempts.
     """
 
@@ -69,12 +69,12 @@ class StepControl(ABC):
 
     def failure(self, place: Place) -> SolveError:
         """The error of a solve that is exhausted or underflows."""
-        raise NotImplementedError
+        return SolveError(f"no further step is possible at t = {place.t:g}")
 
     @abstractmethod
     def forget_state(self) -> None:
         """Discards everything stored about the state, which was replaced."""
 
     def narrow(self, keep: Tensor) -> None:
-        """Goes on with a subset of the samples."""
-        raise NotImplementedError
+        """Goes on with a subset of the samples, if anything here belongs to single ones."""
+        return

@@ -69,9 +69,7 @@ def run(
             stages.add_quadrature(h)
             rows = recorder.step(stages, y1, kept)
             if tape is not None:
-                rerun = partial(_rerun, stages.traced, stages.window, start, h, rows)
-                dense = stages.interpolant() if tape.dense else None
-                tape.append(Segment(y, rerun, rows.index, rows.end, (start, end), dense))
+                tape.append(_segment(stages, y, (start, end), h, rows, tape.dense))
             stages.advance()
             y = y1
             if observer.jump and clocks.jump is not None:
@@ -105,6 +103,12 @@ def _clocks(stages: Stages, t: Any, y0: Tensor, jump_ts: Sequence[float], jumps:
     with torch.no_grad():
         _check_times_are_apart(stages, y0, clocks.t, clocks.last)
     return clocks
+
+
+def _segment(stages: Stages, y: Tensor, span: tuple[Any, Any], h: Any, rows: Rows, dense: bool) -> Segment:
+    """The last step, of size h from y, for the tape; with its polynomial if `dense`."""
+    rerun = partial(_rerun, stages.traced, stages.window, span[0], h, rows)
+    return Segment(y, rerun, rows.index, rows.end, span, stages.interpolant() if dense else None)
 
 
 def _rerun(

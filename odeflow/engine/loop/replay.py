@@ -35,7 +35,7 @@ class Replay:
     weights where they are. A tensor that is elsewhere in a later call gets a buffer, too, and all is captured anew.
 
     Args:
-        functions: (*buffers, *tensors) ↦ tensors, which nobody reads.
+        functions: (*buffers, *tensors) ↦ tensors, which are discarded.
         buffers: What the functions change or get anew in each call.
         tensors: The tensors of the field.
         compiling: Compiles a function for its inputs.
