@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
-from itertools import pairwise
+from operator import sub
 from typing import Any
 
 import torch
@@ -161,8 +161,8 @@ class Clock:
 
 def same_time(times: Sequence[float]) -> float:
     """The largest difference of a step's end from one of these times that hits it."""
-    gaps = (abs(second - first) for first, second in pairwise(times))
-    return min(SAME_TIME * math.ulp(max(abs(times[0]), abs(times[-1]))), 0.25 * min(gaps))
+    gap = min(map(abs, map(sub, times[1:], times)))
+    return min(SAME_TIME * math.ulp(max(abs(times[0]), abs(times[-1]))), 0.25 * gap)
 
 
 def _window(start: float, stop: float, breaks: Collection[float], dtype: torch.dtype) -> Window | None:

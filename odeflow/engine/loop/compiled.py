@@ -208,13 +208,13 @@ class Program:
         """
         run = Run(self, parts, t, y0.detach(), () if mesh is None else nodes(len(self.method.interpolation[0])))
         y, last = run.y0, float(run.times[-1])
-        settings = y.new_tensor(_settings(control, float(run.times[0]), last), dtype=DTYPE)
+        settings = torch.tensor(_settings(control, float(run.times[0]), last), dtype=DTYPE, device=y.device)
         numbers, first = y.new_zeros(len(Numbers._fields), dtype=DTYPE), torch.zeros_like(y)
         slopes = y.new_empty((self.room if self.method.rows else 1, self.stages, *y.shape))
         tensors = [tensor.detach() for tensor in (*parts.tensors, *self.loop.field.constants)]
         while True:
             states, clock = y.new_empty((self.room + 1, *y.shape)), y.new_empty((self.room, 4), dtype=DTYPE)
-            states[0] = y
+            states[:1].copy_(y)
             inputs = settings, numbers, first, states, clock.view(-1), slopes.flatten(0, 1), *tensors
             if self.forward is None:
                 self.forward = (
@@ -319,7 +319,11 @@ def _compiled(function: Code, inputs: Sequence[Tensor]) -> Code:
     if inputs[0].device.type == "cpu":
         from odeflow.engine.loop.passes import SmallFields  # imports it
 
-        options = {"cpp_wrapper": True, "post_grad_custom_pre_pass": SmallFields()}
+        options = {
+            "cpp_wrapper": True,
+            "cpp.enable_floating_point_contract_flag": "fast",  # fused multiply–add
+            "post_grad_custom_pre_pass": SmallFields(),
+        }
     with torch.no_grad():
         return cast(Code, _inductor.compile(traced(function, *inputs), list(inputs), options))
 

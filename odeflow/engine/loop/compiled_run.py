@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from odeflow.engine.equation.parts import Parts
 from odeflow.engine.loop.adaptive import STIFFNESS_EVERY
 from odeflow.engine.loop.clocks import same_time
-from odeflow.engine.loop.program import Method, Numbers
+from odeflow.engine.loop.program import Method, Numbers, Weights
 from odeflow.engine.output.mesh import Mesh, Steps
 from odeflow.engine.output.solution import Solution, Stats
 
@@ -77,9 +78,9 @@ class PartRows:
             hit = np.concatenate((hit, np.zeros(len(clock) * len(theta), bool)))
             place = np.concatenate((place, np.tile(theta, len(clock))))
         (inside,) = np.nonzero(~hit)
-        coefficients = np.array(method.interpolation)
-        powers = place[inside, None] ** np.arange(1, coefficients.shape[1] + 1)
-        weights = powers @ coefficients.T * sizes[steps[inside], None]
+        coefficients = _coefficients(method.interpolation)
+        powers = np.vander(place[inside], len(coefficients) + 1, increasing=True)[:, 1:]
+        weights = powers @ coefficients * sizes[steps[inside], None]
         states, inside, steps = (
             torch.from_numpy(each).to(like.device) for each in (steps + hit, inside, steps[inside])
         )
@@ -92,9 +93,9 @@ class PartRows:
             part: The part.
             slopes: (room, s + 1, *state), the stage derivatives of its steps.
         """
-        rows = part.y[self.states]
+        rows, slopes = part.y.index_select(0, self.states), slopes.flatten(2)
         for some in self._chunks(rows):
-            change = torch.bmm(self.weights[some, None], slopes[self.steps[some]].flatten(2))
+            change = (self.weights[some, :, None] * slopes.index_select(0, self.steps[some])).sum(1)
             rows.index_add_(0, self.inside[some], change.view(-1, *rows.shape[1:]))
         return rows
 
@@ -108,13 +109,19 @@ class PartRows:
         """
         of_states.index_add_(0, self.states, grad)
         for some in self._chunks(grad):
-            shares = self.weights[some, :, None] * grad[self.inside[some]].flatten(1)[:, None]
+            shares = self.weights[some, :, None] * grad.flatten(1).index_select(0, self.inside[some])[:, None]
             of_slopes.flatten(2).index_add_(0, self.steps[some], shares)
 
     def _chunks(self, rows: Tensor) -> Iterator[slice]:
         """Slices of the rows inside steps whose stage derivatives fit into memory."""
         size = max(1, BYTES // max(1, rows[:1].nbytes * self.weights.shape[1]))
         return (slice(start, start + size) for start in range(0, len(self.inside), size))
+
+
+@lru_cache(maxsize=32)
+def _coefficients(interpolation: tuple[Weights, ...]) -> Array:
+    """(d, s + 1), the coefficients of θ, θ² … in the weights of the stages."""
+    return np.array(interpolation).T
 
 
 class Run:

@@ -27,7 +27,7 @@ class SmallFields(CustomGraphPass):
         return get_hash_for_files((__file__,))
 
     def __call__(self, graph: Graph) -> None:
-        stored: dict[Node, Node] = {}
+        stored: dict[tuple[Node, bool], Node] = {}
         for node in list(graph.nodes):
             rewrite = REWRITES.get(node.target)
             if rewrite is None or not _on_cpu(node):
@@ -47,7 +47,7 @@ def _on_cpu(node: Node) -> bool:
 class _Builder:
     """Adds nodes to a graph, with the metadata that the compiler needs."""
 
-    def __init__(self, graph: Graph, like: Node, stored: dict[Node, Node]) -> None:
+    def __init__(self, graph: Graph, like: Node, stored: dict[tuple[Node, bool], Node]) -> None:
         self.graph, self.mode, self.stored = graph, like.meta["val"].fake_mode, stored
 
     def __call__(self, target: Callable[..., Any], *args: Any) -> Node:
@@ -59,9 +59,11 @@ class _Builder:
 
     def rows(self, matrix: Node) -> Node:
         """A matrix in memory by rows, so that loops over its columns do not compute or gather its entries again."""
-        if matrix not in self.stored:
-            self.stored[matrix] = self(inductor_prims.force_stride_order, matrix, (matrix.meta["val"].shape[1], 1))
-        return self.stored[matrix]
+        base = _transposed(matrix)
+        key = (matrix, False) if base is None else (base, True)  # each evaluation of a field transposes its weights
+        if key not in self.stored:
+            self.stored[key] = self(inductor_prims.force_stride_order, matrix, (matrix.meta["val"].shape[1], 1))
+        return self.stored[key]
 
     def stored_once(self, matrix: Node) -> Node:
         """A matrix in memory, by rows or by columns."""
