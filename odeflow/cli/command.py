@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSched
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
 
-from odeflow.cli import explain
+from odeflow.cli import explain, trust
 from odeflow.cli.loggers import Place
 from odeflow.cli.prepare import LINKS
 from odeflow.config import recipes
@@ -94,6 +94,7 @@ class Command(LightningCLI):
         self.words, self.command = words, words[0] if run else None
         self.pretrained, self.lost, self.place, self.record = pretrained, lost, place, record
         tables = [Tables()] if run else []
+        trust.restrict()
         super().__init__(
             Task,
             DataModule,
@@ -179,6 +180,9 @@ class Command(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """As LightningCLI, without its warning about explicit arguments: `--plugins` is removed from them first."""
         self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Leaves out the hyperparameters of a checkpoint, which LightningCLI would lay over the options."""
 
     @rank_zero_only
     def before_instantiate_classes(self) -> None:

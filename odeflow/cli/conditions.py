@@ -31,7 +31,10 @@ def read_conditions(path: str | None, size: int, units: Units) -> Tensor | None:
     file = Path(path)
     if not file.is_file() or file.suffix not in (".csv", ".parquet"):
         raise SettingError(f"--conditions must be an existing file, *.csv or *.parquet; got {path}")
-    table = pl.read_csv(file) if file.suffix == ".csv" else pl.read_parquet(file)
+    try:
+        table = pl.read_csv(file) if file.suffix == ".csv" else pl.read_parquet(file)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as problem:
+        raise SettingError(f"--conditions: {path} cannot be read: {str(problem).partition(chr(10))[0]}") from problem
     try:
         rows = table.select(pl.col(names).cast(pl.Float64)).to_torch()
     except pl.exceptions.PolarsError as problem:

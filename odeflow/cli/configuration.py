@@ -7,25 +7,34 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import Logger
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from lightning.pytorch import Trainer
 
-from odeflow.config import recipes
+from odeflow.cli import trust
 from odeflow.errors import PluginError, SettingError
 from odeflow.plugin import registry
 from odeflow.plugin.description import hints, parts
 from odeflow.plugin.plugin import OptionGroup, Plugin, groups, import_path
 from odeflow.plugin.spec import class_spec, mapping, sequence, shown
-from odeflow.training import schedule
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 INSIDE = ("init_args", "dict_kwargs")
 STRUCTURE = {"class_path", *INSIDE}
 CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-FOREIGN = ("torch.optim.", "lightning.pytorch.", schedule.__name__)
-"""Modules of the classes that are available without being plugins."""
+TRAINER = {
+    "logger": "logger",
+    "callbacks": "callback",
+    "strategy": "strategy",
+    "accelerator": "accelerator",
+    "profiler": "profiler",
+    "plugins": "plugin of the trainer",
+}
+"""The options of the trainer that take classes, with the contract of these."""
+FIRST = ("optimizer", "lr_scheduler")
+"""Contracts whose first argument is not an option."""
+FOREIGN = ("torch.optim.", "lightning.pytorch.")
+"""Modules of most classes that are available without being plugins."""
+NAMES = ("strategy", "accelerator", "profiler", "plugins")
+"""Those that take names of Lightning's own, too, as "ddp"."""
 LARGEST_SEED = 2**32 - 1
 LARGEST_INTEGER = 2**63 - 1
 LARGEST_NUMBER = torch.finfo(torch.float32).max
@@ -39,27 +48,30 @@ def check(config: Mapping[str, Any]) -> None:
 
     Raises:
         PluginError: A plugin or an option is unknown. The message gives its location, the closest match and all names.
-        SettingError: A number is out of the range of float32 or int64, or the seed or learning rate is invalid.
+        SettingError: A number is out of the range of float32 or int64, the seed or learning rate is invalid, or a
+            checkpoint is to be unpickled.
     """
     for key, value in config.items():
         _check_numbers(key, value)
     seed = config.get("seed_everything")
     if isinstance(seed, int) and not 0 <= seed <= LARGEST_SEED:
         raise SettingError(f"seed_everything: expected a number from 0 to {LARGEST_SEED}, got {seed}")
+    if config.get("weights_only") is False:
+        raise SettingError("weights_only: a checkpoint is read without executing code from it, always; leave it out")
     trainer = mapping(config.get("trainer")) or {}
     registry.check_options(Trainer, trainer, "trainer")
-    for option, contract in (("logger", Logger), ("callbacks", Callback)):
+    for option, what in TRAINER.items():
         several = sequence(trainer.get(option))
         for number, node in enumerate([trainer.get(option)] if several is None else several):
-            if several is not None or isinstance(node, str) or class_spec(node):
+            if class_spec(node) or (option not in NAMES and (several is not None or isinstance(node, str))):
                 place = f"trainer.{option}" if several is None else f"trainer.{option}[{number}]"
-                _check_class(place, node, contract, option.removesuffix("s"))
+                _check_class(place, node, what)
     for key, kind in (("data", "data"), ("model", "task")):
         if config.get(key) is not None:
             _check_plugin(key, config[key], kind)
-    for key, contract in (("optimizer", Optimizer), ("lr_scheduler", LRScheduler)):
+    for key in ("optimizer", "lr_scheduler"):
         if config.get(key) is not None:
-            _check_class(key, config[key], contract, key)
+            _check_class(key, config[key], key)
     rate = (mapping((class_spec(config.get("optimizer")) or {}).get("init_args")) or {}).get("lr", 1)
     if isinstance(rate, (int, float)) and not rate > 0:
         raise SettingError(f"optimizer: lr must be positive; got {rate}: the model would not learn")
@@ -166,27 +178,24 @@ def _check_complete(cls: type[Plugin], options: Mapping[str, Any], place: str) -
         raise PluginError(f"{place}: {cls.__name__} needs {', '.join(lacking)}: give --{flag}.{lacking[0]}")
 
 
-def _check_class(place: str, node: Any, contract: type, what: str) -> None:
-    """Checks a class that is not a plugin, such as an optimizer. Paths into other packages are left to the parser."""
-    known = {cls.__name__: cls for cls in registry.subclasses(contract) if not cls.__name__.startswith("_")}
-    spec = _spec(place, node, what, sorted(known))
+def _check_class(place: str, node: Any, what: str) -> None:
+    """Checks a class that is not a plugin, such as an optimizer.
+
+    Raises:
+        PluginError: Nothing that is imported has this name, or it is not of this contract, or lacks an option.
+    """
+    known = sorted(trust.foreign(what))
+    spec = _spec(place, node, what, known)
     path: str = spec["class_path"]
-    if "." in path and not path.startswith(FOREIGN):
-        return
-    name = path.rpartition(".")[2]
-    if name not in known:
-        raise PluginError(f"{place}: {registry.unknown(what, name, sorted(known))}")
-    given = contract in (Optimizer, LRScheduler)  # the first argument is not an option
-    registry.check_options(known[name], spec["init_args"], place, skip=1 + given)
-    _check_stray(place, known[name], spec["dict_kwargs"])
-
-
-def lightning_class(path: str, contract: type) -> type | None:
-    """The imported class that the parser finds by a class path; None if there is none."""
-    for cls in registry.subclasses(contract):
-        if path in (cls.__name__, import_path(cls)) or ("." in path and recipes.same_class(cls.__name__, path)):
-            return cls
-    return None
+    cls = trust.named(path, what)
+    if cls is None and path.rpartition(".")[2] not in known and (path.startswith(FOREIGN) or "." not in path):
+        raise PluginError(f"{place}: {registry.unknown(what, path.rpartition('.')[2], known)}")
+    if cls is None:
+        raise PluginError(
+            f"{place}: {path} is not imported: it is neither of torch nor of Lightning, nor loaded. {trust.ADVICE}"
+        )
+    registry.check_options(cls, spec["init_args"], place, skip=1 + (what in FIRST))
+    _check_stray(place, cls, spec["dict_kwargs"])
 
 
 def check_help(options: Iterable[tuple[str, str | None]]) -> None:

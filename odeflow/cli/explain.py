@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from odeflow.cli import trust
 from odeflow.errors import OdeflowError
 from odeflow.plugin import registry
 
@@ -70,6 +71,14 @@ def shortened(message: str, known: Sequence[str]) -> str:
         near = get_close_matches(option, known, n=1)
         hint = f" Did you mean --{near[0]}?" if near else ""
         return f"there is no option {word.partition('=')[0]}.{hint}"
+    denied = re.search(r"Importing '([^']+)' is not allowed", message)
+    if denied:
+        key = re.search(r'key "([^"]+)"|^(--\S+?):', message)
+        place = f"{key[1] or key[2]}: " if key else ""
+        return (
+            f"{place}{denied[1]} is not imported: it is neither a plugin nor a class of torch or Lightning that may be "
+            f"named. {trust.ADVICE}"
+        )
     listed = re.findall(r"^\s*- (?:.+:\n\s*)*(.+)$", message, re.MULTILINE)  # after a heading, the line below it
     reasons = [reason for reason in listed if "NoneType" not in reason]
     reasons = [reason for reason in reasons if not re.match(FORMAL, reason)] or reasons

@@ -1,6 +1,7 @@
 """`odeflow grid`: trains a recipe with every combination of some options, one run after the other."""
 
 import itertools
+import os
 import statistics
 import subprocess
 import sys
@@ -87,7 +88,8 @@ def parts(text: str) -> Iterator[str]:
 def _fit(words: list[str]) -> RunRecord | None:
     """The record of a run in a process of its own; None if it failed, after the end of its output was printed."""
     before = {each.folder for each in record.found(Path())}
-    command = [sys.executable, "-m", "odeflow", "fit", *words]
+    here = {"", os.getcwd()} & set(sys.path)  # otherwise -m would look for modules in the working directory first
+    command = [sys.executable, *([] if here else ["-P"]), "-m", "odeflow", "fit", *words]
     ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if ran.returncode:
         print("\n".join(ran.stdout.splitlines()[-SHOWN:]), flush=True)  # noqa: T201

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from odeflow.cli import configuration
+from odeflow.cli import trust
 from odeflow.config import recipes
 from odeflow.config.record import RunRecord
 from odeflow.config.request import Request
@@ -127,7 +127,7 @@ def _named(logger: Any, place: Place) -> dict[str, Any]:
         SettingError: Its package is not installed.
     """
     spec = class_spec(logger) or {"class_path": logger}
-    cls = configuration.lightning_class(spec["class_path"], Logger)
+    cls = trust.named(spec["class_path"], "logger")
     package, modules = PACKAGES.get("" if cls is None else cls.__name__, ("", ()))
     if package and not any(find_spec(module) for module in modules):
         raise SettingError(f"trainer.logger: {path_of(spec)} needs {package}: pip install {package}")

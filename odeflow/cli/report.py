@@ -283,15 +283,18 @@ def _figures(runs: Iterable[RunRecord]) -> list[dict[str, Any]]:
     for run in runs:
         for file in sorted((run.place / "figures").glob("*")):
             kind = MEDIA.get(file.suffix)
-            if kind is None:
+            if kind is None or file.is_symlink() or not file.is_file():  # a link may lead to a file of another kind
                 continue
             moment = MOMENTS.search(file.stem)
             caption = moment[0].lstrip("_1234567890") if moment else ""
             content = base64.b64encode(file.read_bytes()).decode()
             name = MOMENTS.sub("", file.stem).replace("_", " ")
             if file.suffix == ".png":
-                with Image.open(file) as picture:
-                    broad |= {name} if picture.width > 1.8 * picture.height else set()
+                try:
+                    with Image.open(file, formats=["PNG"]) as picture:
+                        broad |= {name} if picture.width > 1.8 * picture.height else set()
+                except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
+                    raise OdeflowError(f"{file} is no picture: {problem}. Remove it") from problem
             groups[name].append(
                 {"caption": caption, "kind": kind.partition("/")[0], "uri": f"data:{kind};base64,{content}"}
             )

@@ -145,9 +145,20 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    """The Git commit of the working directory, with "+" after it if tracked files have changed."""
+    """The Git commit of the working directory, with "+" after it if tracked files have changed.
+
+    A repository's own settings can name programs that Git runs to compare files: where it has some, no files are
+    compared.
+    """
+    asked = ("describe", "--always", "--abbrev=12", "--exclude=*")
+    named = _git("config", "--show-scope", "--name-only", "--get-regexp", r"^filter\.|^core\.fsmonitor$")
+    own = any(line.startswith(("local", "worktree")) for line in named.splitlines())
+    return _git(*asked) if own else _git(*asked, "--dirty=+")
+
+
+def _git(*words: str) -> str:
+    """What Git says; nothing if it fails."""
     try:
-        asked = ("git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+")
-        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+        return subprocess.run(("git", *words), capture_output=True, text=True, check=True, timeout=5).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -50,6 +50,7 @@ UNBUILDABLE = (
 
 _failures: dict[str, str] = {}
 _loaded: set[EntryPoint] = set()
+_trusted: set[str] = set()
 
 
 def contract(kind: str) -> type[Plugin]:
@@ -142,12 +143,23 @@ def failures() -> dict[str, str]:
     return dict(_failures)
 
 
+def trusted() -> set[str]:
+    """The modules that the user named as plugins: whatever they define may be named in a configuration."""
+    return set(_trusted)
+
+
 def load_named(name: str) -> list[ModuleType]:
-    """Imports plugins from a file, from every `.py` file of a folder, or from a module.
+    """Imports plugins from a file, every `.py` file of a folder, or a module; these modules are `trusted` from then on.
 
     Raises:
         PluginError: No file, folder or module has this name, or it fails to import.
     """
+    modules = _imported(name)
+    _trusted.update(module.__name__ for module in modules)
+    return modules
+
+
+def _imported(name: str) -> list[ModuleType]:
     path = Path(name).expanduser()
     try:
         if path.is_dir():

@@ -43,12 +43,20 @@ def _check_sums(path: str | Path) -> None:
     """Verifies the checksums of a checkpoint's parts, which torch writes but does not read.
 
     Raises:
-        CheckpointError: A checksum does not match.
+        CheckpointError: A checksum does not match, or the parts would be larger than the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            held = sum(part.file_size for part in archive.infolist())
+            if held > (size := Path(path).stat().st_size):  # before it is unpacked: torch compresses nothing
+                raise CheckpointError(
+                    f"{path} cannot be read as a checkpoint: its parts have {held:,} bytes, the file {size:,}. torch "
+                    "wrote no such file"
+                )
             broken = archive.testzip()
     except UNREADABLE as problem:
+        if isinstance(problem, CheckpointError):
+            raise
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {problem}") from problem
     if broken is not None:
         raise CheckpointError(f"{path} is damaged: the checksum of its part {broken} does not match. Use another copy")
@@ -72,15 +80,17 @@ class Checkpoints(TorchCheckpointIO):
         except RuntimeError as problem:  # raised by torch on a full disk
             raise unwritten(path, problem) from problem
 
-    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The contents of a checkpoint.
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """The contents of a checkpoint, read without executing code from it, whatever the trainer asks for.
 
         Raises:
             CheckpointError: The checkpoint is damaged.
         """
         if "://" not in str(path):
             _check_sums(path)
-        return super().load_checkpoint(path, *args, **kwargs)
+        return super().load_checkpoint(path, map_location, weights_only=True)
 
 
 def specs(path: str | Path) -> dict[str, Any]:

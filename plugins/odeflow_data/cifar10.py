@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import odeflow as of
-from odeflow_data.archive import reading
+from odeflow_data.archive import check_unpacked, reading
 from odeflow_data.augmentation import random_affine, random_flip
 from odeflow_data.download import fetch, keep
 from odeflow_data.published_images import PublishedImages
@@ -102,8 +102,10 @@ class CIFAR10(PublishedImages):
         parts: list[np.ndarray] = []
         with reading(archive, "Delete it to download it again"), tarfile.open(archive) as tar:
             for name in names:
+                check_unpacked(f"{archive}: {name}", tar.getmember(f"{FOLDER}/{name}").size)
                 member = tar.extractfile(f"{FOLDER}/{name}")
-                assert member is not None
+                if member is None:
+                    raise of.DataError(f"{archive}: {FOLDER}/{name} is no file")
                 parts.append(_records(member.read(), f"{archive}: {name}", self.verify))
         return parts
 

@@ -290,7 +290,8 @@ class Frame:
     def needed(self, count: int, free: float) -> tuple[int, int] | None:
         """Number of rows, and of bytes that so many columns of them take in batches; None if fewer than are free."""
         path = Path(self.origin)
-        if not path.is_file() or path.stat().st_size * 8 < free:
+        packed = path.suffix.lower() in (".parquet", ".pq", ".gz")  # whose size says nothing of that of the contents
+        if not path.is_file() or (not packed and path.stat().st_size * 8 < free):
             return None
         rows = self.count
         wanted = 3 * 8 * rows * count  # as numbers, and in batches

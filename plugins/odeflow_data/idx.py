@@ -1,6 +1,5 @@
 """IDX: the format of MNIST's files, and the files that are published in it."""
 
-import gzip
 import hashlib
 import math
 from collections.abc import Sequence
@@ -12,10 +11,13 @@ import torch
 from torch import Tensor
 
 import odeflow as of
-from odeflow_data.archive import reading
+from odeflow_data.archive import reading, unzipped
 from odeflow_data.download import fetch, keep
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+LARGEST = 1 << 31
+"""Number of bytes that a gzipped file may unpack to; MNIST's has 47 million."""
 
 
 class Published(NamedTuple):
@@ -58,7 +60,7 @@ def download(url: str, root: Path, name: str, published: Published) -> None:
         keep(root, f"{name}.gz", lambda part: part.write_bytes(packed))
         return
     with reading(address, failed="is not a gzip file"):
-        contents = gzip.decompress(packed)
+        contents = unzipped(packed, LARGEST, address)
     _check(contents, f"{name} from {url}", published.checksum(name))
     keep(root, name, lambda part: part.write_bytes(contents))
 
@@ -84,7 +86,7 @@ def read_idx(root: Path, name: str, published: Published | None = None) -> Tenso
     source = plain if plain.is_file() and not (by_packed and packed.is_file()) else packed
     with reading(source, "Delete it to download it again", "cannot be decompressed"):
         held = source.read_bytes()
-        contents = held if source == plain else gzip.decompress(held)
+        contents = held if source == plain else unzipped(held, LARGEST, source)
     if len(contents) < 4 or contents[:3] != b"\x00\x00\x08":
         raise of.DataError(f"{name} is no IDX file of bytes: it begins with {contents[:4].hex(' ') or 'nothing'}")
     start = 4 + 4 * contents[3]

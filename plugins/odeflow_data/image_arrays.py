@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import odeflow as of
-from odeflow_data.archive import reading, require_finite
+from odeflow_data.archive import check_unpacked, reading, require_finite
 from odeflow_data.image_source import Form, ImageSource
 from odeflow_data.split import PARTS
 
@@ -67,6 +67,8 @@ class ImageArrays(ImageSource):
             raise of.DataError(f"there is no file {path}")
         with reading(path, WANTED), path.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
+            if not isinstance(loaded, np.ndarray):
+                check_unpacked(path, sum(held.file_size for held in loaded.zip.infolist()))
             arrays = {"images": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
         return cls(arrays, str(path))
 

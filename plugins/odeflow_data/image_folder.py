@@ -18,6 +18,8 @@ from odeflow_data.memory import available_memory
 from odeflow_data.split import PARTS
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Their formats. Pillow would look for others in the contents, too, such as PostScript, which is a program."""
 ADVICE = "Put the images of each class into a folder with its name: FOLDER/CLASS/*.png"
 
 
@@ -143,7 +145,7 @@ def _pixels(file: Path, form: Form | None) -> NDArray[np.uint8]:
     Raises:
         DataError: The image cannot be read, or has more than eight bits in a channel.
     """
-    with reading(file, "Remove it, or replace it by an image"), Image.open(file) as opened:
+    with reading(file, "Remove it, or replace it by an image"), Image.open(file, formats=FORMATS) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith(("I", "F")):
             raise of.DataError(

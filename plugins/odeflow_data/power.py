@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.archive import LARGEST, load, reading
+from odeflow_data.archive import check_unpacked, checksum, load, reading
 from odeflow_data.download import fetch, keep, published_text
 from odeflow_data.rows import RowData, batches
 
@@ -20,6 +20,8 @@ URL = "https://archive.ics.uci.edu/static/public/235/individual+household+electr
 NAME = "household_power_consumption"
 SHA256 = "c197eccc408c80b892c08c7a12bdf0774465afd40a2f1e2daafcb6b484eeb5ac"
 """Of the text with Unix line ends, in which copies differ; as UCI gives it, with \\r\\n, it has 4259c9d7…0894b7."""
+KEPT = "c999fbf83cffe934762f711fd41ef18dc8ce47683cf3b416fb9d24267f5ce9b0"
+"""Of the table that the text gives."""
 VALID, TRAIN = 2_049_280, 1_659_917
 """Number of minutes without missing values, and of those of them that train."""
 FIELDS = ("Global_active_power", "Voltage", *(f"Sub_metering_{number}" for number in (1, 2, 3)))
@@ -165,17 +167,17 @@ def parse(text: bytes) -> NDArray[np.float64]:
 
 
 def _cached(root: Path) -> NDArray[np.float64] | None:
-    """What an earlier reading kept, if it is whole."""
+    """What an earlier reading kept, if it is what the published text gives."""
     try:
         table = load(root / f"{NAME}.npz", ["table"], [], "")["table"]
     except of.DataError:
         return None
-    whole = table.shape == (VALID, 1 + len(FIELDS)) and table.dtype == np.float64 and (np.abs(table) <= LARGEST).all()
-    return table if whole else None
+    return table if checksum([table]) == KEPT else None
 
 
 def _unpacked(file: Path | io.BytesIO) -> bytes:
     with zipfile.ZipFile(file) as archive:
+        check_unpacked(file, archive.getinfo(f"{NAME}.txt").file_size)
         return archive.read(f"{NAME}.txt")
 
 

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 import odeflow as of
-from odeflow_data.archive import reading
+from odeflow_data.archive import check_unpacked, check_unzipped, reading
 from odeflow_data.names import nearest
 
 MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "?"]
@@ -90,7 +90,11 @@ def _example(name: str) -> Path:
 
 def _of_text(path: Path, kind: str) -> Source:
     with reading(path, f"Wanted is {FORMATS}"):
-        head = [] if path.suffix == ".gz" else _head(path)
+        head: list[str] = []
+        if path.suffix == ".gz":
+            check_unzipped(path)
+        else:
+            head = _head(path)
         separator = "\t" if kind == ".tsv" else _separator(head[0] if head else ",")
         comma = separator == ";" and any(re.search(r"\d,\d", line) for line in head[1:])
         options: dict[str, Any] = {"separator": separator, "decimal_comma": comma, "null_values": MISSING}
@@ -118,6 +122,7 @@ def _chosen(path: Path, key: str | None) -> dict[str, NDArray[Any]]:
     """The arrays of a `.npz` file that are columns."""
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
         names: list[str] = list(archive.files)
+        check_unpacked(path, sum(held.file_size for held in archive.zip.infolist()))
         if key is not None and key not in names:
             raise of.SettingError(f"{path} has no array {key!r}.{nearest(key, names)} It holds: {', '.join(names)}")
         chosen = {name: archive[name] for name in names if key in (None, name)}

@@ -34,6 +34,7 @@ from odeflow_data import (
     physionet2012,
     power,
 )
+from odeflow_data.archive import checksum
 
 NOWHERE = "http://127.0.0.1:9"
 RANDOM = np.random.default_rng(0)
@@ -143,9 +144,9 @@ SOURCES = {
     "images, files": Source({f"{number:02}.png": png(each) for number, each in enumerate(PHOTOS)}, lambda folder: Images(str(folder))),
     "power, zip": Source({f"{power.NAME}.zip": zipped(f"{power.NAME}.txt", POWER)}, lambda folder: Power(str(folder), url=NOWHERE), checked=True),
     "power, text": Source({f"{power.NAME}.txt": POWER}, lambda folder: Power(str(folder), url=NOWHERE), checked=True),
-    "power, kept": Source({f"{power.NAME}.npz": npz(table=power.parse(POWER))}, lambda folder: Power(str(folder), url=NOWHERE)),
+    "power, kept": Source({f"{power.NAME}.npz": npz(table=power.parse(POWER))}, lambda folder: Power(str(folder), url=NOWHERE), checked=True),
     "stays": Source({"set-a.tar.gz": tarred(STAYS), "Outcomes-a.txt": DIED}, lambda folder: PhysioNet2012(str(folder), url=NOWHERE), checked=True),
-    "stays, kept": Source({"set-a.npz": npz(**vars(physionet2012.parse(STAYS, DIED)))}, lambda folder: PhysioNet2012(str(folder), url=NOWHERE)),
+    "stays, kept": Source({"set-a.npz": npz(**vars(physionet2012.parse(STAYS, DIED)))}, lambda folder: PhysioNet2012(str(folder), url=NOWHERE), checked=True),
 }  # fmt: skip
 
 
@@ -157,7 +158,9 @@ def _published(monkeypatch: pytest.MonkeyPatch) -> None:
         physionet2012, "SHA256", {name: hashlib.sha256(each).hexdigest() for name, each in sums.items()}
     )
     monkeypatch.setattr(power, "SHA256", hashlib.sha256(POWER).hexdigest())
-    monkeypatch.setattr(power, "VALID", 60)
+    monkeypatch.setattr(power, "KEPT", checksum([power.parse(POWER)]))
+    stays = physionet2012.parse(STAYS, DIED)
+    monkeypatch.setattr(physionet2012, "KEPT", checksum(vars(stays).values()))
     small = mnist.PUBLISHED["mnist"]._replace(checksums=[hashlib.md5(each).hexdigest() for each in IDX.values()])
     monkeypatch.setitem(mnist.PUBLISHED, "mnist", small)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -28,6 +28,7 @@ from odeflow_data import (
     Split,
     physionet2012,
 )
+from odeflow_data.archive import checksum
 
 PARTS = ("train", "val", "test")
 
@@ -504,6 +505,8 @@ def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     monkeypatch.setattr(
         physionet2012, "SHA256", {name: hashlib.sha256(each).hexdigest() for name, each in sums.items()}
     )
+    stays = physionet2012.parse({name: text.encode() for name, text in TEXTS.items()}, OUTCOMES.encode())
+    monkeypatch.setattr(physionet2012, "KEPT", checksum(vars(stays).values()))
     return {"set-a.tar.gz": packed(TEXTS), "Outcomes-a.txt": OUTCOMES.encode()}
 
 
@@ -587,6 +590,14 @@ def test_what_is_not_published_is_not_kept(
     with pytest.raises(of.DataError, match=message):
         ready(PhysioNet2012(str(tmp_path), url=server.url))
     assert set(wrong).isdisjoint(file.name for file in tmp_path.iterdir())
+
+
+def test_a_cache_of_other_values_is_read_anew(tmp_path: Path, published: dict[str, bytes]) -> None:
+    """A cache that was changed, though it has the right form and its own checksums, is noticed and read anew."""
+    root = Path(in_folder(tmp_path, published))
+    whole = physionet2012.read(root)
+    np.savez(root / "set-a.npz", **{**vars(whole), "value": whole.value + 1})
+    assert np.array_equal(physionet2012.read(root).value, whole.value)
 
 
 @pytest.mark.parametrize("cache", [b"", b"PK", "half"])

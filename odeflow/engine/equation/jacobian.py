@@ -1,5 +1,6 @@
 """Jacobians of a field, block-diagonal if samples are independent, and linear systems with them."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.equation.field import Counted
+from odeflow.engine.equation.forward_mode import along
 from odeflow.engine.equation.state import Field
 from odeflow.errors import StateError
 
@@ -111,16 +113,14 @@ class Jacobian:
         def by_clock(time: Tensor) -> Tensor:
             return field(time, y)
 
-        try:
-            with torch.no_grad():
-                return torch.func.jvp(by_clock, (clock,), (torch.ones_like(clock),))[1].to(y)
-        except (RuntimeError, NotImplementedError):  # raised by torch if an operation has no forward mode
-            with torch.no_grad():
-                eps = torch.finfo(y.dtype).eps
-                step = max(eps ** (1 / 3) * abs(h), 4 * eps * abs(t))
-                first, last = window or (-math.inf, math.inf)
-                early, late = clock.sub(step).clamp_min(first), clock.add(step).clamp_max(last)
-                return (field(late, y) - field(early, y)) / (late - early)
+        with torch.no_grad():
+            with contextlib.suppress(RuntimeError, NotImplementedError):  # of an operation without forward mode
+                return along(by_clock, (clock,), (torch.ones_like(clock),)).to(y)
+            eps = torch.finfo(y.dtype).eps
+            step = max(eps ** (1 / 3) * abs(h), 4 * eps * abs(t))
+            first, last = window or (-math.inf, math.inf)
+            early, late = clock.sub(step).clamp_min(first), clock.add(step).clamp_max(last)
+            return (field(late, y) - field(early, y)) / (late - early)
 
     def _count(self, field: Field, count: int) -> None:
         self.evaluations += count

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from odeflow.engine.equation.forward_mode import along
 from odeflow.engine.equation.implicit_function import attach
 from odeflow.engine.equation.jacobian import Jacobian
 from odeflow.engine.equation.state import Field
@@ -190,10 +191,10 @@ class RosenbrockStages(MemoryStages):
         clock = y.new_full((), t)
         self.evaluations += 1
         try:
-            return torch.func.jvp(self.field, (clock, y), (torch.full_like(clock, time_step), direction))[1].to(y)
+            return along(self.field, (clock, y), (torch.full_like(clock, time_step), direction)).to(y)
         except (RuntimeError, NotImplementedError) as problem:
             raise GradientError(
-                "the gradient through a Rosenbrock method needs the field's derivative by torch.func.jvp, which failed:"
+                "the gradient through a Rosenbrock method needs the field's derivative in forward mode, which failed:"
                 f" {str(problem).strip().partition(chr(10))[0]}. Use an implicit Runge–Kutta solver such as Kvaerno5"
             ) from problem
 

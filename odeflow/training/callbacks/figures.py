@@ -1,7 +1,9 @@
 """Figures: draws the task's figures at the start, midway and at the end of training, and after a test."""
 
+from pathlib import Path
 from typing import Any, Literal
 
+import matplotlib as mpl
 import matplotlib.style
 import torch
 from cycler import cycler
@@ -16,6 +18,8 @@ from odeflow.training.callbacks.trackers import log_figure
 from odeflow.training.files import replacing
 from odeflow.training.task import Task
 
+PROGRAMS = ("animation.", "backend", "pgf.", "text.latex", "text.usetex", "webagg.")
+"""Beginnings of the options of Matplotlib that start programs."""
 STYLE: Any = {
     "axes.prop_cycle": cycler(color=["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f"]),
     "axes.spines.right": False,
@@ -44,15 +48,7 @@ class Figures(Callback):
     """
 
     def __init__(self, format: Literal["png", "pdf", "svg"] = "png", style: str | None = None) -> None:  # noqa: A002
-        self.format, self.styles = format, [STYLE, *([] if style is None else [style])]
-        try:
-            with matplotlib.style.context(self.styles):
-                pass
-        except OSError as problem:
-            known = ", ".join(name for name in matplotlib.style.available if not name.startswith("_"))
-            raise SettingError(
-                f"figures.style: {style} is no style of Matplotlib and no file; those are {known}"
-            ) from problem
+        self.format, self.styles = format, [STYLE, *([] if style is None else [_style(style)])]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw(trainer, pl_module, "1_start")
@@ -94,3 +90,27 @@ class Figures(Callback):
                 figure.savefig(part, format=self.format)
             for logger in trainer.loggers:
                 log_figure(logger, name, figure, file, trainer.global_step)
+
+
+def _style(style: str) -> Any:
+    """The name of a style of Matplotlib, or the options in a file.
+
+    Matplotlib itself takes `package.name`, which imports the package, and addresses on the network, too.
+
+    Raises:
+        SettingError: There is no such style, or it names programs.
+    """
+    if style in matplotlib.style.library:
+        return style
+    try:
+        if not Path(style).is_file():
+            raise FileNotFoundError(style)
+        options = dict(mpl.rc_params_from_file(Path(style), use_default_template=False))
+    except (OSError, ValueError) as problem:
+        known = ", ".join(name for name in matplotlib.style.available if not name.startswith("_"))
+        raise SettingError(
+            f"figures.style: {style} is no style of Matplotlib and no file; those are {known}"
+        ) from problem
+    if programs := [name for name in options if name.startswith(PROGRAMS)]:
+        raise SettingError(f"figures.style: {style} sets {', '.join(programs)}; a style chooses no programs")
+    return options

@@ -1,0 +1,163 @@
+"""Nothing is imported or called because a recipe, an option or a checkpoint names it: only what the user loads is."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import odeflow as of
+from odeflow.training import checkpoint
+
+NAMED = "module_named"
+LEAVES_A_TRACE = "import os\nos.mkdir('executed')\n\n\ndef f(*args):\n    return 1.0\n"
+OWN = """
+import torch
+from lightning.pytorch import Callback
+
+
+class Lion(torch.optim.SGD):
+    '''An optimizer of the user's.'''
+
+
+class Counting(Callback):
+    '''A callback of the user's.'''
+
+    def on_train_batch_end(self, *args):
+        with open('counted', 'a') as file:
+            file.write('x')
+
+
+def halved(epoch):
+    return 0.5**epoch
+"""
+
+
+@pytest.fixture
+def trap(monkeypatch: pytest.MonkeyPatch):
+    """A module that leaves a folder behind when it is imported; afterwards it must not have been."""
+    Path(f"{NAMED}.py").write_text(LEAVES_A_TRACE)
+    monkeypatch.syspath_prepend(Path.cwd())
+    yield NAMED
+    sys.modules.pop(NAMED, None)
+    assert not Path("executed").exists(), "the module was imported"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: {class_path: module_named.f}",
+        "model: {init_args: {solver: module_named.RK4}}",
+        "model: {init_args: {dynamics: {class_path: module_named.Field, init_args: {dim: 2}}}}",
+        "model: {init_args: {flow: {regularizers: [module_named.KineticEnergy]}}}",
+        "data: {class_path: module_named.Series}",
+        "optimizer: module_named.Adam",
+        "optimizer: {class_path: Adam, init_args: {lr: {class_path: module_named.f}}}",
+        "lr_scheduler: {class_path: module_named.StepLR, init_args: {step_size: 1}}",
+        "lr_scheduler: {class_path: LambdaLR, init_args: {lr_lambda: module_named.f}}",
+        "lr_scheduler: {class_path: LambdaLR, init_args: {lr_lambda: {class_path: module_named.f}}}",
+        "trainer: {callbacks: module_named.EarlyStopping}",
+        "trainer: {callbacks+: [{class_path: module_named.EarlyStopping}]}",
+        "trainer: {callbacks: [{class_path: LambdaCallback, init_args: {on_fit_start: module_named.f}}]}",
+        "trainer: {logger: [module_named.CSVLogger]}",
+        "trainer: {logger: {class_path: module_named.CSVLogger}}",
+        "trainer: {strategy: {class_path: module_named.DDPStrategy}}",
+        "trainer: {strategy: {class_path: DDPStrategy, init_args: {ddp_comm_hook: module_named.f}}}",
+        "trainer: {strategy: {class_path: FSDPStrategy, init_args: {auto_wrap_policy: [module_named.f]}}}",
+        "trainer: {strategy: module_named.f}",
+        "trainer: {accelerator: {class_path: module_named.CPUAccelerator}}",
+        "trainer: {profiler: {class_path: module_named.SimpleProfiler}}",
+        "trainer: {profiler: module_named.SimpleProfiler}",
+        "trainer: {plugins: [module_named.f]}",
+        "figures: {style: {class_path: module_named.f}}",
+        "plugins: module_named",
+        "--plugins: module_named",
+    ],
+)
+def test_a_recipe_imports_nothing(refused, trap, brief, text):
+    """Wherever a recipe names a module that is not loaded, it is refused in a line and not imported."""
+    Path("mine.yaml").write_text(text)
+    refused(f"fit -c spiral -c mine.yaml {brief}")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--optimizer module_named.Adam --optimizer Adam",  # the last word would be a good one
+        "--optimizer.help module_named.Adam",
+        "--trainer.callbacks.help module_named.X",
+        "--model.help module_named.X",
+        "--trainer.callbacks+ module_named.X",
+        "--lr_scheduler LambdaLR --lr_scheduler.lr_lambda module_named.f",
+        "--model.solver module_named.X --model.solver RK4 --model.solver.num_steps 4",
+    ],
+)
+def test_an_option_imports_nothing(refused, trap, brief, option):
+    """Nor does an option, not even one that a later word replaces or that asks for help."""
+    refused(f"fit -c spiral {brief} {option}")
+
+
+@pytest.mark.parametrize("words", ["test -c spiral --trainer.limit_test_batches 1", "test", "sample"])
+def test_a_checkpoint_imports_nothing(command, trap, spiral_run, words):
+    """A checkpoint whose specs and hyperparameters name a module is refused, or used without importing it."""
+    contents = torch.load(spiral_run / "checkpoints/last.ckpt", weights_only=True)
+    contents["odeflow"]["model"]["class_path"] = f"{NAMED}.f"
+    contents["odeflow"]["data"]["class_path"] = f"{NAMED}.f"
+    contents["hyper_parameters"] = {"_class_path": f"{NAMED}.f", "solver": f"{NAMED}.f"}
+    contents["hparams_name"] = "kwargs"
+    torch.save(contents, "evil.ckpt")
+    with pytest.raises(of.PluginError, match="is not registered"):
+        of.load("evil.ckpt")
+    told = command(f"{words} --ckpt_path evil.ckpt")
+    assert told.status == (0 if "-c" in words else 2), told
+    assert "Traceback" not in told.err
+
+
+def test_hyperparameters_of_a_checkpoint_do_not_beat_the_options(done, spiral_run):
+    """What Lightning keeps as hyperparameters in a checkpoint changes nothing: specs and options say what is built."""
+    contents = torch.load(spiral_run / "checkpoints/last.ckpt", weights_only=True)
+    contents["hyper_parameters"] = {"solver": {"class_path": "Euler", "init_args": {"num_steps": 7}}}
+    torch.save(contents, "other.ckpt")
+    done("test -c spiral --ckpt_path other.ckpt --model.solver RK4 --model.solver.num_steps 3")
+    (config,) = Path("runs").glob("**/config.yaml")
+    assert "RK4" in config.read_text()
+    assert "Euler" not in config.read_text()
+
+
+def test_what_the_user_loads_may_be_named(done, refused, brief):
+    """Optimizers, callbacks and functions of a file are refused until the user loads it, by an error that says how."""
+    Path("own_classes.py").write_text(OWN)
+    options = (
+        "--optimizer own_classes.Lion --optimizer.lr 0.1 --trainer.callbacks+ own_classes.Counting "
+        "--lr_scheduler LambdaLR --lr_scheduler.lr_lambda own_classes.halved"
+    )
+    assert "load its file or module by --plugins" in refused(f"fit -c spiral {options} {brief}")
+    done(f"fit -c spiral --plugins own_classes.py {options} {brief}")
+    assert Path("counted").read_text() == "xxx"
+
+
+def test_a_loaded_file_lends_no_name_to_what_it_imports(refused, brief):
+    """A module that a loaded file imports is not what that file defines: `file.os.system` is refused."""
+    Path("importing_os.py").write_text("import os\n")
+    told = refused(
+        f"fit -c spiral --plugins importing_os.py --lr_scheduler LambdaLR --lr_scheduler.lr_lambda importing_os.os.mkdir {brief}"
+    )
+    assert "posix.mkdir is not imported" in told or "importing_os.os.mkdir is not imported" in told
+
+
+def test_a_value_of_any_type_is_not_built(refused):
+    """The parser builds no class for an option of any type: specs of classes there stay plain data."""
+    Path("odd.yaml").write_text(
+        "trainer: {callbacks: [{class_path: ModelCheckpoint, dict_kwargs: {x: {class_path: os.mkdir, "
+        "init_args: {path: executed}}}}]}"
+    )
+    refused("fit -c spiral -c odd.yaml")
+    assert not Path("executed").exists()
+
+
+def test_specs_are_read_without_building(spiral_run):
+    """`checkpoint.specs` gives plain data alone, whatever class they name."""
+    contents = torch.load(spiral_run / "checkpoints/last.ckpt", weights_only=True)
+    contents["odeflow"]["model"]["class_path"] = "os.system"
+    torch.save(contents, "evil.ckpt")
+    assert checkpoint.specs("evil.ckpt")["model"]["class_path"] == "os.system"
