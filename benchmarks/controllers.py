@@ -1,4 +1,4 @@
-"""Controllers of the step size: evaluations and rejected steps, as a table for docs/solvers.md.
+"""Controllers of the step size: evaluations and rejected steps, as a table for docs/concepts/tolerances.md.
 
     python benchmarks/controllers.py
 

@@ -1,4 +1,4 @@
-"""DETEST: global errors and evaluations of odeflow's adaptive solvers beside scipy's, as a table for docs/solvers.md.
+"""DETEST: global errors and evaluations of adaptive solvers beside scipy's, a table for docs/solver_measurements.md.
 
 python benchmarks/detest.py                 # all problems and tolerances; minutes
 python benchmarks/detest.py A B2 --tolerances 1e-6 --solvers Dopri8 Dopri8/controller=PI

@@ -1,4 +1,4 @@
-"""Observed orders of every registered solver, as tables for docs/solvers.md; about two minutes.
+"""Observed orders of every registered solver, as tables for docs/solver_measurements.md; about two minutes.
 
 python benchmarks/orders.py
 """

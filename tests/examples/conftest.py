@@ -12,7 +12,7 @@ import pytest
 
 SESSIONS = """
 import contextlib, io, json, os, sys, traceback
-import lightning.pytorch.cli, matplotlib.figure, sklearn.datasets, torch, torchmetrics.classification
+import lightning.pytorch.cli, matplotlib.figure, sklearn.datasets, torch._dynamo, torchmetrics.classification
 
 def take(line):
     out, err = io.StringIO(), io.StringIO()

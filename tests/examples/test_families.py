@@ -8,8 +8,7 @@ import pytest
 
 import odeflow as of
 
-PAGE = Path(__file__).parents[2] / "docs" / "solvers.md"
-BEFORE = "import torch\nimport odeflow as of\nfrom torch import Tensor\n"  # which other snippets of the page import
+PAGE = Path(__file__).parents[2] / "docs" / "how_to" / "solver_family.md"
 LAWS = """
 import warnings; warnings.simplefilter("error")
 import math, torch, odeflow as of
@@ -51,7 +50,7 @@ def families(examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "two_step.py").write_text((examples / "two_step.py").read_text())
     snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (snippet,) = (text for text in snippets if "(of.Stepper)" in text)
-    (folder / "chebyshev.py").write_text(BEFORE + snippet)
+    (folder / "chebyshev.py").write_text(snippet)
     return folder
 
 

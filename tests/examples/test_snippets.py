@@ -15,7 +15,15 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.skipif(shutil.which("pyright") is None, reason="pyright comes with the extra dev")
 def test_snippets_are_typed(tmp_path: Path) -> None:
     """Pyright finds nothing in them in its strict mode: a solution knows whether its state is a tensor or a tuple."""
-    for page in ("README.md", "docs/solvers.md", "docs/stochastic.md"):  # the snippets of a page follow on each other
+    pages = (
+        "stochastic",
+        "concepts/flow",
+        "concepts/events",
+        "concepts/per_sample",
+        "concepts/paths",
+        "how_to/solver_family",
+    )
+    for page in ("README.md", *(f"docs/{name}.md" for name in pages)):  # the snippets of a page follow on each other
         snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
         assert snippets
         text = "\n".join(("# pyright: strict, reportUnknownMemberType=false", *snippets))  # as torch leaves `backward`

@@ -161,6 +161,7 @@ class Tableau:
             self._check_order(self.b_embedded, self.embedded_order, " of the embedded weights")
         if self.dense is not None and self.dense_order is not None:
             self._check_dense(self.dense, self.dense_order)
+        _ = self.fsal, self.stiffness_weights, self.error_weights  # before torch.compile, which cannot enter locks
 
     @property
     def stages(self) -> int:
