@@ -129,7 +129,7 @@ def _shown(run: RunRecord, label: str, color: str) -> dict[str, Any]:
         "results": _results([run, *evaluations], _known(run)),
         "evaluations": _rows(evaluations),
         "figures": _figures([run, *evaluations]),
-        "configuration": configuration.read_text(encoding="utf-8") if configuration.is_file() else "",
+        "configuration": configuration.read_text(encoding="utf-8", errors="replace") if configuration.is_file() else "",
     }
 
 
@@ -251,13 +251,22 @@ def _chart(name: str) -> str:
 
 
 def _curves(file: Path) -> dict[str, list[Curve]]:
-    """The metrics of a run over "epoch", those with one value in each, and over "step"."""
+    """The metrics of a run over "epoch", those with one value in each, and over "step".
+
+    Raises:
+        OdeflowError: The file is damaged.
+    """
     if not file.is_file():
         return {"epoch": [], "step": []}
-    with file.open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
-    names = [name for name in (rows[0] if rows else {}) if name not in ("epoch", "step")]
-    over = {axis: [_curve(rows, axis, name) for name in names] for axis in ("epoch", "step")}
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            rows = list(csv.DictReader(lines))
+        names = [name for name in (rows[0] if rows else {}) if name not in ("epoch", "step")]
+        over = {axis: [_curve(rows, axis, name) for name in names] for axis in ("epoch", "step")}
+    except (csv.Error, ValueError, AttributeError, TypeError) as problem:  # of rows of other lengths, too
+        raise OdeflowError(
+            f"{file} is damaged: {problem}. Remove it, and the report has no curves of this run"
+        ) from problem
     return {
         "epoch": [each for each in over["epoch"] if each.x and len(each.x) == len(set(each.x))],
         "step": [each for each in over["step"] if each.x and not each.name.endswith("_epoch")],
@@ -277,7 +286,11 @@ def _curve(rows: list[dict[str, str]], axis: str, name: str) -> Curve:
 
 
 def _figures(runs: Iterable[RunRecord]) -> list[dict[str, Any]]:
-    """Groups of pictures: those of one name, at several moments."""
+    """Groups of pictures: those of one name, at several moments.
+
+    Raises:
+        OdeflowError: A picture is damaged.
+    """
     groups: dict[str, list[dict[str, str]]] = defaultdict(list)
     broad: set[str] = set()
     for run in runs:

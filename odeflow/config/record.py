@@ -9,7 +9,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Self, cast, get_args, get_origin, get_type_hints
+
+from odeflow.plugin.spec import mapping, sequence
 
 if TYPE_CHECKING:
     from odeflow.config.request import Request
@@ -94,12 +97,16 @@ class RunRecord:
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """The record of the run in a folder; None if there is none or it is damaged."""
+        """The record of the run in a folder; None if there is none or it is damaged. Its texts are printable."""
         try:
             content: Any = json.loads((folder / NAME).read_text())
-            known = {each.name for each in fields(cls)} - {"folder"}
-            return cls(**{name: value for name, value in content.items() if name in known}, folder=folder)
-        except (OSError, ValueError, TypeError, AttributeError):
+            types = get_type_hints(cls)
+            known = {each.name: content[each.name] for each in fields(cls) if each.name in content}
+            known = {name: _printable(value) for name, value in known.items() if name != "folder"}
+            if not all(_fits(value, types[name]) for name, value in known.items()):
+                return None
+            return cls(**known, folder=folder)
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
 
     def plain(self) -> dict[str, Any]:
@@ -135,6 +142,30 @@ def best(records: Iterable[RunRecord]) -> RunRecord | None:
     able = [each for each in able if each.monitor == last.monitor]
     sign = -1 if last.mode == "max" else 1
     return min(able, key=lambda each: sign * (each.best or 0.0))
+
+
+def _fits(value: object, annotation: Any) -> bool:
+    """Whether a value from JSON has a type."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is UnionType:
+        return any(_fits(value, each) for each in inner)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(each, inner[0]) for each in cast(list[object], value))
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            _fits(each, inner[1]) for each in cast(dict[str, object], value).values()
+        )
+    return isinstance(value, (int, float) if annotation is float else annotation)
+
+
+def _printable(value: Any) -> Any:
+    """A value from JSON without the characters that control a terminal."""
+    if isinstance(value, str):
+        return "".join(each if each.isprintable() or each in "\n\t" else "�" for each in value)
+    items, entries = sequence(value), mapping(value)
+    if entries is not None:
+        return {_printable(name): _printable(each) for name, each in entries.items()}
+    return value if items is None else [_printable(each) for each in items]
 
 
 def _version(package: str) -> str:

@@ -1,6 +1,7 @@
 """Weights as safetensors: small, safe to share, and sufficient to rebuild their model."""
 
 import contextlib
+import hashlib
 import json
 import zipfile
 from collections.abc import Generator
@@ -18,8 +19,8 @@ from odeflow.training.files import replacing
 from odeflow.training.units import Units
 
 SUFFIX = ".safetensors"
-SPEC, UNITS = "model", "units"
-"""Keys in the file's header of the model's spec and of its units, if known, both as JSON."""
+SPEC, UNITS, CHECKSUM = "model", "units", "sha256"
+"""Keys in the file's header of the model's spec, of its units, if known, and of their checksum, all as JSON."""
 
 
 def write(state: dict[str, Tensor], spec: dict[str, Any], path: str | Path, units: Units | None = None) -> None:
@@ -32,9 +33,11 @@ def write(state: dict[str, Tensor], spec: dict[str, Any], path: str | Path, unit
         units: The units of the training data.
     """
     tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}  # unshared
-    header = {SPEC: spec} if units is None else {SPEC: spec, UNITS: units.plain()}
+    entries = {SPEC: spec} if units is None else {SPEC: spec, UNITS: units.plain()}
+    header = {name: json.dumps(value) for name, value in entries.items()}
+    header[CHECKSUM] = json.dumps(_checksum(tensors, header))
     with replacing(path) as part:
-        save_file(tensors, part, metadata={name: json.dumps(value) for name, value in header.items()})
+        save_file(tensors, part, metadata=header)
 
 
 def read_spec(path: str | Path) -> dict[str, Any]:
@@ -65,14 +68,27 @@ def _header(path: str | Path, name: str) -> Any:
         return json.loads((file.metadata() or {}).get(name, "null"))
 
 
+def _checksum(state: dict[str, Tensor], header: dict[str, str]) -> str:
+    """The sha256 of weights and of what the header says of their model."""
+    found = hashlib.sha256("".join(header.get(name, "") for name in (SPEC, UNITS)).encode())
+    for name, value in sorted(state.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
 def read_into(module: nn.Module, path: str | Path) -> None:
     """Loads the weights of a file into a module.
 
     Raises:
-        CheckpointError: The file does not exist, or its weights do not match the module.
+        CheckpointError: The file does not exist, was changed, or its weights do not match the module.
     """
-    with _reading(path):
+    with _reading(path), safe_open(str(path), framework="pt") as file:
+        header: dict[str, str] = file.metadata() or {}
         state = load_file(str(path))
+    written = _header(path, CHECKSUM)  # files of earlier versions, or of others, have none
+    if written is not None and written != _checksum(state, header):
+        raise CheckpointError(f"{path} is damaged: its weights are not those that were written. Use another copy")
     fill(module, state, path)
 
 

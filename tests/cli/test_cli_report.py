@@ -1,5 +1,6 @@
 """The report: one page that holds all of its runs, asks nothing of the network, and shows text as text."""
 
+import base64
 import json
 import re
 import sys
@@ -153,3 +154,39 @@ def test_recipes_know_results():
     ]
     for file in available().values():
         assert len(known_results(text(file))) == text(file).count("# known:")
+
+
+def test_a_report_follows_no_links(command, tmp_path):
+    """A link among the figures is not shown: it may lead to any file, and reports are passed on."""
+    run = written(tmp_path / "linked")
+    (tmp_path / "secret").write_text("secret")
+    (run / "figures" / "x.svg").symlink_to(tmp_path / "secret")
+    assert command(["report", str(run)]).status == 0
+    assert base64.b64encode(b"secret").decode() not in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "told"),
+    [
+        ("metrics.csv", b"epoch,step,val/loss\n0,x,1.0\n", "metrics.csv is damaged"),
+        ("metrics.csv", b"epoch,step,val/loss\n0,\x00,1.0\xff\n", "metrics.csv is damaged"),
+        ("figures/x.png", b"%!PS-Adobe-3.0 EPSF-3.0\n", "x.png is no picture"),
+        ("run.json", b'{"command": "fit", "recipe": ["x"]}', "is not the folder of a run"),
+        ("run.json", b'{"command": "fit", "recipe": "x", "metrics": [1]}', "is not the folder of a run"),
+        ("run.json", b'{"command": "fit", "recipe": "x", "best": "low"}', "is not the folder of a run"),
+        ("run.json", b"[" * 100_000, "is not the folder of a run"),
+    ],
+)
+def test_a_damaged_run_is_refused(refused, tmp_path, name, contents, told):
+    """A file of a run that is not what odeflow writes is an error that names it."""
+    run = written(tmp_path / "damaged")
+    (run / name).write_bytes(contents)
+    assert told in refused(["report", str(run)])
+
+
+def test_lists_of_runs_do_not_control_the_terminal(command, tmp_path):
+    """Escape sequences in a record are not printed."""
+    (tmp_path / "runs/x/version_0").mkdir(parents=True)
+    record = {"command": "fit", "recipe": "\x1b]0;title\x07\x1b[2J", "options": {"a\x1b[31m": "\x1b[0m"}}
+    (tmp_path / "runs/x/version_0/run.json").write_text(json.dumps(record))
+    assert "\x1b" not in command("runs list").out

@@ -1,12 +1,19 @@
 """Nothing is imported or called because a recipe, an option or a checkpoint names it: only what the user loads is."""
 
+import os
+import pickle
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
 import odeflow as of
+from odeflow.cli.main import main
+from odeflow.config.record import RunRecord
+from odeflow.config.request import Request
 from odeflow.training import checkpoint
 
 NAMED = "module_named"
@@ -161,3 +168,93 @@ def test_specs_are_read_without_building(spiral_run):
     contents["odeflow"]["model"]["class_path"] = "os.system"
     torch.save(contents, "evil.ckpt")
     assert checkpoint.specs("evil.ckpt")["model"]["class_path"] == "os.system"
+
+
+class Executing:
+    """What makes a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def test_checkpoints_are_never_unpickled(refused, spiral_run):
+    """Neither an option nor Lightning's own argument reads a checkpoint by more than torch's weights_only."""
+    contents = torch.load(spiral_run / "checkpoints/last.ckpt", weights_only=True)
+    torch.save({**contents, "more": Executing()}, "evil.ckpt")
+    with pytest.raises(pickle.UnpicklingError):
+        checkpoint.Checkpoints().load_checkpoint("evil.ckpt", weights_only=False)
+    told = refused(f"fit -c spiral --ckpt_path {spiral_run / 'checkpoints/last.ckpt'} --weights_only false")
+    assert "a checkpoint is read without executing code" in told
+    assert not Path("executed").exists()
+
+
+def test_a_checkpoint_is_not_unpacked_beyond_its_size(refused, spiral_run):
+    """A checkpoint whose parts are compressed, as torch writes none, is refused before they are unpacked."""
+    sound = zipfile.ZipFile(spiral_run / "checkpoints/last.ckpt")
+    with zipfile.ZipFile("bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name in sound.namelist():
+            bomb.writestr(name, sound.read(name))
+        bomb.writestr("archive/data/99", bytes(1 << 24))
+    assert "torch wrote no such file" in refused("test --ckpt_path bomb.ckpt")
+
+
+def test_a_spec_is_read_in_bounded_time(refused, spiral_run):
+    """Lists that contain the same lists again and again have too many values, and the message ends."""
+    contents = torch.load(spiral_run / "checkpoints/last.ckpt", weights_only=True)
+    value = "x"
+    for _ in range(12):
+        value = [value] * 20
+    contents["odeflow"]["model"]["init_args"]["x"] = value
+    torch.save(contents, "evil.ckpt")
+    assert "does not say how its model was built" in refused("test --ckpt_path evil.ckpt")
+
+
+@pytest.mark.parametrize(
+    "style", ["module_named.dark", "http://127.0.0.1:9/x.mplstyle", "programs.mplstyle", "nowhere.mplstyle"]
+)
+def test_a_style_of_figures_is_a_name_or_a_file(refused, trap, brief, style):
+    """A style is not looked up in packages, which would be imported, nor on the network, and chooses no programs."""
+    Path("programs.mplstyle").write_text("animation.ffmpeg_path: /tmp/program\ntext.usetex: True\n")
+    assert "figures.style: " in refused(f"fit -c spiral --figures.style {style} {brief}")
+
+
+def test_a_style_from_a_file_is_used(done, brief):
+    """A file of options that start no programs is a style as before."""
+    Path("mine.mplstyle").write_text("axes.facecolor: eeeeee\n")
+    done(f"fit -c spiral --figures.style mine.mplstyle {brief}")
+
+
+def test_weights_that_were_changed_are_noticed(done, refused, spiral_run):
+    """A flipped bit in exported weights, which the format does not notice, is an error."""
+    done(f"export --ckpt_path {spiral_run / 'checkpoints/last.ckpt'} --output w.safetensors")
+    done("fit -c spiral --weights w.safetensors --trainer.fast_dev_run true --trainer.enable_progress_bar false")
+    contents = bytearray(Path("w.safetensors").read_bytes())
+    contents[-3] ^= 1
+    Path("w.safetensors").write_bytes(contents)
+    assert "its weights are not those that were written" in refused("fit -c spiral --weights w.safetensors")
+
+
+def test_a_repository_starts_no_program(monkeypatch):
+    """Where a repository's settings name programs for comparing files, a run asks Git for the commit alone."""
+    for words in ("init -q", "-c user.name=x -c user.email=x commit -q --allow-empty -m x"):
+        subprocess.run(("git", *words.split()), check=True)
+    Path("program").write_text("#!/bin/sh\nmkdir -p executed\n")
+    Path("program").chmod(0o755)
+    subprocess.run(("git", "config", "core.fsmonitor", str(Path("program").resolve())), check=True)
+    commit = RunRecord.begin("fit", Request()).commit
+    assert len(commit) == 12
+    assert not Path("executed").exists()
+
+
+def test_the_runs_of_a_grid_take_no_module_from_the_working_directory(monkeypatch):
+    """The processes of `odeflow grid` look for modules where this one does: a torch.py beside a recipe is none."""
+    started = []
+    monkeypatch.setattr(
+        subprocess, "run", lambda words, **_: started.append(words) or subprocess.CompletedProcess(words, 1, "")
+    )
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", str(Path.cwd()))])
+    main(["grid", "spiral", "--seed_everything", "0,1"])
+    assert [words[1:4] for words in started] == [["-P", "-m", "odeflow"]] * 2
+    monkeypatch.syspath_prepend("")
+    main(["grid", "spiral", "--seed_everything", "0,1"])
+    assert started[-1][1:3] == ["-m", "odeflow"]
