@@ -79,6 +79,7 @@ from .plugin.plugin import required as required
 from .training.checkpoint import load as load
 from .training.data import DataModule as DataModule
 from .training.data import Series as Series
+from .training.each_once import evaluation_loader as evaluation_loader
 from .training.predict import predict as predict
 from .training.task import Baseline as Baseline
 from .training.task import Task as Task

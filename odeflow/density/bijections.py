@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from odeflow.errors import SettingError, StateError
 
@@ -93,11 +93,25 @@ class MovingBatchNorm(Bijection):
 
     @torch.no_grad()
     def _update(self, x: Tensor) -> None:
-        features = x.movedim(1, 0).flatten(1)
+        mean, var = _moments(x.movedim(1, 0).flatten(1))
         weight = torch.where(self.started, self.decay, 1.0)  # the first batch sets the values
-        self.mean = torch.lerp(self.mean, features.mean(1), weight)
-        self.var = torch.lerp(self.var, features.var(1, correction=0), weight)
+        self.mean = torch.lerp(self.mean, mean, weight)
+        self.var = torch.lerp(self.var, var, weight)
         self.started = torch.ones_like(self.started)
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (F,) of the rows of (F, N), over all processes that train together."""
+    mean, var = features.mean(1), features.var(1, correction=0)
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return mean, var
+    mine = torch.stack([torch.full_like(mean, features.shape[1]), mean, var])
+    parts = [torch.empty_like(mine) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, mine)
+    counts, means, variances = torch.stack(parts, dim=1)  # (processes, F)
+    share = counts / counts.sum(0)
+    mean = (share * means).sum(0)
+    return mean, (share * (variances + (means - mean).square())).sum(0)
 
 
 def _log_det(log_factor: Tensor, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from odeflow.errors import CheckpointError, DataError, OdeflowError, PluginError
+from odeflow.errors import CheckpointError, DataError, OdeflowError, PluginError, SettingError
 from odeflow.flow.flow import Flow
 from odeflow.plugin import registry
 from odeflow.plugin.plugin import Plugin
@@ -136,16 +136,53 @@ class Task(Plugin, LightningModule, ABC):
         return prediction
 
     def sample_count(self, batch: Any) -> int:
-        """Number of samples in a batch: its weight in averages over an epoch."""
+        """Number of samples in a batch, over which its loss is a mean: its weight in averages over an epoch."""
         first = batch[0] if isinstance(batch, (tuple, list)) else batch
         return len(first)
+
+    def loss_weight(self, batch: Any) -> Tensor | float:
+        """(), the weight of a training batch among those of all processes; by default `sample_count`.
+
+        Tasks whose loss is a weighted mean override this with the sum of the weights, so that several processes
+        minimise the mean over all of their samples.
+        """
+        return self.sample_count(batch)
+
+    def log_mean(self, name: str, value: Tensor, weight: Tensor | float, prog_bar: bool = False) -> None:
+        """Logs the mean of a value over the batches of an epoch in all processes.
+
+        Args:
+            name: Name of the metric.
+            value: (), the value of a batch.
+            weight: The weight of the batch, usually its number of samples.
+            prog_bar: Whether the progress bar shows it.
+        """
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}
+        # where processes have an odd number of samples together, Lightning would round half of it down: not of a float
+        self.log(name, value, prog_bar=prog_bar, batch_size=cast(int, float(weight)), **options)
+
+    def summed(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, without a gradient; with one process the tensor itself.
+
+        All processes must call it at the same place.
+        """
+        if self._trainer is None or self.trainer.world_size == 1:
+            return value
+        return cast(Tensor, self.trainer.strategy.reduce(value.detach().clone(), reduce_op="sum"))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = self._checked_loss(batch, "train")
         self.log("train/loss", loss, prog_bar=True)
-        count = self.sample_count(batch)
-        self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
-        return loss + self._penalty(count)
+        weight = self.loss_weight(batch)
+        self.log_mean("train/loss_epoch", loss, weight)
+        return self._in_proportion(loss + self._penalty(weight), weight)
+
+    def _in_proportion(self, loss: Tensor, weight: Tensor | float) -> Tensor:
+        """The loss times W w / Σ w: strategies average the gradients of W processes, whatever weights w they have."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return loss
+        weight = torch.as_tensor(weight, dtype=torch.float64, device=self.device)
+        return loss * (self.trainer.world_size * weight / self.summed(weight)).to(loss)
 
     def _checked_loss(self, batch: Any, stage: str) -> Tensor:
         """The loss of a batch.
@@ -160,11 +197,11 @@ class Task(Plugin, LightningModule, ABC):
         hint = ": is a return missing?" if loss is None else ""
         raise PluginError(f"{type(self).__name__}.loss must return one number, a tensor of shape (); got {came}{hint}")
 
-    def _penalty(self, count: int) -> Tensor | float:
+    def _penalty(self, weight: Tensor | float) -> Tensor | float:
         """The sum of the penalties of all flows' last solves, logged by name."""
         named = [pair for flow in self.modules() if isinstance(flow, Flow) for pair in flow.penalties.items()]
         for name, penalty in named:
-            self.log(f"train/{name}", penalty, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
+            self.log_mean(f"train/{name}", penalty, weight)
         return sum((penalty for _, penalty in named), start=0.0)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -175,7 +212,7 @@ class Task(Plugin, LightningModule, ABC):
 
     def _log_evaluation(self, batch: Any, stage: str) -> None:
         loss = self._checked_loss(batch, stage)
-        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=self.sample_count(batch), sync_dist=True)
+        self.log_mean(f"{stage}/loss", loss, self.sample_count(batch), prog_bar=True)
         self.log_baselines(batch, stage)
 
     @classmethod
@@ -211,6 +248,18 @@ class Task(Plugin, LightningModule, ABC):
             )
         restored = cast(Self, restore(task, checkpoint_path).train())
         return restored if map_location is None else restored.to(map_location)
+
+    def configure_model(self) -> None:
+        """Refuses to be sharded.
+
+        Raises:
+            SettingError: The strategy is `ModelParallelStrategy`.
+        """
+        if self.device_mesh is not None:
+            raise SettingError(
+                "ModelParallelStrategy shards parameters, which tasks do not support: solvers evaluate a field many "
+                "times, and gradients read its parameters between evaluations. Use --trainer.strategy ddp"
+            )
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.parameters(), lr=1e-3)

@@ -47,10 +47,10 @@ class Crossing(of.DataModule):
         return DataLoader(self.train, batch_size=self.batch_size)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        return DataLoader(self.val, batch_size=self.samples)
+        return of.evaluation_loader(self.val, self.samples)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        return DataLoader(self.test, batch_size=self.samples)
+        return of.evaluation_loader(self.test, self.samples)
 
     def training_part(self) -> tuple[Tensor, ...]:
         return self.train.tensors

@@ -45,7 +45,7 @@ class Digits(of.DataModule):
         return full_batches(self, self.train, len(self.train), self.batch_size)
 
     def val_dataloader(self) -> DataLoader[object]:
-        return DataLoader(self.val, batch_size=300)
+        return of.evaluation_loader(self.val, 300)
 
     def test_dataloader(self) -> DataLoader[object]:
-        return DataLoader(self.test, batch_size=300)
+        return of.evaluation_loader(self.test, 300)

@@ -76,7 +76,9 @@ def whole_batches(dataset: Dataset[Any], batch_size: int, shuffle: bool = False)
     """
     if batch_size < 1:
         raise of.SettingError(f"batch_size must be at least 1; got {batch_size}")
-    return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, collate_fn=together)
+    if not shuffle:
+        return of.evaluation_loader(dataset, batch_size, together)
+    return DataLoader(dataset, batch_size=batch_size, shuffle=True, collate_fn=together)
 
 
 def repeated(batch: Any, count: int = 1) -> DataLoader[Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 import odeflow as of
-from odeflow_data.rows import together
+from odeflow_data.rows import whole_batches
 from odeflow_data.seen import Seen, thinned
 from odeflow_data.shares import Shares
 
@@ -117,7 +117,7 @@ def batches(whole: of.Series, batch_size: int, redrawn: float = 1.0, shuffle: bo
         redrawn: Fraction of the seen times that each batch draws anew.
         shuffle: Whether to reshuffle in each pass.
     """
-    return DataLoader(_Collection(whole, redrawn), batch_size=batch_size, shuffle=shuffle, collate_fn=together)
+    return whole_batches(_Collection(whole, redrawn), batch_size, shuffle)
 
 
 def trimmed(batch: of.Series) -> of.Series:

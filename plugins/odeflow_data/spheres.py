@@ -71,10 +71,10 @@ class Spheres(of.DataModule):
         return self.train.tensors
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        return DataLoader(self.val, batch_size=1000)
+        return of.evaluation_loader(self.val, 1000)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        return DataLoader(self.test, batch_size=1000)
+        return of.evaluation_loader(self.test, 1000)
 
 
 def uniform(count: int, dim: int, low: float, high: float, generator: torch.Generator) -> Tensor:

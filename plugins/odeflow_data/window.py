@@ -13,7 +13,7 @@ import odeflow as of
 from odeflow_data.names import listed
 from odeflow_data.own_data import OwnData, by_suffix, joined, several, unused
 from odeflow_data.reading import Reading
-from odeflow_data.rows import together
+from odeflow_data.rows import whole_batches
 from odeflow_data.split import PARTS, Split
 
 if TYPE_CHECKING:
@@ -251,8 +251,7 @@ class Window(OwnData):
         return of.Series((t - t[:, :1]).float(), self.y[rows], observed & early, target)
 
     def _loader(self, starts: Tensor, whole: bool = False, shuffle: bool = False) -> DataLoader[of.Series]:
-        windows = _Windows(self, starts, whole)
-        return DataLoader(windows, batch_size=self.batch_size, shuffle=shuffle, collate_fn=together)
+        return whole_batches(_Windows(self, starts, whole), self.batch_size, shuffle)
 
 
 class _Windows(Dataset[of.Series]):

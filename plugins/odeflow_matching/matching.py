@@ -173,7 +173,7 @@ class Matching(Density, ABC):
             return super().loss(batch, stage)
         x, condition = self.dequantisation(self._data_of(batch)), self._condition_of(batch)
         missed = self.training_loss(x, condition)
-        self.log(f"{stage}/matching", missed, batch_size=len(x), sync_dist=True)
+        self.log_mean(f"{stage}/matching", missed, len(x))
         if self.transports:
             self._log_transport(x, condition, stage)
         return super().loss(batch, stage) if self.likely else missed
@@ -219,7 +219,7 @@ class Matching(Density, ABC):
         if metrics["samples"].missing > 0:
             z, end = self.cnf.base.sample(torch.Size([len(x)])), self.flow_end(x)
             drawn, energy = self.travelled(z, condition)
-            self.log(f"{stage}/path_energy", energy, batch_size=len(x), sync_dist=True)
+            self.log_mean(f"{stage}/path_energy", energy, len(x))
             metrics["samples"].update(drawn, end)
             metrics["source"].update(z, end)
             if self._others is not None:

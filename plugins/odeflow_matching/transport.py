@@ -43,6 +43,6 @@ class Transport(Metric):
         """(), nan of no points."""
         if not len(self.x):
             return torch.tensor(torch.nan)
-        x, y = (dim_zero_cat(part) for part in (self.x, self.y))  # a tensor once processes were joined
+        x, y = (dim_zero_cat(part)[: self.points] for part in (self.x, self.y))  # those of processes are joined
         cost = squared_distances(x, y)
         return cost.gather(1, assignment(cost)[:, None]).mean().float()

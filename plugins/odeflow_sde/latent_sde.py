@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
+from torchmetrics import MeanMetric
 
 import odeflow as of
 from odeflow_sde import marginal_figures
@@ -104,6 +105,9 @@ class LatentSDE(SeriesTask):
         self.prior_mean = nn.Parameter(torch.zeros(self.latent))
         self.prior_log_std = nn.Parameter(torch.zeros(self.latent))
         self.bound = bound
+        for metrics in self.metrics.children():
+            assert isinstance(metrics, nn.ModuleDict)
+            metrics.update({name: MeanMetric() for name in ("sample_mse", "sample_mse_interval")})
 
     # Inference
 
@@ -172,23 +176,21 @@ class LatentSDE(SeriesTask):
         predictions = self.decode(drawn.z)
         factor = self.bound.factor(self.global_step) if training else 1.0
         bound = self.log_likelihood(predictions, batch) - factor * drawn.divergence
-        self._log(f"{stage}/kl", drawn.divergence.mean(), batch)
+        self.log_mean(f"{stage}/kl", drawn.divergence.mean(), len(batch.t))
         if not training:
             mean = predictions.mean(0)
             self.note_errors(mean, batch, stage)
             self.note_coverage(predictions, batch, stage)
-            self._log_sample_errors(predictions, batch, stage)
+            self._note_sample_errors(predictions, batch, stage)
         return self.class_loss(drawn.z[:, :, 0], batch, stage) - bound.mean()
 
-    def _log_sample_errors(self, predictions: Tensor, batch: of.Series, stage: str) -> None:
+    def _note_sample_errors(self, predictions: Tensor, batch: of.Series, stage: str) -> None:
         if not bool(batch.target.any()):
             return
         errors = (predictions - batch.y)[:, batch.target].square().mean(1)
-        self._log(f"{stage}/sample_mse", errors.mean(), batch)
-        self._log(f"{stage}/sample_mse_interval", _half_width(errors), batch)
-
-    def _log(self, name: str, value: Tensor, batch: of.Series) -> None:
-        self.log(name, value, batch_size=len(batch.t), on_step=False, on_epoch=True)
+        weight = batch.target.sum()
+        self._note(stage, "sample_mse", errors.mean(), weight)
+        self._note(stage, "sample_mse_interval", _half_width(errors), weight)
 
     # Series
 

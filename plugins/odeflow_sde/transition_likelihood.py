@@ -73,8 +73,7 @@ class TransitionLikelihood(of.Task):
             noise: Seed of the bridges; by default they are drawn anew.
         """
         batch = self._checked(batch)
-        present = batch.seen.all(-1)
-        chosen = present[:, 1:] & present[:, :-1] & (batch.t.diff(dim=1) > 0)
+        chosen = _transitions(batch)
         x0, x1 = batch.y[:, :-1][chosen], batch.y[:, 1:][chosen]
         t, h = batch.t[:, :-1][chosen], batch.t.diff(dim=1)[chosen] / self.substeps
         z, end, t, h = (each.repeat(self.samples, *(1,) * (each.dim() - 1)) for each in (x0, x1, t, h))
@@ -106,7 +105,7 @@ class TransitionLikelihood(of.Task):
     def on_train_epoch_end(self) -> None:
         """Logs the coefficients by name."""
         for name, coefficient in estimates.coefficients(self.dynamics).items():
-            self.log(f"param/{name}", coefficient().detach())
+            self.log(f"param/{name}", coefficient().detach(), sync_dist=True)
 
     def tables(self) -> dict[str, "pl.DataFrame"]:
         named = self.fitted is not None and estimates.coefficients(self.dynamics)
@@ -137,7 +136,8 @@ class TransitionLikelihood(of.Task):
         return estimates.table(found, torch.linalg.pinv((information + information.T) / 2, hermitian=True))
 
     def sample_count(self, batch: of.Series) -> int:
-        return len(batch.t)
+        """Number of transitions."""
+        return int(_transitions(batch).sum())
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(B, T, d), simulated paths from the first values, at the batch's times, which must be common."""
@@ -166,6 +166,12 @@ class TransitionLikelihood(of.Task):
         batch = series(name, batch, self.dynamics.width)
         y = floating(name, "seen values", batch.y.where(batch.seen, 0), self)
         return batch._replace(t=batch.t.to(y), y=y)
+
+
+def _transitions(batch: of.Series) -> Tensor:
+    """(B, T − 1), bool: the intervals between two values that are both seen."""
+    present = batch.seen.all(-1)
+    return present[:, 1:] & present[:, :-1] & (batch.t.diff(dim=1) > 0)
 
 
 def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

@@ -87,6 +87,7 @@ class Classification(of.Task):
 
         self.confusion = MulticlassConfusionMatrix(num_classes)
         self.balanced = class_weights == "balanced"
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", _weights(class_weights, num_classes), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,10 +118,15 @@ class Classification(of.Task):
         if stage == "test":
             self.confusion.update(logits, labels)
             wrong = (logits.argmax(1) != labels).float().mean()
-            self.log("test/error_percent", 100 * wrong, sync_dist=True, **options)
+            self.log_mean("test/error_percent", 100 * wrong, len(labels))
         if stage != "train":
             return F.cross_entropy(logits, labels)
         return F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.label_smoothing)
+
+    def loss_weight(self, batch: Any) -> Tensor | float:
+        """The sum of the weights of the classes, if there are any."""
+        weights = self.class_weights
+        return super().loss_weight(batch) if weights is None else weights[batch[1].long()].sum()
 
     def on_fit_start(self) -> None:
         """Balances the classes of the training part.
@@ -152,8 +158,8 @@ class Classification(of.Task):
             x, label = self._inputs(batch[0]), batch[1]
             predicted = log_probabilities(x.flatten(1))
             right = (predicted.argmax(1) == label).float().mean()
-            self.log(f"{stage}/loss_{name}", F.nll_loss(predicted, label), batch_size=len(x), sync_dist=True)
-            self.log(f"{stage}/accuracy_{name}", right, batch_size=len(x), sync_dist=True)
+            self.log_mean(f"{stage}/loss_{name}", F.nll_loss(predicted, label), len(x))
+            self.log_mean(f"{stage}/accuracy_{name}", right, len(x))
 
     def on_test_epoch_start(self) -> None:
         self.confusion.reset()

@@ -228,8 +228,7 @@ class Density(of.Task):
         bits = self.dequantisation.bits_per_dim(-log_prob.detach(), size)
         if bits is None:
             return
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": count}
-        self.log(f"{stage}/bits_per_dim", bits.mean(), prog_bar=True, sync_dist=True, **options)
+        self.log_mean(f"{stage}/bits_per_dim", bits.mean(), count, prog_bar=True)
         if stage != "train":
             error = self.bits_error[f"{stage}_"]
             error(bits)
@@ -261,7 +260,7 @@ class Density(of.Task):
         """Logs a mean of −log p in the units of the file, if they are others."""
         if self.units is not None and not self.units.same:
             nll = loss.detach() + self.units.log_volume(math.prod(self.shape))
-            self.log(name, nll, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
+            self.log_mean(name, nll, count)
 
     def _log_kl(self, x: Tensor, log_prob: Tensor, stage: str, end: str = "") -> None:
         """Logs the divergence from the true density, if it is known; of the model with the estimate's standard error.
@@ -272,7 +271,7 @@ class Density(of.Task):
         if truth is None:
             return
         differences = truth - log_prob.detach()
-        self.log(f"{stage}/kl{end}", differences.mean(), batch_size=len(x), sync_dist=True)
+        self.log_mean(f"{stage}/kl{end}", differences.mean(), len(x))
         if not end:
             error = self.kl_error[f"{stage}_"]
             error(differences)
@@ -292,7 +291,7 @@ class Density(of.Task):
             found["base"] = self._without_flows(x)
         for name, log_prob in found.items():
             loss = -log_prob.mean()
-            self.log(f"{stage}/loss_{name}", loss, batch_size=len(x), sync_dist=True)
+            self.log_mean(f"{stage}/loss_{name}", loss, len(x))
             self._log_nll(loss, len(x), f"{stage}/nll_{name}")
             self._log_kl(x, log_prob, stage, f"_{name}")
 

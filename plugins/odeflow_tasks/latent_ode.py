@@ -194,7 +194,7 @@ class LatentODE(SeriesTask):
         factor = 1 - self.bound.kl_anneal ** (self.global_step + 1) if training else 1.0
         drawn = self._drawn(q, batch, self.bound.samples)
         loss = -self._bound(drawn, q, batch, factor).mean() + self.class_loss(drawn.z0, batch, stage)
-        self.log(f"{stage}/kl", _divergence(q).mean(), batch_size=len(batch.t), on_step=False, on_epoch=True)
+        self.log_mean(f"{stage}/kl", _divergence(q).mean(), len(batch.t))
         if training:
             return loss - self.likelihood.unseen_log_prob(drawn.prediction, batch)
         self.note_errors(self._corrected(self.decode(self.path(q.mean, batch.t, batch)), batch), batch, stage)

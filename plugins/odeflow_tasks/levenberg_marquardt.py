@@ -30,6 +30,10 @@ class LeastSquares(Protocol):
         """(R,)."""
         ...
 
+    def summed(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
+        ...
+
     def linearised(self, batch: Any, entries: Sequence[Entry]) -> tuple[Tensor, Tensor]:
         """(R,) and (R, P), the residuals and their derivatives with respect to P entries of parameters."""
         ...
@@ -96,7 +100,8 @@ class LevenbergMarquardt(Optimizer):
     def _search(self, parameters: Sequence[Tensor], residuals: Tensor, jacobian: Tensor) -> None:
         """Moves the parameters by the first step that reduces the sum of squares, if there is one."""
         begun, sizes = [each.detach().clone() for each in parameters], [each.numel() for each in parameters]
-        square, information, gradient = residuals.square().sum(), jacobian.T @ jacobian, jacobian.T @ residuals
+        square = self._summed(residuals.square().sum())
+        information, gradient = self._summed(jacobian.T @ jacobian), self._summed(jacobian.T @ residuals)
         for _ in range(self.tries):
             change = _solved(information, gradient, self.damping).clamp(-LARGEST_STEP, LARGEST_STEP)
             if -(gradient @ change) < NEGLIGIBLE * square:
@@ -116,9 +121,15 @@ class LevenbergMarquardt(Optimizer):
         assert self.problem is not None
         try:
             with torch.no_grad():
-                return float(self.problem.residuals(self.problem.fitted).square().sum().nan_to_num(torch.inf))
+                square = self.problem.residuals(self.problem.fitted).square().sum().nan_to_num(torch.inf)
         except of.SolveError:
-            return torch.inf
+            square = torch.tensor(torch.inf, device=self.param_groups[0]["params"][0].device)
+        return float(self._summed(square))
+
+    def _summed(self, value: Tensor) -> Tensor:
+        """The sum over all processes, so that all take the same step."""
+        assert self.problem is not None
+        return self.problem.summed(value)
 
 
 def _solved(information: Tensor, gradient: Tensor, damping: float) -> Tensor:

@@ -102,7 +102,7 @@ class Regression(of.Task):
         x, targets = self._checked(batch)
         for name, baseline in self.baselines.items():
             values, end = baseline(x), f"_{name}"
-            self.log(f"{stage}/loss{end}", F.mse_loss(values, targets), batch_size=len(targets), sync_dist=True)
+            self.log_mean(f"{stage}/loss{end}", F.mse_loss(values, targets), len(targets))
             self._log_errors(values, targets, stage, end)
 
     def _log_errors(self, prediction: Tensor, targets: Tensor, stage: str, end: str = "") -> None:
@@ -114,7 +114,7 @@ class Regression(of.Task):
         names = units.features or [str(number) for number in range(self.num_outputs)]
         for name, error in zip(names, errors, strict=True):
             label = f"{stage}/mae" if self.num_outputs == 1 else f"{stage}/mae_{name}"
-            self.log(label + end, error.float(), batch_size=len(targets), sync_dist=True)
+            self.log_mean(label + end, error.float(), len(targets))
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(B, num_outputs), the prediction."""

@@ -17,6 +17,7 @@ from odeflow_tasks.fitted_baselines import classifications
 from odeflow_tasks.head import Perceptron
 from odeflow_tasks.likelihood import Gaussian
 from odeflow_tasks.masking import Masking
+from odeflow_tasks.occasional import log_occasional
 from odeflow_tasks.readout import Readout
 from odeflow_tasks.series_features import features
 
@@ -24,6 +25,8 @@ KINDS = ("", "interpolation_", "extrapolation_")
 """Groups of targets whose errors are logged: all, and the unseen ones within and outside the observed span."""
 COVERAGES = (50, 90)
 """Levels of the central intervals whose coverages are logged, in percent."""
+SHOWN = ("rmse", "auroc", "accuracy")
+"""Metrics that the progress bar shows."""
 
 
 class SeriesTask(of.Task, ABC):
@@ -122,11 +125,11 @@ class SeriesTask(of.Task, ABC):
         return self.class_weight * F.cross_entropy(flat, labels.repeat(len(flat) // len(labels)))
 
     def note_errors(self, prediction: Tensor, batch: of.Series, stage: str) -> None:
-        """Updates and logs the metrics of predictions (B, T, d)."""
+        """Updates the metrics of predictions (B, T, d)."""
         self._note_errors(prediction, batch, stage)
 
     def note_coverage(self, prediction: Tensor, batch: of.Series, stage: str) -> None:
-        """Updates and logs the coverages of intervals at unseen targets.
+        """Updates the coverages of intervals at unseen targets.
 
         Args:
             prediction: (S, B, T, d), samples of the prediction; a single one if it is certain.
@@ -200,16 +203,20 @@ class SeriesTask(of.Task, ABC):
         period = None if self._data is None else self._data.period
         return None if period is None else period / (self.units or of.Units()).unit
 
+    def on_validation_epoch_end(self) -> None:
+        log_occasional(self, self.metrics["val_"], "val", SHOWN)
+
+    def on_test_epoch_end(self) -> None:
+        log_occasional(self, self.metrics["test_"], "test", SHOWN)
+
     def _note(self, stage: str, name: str, *values: Tensor) -> None:
-        """Updates and logs a metric, if it exists."""
+        """Updates a metric, if it exists; it is logged at the end of the epoch."""
         metrics = self.metrics[f"{stage}_"]
         assert isinstance(metrics, nn.ModuleDict)
         if name in metrics:
             metric = metrics[name]
             assert isinstance(metric, Metric)
             metric.update(*values)
-            shown = name in ("rmse", "auroc", "accuracy")
-            self.log(f"{stage}/{name}", metric, prog_bar=shown, batch_size=len(values[0]), on_step=False, on_epoch=True)
 
     def sample_count(self, batch: of.Series) -> int:
         return len(batch.t)

@@ -127,7 +127,7 @@ class Shooting(of.Task):
             self.paths[tried] = self.path().cpu()
         miss = (self() - self.target) * self.counts
         distance = torch.linalg.vector_norm(miss.detach(), dim=1).max()
-        self.log(f"{stage}/distance", distance, prog_bar=True, on_step=False, on_epoch=True, batch_size=1)
+        self.log_mean(f"{stage}/distance", distance, 1, prog_bar=True)
         if stage == "train":
             self.distances.append(float(distance))
         return (self.weights * miss.square()).sum()

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torchmetrics import MeanMetric
 
 import odeflow as of
 from odeflow_dynamics import OwnClock
@@ -18,6 +19,7 @@ from odeflow_tasks.file_units import FileUnits
 from odeflow_tasks.initial_states import Initial, InitialStates
 from odeflow_tasks.interpolation import Interpolation, Linear
 from odeflow_tasks.levenberg_marquardt import LevenbergMarquardt
+from odeflow_tasks.occasional import log_occasional
 from odeflow_tasks.segments import Segments
 from odeflow_tasks.sensitivity import Entry, linearised
 
@@ -104,6 +106,7 @@ class Trajectory(of.Task):
         self._set_noise(noise)
         self.fitted: of.Series | None = None
         self.tested: of.Series | None = None
+        self.forecasts = nn.ModuleDict({f"{name}_mae": MeanMetric() for name in ("forecast", "persistence")})
 
     def _set_noise(self, noise: Sequence[float] | None) -> None:
         self.estimates_noise = noise is None
@@ -130,6 +133,19 @@ class Trajectory(of.Task):
                 f"Trajectory: the dynamics have the states {', '.join(self.states)}, in this order; the data have "
                 f"{', '.join(features)}. Set --data.states [{','.join(self.states)}]"
             )
+        if stage == "fit" and self._data is not None and self.trainer.world_size > 1:
+            self._begin_alike(self._data)
+
+    def _begin_alike(self, data: of.DataModule) -> None:
+        """Begins the initial states before training, alike in all processes, which cannot begin them in its course."""
+        self.trainer.precision_plugin.convert_module(self)  # states begin in the precision in which they are trained
+        batch: Any = next(iter(data.train_dataloader()))
+        batch = self._checked(batch)
+        self.initial.prepare(batch)
+        with torch.no_grad():
+            self.cut(batch)
+        if not self.initial.free.numel():
+            self.initial.free.requires_grad_(False)
 
     def forward(self, y0: Tensor, t: Tensor, batch: of.Series | None = None) -> Tensor:
         """The predicted trajectories.
@@ -205,25 +221,28 @@ class Trajectory(of.Task):
         return compared
 
     def _distance(self, error: Tensor, compared: Tensor) -> Tensor:
-        """(), the distance of errors (…, d) where they are compared.
+        """(), the distance of errors (…, d) where they are compared; 0 if none is, as in one of several processes.
 
         Where the noise is estimated, the negative log-likelihood is Σ n log σ(θ) up to a constant, at the σ of the
         largest likelihood (the concentrated likelihood), whose gradient in training is that of the weighted squares.
         """
         if self.distance == "mae":
-            return error[compared].abs().mean()
-        if self.distance == "mse":
-            return error[compared].square().mean()
-        std = self.noise_std.to(error)
-        each = 0.5 * (error / std).square() + std.log() + 0.5 * torch.tensor(2 * torch.pi).log()
-        return each[compared].mean()
+            each = error.abs()
+        elif self.distance == "mse":
+            each = error.square()
+        else:
+            std = self.noise_std.to(error)
+            each = 0.5 * (error / std).square() + std.log() + 0.5 * torch.tensor(2 * torch.pi).log()
+        chosen = each[compared]
+        return chosen.mean() if len(chosen) else chosen.sum()
 
     def _estimate_noise(self, error: Tensor, compared: Tensor) -> None:
         """Sets the noise to the root mean square error of each state."""
         if self.distance != "nll" or not self.estimates_noise:
             return
-        count = compared.flatten(0, -2).sum(0)
-        square = error.detach().where(compared, 0.0).flatten(0, -2).square().sum(0) / count.clamp(min=1)
+        count = self.summed(compared.flatten(0, -2).sum(0))
+        total = self.summed(error.detach().where(compared, 0.0).flatten(0, -2).square().sum(0))
+        square = total / count.clamp(min=1)
         floor = torch.finfo(error.dtype).eps * self.initial.scale
         self.noise_std = torch.where(count > 0, square.sqrt().maximum(floor), self.noise_std.to(error))
 
@@ -254,8 +273,8 @@ class Trajectory(of.Task):
         return segments.whole(self.solved(segments, states))
 
     def _forecast(self, batch: of.Series) -> Tensor:
-        """The test loss, logged together with the persistence baseline."""
-        self.tested, size = batch, self.sample_count(batch)
+        """The test loss; notes the errors of the forecast and of the persistence baseline."""
+        self.tested = batch
         predicted, last = self._predicted(batch), missing.filled(missing.observed(batch))[:, -1:]
         unseen = batch.target & ~batch.seen
         for name, forecast, compared in (
@@ -263,9 +282,13 @@ class Trajectory(of.Task):
             ("persistence", last.expand_as(predicted), unseen & ~last.isnan()),
         ):
             if bool(compared.any()):
-                error = (forecast - batch.y)[compared].abs().mean()
-                self.log(f"test/{name}_mae", error, batch_size=size, sync_dist=True)
+                metric = self.forecasts[f"{name}_mae"]
+                assert isinstance(metric, MeanMetric)
+                metric.update((forecast - batch.y)[compared].abs())
         return self._distance(predicted - batch.y, self._compared(batch))
+
+    def on_test_epoch_end(self) -> None:
+        log_occasional(self, self.forecasts, "test")
 
     # Parameters
 
@@ -352,7 +375,12 @@ class Trajectory(of.Task):
     # Results
 
     def sample_count(self, batch: of.Series) -> int:
-        return len(batch.t)
+        """Number of compared values; those at the ends of segments count twice."""
+        compared = self._compared(batch)
+        if self.segment is None:
+            return int(compared.sum())
+        segments = Segments.cut(batch.t, self.segment)
+        return int((segments.of(compared) & segments.inside[..., None, None]).sum())
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(B, T, d), the predicted trajectories."""

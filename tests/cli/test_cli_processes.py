@@ -1,26 +1,16 @@
 """Where the process itself is the point: what it imports, how it is started, and several that train together."""
 
 import gc
-import os
 import sys
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import torch
-import torch.multiprocessing
-from torch import distributed
-from torch.nn.parallel import DistributedDataParallel
 
 import odeflow as of
 from odeflow.cli.startup import importing
-from odeflow.plugin import registry
-from odeflow_dynamics import MLP
-from odeflow_solvers import RK4
 
 MODULE = (sys.executable, "-m", "odeflow")
 SCRIPT = (str(Path(sys.executable).with_name("odeflow")),)
-GRADIENTS = registry.plugins("gradient")
 
 LOOSE = '''
 import atexit
@@ -149,47 +139,3 @@ def test_processes_of_every_task_keep_the_same_weights(started, tmp_path, loose,
     assert outcome.returncode == 0, outcome.stderr
     one, other = ((tmp_path / f"rank_{rank}_of_2.txt").read_text().split() for rank in (0, 1))
     assert one == other
-
-
-class _Problem:
-    """A nonlinear, time-dependent field, a batch of eight, and the loss's gradient, in float64."""
-
-    def __init__(self, gradient: str) -> None:
-        torch.manual_seed(4)
-        self.flow = of.Flow(MLP(3, hidden=(5,)).double(), RK4(num_steps=6), GRADIENTS[gradient]())
-        self.batch = torch.randn(8, 3, dtype=torch.float64)
-
-    def gradient(self, model: torch.nn.Module, rows: slice) -> torch.Tensor:
-        model(self.batch[rows]).square().sum(1).mean().backward()
-        return torch.cat([weight.grad.flatten() for weight in self.flow.parameters()])
-
-
-def _rank(rank: int, folder: str) -> None:
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(minutes=2)
-    )
-    torch.set_num_threads(1)
-    for name in GRADIENTS:
-        problem = _Problem(name)
-        found = problem.gradient(DistributedDataParallel(problem.flow), slice(4 * rank, 4 * rank + 4))
-        torch.save(found, Path(folder) / f"{name}_{rank}.pt")
-    distributed.destroy_process_group()
-    os._exit(0)  # DDP keeps threads of gloo, which may abort the interpreter's shutdown
-
-
-@pytest.fixture(scope="module")
-def shared_gradients(tmp_path_factory) -> Path:
-    """The folder in which two processes leave their gradients, each having seen half of the batch."""
-    folder = tmp_path_factory.mktemp("gloo")
-    torch.multiprocessing.spawn(_rank, args=(str(folder),), nprocs=2)
-    return folder
-
-
-@pytest.mark.parametrize("name", GRADIENTS)
-def test_processes_find_the_gradient_of_the_whole_batch(shared_gradients, name):
-    """The mean over two processes of the gradients on half of a batch each is the gradient of one on all of it."""
-    problem = _Problem(name)
-    whole = problem.gradient(problem.flow, slice(None))
-    first, second = (torch.load(shared_gradients / f"{name}_{rank}.pt", weights_only=True) for rank in (0, 1))
-    assert torch.equal(first, second)
-    torch.testing.assert_close(first, whole, rtol=1e-12, atol=1e-14)

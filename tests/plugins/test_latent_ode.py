@@ -261,6 +261,7 @@ def test_the_class_has_its_cross_entropy() -> None:
         logits = task.classifier(task.unroll(batch)[1])
         plain = -task.log_likelihood(task.predict(batch), batch).mean()
         torch.testing.assert_close(both, plain + 0.5 * nn.functional.cross_entropy(logits, batch.label))
+        task.on_validation_epoch_end()
         assert f"val/{metric}" in logged
     scores = logits.argmax(1)
     torch.testing.assert_close(logged["val/accuracy"].compute(), (scores == batch.label).float().mean())
@@ -650,6 +651,7 @@ def test_errors_are_told_of_what_they_are_of() -> None:
     task = rnn()
     logged = quiet(task)
     task.note_errors(torch.zeros(1, 4, 2), batch, "test")
+    task.on_test_epoch_end()
     found = {name: float(metric.compute()) for name, metric in logged.items()}
     wanted = {"": 30 / 4, "interpolation_": 4.0, "extrapolation_": 25 / 2}
     for kind, value in wanted.items():
@@ -676,6 +678,7 @@ def test_coverage_is_the_share_within_central_intervals() -> None:
         task = latent_rnn(readout=Readout(likelihood=Gaussian(0.3)))
         logged = quiet(task)
         task.note_coverage(prediction, batch._replace(y=y.where(unseen, 1e3)), "test")
+        task.on_test_epoch_end()
         for name, scale in scales.items():
             for level in (0.5, 0.9):
                 wanted = math.erf(torch.special.erfinv(torch.tensor(level)).item() / scale)
@@ -688,6 +691,7 @@ def test_kinds_of_targets_that_do_not_occur_are_not_told() -> None:
     batch, task = series(), rnn()
     logged = quiet(task)
     task.loss(batch._replace(seen=batch.seen | batch.target), "test")
+    task.on_test_epoch_end()
     assert logged.keys() == {"test/mse", "test/rmse", "test/feature_mse"}
 
 

@@ -124,6 +124,12 @@ class Gradient(Plugin, ABC):
         Raises:
             GradientError: The solve uses an unsupported feature.
         """
+        if self.needs_params and any(hasattr(each, "placements") for each in params):  # of a DTensor
+            raise GradientError(
+                f"{type(self).__name__} cannot differentiate a field whose parameters are sharded, which has them only "
+                "while it is evaluated: apply fully_shard to the whole model as one unit, not to the field; or use "
+                "Backprop and fixed steps"
+            )
         for feature, uses in USES.items():
             if feature in self.unsupported and uses(solver, field, t, mesh):
                 came = f" (got {type(solver).__name__})" if "solvers" in feature else ""

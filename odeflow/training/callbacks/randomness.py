@@ -70,6 +70,13 @@ class Randomness(Callback):
         if trainer.state.fn is TrainerFn.FITTING and not trainer.sanity_checking:
             self._draw_for(trainer, _batches(trainer))
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluation outside of training: noise differs between processes, whose generators begin alike."""
+        if trainer.global_rank and trainer.state.fn is not TrainerFn.FITTING:
+            self._draw_for(trainer, 0)
+
+    on_test_start = on_predict_start = on_validation_start
+
     def _load_again(self, trainer: Trainer, count: int) -> None:
         """Advances the loader past the first `count` batches of the epoch."""
         fetcher, data = _fetcher(trainer), _data(trainer)

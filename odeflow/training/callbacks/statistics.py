@@ -2,10 +2,14 @@
 
 from typing import Any, cast
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from odeflow.engine.output.solution import Stats
 from odeflow.flow.flow import Flow
+
+COUNTS = ("nfe/forward", "nfe/backward", "steps/accepted", "steps/rejected")
+"""What takes time: in several processes each step lasts as long as in the one with the most."""
 
 
 class SolverStatistics(Callback):
@@ -14,14 +18,19 @@ class SolverStatistics(Callback):
     In training: `nfe/forward`, `nfe/backward`, `steps/accepted`, `steps/rejected`, and `step_size/min` and
     `step_size/max` unless the solver is a black box; for the steps that the trainer logs and, with the suffix `_epoch`,
     as means over the batches of the epoch. In validation and test: `val/nfe`, `test/nfe`.
+
+    Values of the epoch are means over all processes. Several processes wait for the slowest in every step, so they also
+    log the mean over the batches of the largest number of any process, as `nfe/forward_max` and so on, and as
+    `nfe/imbalance` the factor by which all evaluations of the slowest exceed the mean, 1 if processes are balanced.
     """
 
     def __init__(self) -> None:
         self.totals: dict[str, float] = {}
+        self.counts: list[list[float]] = []
         self.batches = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.totals, self.batches = {}, 0
+        self.totals, self.counts, self.batches = {}, [], 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -29,12 +38,10 @@ class SolverStatistics(Callback):
         stats = self._stats(pl_module)
         if not stats:
             return
-        values: dict[str, float] = {
-            "nfe/forward": sum(one.nfe_forward for one in stats),
-            "nfe/backward": sum(one.nfe_backward for one in stats),
-            "steps/accepted": sum(one.accepted for one in stats),
-            "steps/rejected": sum(one.rejected for one in stats),
-        }
+        fields = [(one.nfe_forward, one.nfe_backward, one.accepted, one.rejected) for one in stats]
+        values: dict[str, float] = dict(zip(COUNTS, map(sum, zip(*fields, strict=True)), strict=True))
+        if trainer.world_size > 1:
+            self.counts.append([*values.values()])
         if any(one.accepted for one in stats):
             values["step_size/min"] = min(one.smallest_step for one in stats)
             values["step_size/max"] = max(one.largest_step for one in stats)
@@ -49,6 +56,22 @@ class SolverStatistics(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for name, total in self.totals.items():
             pl_module.log(f"{name}_epoch", total / self.batches, batch_size=1, sync_dist=True)
+        if self.counts:
+            self._log_slowest(trainer, pl_module)
+
+    def _log_slowest(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Logs the largest numbers of any process, batch by batch."""
+        counts = torch.tensor(self.counts, dtype=torch.float64, device=pl_module.device)
+        counts = torch.cat(
+            [counts, counts[:, :2].sum(1, keepdim=True)], dim=1
+        )  # (batches, counts), all evaluations last
+        largest, total = (
+            cast(torch.Tensor, trainer.strategy.reduce(counts.clone(), reduce_op=kind)).mean(0)
+            for kind in ("max", "sum")
+        )
+        values = {f"{name}_max": float(value) for name, value in zip(COUNTS, largest, strict=False)}
+        values["nfe/imbalance"] = float(largest[-1] * trainer.world_size / total[-1].clamp(min=1))
+        pl_module.log_dict(values, batch_size=1, sync_dist=True)  # alike in all processes
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         self._log_evaluations(pl_module, "val")
