@@ -88,6 +88,18 @@ ROWS = (
         seeds=(0, 1, 2),
         published="0.41",
     ),
+    Row(
+        "RK-Net, five epochs",
+        "mnist/rk_net",
+        ERROR,
+        "0.56",
+        0.1,
+        40,
+        FIVE,
+        data="mnist",
+        seeds=(0, 1, 2),
+        published="0.47",
+    ),
     Row("ODE-Net, five epochs", "mnist/ode_net", ERROR, "0.55", 0.1, 36, FIVE, data="mnist", seeds=(0, 1, 2)),
     Row(
         "… by the adjoint equation",

@@ -40,12 +40,18 @@ def test_factors_of_the_controllers() -> None:
     }
     for gains, factor in wanted.items():
         controller = Controller(gains, k - 1)
-        factors = [controller.factor(error) for error in errors]
+        factors, past = [], controller.unknown
+        for error in errors:
+            found, past = controller.factor(error, False, past)
+            factors.append(found)
         assert factors[0] == pytest.approx(r[0])  # until enough is known, it is I
         assert factors[2] == pytest.approx(factor)
-        assert controller.factor(32.0) == pytest.approx(0.9 / 2)  # so it is where a step is rejected
-        assert controller.factor(math.nan) == controller.factor(math.inf) == controller.factor(1e30) == 0.2
-        assert controller.factor(1e-30) == 10 or len(controller.gains) > 1
+        assert controller.factor(32.0, False, past) == (pytest.approx(0.9 / 2), past)  # so it is after a rejection
+        for error in (math.nan, math.inf, 1e30):
+            assert controller.factor(error, False, past)[0] == 0.2
+        assert controller.factor(1e-30, False, past)[0] == 10 or len(controller.gains) > 1
+        of_tensor, _ = controller.factor(torch.tensor(errors[1]), torch.tensor(True), past)
+        assert float(of_tensor) == pytest.approx(controller.factor(errors[1], True, past)[0])  # and so it is traced
 
 
 @pytest.mark.parametrize("controller", ["I", "PI", "PID", (0.6, -0.2)])

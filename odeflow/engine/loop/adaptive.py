@@ -8,16 +8,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from odeflow.engine.equation.clock import DTYPE, SAME_STEP, Number, Truth, arithmetic
+from odeflow.engine.equation.clock import DTYPE, Number, Truth, arithmetic
 from odeflow.engine.loop.control import SMALLEST_STEP, Place, StepControl
 from odeflow.engine.loop.controller import Controller, Gains
+from odeflow.engine.loop.step_size import first_size, next_size, step_end
 from odeflow.engine.output.solution import SolveError
 from odeflow.engine.step.stages import Stages
 from odeflow.errors import SettingError
 
 SMALLEST_PART = 2.0**-100  # smallest step size relative to the first
-FIRST_CHANGE = 0.1  # h^(p+1) max(|f|, |f′|) of the first step, in units of the tolerance and of |y|/|f|
-TINY = 1e-300  # a divisor instead of 0
 HALF = (torch.float16, torch.bfloat16)
 STIFFNESS_EVERY = 10  # accepted steps
 STIFF = 2.0  # the h|λ| at which stability bounds the steps of explicit methods
@@ -101,6 +100,7 @@ class ErrorControl(StepControl):
         self.rtol, self.atol, self.norm = choice.rtol, choice.atol, choice.norm
         self.shared = choice.error_per == "span"
         self.controller = Controller(choice.controller, order - self.shared)
+        self.past = self.controller.unknown
         self.first_step, self.min_step, self.max_steps = choice.first_step, choice.min_step, choice.max_steps
         self.max_step = choice.max_step or math.inf
         self.span: Any = 0.0
@@ -117,10 +117,7 @@ class ErrorControl(StepControl):
         self.smallest_scale: Tensor | None = None  # atol as a tensor, if that is faster to add
 
     def start(self, stages: Stages, t: Any, y: Tensor, end: Any) -> None:
-        """Selects the initial step size (Hairer, Nørsett & Wanner, II.4, "Starting Step Size").
-
-        Time is measured in units of |y|/|f|, so that the choice is invariant under a change of the unit of time. The
-        constant is 0.1 instead of 0.01.
+        """Selects the initial step size.
 
         Raises:
             SolveError: The field is not finite at the start.
@@ -142,16 +139,13 @@ class ErrorControl(StepControl):
         warn_of_rounding(self.rtol, self.atol, size, y.dtype)
         self.size_of_y = None if self.apart else size_of_y
         if self.first_step is None:
-            usual = on.minimum(size, speed * self.span) > 1e-5
-            unit = on.where(usual, size / on.maximum(speed, TINY), self.span)
-            trial = on.minimum(on.where(usual, 0.01 * unit, 1e-6 * unit), self.span)
-            ahead = trial * direction
-            with torch.no_grad():
-                change = stages.evaluate(t + ahead, on.moved(y, slope, ahead)) - slope
-            bend = self._scaled(change, size_of_y) / trial * unit
-            steepest = on.where(bend > speed, bend, speed) * unit  # bend may be nan
-            largest = unit * (FIRST_CHANGE / on.maximum(steepest, 1e-15)) ** (1 / (stages.order + 1))
-            h = on.minimum(100 * trial, largest)
+
+            def change(size: Any) -> Any:
+                ahead = size * direction
+                with torch.no_grad():
+                    return self._scaled(stages.evaluate(t + ahead, on.moved(y, slope, ahead)) - slope, size_of_y)
+
+            h = first_size(on, size, speed, self.span, change, stages.order)
         else:
             h = 0 * self.span + self.first_step
         h = on.minimum(on.minimum(on.maximum(h, self.min_step), self.span), self.max_step)
@@ -203,9 +197,8 @@ class ErrorControl(StepControl):
         """The next step of the current size, truncated at `stop`."""
         self.attempts += 1
         self.exhausted = self.attempts >= self.max_steps
-        left, size = abs(stop - t), abs(self.h)
-        self.cut = left < size * (1 - SAME_STEP)
-        return self.on.where(left <= size * (1 + SAME_STEP), stop, t + self.h)
+        end, self.cut = step_end(self.on, t, self.h, stop)
+        return end
 
     def accepts(self, stages: Stages, y: Tensor, h: Any, y1: Tensor) -> Truth:
         """Whether the scaled error is small enough. Sets the size of the next step."""
@@ -216,8 +209,8 @@ class ErrorControl(StepControl):
         scaled = self._scaled(estimate, self.size_of_y, size_of_y1)
         self.error = error = scaled * (on.where(length > 0, self.span, 0.0) if self.shared else length)
         accepted = error <= 1
-        size = length * self.controller.factor(error, self.cut)
-        self.next_size = on.minimum(on.where(accepted & self.cut, on.maximum(size, abs(self.h)), size), self.max_step)
+        factor, self.past = self.controller.factor(error, self.cut, self.past)
+        self.next_size = next_size(on, length, abs(self.h), factor, accepted, self.cut, self.max_step)
         self.h = self.next_size * on.sign(self.h)
         self.spare = size_of_y1
         if isinstance(accepted, Tensor):
@@ -266,7 +259,7 @@ class ErrorControl(StepControl):
         self.spare = self.room = None
         if isinstance(self.error, Tensor):
             self.error, self.in_a_row = self.error[keep], self.in_a_row[keep]
-        self.controller.narrow(keep)
+        self.past = tuple(each[keep] if isinstance(each, Tensor) else each for each in self.past)
 
 
 def warn_of_rounding(rtol: float, atol: float, size: Number, dtype: torch.dtype) -> None:

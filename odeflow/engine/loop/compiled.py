@@ -141,10 +141,9 @@ def _name(field: Field) -> str:
 def _method(tableau: Tableau, control: StepControl, rows: bool) -> Method:
     """What the code depends on."""
     count = tableau.stages - tableau.fsal
-    gains, exponent, per_sample, shared = None, 0.0, False, False
+    controller, per_sample, shared = None, False, False
     if isinstance(control, ErrorControl):
-        gains, exponent = control.controller.gains, control.controller.exponent
-        per_sample, shared = control.norm == "max_sample", control.shared
+        controller, per_sample, shared = control.controller, control.norm == "max_sample", control.shared
     return Method(
         tableau.a[:count],
         tableau.b[:count],
@@ -152,9 +151,8 @@ def _method(tableau: Tableau, control: StepControl, rows: bool) -> Method:
         tableau.error_weights or (),
         tableau.stiffness_weights,
         tableau.interpolation,
-        gains,
-        exponent,
-        1 / (tableau.order + 1),
+        tableau.order,
+        controller,
         per_sample,
         shared,
         rows,

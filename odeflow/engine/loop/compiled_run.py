@@ -179,7 +179,7 @@ class Run:
         """
         attempts, accepted = int(end.attempts), int(end.accepted)
         clock, method = np.concatenate(self.clock), self.program.method
-        sizes, adaptive = np.abs(clock[:, 1]), method.gains is not None
+        sizes, adaptive = np.abs(clock[:, 1]), method.controller is not None
         seen = accepted // STIFFNESS_EVERY if adaptive and method.stiffness else 0
         stats = Stats(
             nfe_forward=(1 + adaptive) * len(self.tape) + len(method.b) * attempts,

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
-
-from torch import Tensor
 
 from odeflow.engine.equation.clock import arithmetic
 from odeflow.errors import SettingError
@@ -17,8 +16,11 @@ GAINS: dict[str, tuple[float, ...]] = {"I": (1.0,), "PI": (0.7, -0.4), "PID": (1
 
 Gains = Literal["I", "PI", "PID"] | Sequence[float]
 """A controller by name, or one to three gains (β₁, β₂, β₃)."""
+History = tuple[Any, ...]
+"""The ratios r of accepted steps, latest first."""
 
 
+@dataclass(frozen=True)
 class Controller:
     """Step size control by a digital filter of the scaled errors e of previous steps.
 
@@ -31,15 +33,19 @@ class Controller:
     Source: Hairer, Nørsett & Wanner, Solving Ordinary Differential Equations I, II.4, and Hairer & Wanner, II, IV.2;
     Söderlind (2003), "Digital filters in adaptive time-stepping", ACM Trans. Math. Softw. 29, 1–26, table III.
 
-    Args:
-        gains: A name or the gains.
+    Attributes:
+        gains: A name or the gains, which replace the name.
         order: Order q of the error estimate O(h^(q+1)).
 
     Raises:
         SettingError: The name is unknown, there are not one to three gains, or the first gain is not positive.
     """
 
-    def __init__(self, gains: Gains, order: float) -> None:
+    gains: Gains
+    order: float
+
+    def __post_init__(self) -> None:
+        gains = self.gains
         if isinstance(gains, str):
             if gains not in GAINS:
                 raise SettingError(f"controller must be one of {', '.join(GAINS)}, or the gains; got {gains!r}")
@@ -52,31 +58,37 @@ class Controller:
             )
         if not all(abs(gain) <= LARGEST_GAIN for gain in gains):
             raise SettingError(f"a controller's gains are of size {LARGEST_GAIN:g} at most; got {list(gains)}")
-        self.gains, self.exponent = tuple(gains), -1 / (order + 1)
-        self.past: list[Any] = [math.nan] * (len(gains) - 1)  # r of accepted steps, latest first; nan if unknown
+        object.__setattr__(self, "gains", tuple(gains))
 
-    def factor(self, error: Any, cut: Any = False) -> Any:
-        """The factor from the last step size to the next.
+    @property
+    def exponent(self) -> float:
+        """The exponent of the error."""
+        return -1 / (self.order + 1)
+
+    @property
+    def unknown(self) -> History:
+        """The history before the first step."""
+        return (math.nan,) * (len(self.gains) - 1)
+
+    def factor(self, error: Any, cut: Any, past: History) -> tuple[Any, History]:
+        """The factor from the last step size to the next, and the history for the step after.
 
         Args:
-            error: The scaled error of the last step, accepted if at most 1; may be inf or nan. One per sample, (b,), if
-                each has its own step size.
+            error: The scaled error of the last step, accepted if at most 1; may be inf or nan. A tensor if the step
+                sizes are tensors.
             cut: Whether the step was truncated by a stop, so that its error is uninformative about the proposed size.
+            past: The ratios r of the accepted steps before, latest first, one less than the gains; nan if unknown.
         """
         on, finite = arithmetic(error), error < math.inf
         ratio = SAFETY * on.maximum(on.where(finite, error, 1.0), 1e-30) ** self.exponent
         factor = ratio
         if self.gains != (1.0,):
-            informative = (error <= 1) & (cut ^ True)
-            factor = ratio ** self.gains[0]
-            for gain, past in zip(self.gains[1:], self.past, strict=True):
-                factor = factor * past**gain
+            informative, (first, *others) = (error <= 1) & (cut ^ True), self.gains
+            factor = ratio**first
+            for gain, each in zip(others, past, strict=True):
+                factor = factor * each**gain
             factor = on.where(informative & (factor == factor), factor, ratio)  # not nan
-            recent = zip([ratio, *self.past], self.past, strict=False)
-            self.past = [on.where(informative, new, old) for new, old in recent]
+            recent = zip((ratio, *past), past, strict=False)
+            past = tuple(on.where(informative, new, old) for new, old in recent)
         bounded = on.minimum(on.maximum(factor, LARGEST_SHRINKAGE), LARGEST_GROWTH)
-        return on.where(finite, bounded, LARGEST_SHRINKAGE)
-
-    def narrow(self, keep: Tensor) -> None:
-        """Goes on with a subset of the samples."""
-        self.past = [past[keep] if isinstance(past, Tensor) else past for past in self.past]
+        return on.where(finite, bounded, LARGEST_SHRINKAGE), past

@@ -11,12 +11,13 @@ from torch._higher_order_ops.while_loop import while_loop_op
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from odeflow.engine.equation.clock import DTYPE, SAME_STEP
+from odeflow.engine.equation.clock import DTYPE, TENSORS
 from odeflow.engine.equation.parts import CompileError, Parts, Replaced
 from odeflow.engine.equation.state import Field, check_shape
-from odeflow.engine.loop.adaptive import FIRST_CHANGE, SMALLEST_PART, STIFFNESS_EVERY
+from odeflow.engine.loop.adaptive import SMALLEST_PART, STIFFNESS_EVERY
 from odeflow.engine.loop.control import SMALLEST_STEP
-from odeflow.engine.loop.controller import LARGEST_GROWTH, LARGEST_SHRINKAGE, SAFETY
+from odeflow.engine.loop.controller import Controller
+from odeflow.engine.loop.step_size import first_size, next_size, step_end
 
 Tensors = tuple[Tensor, ...]
 Weights = Sequence[float]
@@ -34,9 +35,8 @@ class Method:
         error: Weights of the error estimate; empty without one.
         stiffness: As `Tableau.stiffness_weights`.
         interpolation: As `Tableau.interpolation`.
-        gains: The gains of the step size controller; None for fixed steps.
-        exponent: The exponent of the error in the controller.
-        start_exponent: The exponent of the first step.
+        order: Order of the method.
+        controller: The step size controller; None for fixed steps.
         per_sample_norm: Whether the error is that of the worst sample.
         per_span: Whether the tolerances bound the error per unit of the span.
         rows: Whether there are outputs inside steps, from the stages.
@@ -48,9 +48,8 @@ class Method:
     error: Weights
     stiffness: tuple[Weights, Weights] | None
     interpolation: tuple[Weights, ...]
-    gains: tuple[float, ...] | None
-    exponent: float
-    start_exponent: float
+    order: float
+    controller: Controller | None
     per_sample_norm: bool
     per_span: bool
     rows: bool
@@ -91,7 +90,7 @@ class Numbers(NamedTuple, Generic[N]):
     Attributes:
         t: The time.
         h: The signed size of the next step.
-        past: The controller's ratio of the last accepted step; 0 before the first.
+        past: The controller's ratio of the last accepted step; nan before the first.
         before: That of the step before.
         stiffness: The sum of the estimates of h|λ|.
         attempts: The attempted steps.
@@ -184,9 +183,10 @@ class Loop:
         """(the entries of `Numbers` before the first attempt, the vector field there)."""
         given, evaluate = Settings(*settings.unbind()), partial(self._evaluate, tensors)
         slope, zero = evaluate(given.start, y), torch.zeros_like(given.start)
-        adaptive = self.method.gains is not None
+        adaptive = self.method.controller is not None
         h, size = self._first_step(given, evaluate, y, slope) if adaptive else (zero, zero)
-        start = Numbers(given.start, h, zero, zero, zero, zero, zero, zero, SMALLEST_PART * h.abs(), size)
+        unknown = torch.full_like(zero, torch.nan)
+        start = Numbers(given.start, h, unknown, unknown, zero, zero, zero, zero, SMALLEST_PART * h.abs(), size)
         return torch.stack(start), slope
 
     def _going(
@@ -203,7 +203,7 @@ class Loop:
         """Whether there is a further attempt, ()."""
         given, now = Settings(*settings.unbind()), _current(numbers, start)
         left = ((given.end - now.t) * (given.end - given.start).sign() > 0) & (now.taped < len(states) - 1)
-        if self.method.gains is None:
+        if self.method.controller is None:
             return left
         smallest = torch.maximum(torch.minimum(given.min_step, _span(given)), now.least)
         smallest = torch.maximum(smallest, SMALLEST_STEP * SPACING * now.t.abs())
@@ -229,7 +229,7 @@ class Loop:
         given, now = Settings(*settings.unbind()), _current(numbers, start)
         number = now.taped.long().reshape(1)
         y, k = states.index_select(0, number)[0], torch.where(now.attempts == 0, slope, first)
-        step = self._fixed_step if self.method.gains is None else self._adaptive_step
+        step = self._fixed_step if self.method.controller is None else self._adaptive_step
         after, y1, stages, ok = step(given, partial(self._evaluate, tensors), now, y, k)
         states.index_copy_(0, number + 1, y1[None])
         for place, value in enumerate((now.t, after.t - now.t, after.t, after.h)):
@@ -253,17 +253,15 @@ class Loop:
         return self.field(t.to(y), y, *tensors)[0]
 
     def _first_step(self, given: Settings, evaluate: Field, y: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
-        """(signed size of the first step, norm of y), as by `ErrorControl.start`; nan if the field is not finite."""
+        """(signed size of the first step, norm of y); nan if the field is not finite."""
         span, sign, scale = _span(given), (given.end - given.start).sign(), _scale(given, y.abs())
         size, speed = self._norm(y / scale), self._norm(first / scale)
-        usual = torch.minimum(size, speed * span) > 1e-5
-        unit = torch.where(usual, size / speed, span)
-        trial = torch.minimum(torch.where(usual, 0.01, 1e-6) * unit, span) * sign
-        change = evaluate(given.start + trial, y + trial.to(y) * first) - first
-        steepest = torch.maximum(speed, self._norm(change / scale) / trial.abs() * unit) * unit
-        h = 100 * trial.abs()
-        best = unit * (FIRST_CHANGE / steepest) ** self.method.start_exponent
-        h = torch.where(steepest > 1e-15, torch.minimum(h, best), h)
+
+        def change(size: Tensor) -> Tensor:
+            ahead = size * sign
+            return self._norm((evaluate(given.start + ahead, y + ahead.to(y) * first) - first) / scale)
+
+        h = first_size(TENSORS, size, speed, span, change, self.method.order)
         h = torch.where(given.first_step.isnan(), h, given.first_step)
         h = torch.minimum(torch.minimum(torch.maximum(h, given.min_step), span), given.max_step)
         return torch.where((size + speed).isfinite(), h, torch.nan) * sign, size
@@ -283,37 +281,24 @@ class Loop:
         self, given: Settings, evaluate: Field, now: Numbers[Tensor], y: Tensor, first: Tensor
     ) -> tuple[Numbers[Tensor], Tensor, list[Tensor], Tensor]:
         """(numbers after it, y₁, the stage derivatives, whether it is accepted) of a step, as by `ErrorControl`."""
-        method, left, length = self.method, (given.end - now.t).abs(), now.h.abs()
-        cut = left < length * (1 - SAME_STEP)
-        t1 = torch.where(left <= length * (1 + SAME_STEP), given.end, now.t + now.h)
+        method, controller = self.method, self.method.controller
+        assert controller is not None
+        t1, cut = step_end(TENSORS, now.t, now.h, given.end)
         step = t1 - now.t
         y1, slopes = stages(method, evaluate, now.t, step, y, first)
         slopes.append(evaluate(t1, y1))
         scaled = combined(method.error, slopes) / _scale(given, torch.maximum(y.abs(), y1.abs()))
         error = self._norm(scaled) * (_span(given) if method.per_span else step.abs())
         ok = error <= 1
-        factor, past, before = self._factor(error, ok & ~cut, now)
-        size = step.abs() * factor
-        size = torch.minimum(torch.where(ok & cut, torch.maximum(size, length), size), given.max_step)
+        past = (now.past, now.before)[: len(controller.unknown)]
+        factor, past = controller.factor(error, cut, past)
+        h = next_size(TENSORS, step.abs(), now.h.abs(), factor, ok, cut, given.max_step) * step.sign()
         stiffness = now.stiffness
         if method.stiffness is not None:
             due = ok & ((now.accepted + 1) % STIFFNESS_EVERY == 0)
             stiffness = stiffness + torch.where(due, _stiffness(method.stiffness, slopes), 0.0)
-        h = size * step.sign()
-        return now._replace(t=t1, h=h, past=past, before=before, stiffness=stiffness), y1, slopes, ok
-
-    def _factor(self, error: Tensor, informative: Tensor, now: Numbers[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """(factor of the step size, the controller's ratios of the last two steps), as by `Controller`."""
-        gains, finite = self.method.gains or (1.0,), error < torch.inf
-        ratio = SAFETY * torch.where(finite, error, 1.0).clamp_min(1e-30) ** self.method.exponent
-        factor, past, before = ratio, now.past, now.before
-        if gains != (1.0,):
-            known, filtered = informative, ratio ** gains[0]
-            for gain, each in zip(gains[1:], (past, before), strict=False):
-                known, filtered = known & (each > 0), filtered * each.clamp_min(1e-30) ** gain
-            factor = torch.where(known, filtered, ratio)
-            past, before = torch.where(informative, ratio, past), torch.where(informative, past, before)
-        return torch.where(finite, factor.clamp(LARGEST_SHRINKAGE, LARGEST_GROWTH), LARGEST_SHRINKAGE), past, before
+        after = now._replace(t=t1, h=h, stiffness=stiffness, **dict(zip(("past", "before"), past, strict=False)))
+        return after, y1, slopes, ok
 
     def _norm(self, value: Tensor) -> Tensor:
         """The root mean square of all entries, or the largest of a sample."""
