@@ -57,6 +57,7 @@ from .errors import RecipeError as RecipeError
 from .errors import SettingError as SettingError
 from .errors import StateError as StateError
 from .errors import TableauError as TableauError
+from .errors import TrainingError as TrainingError
 from .flow.divergence import Divergence as Divergence
 from .flow.divergence import Exact as Exact
 from .flow.divergence import Hutchinson as Hutchinson

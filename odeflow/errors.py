@@ -37,5 +37,9 @@ class GradientError(OdeflowError, RuntimeError):
     """The gradient method does not support the requested gradient."""
 
 
+class TrainingError(OdeflowError, RuntimeError):
+    """A training step failed: its loss or gradient is not finite, or it exceeds its budget of evaluations."""
+
+
 class ConformanceError(OdeflowError, AssertionError):
     """A plugin violates a law that holds for all plugins of its kind."""

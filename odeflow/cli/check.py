@@ -12,6 +12,7 @@ from odeflow.cli.startup import importing
 from odeflow.config.request import SECTIONS, Request
 from odeflow.errors import OdeflowError
 from odeflow.plugin import registry
+from odeflow.training.callbacks import GROUPS
 
 HELP = """\
 usage: odeflow check RECIPE … [OPTION VALUE …]
@@ -21,7 +22,7 @@ usage: odeflow check RECIPE … [OPTION VALUE …]
 builds model, data, optimizer and trainer of each recipe, with all options of odeflow fit, and trains nothing. Recipes
 after -c are overlays of all. Each recipe that cannot be built is named with its error; the exit status is then 2.
 """
-BUILT = (*SECTIONS[:-1], "seed_everything")  # without figures, which are drawn in a run
+BUILT = (*(section for section in SECTIONS if section not in GROUPS), "seed_everything")  # groups are of a run
 
 
 def check(words: list[str]) -> int:

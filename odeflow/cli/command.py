@@ -23,6 +23,8 @@ from odeflow.errors import OdeflowError, SettingError
 from odeflow.plugin import registry
 from odeflow.training import checkpoint
 from odeflow.training.callbacks import (
+    EpochMetrics,
+    Faults,
     Figures,
     Interruption,
     LastCheckpoint,
@@ -138,11 +140,11 @@ class Command(LightningCLI):
         if self.place is not None and trainer.loggers and not options.fast_dev_run:
             self.place.prepare(trainer)
         typed = [word.partition("=")[0] for word in self.words if word.startswith(("--optimizer", "--lr_scheduler"))]
-        trainer.callbacks.extend([Resumption(typed), Randomness()])  # pyright: ignore
+        trainer.callbacks.extend([Resumption(typed), Randomness(), EpochMetrics()])  # pyright: ignore
         if self.command == "predict":
             trainer.callbacks.append(Predictions(self._get(self.config_init, "output")))  # pyright: ignore
         if options.enable_checkpointing is not False and not options.fast_dev_run:
-            trainer.callbacks.append(LastCheckpoint())  # pyright: ignore
+            trainer.callbacks.append(self._get(self.config_init, "saving"))  # pyright: ignore
         if self.record is not None and not options.fast_dev_run:
             trainer.callbacks.append(RunRecorder(self.record))  # pyright: ignore
         trainer.callbacks.append(Interruption())  # pyright: ignore
@@ -154,9 +156,11 @@ class Command(LightningCLI):
         return trainer
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the options of figures and of `predict`, and links the sizes from the data to the model."""
+        """Adds the options of a run and of `predict`, and links the sizes from the data to the model."""
         if self.command is not None:
+            parser.add_lightning_class_args(Faults, "faults")
             parser.add_lightning_class_args(Figures, "figures")
+            parser.add_class_arguments(LastCheckpoint, "saving")  # dropped without checkpoints
         if self.command == "predict":
             help_ = "a table to write instead of predictions.pt: *.csv, *.parquet or *.npz"
             parser.add_argument("--output", type=str | None, metavar="FILE", help=help_)

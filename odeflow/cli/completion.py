@@ -135,7 +135,7 @@ def _options(typed: list[str]) -> dict[str, tuple[str, list[str]]]:
     found = {"seed_everything": ("Seed of all random numbers.", list[str]())}
     for section, kind in SECTIONS.items():
         found |= _of_kind(schema["definitions"], section, kind, config.get(section), set())
-    for section in ("trainer", "figures"):
+    for section in ("trainer", "faults", "figures", "saving"):
         for name, option in schema["properties"][section]["properties"].items():
             found[f"{section}.{name}"] = (option.get("description", ""), _values(schema["definitions"], option))
     return found

@@ -1,5 +1,6 @@
 """Errors of the parser and of libraries in one line instead of sixty."""
 
+import errno
 import re
 import traceback
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from odeflow.cli import trust
@@ -39,6 +41,11 @@ def restoring(problem: BaseException) -> bool:
 
 def failed(problem: BaseException) -> str | None:
     """Why a run failed, if a user setting is the cause; None if it may be a bug."""
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full: {problem}. Checkpoints that were written before are whole"
+    if isinstance(problem, dist.DistError) or "gloo/transport" in str(problem):
+        reason = str(problem).strip().partition("\n")[0].partition("] ")[2] or str(problem)
+        return f"another process of this run has ended, or cannot be reached: {reason[:200]}"
     if isinstance(problem, MisconfigurationException) or _raised_in(problem, "lightning"):
         return (
             str(problem) if isinstance(problem, (MisconfigurationException, RuntimeError)) else registry.cause(problem)

@@ -21,9 +21,8 @@ from odeflow.config.request import SETTINGS, Request
 from odeflow.plugin import registry
 from odeflow.plugin.description import hints, meanings
 from odeflow.plugin.plugin import Plugin, constructor_options, groups
-from odeflow.training import callbacks
 from odeflow.training import schedule as schedule  # its schedules are offered
-from odeflow.training.callbacks.figures import Figures
+from odeflow.training.callbacks import GROUPS
 
 Schema = dict[str, Any]
 SIMPLE: dict[Any, str] = {
@@ -86,9 +85,9 @@ def recipe_schema() -> Schema:
         "title": "A recipe of odeflow",
         "type": "object",
         "properties": {key: {"anyOf": [{"type": "null"}, _reference(kind)]} for key, kind in sections.items()}
-        | {"trainer": trainer, "figures": _options(callbacks.Figures)}
+        | {"trainer": trainer}
         | {setting: {} for setting in SETTINGS}
-        | {"figures": _options(Figures)}
+        | {name: _options(group) for name, group in GROUPS.items()}
         | {"seed_everything": {"type": ["integer", "boolean"]}},
         "additionalProperties": False,
         "definitions": definitions,

@@ -60,6 +60,8 @@ More:
 TRAINING = """\
   --optimizer.lr 1e-3    the learning rate; --optimizer NAME of torch.optim, --lr_scheduler NAME
   --trainer.max_epochs 5 how long to train; --trainer.limit_train_batches 10 tries less
+  --saving.every_n_train_steps 100    checkpoints within an epoch, from which --ckpt_path last goes on
+  --faults.on_nonfinite skip  what follows a step that fails: stop, skip or rewind; --faults.evaluations, a budget
 """
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Self, cast, get_args, get_origin, get_type_hints
 
+from odeflow.config import slurm
 from odeflow.plugin.spec import mapping, sequence
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class RunRecord:
         machine: Processor architecture and number of its cores, as "x86_64, 16 cores".
         device: The device, as "cpu" or "NVIDIA H200".
         processes: Number of processes.
+        job: The job of SLURM; None outside of one.
         started: When it began, in ISO 8601, UTC.
         seconds: How long it took so far.
         status: "running", "finished", "interrupted" or "failed"; a run that was killed remains "running".
@@ -62,6 +64,7 @@ class RunRecord:
     machine: str = ""
     device: str = ""
     processes: int = 1
+    job: str | None = None
     started: str = ""
     seconds: float = 0.0
     status: str = "running"
@@ -92,6 +95,7 @@ class RunRecord:
             versions={name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
             commit=_commit(),
             machine=f"{platform.machine()}, {os.cpu_count()} cores",
+            job=slurm.job(),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 

@@ -10,20 +10,15 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
-from odeflow.config import recipes
+from odeflow.config import recipes, slurm
+from odeflow.config.checkpoints import KEYWORDS, first_whole, found
 from odeflow.errors import CheckpointError, OdeflowError, RecipeError
 from odeflow.plugin.registry import unknown
 from odeflow.plugin.spec import class_spec, mapping, path_of, sequence, shown
 
 CLASS_NAME = re.compile(r"(?!(?:true|false|null|none)$)[A-Za-z_][\w.]*$", re.IGNORECASE)
-KEYWORDS = {
-    "last": "*/checkpoints/last*.ckpt",
-    "best": "*/checkpoints/best*.ckpt",
-    "hpc": "hpc_ckpt_*.ckpt",  # written by Lightning when a SLURM job is requeued
-}
-"""Keywords for `--ckpt_path`, with their glob patterns in the folder of a recipe's runs."""
 INSIDE = ("init_args", "dict_kwargs")
-SECTIONS = ("model", "data", "trainer", "optimizer", "lr_scheduler", "figures")
+SECTIONS = ("model", "data", "trainer", "optimizer", "lr_scheduler", "faults", "figures", "saving")
 SETTINGS = ("seed_everything", "ckpt_path", "output", "weights_only", "verbose", "return_predictions", "print_config")
 
 
@@ -40,6 +35,7 @@ class Request:
         options: All other options, as (dotted name, value). The value is None if not given.
         words: The arguments for the parser: the other options, one word each, and words that are not options.
         help: Whether help is requested.
+        damaged: What is wrong with newer checkpoints than the one that was found by a keyword.
     """
 
     configs: list[str] = field(default_factory=list[str])
@@ -49,6 +45,7 @@ class Request:
     options: list[tuple[str, str | None]] = field(default_factory=list[tuple[str, str | None]])
     words: list[str] = field(default_factory=list[str])
     help: bool = False
+    damaged: list[str] = field(default_factory=list[str])
 
     @classmethod
     def of(cls, words: list[str]) -> "Request":
@@ -150,6 +147,8 @@ class Request:
             if not isinstance(layer.get("ckpt_path") or "", str):
                 raise RecipeError(f"{name}: ckpt_path must be a file; got {shown(layer['ckpt_path'])}")
             self.ckpt_path = self.ckpt_path or layer.get("ckpt_path")
+        if command == "fit" and self.label is not None and slurm.requeued():
+            self._resume_job(layers)
         if self.ckpt_path in KEYWORDS:
             layers = self._with_found(self.ckpt_path, layers)
         config = self._beneath(command, layers, stored)
@@ -192,6 +191,15 @@ class Request:
                 raise
             return {}
 
+    def _resume_job(self, layers: list[dict[str, Any]]) -> None:
+        """In a job that SLURM has started again, resumes its run, whatever was given at first."""
+        path, self.damaged = first_whole(found(self._folder(layers), "last", slurm.job()))
+        if path is None:  # it had not come to a checkpoint
+            return
+        self.drop("ckpt_path")
+        self.weights, self.ckpt_path = None, str(path)
+        self.choose("ckpt_path", path)
+
     def _with_found(self, word: str, layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The recipes with the checkpoint keyword replaced by the newest run's checkpoint, as also in the options.
 
@@ -200,18 +208,14 @@ class Request:
         """
         if self.label is None:
             raise CheckpointError(f"--ckpt_path {word}: of which runs? Give their recipe by -c NAME, or name the file")
-        config: dict[str, Any] = {}
-        for layer in layers:
-            config = recipes.merge(config, layer)
-        trainer = mapping(self.effective(config).get("trainer")) or {}
-        first = (sequence(trainer.get("logger")) or [trainer.get("logger")])[0]
-        own = path_of(first).endswith("CSVLogger")  # under others the run's files are in its default folder
-        logger = (mapping((class_spec(first) or {}).get("init_args")) or {}) if own or first is None else {}
-        folder = Path(logger.get("save_dir") or "runs", logger.get("name") or self.label)
-        found = max(folder.glob(KEYWORDS[word]), key=_age, default=None)
-        if found is None:
+        folder = self._folder(layers)
+        newest = found(folder, word)
+        if not newest:
             raise CheckpointError(f"--ckpt_path {word}: no run in {folder} has such a checkpoint ({KEYWORDS[word]})")
-        self.ckpt_path = path = str(found)
+        whole, self.damaged = first_whole(newest)
+        if whole is None:
+            raise CheckpointError(f"--ckpt_path {word}: {self.damaged[0]}; so are all that were written before")
+        self.ckpt_path = path = str(whole)
         typed = {f"--ckpt_path={word}": f"--ckpt_path={path}", word: path}
         self.words = [
             typed.get(each, each) if "--ckpt_path" in (each.partition("=")[0], before) else each
@@ -219,6 +223,17 @@ class Request:
         ]
         self.options = [(name, path if name == "ckpt_path" else value) for name, value in self.options]
         return [{**layer, "ckpt_path": path} if layer.get("ckpt_path") == word else layer for layer in layers]
+
+    def _folder(self, layers: list[dict[str, Any]]) -> Path:
+        """The folder of the runs of these recipes."""
+        config: dict[str, Any] = {}
+        for layer in layers:
+            config = recipes.merge(config, layer)
+        trainer = mapping(self.effective(config).get("trainer")) or {}
+        first = (sequence(trainer.get("logger")) or [trainer.get("logger")])[0]
+        own = path_of(first).endswith("CSVLogger")  # under others the run's files are in its default folder
+        logger = (mapping((class_spec(first) or {}).get("init_args")) or {}) if own or first is None else {}
+        return Path(logger.get("save_dir") or "runs", logger.get("name") or self.label or "")
 
     def effective(self, config: dict[str, Any]) -> dict[str, Any]:
         """The configuration with the command-line options applied; their values are parsed as YAML."""
@@ -235,12 +250,6 @@ class Request:
         if _checkpoints(self.effective(config)):
             return []
         return [name for each in self.configs for name in _checkpoints(recipes.merge({}, recipes.read(each)))]
-
-
-def _age(checkpoint: Path) -> tuple[int, float]:
-    """Sort key that grows with newer checkpoints: the version number of the run, then the modification time."""
-    number = re.fullmatch(r"version_(\d+)", checkpoint.parent.parent.name)
-    return int(number[1]) if number else -1, checkpoint.stat().st_mtime
 
 
 def _checkpoints(config: dict[str, Any]) -> list[str]:

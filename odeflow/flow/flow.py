@@ -1,5 +1,6 @@
 """Flow: a layer that integrates a vector field."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -12,10 +13,11 @@ from odeflow.engine.equation.field import entering, outside_inference, parameter
 from odeflow.engine.equation.state import S, State
 from odeflow.engine.gradients import Checkpointed, Gradient
 from odeflow.engine.loop.adaptive import Adaptive
+from odeflow.engine.loop.fixed import Fixed
 from odeflow.engine.loop.recording import obstacle
 from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.methods.multistep import Multistep
-from odeflow.engine.output.solution import Solution, Stats
+from odeflow.engine.output.solution import Solution, SolveError, Stats
 from odeflow.engine.solve import checked_times, recorded, solve
 from odeflow.engine.solver import Solver
 from odeflow.errors import SettingError, StateError
@@ -39,7 +41,8 @@ class Flow(nn.Module):
         options: Times, augmentation, penalties and others.
 
     Raises:
-        SettingError: An argument has the wrong type, the times are equal, or `steer` or a learned lift is unsupported.
+        SettingError: An argument has the wrong type, the times are equal, or an option is unsupported: `steer`, a
+            learned lift or `fallback_steps`.
 
     Attributes:
         stats: Statistics of the last solve; None before the first.
@@ -68,6 +71,8 @@ class Flow(nn.Module):
             raise SettingError(f"t0 and t1 must differ; both are {t0}")
         if not 0 <= steer < abs(t1 - t0):
             raise SettingError(f"steer must lie between 0 and the flow's duration {abs(t1 - t0):g}; got {steer}")
+        if options.fallback_steps is not None and isinstance(solver, Stepper) and solver.per_sample:
+            raise SettingError("flow.fallback_steps repeats a solve with common steps; the solver has per_sample=True")
         self.dynamics, self.solver, self.gradient, self.options = dynamics, solver, gradient, options
         self.lift = _lift(dynamics, options.augment) if options.lift == "learned" else None
         self.stats, self.penalties = None, {}
@@ -249,10 +254,29 @@ class Flow(nn.Module):
         if recorder() == "torch.compile":
             solution = recorded(field, state, t, solver)
         else:
-            solution = solve(
-                field, state, t, solver=solver, gradient=self.gradient, params=params, dense=dense, noise=noise
-            )
+
+            def attempt(solver: Solver) -> Solution[S]:
+                return solve(
+                    field, state, t, solver=solver, gradient=self.gradient, params=params, dense=dense, noise=noise
+                )
+
+            solution = self._with_fallback(attempt, solver)
         self.stats = solution.stats
+        return solution
+
+    def _with_fallback(self, attempt: Callable[[Solver], Solution[S]], solver: Solver) -> Solution[S]:
+        """A solve, which is repeated with `fallback_steps` if it takes too many steps."""
+        steps = self.options.fallback_steps
+        try:
+            return attempt(solver)
+        except SolveError as error:
+            if steps is None or not error.exhausted or not isinstance(solver, Stepper):
+                raise
+            warnings.warn(f"a solve is repeated with {steps} fixed steps, without error control: {error}", stacklevel=2)
+            spent = 0 if error.partial is None else error.partial.stats.nfe_forward
+        solution = attempt(solver.with_control(Fixed(None, steps)))
+        solution.stats.fallbacks = 1
+        solution.stats.nfe_forward += spent
         return solution
 
     def _entered(self, y0: State) -> State:

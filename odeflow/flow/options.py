@@ -25,6 +25,9 @@ class FlowOptions(OptionGroup):
             dynamics easier to solve (Ghosh et al. 2020, "STEER").
         warm_start: Start each solve with the initial step size suggested by the previous solve, which saves two
             evaluations. For adaptive solvers; results then depend, within the tolerance, on previous solves.
+        fallback_steps: Number of fixed steps with which a solve is repeated that exceeds the solver's `max_steps`; by
+            default it fails. The result does not keep the tolerances, of which a warning is given. Solves of this kind
+            are counted by `Stats.fallbacks`. For adaptive solvers with common steps.
 
     Raises:
         SettingError: An option is out of range.
@@ -41,6 +44,7 @@ class FlowOptions(OptionGroup):
     regularizers: Sequence[Regularizer] = ()
     steer: float = 0.0
     warm_start: bool = False
+    fallback_steps: int | None = None
 
     def __post_init__(self) -> None:
         check_kind("regularizers", self.regularizers, Sequence, "[Kinetic(weight=0.1)]")
@@ -49,6 +53,8 @@ class FlowOptions(OptionGroup):
         object.__setattr__(self, "regularizers", tuple(self.regularizers))
         if self.augment < 0 or self.augment != int(self.augment):
             raise SettingError(f"augment must be a whole number, and not negative; got {self.augment}")
+        if self.fallback_steps is not None and self.fallback_steps < 1:
+            raise SettingError(f"fallback_steps must be positive; got {self.fallback_steps}")
 
     def input_width(self, width: int) -> int:
         """The width of a flow's input for dynamics of this width.

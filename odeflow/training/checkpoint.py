@@ -1,7 +1,5 @@
 """Checkpoints that contain their model's spec, and `load`, which rebuilds the model."""
 
-import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,14 +8,13 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
+from odeflow.config.checkpoints import damage
 from odeflow.errors import CheckpointError, PluginError
 from odeflow.plugin import registry
 from odeflow.plugin.spec import class_spec, is_plain, mapping, shown
 from odeflow.training import weights
 from odeflow.training.files import replacing, unwritten
 from odeflow.training.task import KEY, Task, stored_data, stored_units
-
-UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile)  # raised for a damaged zip
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -40,26 +37,14 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def _check_sums(path: str | Path) -> None:
-    """Verifies the checksums of a checkpoint's parts, which torch writes but does not read.
+    """Verifies the checksums of a checkpoint's parts.
 
     Raises:
         CheckpointError: A checksum does not match, or the parts would be larger than the file.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            held = sum(part.file_size for part in archive.infolist())
-            if held > (size := Path(path).stat().st_size):  # before it is unpacked: torch compresses nothing
-                raise CheckpointError(
-                    f"{path} cannot be read as a checkpoint: its parts have {held:,} bytes, the file {size:,}. torch "
-                    "wrote no such file"
-                )
-            broken = archive.testzip()
-    except UNREADABLE as problem:
-        if isinstance(problem, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {problem}") from problem
-    if broken is not None:
-        raise CheckpointError(f"{path} is damaged: the checksum of its part {broken} does not match. Use another copy")
+    wrong = damage(path)
+    if wrong is not None:
+        raise CheckpointError(f"{path} {wrong}. Use another copy")
 
 
 class Checkpoints(TorchCheckpointIO):

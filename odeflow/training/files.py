@@ -1,6 +1,7 @@
 """Atomic file writes."""
 
 import os
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,10 +31,35 @@ def replacing(path: str | Path) -> Generator[Path]:
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
             part.replace(path)
+            _sync_folder(path.parent)
         finally:
             part.unlink(missing_ok=True)
     except OSError as problem:
         raise unwritten(path, problem) from problem
+
+
+def keep(path: Path, copy: Path) -> None:
+    """Makes `copy` the same file as `path`, by a hard link where the file system has those; replaces it if it exists.
+
+    Raises:
+        OdeflowError: The file cannot be written.
+    """
+    with replacing(copy) as part:
+        try:
+            part.hardlink_to(path)
+        except OSError:
+            shutil.copyfile(path, part)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Writes a folder's entries to disk, where the system can, so that a renamed file survives a loss of power."""
+    if os.name != "posix":
+        return
+    entry = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(entry)
+    finally:
+        os.close(entry)
 
 
 def unwritten(path: str | Path, problem: Exception) -> OdeflowError:

@@ -19,6 +19,7 @@ from odeflow.plugin import registry
 from odeflow.plugin.plugin import Plugin
 from odeflow.plugin.spec import class_spec, mapping
 from odeflow.training.data import DataModule, data_of
+from odeflow.training.faults import Faults, faults_of
 from odeflow.training.units import Units
 
 if TYPE_CHECKING:
@@ -171,7 +172,10 @@ class Task(Plugin, LightningModule, ABC):
         return cast(Tensor, self.trainer.strategy.reduce(value.detach().clone(), reduce_op="sum"))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss = self._checked_loss(batch, "train")
+        faults = faults_of(self._trainer)
+        loss = self._train_loss(batch) if faults is None else faults.guarded(self, batch, self._train_loss)
+        if loss is None:
+            return Faults.no_loss(self)
         self.log("train/loss", loss, prog_bar=True)
         weight = self.loss_weight(batch)
         self.log_mean("train/loss_epoch", loss, weight)
@@ -183,6 +187,18 @@ class Task(Plugin, LightningModule, ABC):
             return loss
         weight = torch.as_tensor(weight, dtype=torch.float64, device=self.device)
         return loss * (self.trainer.world_size * weight / self.summed(weight)).to(loss)
+
+    def _train_loss(self, batch: Any) -> Tensor:
+        return self._checked_loss(batch, "train")
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """As Lightning; a failed solve of the backward pass is left to the callback `Faults`."""
+        faults = faults_of(self._trainer)
+        if faults is None or self.trainer.world_size > 1:  # where another process waits for gradients
+            super().backward(loss, *args, **kwargs)
+            return
+        with faults.catching(self):
+            super().backward(loss, *args, **kwargs)
 
     def _checked_loss(self, batch: Any, stage: str) -> Tensor:
         """The loss of a batch.

@@ -1,5 +1,6 @@
 """The life of a run: what is saved when, how it ends when it is told to, and that it goes on as if it had not."""
 
+import csv
 import resource
 import shutil
 import signal
@@ -41,15 +42,17 @@ from lightning.pytorch import Callback
 
 
 class Ending(Callback):
-    """Signals its own process at a step, or after a validation batch; or ends the run at an epoch's beginning."""
+    """Signals its own process at a step, or after a validation batch; or cuts the run off at a step or an epoch."""
 
-    def __init__(self, step: int = -1, val: int = -1, epoch: int = -1, number: int = 15, rank: int = 0):
-        self.step, self.val, self.epoch, self.number, self.rank = step, val, epoch, number, rank
+    def __init__(self, step: int = -1, val: int = -1, epoch: int = -1, cut: int = -1, number: int = 15, rank: int = 0):
+        self.step, self.val, self.epoch, self.cut, self.number, self.rank = step, val, epoch, cut, number, rank
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.global_step == self.step and trainer.global_rank == self.rank:
             self.step = -1
             signal.raise_signal(self.number)
+        if trainer.global_step == self.cut:
+            raise SystemExit(9)
 
     def on_validation_batch_end(self, trainer, *args, **kwargs):
         self.val -= not trainer.sanity_checking
@@ -77,6 +80,22 @@ def last(run: Path) -> Path:
 
 def read(run: Path) -> dict[str, Any]:
     return torch.load(last(run), weights_only=True)
+
+
+def table() -> dict[str, dict[str, str]]:
+    """The cells of the metrics of all runs, by name and step; those of later runs count."""
+    found: dict[str, dict[str, str]] = {}
+    for file in sorted(Path("runs").rglob("metrics.csv")):
+        for row in csv.DictReader(file.read_text().splitlines()):
+            for name, value in row.items():
+                if value:
+                    found.setdefault(name, {})[row["step"]] = value
+    return found
+
+
+def best() -> dict[str, Any]:
+    """The weights of the newest run's best checkpoint."""
+    return torch.load(sorted(Path("runs").rglob("best.ckpt"))[-1], weights_only=True)["state_dict"]
 
 
 def differences(one: Any, other: Any, place: str = "") -> list[str]:
@@ -161,13 +180,20 @@ def unbroken(command, tmp_path_factory) -> dict[str, dict[str, Any]]:
         (LATENT, "step 5", 143, 6),
         (STREAM, "step 5", 143, 6),
         (STREAM, "step 3", 143, 4),  # weights are averaged: the validation that is due is of the averages
+        (f"{DIGITS} --saving.every_n_train_steps 3", "cut 7", 9, 6),
+        (f"{STREAM} --saving.every_n_train_steps 3", "cut 7", 9, 6),
+        (f"{LATENT} --saving.every_n_train_steps 4", "cut 7", 9, 4),  # the epoch's end, where a validation is due
     ],
 )
 def test_a_resumed_run_is_that_which_was_not_interrupted(command, done, unbroken, words, ending, status, step):
-    """Signalled anywhere, a run saves where it is and ends with 128 + signal; resumed, it has the same bits at its end."""
+    """Signalled anywhere, a run saves where it is and ends with 128 + signal; resumed, it has the same bits at its end.
+
+    If it is cut off without a signal, it goes on from the last checkpoint. Its metrics, too, are those of the unbroken
+    run, and the best checkpoint is that of both parts.
+    """
     if words not in unbroken:
         done(f"fit {words}")
-        unbroken[words] = read(next(Path("runs").rglob("version_0")))
+        unbroken[words] = {**read(next(Path("runs").rglob("version_0"))), "metrics": table(), "best": best()}
     shutil.rmtree("runs", ignore_errors=True)
     interrupted = command(f"fit {words} --trainer.callbacks+=ending.Ending --trainer.callbacks.{ending}")
     assert interrupted.status == status, interrupted.err
@@ -178,6 +204,8 @@ def test_a_resumed_run_is_that_which_was_not_interrupted(command, done, unbroken
     after = read(next(Path("runs").rglob("version_1")))
     for part in ("global_step", "state_dict", "optimizer_states", "lr_schedulers"):
         assert not differences(unbroken[words][part], after[part]), part
+    assert not differences(unbroken[words]["best"], best())
+    assert not differences(unbroken[words]["metrics"], table())
 
 
 @pytest.mark.parametrize("run", ["validate", "test", "predict"])

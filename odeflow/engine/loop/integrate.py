@@ -48,7 +48,9 @@ def run(
         clocks.read(control.underflows(clocks.t))
         while clocks.running:
             if clocks.stuck or control.exhausted:
-                raise control.failure(clocks.place(control.underflows(clocks.t)))
+                failure = control.failure(clocks.place(control.underflows(clocks.t)))
+                failure.exhausted = control.exhausted
+                raise failure
             if clocks.sparse:
                 y = _narrowed(clocks, stages, control, y, tape)
             start, stages.window = clocks.t, clocks.window

@@ -25,6 +25,7 @@ class Stats:
         smallest_step: Size of the smallest accepted step, in the field's time; inf before the first.
         largest_step: Size of the largest accepted step.
         suggested_step: A suitable initial step size for a similar solve, if the step size is adaptive.
+        fallbacks: Number of solves that exceeded `max_steps` and were repeated with `FlowOptions.fallback_steps`.
         stiffness: h|λ|, the step size times the largest eigenvalue of ∂f/∂y, estimated from the last two stages and
             averaged over every tenth step; None if the method has no estimate or took fewer steps. Well below 1,
             accuracy limits the step size; at about 3, stability does: the problem is stiff, and an implicit solver
@@ -42,6 +43,7 @@ class Stats:
     smallest_step: float = float("inf")
     largest_step: float = 0.0
     suggested_step: float | None = None
+    fallbacks: int = 0
     stiffness: float | None = None
     accepted_per_sample: Tensor | None = field(default=None, compare=False)
     rejected_per_sample: Tensor | None = field(default=None, compare=False)
@@ -132,9 +134,11 @@ class SolveError(OdeflowError, RuntimeError):
         partial: The solution at the requested times that were reached, and at the last time reached; None if there are
             none. With per-sample steps t is (B, T), and rows that a sample did not reach repeat its last time and
             state. It has a gradient only with `Backprop`.
+        exhausted: Whether the maximum number of steps was reached.
     """
 
     def __init__(self, message: str, broken: Tensor | None = None) -> None:
         super().__init__(message)
         self.broken = broken
         self.partial: Solution[Any] | None = None
+        self.exhausted = False

@@ -1,9 +1,11 @@
 """Resumption: combines a checkpoint's training state with the current configuration."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
@@ -12,6 +14,9 @@ from odeflow.engine.output.solution import Stats
 from odeflow.errors import SettingError
 from odeflow.flow.flow import Flow
 from odeflow.plugin.spec import mapping, sequence
+from odeflow.training.data import data_of
+from odeflow.training.files import keep
+from odeflow.training.task import stored_data
 
 Options = list[dict[str, Any]]
 """The class and initial state of each optimizer or schedule, restricted to plain data."""
@@ -22,7 +27,8 @@ class Resumption(Callback):
 
     Lightning restores these options along with their state. This callback reapplies the options that have changed
     since, and rescales a learning rate that a schedule has changed. An optimizer or a schedule of another class starts
-    afresh. Flows with `warm_start` continue with their last step size.
+    afresh. Flows with `warm_start` continue with their last step size. The best checkpoints so far are brought into the
+    folder of the new run.
 
     Args:
         typed: The options of the optimizer and of the schedule that the user typed. A checkpoint that was not written
@@ -62,6 +68,11 @@ class Resumption(Callback):
         self.patience = [each.patience for each in trainer.early_stopping_callbacks]
         for name, flow in _warm(pl_module).items():
             flow.stats = Stats(suggested_step=self.stored["first_steps"].get(name))
+        data = data_of(trainer)
+        same = data is not None and stored_data(checkpoint) == data.remembered_spec  # else scores are not comparable
+        for each in trainer.checkpoint_callbacks:
+            if same and isinstance(each, ModelCheckpoint):
+                _bring(checkpoint["callbacks"].get(each.state_key), each, trainer.is_global_zero)
         _begin_next_epoch(checkpoint["loops"]["fit_loop"])
         done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
         if trainer.max_epochs is not None and -1 < trainer.max_epochs < done:
@@ -156,6 +167,29 @@ def _warm(module: nn.Module) -> dict[str, Flow]:
     """The flows with `warm_start`, by name."""
     flows = ((name, each) for name, each in module.named_modules() if isinstance(each, Flow))
     return {name: flow for name, flow in flows if flow.options.warm_start}
+
+
+def _bring(stored: dict[str, Any] | None, callback: ModelCheckpoint, write: bool) -> None:
+    """Brings the best checkpoints of the resumed run into the folder of the new one, so that they remain the best.
+
+    Args:
+        stored: The state of the callback in the checkpoint, which is changed.
+        callback: The callback of this run.
+        write: Whether this process writes files.
+    """
+    folder = callback.dirpath
+    if stored is None or folder is None or not stored.get("dirpath") or stored["dirpath"] == folder:
+        return
+    if not all(Path(path).is_file() for path in stored["best_k_models"]):  # moved, or on another machine
+        return
+    moved = {path: str(Path(folder, Path(path).name)) for path in stored["best_k_models"]}
+    if write:
+        for path, copy in moved.items():
+            keep(Path(path), Path(copy))
+    stored["best_k_models"] = {moved[path]: score for path, score in stored["best_k_models"].items()}
+    for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        stored[name] = moved.get(stored.get(name, ""), "")
+    stored["dirpath"] = folder
 
 
 def _begin_next_epoch(loop: dict[str, Any]) -> None:

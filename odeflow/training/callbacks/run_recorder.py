@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from odeflow.config.record import NAME, RunRecord
+from odeflow.errors import OdeflowError
 from odeflow.training.callbacks.run_folder import run_folder
 from odeflow.training.files import replacing
 
@@ -47,7 +49,8 @@ class RunRecorder(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         interrupted = not isinstance(exception, Exception)
-        self._write(trainer, "interrupted" if interrupted else "failed")
+        with suppress(OdeflowError):  # the disk may be full, which the exception says
+            self._write(trainer, "interrupted" if interrupted else "failed")
         if interrupted:
             folder = run_folder(trainer)
             last = folder / "checkpoints" / "last.ckpt"

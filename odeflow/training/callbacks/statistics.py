@@ -29,6 +29,14 @@ class SolverStatistics(Callback):
         self.counts: list[list[float]] = []
         self.batches = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """The sums over the present epoch."""
+        return {"totals": self.totals, "batches": self.batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores the state returned by `state_dict`."""
+        self.totals, self.batches = dict(state_dict["totals"]), state_dict["batches"]
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.totals, self.counts, self.batches = {}, [], 0
 

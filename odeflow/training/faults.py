@@ -1,0 +1,249 @@
+"""Faults: what follows a training step that fails."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.optim import Optimizer
+
+from odeflow.engine.output.solution import SolveError, Stats
+from odeflow.errors import SettingError, TrainingError
+from odeflow.flow.flow import Flow
+from odeflow.training.culprit import broken_gradients, broken_layer, broken_parameters, keep_buffers
+from odeflow.training.growth import Growth
+from odeflow.training.snapshot import Snapshot
+
+Policy = Literal["stop", "skip", "rewind"]
+
+
+class Faults(Callback):
+    """Decides what follows a training step that fails: in a solve, by loss or gradient that are not finite, or by cost.
+
+    - `stop` ends the run with an error. The checkpoints written before are from before the fault.
+    - `skip` leaves weights, buffers and the optimizer's state as they are, and goes on with the next batch.
+    - `rewind` does so from the weights, their averages and the optimizer's state of `rewind_steps` to twice as many
+      steps before. The schedule of the learning rate goes on.
+
+    Each fault is reported with epoch, batch, the time of the solve, and the first layer or the parameters that are not
+    finite, as far as they are known. From the first on, `faults/skipped`, `faults/rewound` and `faults/fallbacks`, of
+    solves with `fallback_steps`, are logged. All processes of a run do the same.
+
+    Args:
+        on_nonfinite: "stop", "skip" or "rewind".
+        max_faults: Number of faults without progress after which the run ends: skipped steps in a row, or returns to
+            the same state.
+        rewind_steps: Number of steps between two states that are kept in memory and in checkpoints, to return to.
+        evaluations: Budget of a training step: evaluations of the field in the forward and backward passes, of the last
+            solves of all flows. A step that exceeds it is a fault. Without a budget, too, a warning is given when
+            evaluations grow to three times as many.
+
+    Raises:
+        SettingError: An option is out of range.
+    """
+
+    def __init__(
+        self,
+        on_nonfinite: Policy = "stop",
+        max_faults: int = 10,
+        rewind_steps: int = 20,
+        evaluations: int | None = None,
+    ) -> None:
+        if on_nonfinite not in ("stop", "skip", "rewind"):
+            raise SettingError(f"faults.on_nonfinite must be 'stop', 'skip' or 'rewind'; got {on_nonfinite!r}")
+        for name, value in {"max_faults": max_faults, "rewind_steps": rewind_steps, "evaluations": evaluations}.items():
+            if value is not None and value < 1:
+                raise SettingError(f"faults.{name} must be positive; got {value}")
+        self.policy, self.max_faults, self.every, self.budget = on_nonfinite, max_faults, rewind_steps, evaluations
+        self.counts = {"skipped": 0, "rewound": 0, "fallbacks": 0}
+        self.fault: str | None = None  # of the step that is being taken
+        self.stepping = False  # whether the present batch is the last before an optimizer step
+        self.recent = self.good = 0  # faults without progress, and steps since the last fault or snapshot
+        self.snapshots: list[Snapshot] = []
+        self.growth = Growth()
+
+    # Called by `Task`
+
+    def guarded(self, task: Any, batch: Any, loss: Callable[[Any], Tensor]) -> Tensor | None:
+        """The loss of a batch; None if the step fails, in any process, and the run goes on.
+
+        Args:
+            task: The task.
+            batch: The batch.
+            loss: Batch ↦ loss.
+
+        Raises:
+            OdeflowError: The step fails, and the run is to stop.
+        """
+        restore = None if self.policy == "stop" else keep_buffers(task)
+        value = None
+        with self.catching(task):
+            value = loss(batch)
+            if not bool(value.isfinite()):
+                layer = broken_layer(task, batch)
+                first = f", first in the layer {layer}" if layer else ""
+                raise TrainingError(f"the loss is {value.item()}{first}")
+        if restore is None:
+            return value
+        if self.fault is not None or task.trainer.world_size > 1:
+            self._agree(task.trainer)
+        if self.fault is None:
+            return value
+        restore()
+        return None
+
+    @contextmanager
+    def catching(self, task: LightningModule) -> Generator[None]:
+        """Notes the failure of a solve, or raises it with its place if the run is to stop."""
+        try:
+            yield
+        except (SolveError, TrainingError) as error:
+            weights = broken_parameters(task)
+            broken = f". Parameters that are not finite: {weights}" if weights else ""
+            error.args = (f"{_place(task.trainer)}: {error}{broken}",)
+            if self.policy == "stop":
+                raise
+            self.fault = str(error)
+
+    @staticmethod
+    def no_loss(task: LightningModule) -> Tensor:
+        """The loss of a step that failed: 0, on which all parameters depend, as other processes may wait for them."""
+        parts = [each.sum() * 0 for each in task.parameters() if each.requires_grad]
+        return torch.stack(parts).sum()
+
+    # Hooks
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.policy == "rewind" and isinstance(trainer.strategy, FSDPStrategy):
+            raise SettingError(
+                "faults.on_nonfinite: 'rewind' does not support FSDP, whose weights are in parts; use 'skip'"
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.policy == "rewind" and not self.snapshots:
+            self.snapshots = [Snapshot.take(trainer, pl_module)]
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        self.stepping = True
+        if self.fault is None:
+            reason = self._excess(pl_module) or _broken_gradient(trainer, pl_module)
+            if reason is not None:
+                with self.catching(pl_module):
+                    raise TrainingError(reason)
+        if self.policy != "stop" and trainer.world_size > 1:
+            self._agree(trainer)
+        if self.fault is not None:
+            optimizer.zero_grad(set_to_none=True)  # optimizers leave parameters without a gradient as they are
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        stats = _stats(pl_module)
+        self.counts["fallbacks"] += sum(one.fallbacks for one in stats)
+        warning = self.growth.add(sum(one.nfe_forward + one.nfe_backward for one in stats)) if stats else None
+        if warning is not None:
+            rank_zero_warn(f"{_place(trainer)}: {warning}")
+        if self.stepping:
+            self.stepping = False
+            (self._go_on if self.fault is None else self._answer)(trainer, pl_module)
+        if any(self.counts.values()):
+            for name, count in self.counts.items():
+                pl_module.log(
+                    f"faults/{name}",
+                    float(count),
+                    on_step=False,
+                    on_epoch=True,
+                    reduce_fx="max",
+                    batch_size=1,
+                    sync_dist=True,
+                )
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if (
+            trainer.training
+            and isinstance(exception, Exception)
+            and not isinstance(exception, (SolveError, TrainingError))
+        ):
+            progress = trainer.fit_loop.epoch_loop.batch_progress.current
+            when = "in" if progress.ready > progress.completed else "after"  # which is when batches are loaded
+            exception.add_note(f"This happened in training, {_place(trainer, f'{when} batch')}.")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts and the states to return to."""
+        kept = {"counts": self.counts, "recent": self.recent, "good": self.good, "growth": self.growth.plain()}
+        return kept | {"snapshots": [each.plain() for each in self.snapshots]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores the state returned by `state_dict`."""
+        self.counts, self.recent, self.good = dict(state_dict["counts"]), state_dict["recent"], state_dict["good"]
+        self.growth = Growth(**state_dict["growth"])
+        self.snapshots = [Snapshot(**each) for each in state_dict["snapshots"]] if self.policy == "rewind" else []
+
+    def _agree(self, trainer: Trainer) -> None:
+        """Makes a fault of one process a fault of all."""
+        if trainer.strategy.reduce_boolean_decision(self.fault is not None, all=False) and self.fault is None:
+            self.fault = f"{_place(trainer)}: the step failed in another process"
+
+    def _excess(self, module: LightningModule) -> str | None:
+        """What a step says that exceeds the budget."""
+        spent = sum(one.nfe_forward + one.nfe_backward for one in _stats(module))
+        if self.budget is None or spent <= self.budget:
+            return None
+        return f"the step took {spent:,} evaluations of the field, more than faults.evaluations = {self.budget:,}"
+
+    def _go_on(self, trainer: Trainer, module: LightningModule) -> None:
+        """Counts a step that did not fail."""
+        self.good += 1
+        if self.policy != "rewind":
+            self.recent = 0
+        elif self.good >= self.every:
+            self.recent = self.good = 0
+            self.snapshots = [*self.snapshots[-1:], Snapshot.take(trainer, module)]
+
+    def _answer(self, trainer: Trainer, module: LightningModule) -> None:
+        """Skips the step or rewinds, and says so.
+
+        Raises:
+            TrainingError: There were too many faults.
+        """
+        fault, self.fault = self.fault, None
+        self.recent, self.good = self.recent + 1, 0
+        name = "skipped" if self.policy == "skip" else "rewound"
+        self.counts[name] += 1
+        if self.recent > self.max_faults:
+            raise TrainingError(f"{fault}. {self.max_faults} faults came before it, without progress: the run ends")
+        if self.policy == "rewind":
+            self.snapshots = self.snapshots[:1]
+            self.snapshots[0].restore(trainer, module)
+        rank_zero_warn(f"{fault}. The step is {name}, the {self.counts[name]}. of this run")
+
+
+def faults_of(trainer: Trainer | None) -> Faults | None:
+    """The callback of a trainer; None without one."""
+    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    return next((each for each in callbacks if isinstance(each, Faults)), None)
+
+
+def _place(trainer: Trainer, batch: str = "batch") -> str:
+    """Where a training is."""
+    return f"epoch {trainer.current_epoch}, {batch} {trainer.fit_loop.batch_idx} (step {trainer.global_step})"
+
+
+def _stats(module: LightningModule) -> list[Stats]:
+    flows = (each for each in module.modules() if isinstance(each, Flow))
+    return [flow.stats for flow in flows if flow.stats is not None]
+
+
+def _broken_gradient(trainer: Trainer, module: LightningModule) -> str | None:
+    """What a gradient is that is not finite."""
+    if getattr(trainer.precision_plugin, "scaler", None) is not None:  # it skips such steps itself
+        return None
+    gradients = [each.grad for each in module.parameters() if each.grad is not None]
+    if not gradients or bool(torch.nn.utils.get_total_norm(gradients).isfinite()):
+        return None
+    names = broken_gradients(module)  # the norm may overflow
+    return f"the gradient is not finite, of {names}" if names else None
