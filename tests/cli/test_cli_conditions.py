@@ -50,6 +50,8 @@ def test_files_name_the_conditions(done: Any, refused: Any) -> None:
     conditions.drop("a").write_csv("lacking.csv")
     assert "lacking.csv must have the columns a, b, of numbers" in refused(f"{sample} --conditions lacking.csv")
     assert "an existing file" in refused(f"{sample} --conditions nothing.csv")
+    Path("broken.parquet").write_bytes(b"PAR1 and nothing else")
+    assert "broken.parquet cannot be read: " in refused(f"{sample} --conditions broken.parquet")
     conditions.with_columns(a=None).write_csv("empty.csv")
     assert "no empty cell" in refused(f"{sample} --conditions empty.csv")
 

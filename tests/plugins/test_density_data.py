@@ -593,10 +593,18 @@ def test_a_broken_table_is_parsed_again(root: Path, rest: bytes) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [np.zeros((COUNT - 1, 6)), np.zeros((COUNT, 5)), np.zeros((COUNT, 6), np.float32), np.full((COUNT, 6), np.nan)],
+    [
+        *(
+            np.zeros((COUNT - 1, 6)),
+            np.zeros((COUNT, 5)),
+            np.zeros((COUNT, 6), np.float32),
+            np.full((COUNT, 6), np.nan),
+        ),
+        np.zeros((COUNT, 6)),
+    ],
 )
 def test_another_table_is_parsed_again(root: Path, other: np.ndarray) -> None:
-    """A kept table of another form, or of no numbers, is not taken."""
+    """A kept table of another form, of no numbers, or of others, is not taken."""
     np.savez(root / f"{NAME}.npz", table=other)
     assert np.array_equal(power.read(root), small_table())
 
