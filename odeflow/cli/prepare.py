@@ -23,6 +23,7 @@ LINKS = {size: size for size in SIZES} | {"shape": "input_shape"}
 CHATTER = (
     ".*does not have many workers.*",  # data sets that need workers have an option
     ".*configure_optimizers` will be overridden.*",  # intended: the recipe sets the optimizer
+    ".*overrides the configure_model callback.*",  # which refuses a strategy, and makes no layers
     ".*`IterableDataset` has `__len__` defined.*",  # tables are streamed without workers
     ".*callbacks used to create the checkpoint need to be provided.*",  # not for evaluation
     ".*isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # internal to Lightning

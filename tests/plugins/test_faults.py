@@ -22,6 +22,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*no `val_dataloader`",
     "ignore:.*not resumable",
     "ignore:Checkpoint directory",
+    "ignore:.*overrides the configure_model",  # which only refuses a strategy
 )
 BATCHES = 6
 

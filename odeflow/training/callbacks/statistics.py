@@ -31,11 +31,12 @@ class SolverStatistics(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The sums over the present epoch."""
-        return {"totals": self.totals, "batches": self.batches}
+        return {"totals": self.totals, "counts": self.counts, "batches": self.batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the state returned by `state_dict`."""
-        self.totals, self.batches = dict(state_dict["totals"]), state_dict["batches"]
+        self.totals, self.counts = dict(state_dict["totals"]), list(state_dict["counts"])
+        self.batches = state_dict["batches"]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.totals, self.counts, self.batches = {}, [], 0
