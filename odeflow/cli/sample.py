@@ -33,7 +33,18 @@ if TYPE_CHECKING:
 
 AT_ONCE = 10_000
 """Batch size of sampling, which bounds the memory."""
-OPTIONS = ("ckpt_path", "count", "conditions", "output", "seed", "solver", "num_steps", "tolerance", "plugins")
+OPTIONS = (
+    "ckpt_path",
+    "count",
+    "conditions",
+    "guidance",
+    "output",
+    "seed",
+    "solver",
+    "num_steps",
+    "tolerance",
+    "plugins",
+)
 MOST_IMAGES = 100
 """Maximum number of images in a figure."""
 
@@ -54,6 +65,8 @@ def sample(words: list[str]) -> int:
     check_suffix(output)
     task = checkpoint.load(given.ckpt_path, given.plugins)
     budget = _solved_by(task, given)
+    if given.guidance is not None:
+        task.guide(given.guidance)
     torch.manual_seed(given.seed)
     if task.num_covariates and type(task).sample is not Task.sample:
         table = _under_covariates(task, given.conditions, given.count or 1)
@@ -108,6 +121,8 @@ def _options(words: list[str]) -> argparse.Namespace:
         "its training"
     )
     parser.add_argument("--conditions", metavar="FILE", help=conditions)
+    guidance = "how strongly samples follow their conditions, if the model is Guided: 1 as the data, 2 more clearly"
+    parser.add_argument("--guidance", metavar="SCALE", type=float, help=guidance)
     output = "the file to write, *.npz, *.csv or *.parquet; by default samples.npz in the run's folder"
     parser.add_argument("--output", metavar="FILE", help=output)
     parser.add_argument("--seed", metavar="SEED", type=_seed, default="0", help="of the samples; by default 0")

@@ -116,6 +116,17 @@ class Task(Plugin, LightningModule, ABC):
         """
         raise OdeflowError(f"{type(self).__name__} does not implement sampling")
 
+    def guide(self, scale: float) -> None:
+        """Sets how strongly samples follow their conditions, for `odeflow sample --guidance`: 1 is as the data do.
+
+        Args:
+            scale: The scale of the guidance.
+
+        Raises:
+            OdeflowError: The task has no guidance, as by default.
+        """
+        raise OdeflowError(f"{type(self).__name__} has no guidance: leave --guidance out")
+
     def usual_conditions(self, count: int) -> Tensor | None:
         """The conditions of samples for which none are given, (count, num_conditions); by default None, as unknown.
 

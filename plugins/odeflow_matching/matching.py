@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import odeflow as of
 from odeflow_matching.coupling import Coupling
+from odeflow_matching.guided import Guided
 from odeflow_matching.independent import Independent
 from odeflow_matching.interpolant import Interpolant
 from odeflow_matching.isotropic_normal import IsotropicNormal
@@ -190,6 +191,15 @@ class Matching(Density, ABC):
             return super().sample(count, condition)
         x = self._distribution(condition, count).sample(torch.Size([] if self.num_conditions else [count]))
         return {"x": x.view(count, *self.shape)}
+
+    def guide(self, scale: float) -> None:
+        """As of `Task`; the dynamics must be `Guided`."""
+        dynamics = self.flow.dynamics
+        if not isinstance(dynamics, Guided):
+            raise of.SettingError(
+                f"guidance needs dynamics that were trained as Guided, with drop; these are {type(dynamics).__name__}"
+            )
+        dynamics.scale = scale
 
     def figures(self, batch: Any) -> dict[str, Figure]:
         """As of `Density`; without densities if that of the source is not known."""

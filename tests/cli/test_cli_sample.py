@@ -138,6 +138,8 @@ def test_a_task_without_samples_says_so(refused, spiral_run):
     ckpt_path = spiral_run / "checkpoints/last.ckpt"
     assert "Trajectory does not implement sampling" in refused(f"sample --ckpt_path {ckpt_path} --output no.npz")
     assert not Path("no.npz").exists()
+    said = refused(f"sample --ckpt_path {ckpt_path} --guidance 2 --output no.npz")
+    assert "Trajectory has no guidance: leave --guidance out" in said
 
 
 def test_the_weights_of_a_recipe(done):

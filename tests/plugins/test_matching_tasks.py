@@ -395,6 +395,29 @@ def test_guidance_goes_from_the_free_field_beyond_the_given_one() -> None:
         Guided(net, 5)
 
 
+def test_guidance_of_a_task_is_that_of_its_field() -> None:
+    """Samples of a guided task are those of the field with this scale; a field without guidance says so."""
+    torch.manual_seed(0)
+    condition = torch.eye(3)[torch.arange(6) % 3]
+
+    def drawn(task: FlowMatching) -> torch.Tensor:
+        torch.manual_seed(1)
+        with torch.no_grad():
+            return task.eval().sample(6, condition)["x"]
+
+    net = MLP(5)
+    task, stronger = (
+        FlowMatching(Guided(net, 3, scale), RK4(num_steps=2), num_conditions=3, drop=0.2, coupling=Conditional())
+        for scale in (1.0, 3.0)
+    )
+    before = drawn(task)
+    task.guide(3.0)
+    assert not torch.allclose(drawn(task), before)
+    torch.testing.assert_close(drawn(task), drawn(stronger))
+    with pytest.raises(of.SettingError, match="guidance needs dynamics that were trained as Guided"):
+        FlowMatching(MLP(2), RK4(num_steps=1)).guide(2.0)
+
+
 def test_dropped_conditions_are_zero() -> None:
     """The share of dropped conditions is about `drop`, and the others are unchanged."""
     task = FlowMatching(MLP(5), RK4(num_steps=1), num_conditions=3, drop=0.3, coupling=Conditional())
