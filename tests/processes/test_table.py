@@ -97,7 +97,7 @@ def check(table: Table, row: Row, tolerance: float, per_step: float) -> None:
 @pytest.fixture(scope="module")
 def brief(tmp_path_factory: pytest.TempPathFactory) -> Table:
     """Three steps of every case with one gradient each, in float64."""
-    return run(tmp_path_factory.mktemp("table"), "float64", 3, brief_rows(), 200)
+    return run(tmp_path_factory.mktemp("table"), "float64", 3, brief_rows(), 250)
 
 
 def test_every_task_is_in_the_table() -> None:
