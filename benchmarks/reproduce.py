@@ -73,6 +73,8 @@ ROWS = (
     ),
     Row("… one step of Euler", "mnist/ode_net", ERROR, "1.65", 0.015, 0.2, None, f"{EULER} 1", "mnist"),
     Row("… four steps of Euler", "mnist/ode_net", ERROR, "0.38", 0.015, 0.3, None, f"{EULER} 4", "mnist"),
+    Row("ResNet, its weights", "mnist/resnet", ERROR, "0.33", 1e-4, 0.5, None, "--weights", "mnist"),
+    Row("RK-Net, its weights", "mnist/rk_net", ERROR, "0.43", 1e-4, 0.5, None, "--weights", "mnist"),
     Row("perceptron, its weights", "mnist/mlp", ERROR, "1.04", 1e-4, 0.1, None, "--weights", "mnist"),
     Row("… logistic", "mnist/mlp", "test/accuracy_logistic", "0.8912", 0.003, 0.1, None, "--weights", "mnist"),
     Row("perceptron", "mnist/mlp", ERROR, "1.03", 0.2, 1.5, data="mnist", published="1.60"),

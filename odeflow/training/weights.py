@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from odeflow.errors import CheckpointError
@@ -37,7 +37,7 @@ def write(state: dict[str, Tensor], spec: dict[str, Any], path: str | Path, unit
     header = {name: json.dumps(value) for name, value in entries.items()}
     header[CHECKSUM] = json.dumps(_checksum(tensors, header))
     with replacing(path) as part:
-        save_file(tensors, part, metadata=header)
+        part.write_bytes(save(tensors, metadata=header))  # `save_file` makes a file that only its owner can read
 
 
 def read_spec(path: str | Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ def test_weights_alone_build_their_model_again(exported):
     task, original = of.load(exported), of.load(BEST)
     assert not task.training
     assert task.spec == original.spec
+    assert Path(exported).stat().st_mode == Path("runs/digits/ode_net/version_0/metrics.csv").stat().st_mode
     for name, value in original.state_dict().items():
         assert torch.equal(task.state_dict()[name], value)
 
