@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
-from jsonargparse import set_parsing_settings
+import yaml
+from jsonargparse import get_loader, set_loader, set_parsing_settings
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment, Precision
 from lightning.pytorch import Callback
 from lightning.pytorch.accelerators import Accelerator
@@ -14,6 +16,7 @@ from lightning.pytorch.strategies import Strategy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from odeflow.config import recipes
 from odeflow.plugin import registry
 from odeflow.training import schedule as schedule  # its schedules may be named
 
@@ -28,6 +31,8 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "plugin of the trainer": (CheckpointIO, ClusterEnvironment, LayerSync, Precision),
 }
 """The contracts of the classes that a configuration names without their being plugins."""
+LOADER = get_loader("yaml")
+"""How the parser reads YAML."""
 ADVICE = "If you trust it, load its file or module by --plugins"
 
 
@@ -56,7 +61,9 @@ def restrict() -> None:
     """Lets the parser import and call what is imported already and may be named, and nothing else.
 
     Without this it imports the module of any class path, and calls what is found there, before the type is compared.
+    YAML that it reads itself, as from a file that a value names, has the limits of recipes.
     """
+    set_loader("yaml", _loaded, (yaml.YAMLError,))
     classes = [cls for kind in registry.kinds() for cls in registry.plugins(kind).values()]
     classes += [cls for what in CONTRACTS for cls in _foreign(what)]
     paths = {path for cls in classes for path in _paths(cls)} | registry.trusted()
@@ -65,6 +72,12 @@ def restrict() -> None:
         import_path_denylist=["*"],
         import_path_allowlist=sorted(path for path in paths if all(part.isidentifier() for part in path.split("."))),
     )
+
+
+def _loaded(text: str) -> Any:
+    """A value from YAML, checked as a recipe before it is built."""
+    recipes.parse(text)
+    return LOADER(text)
 
 
 def _foreign(what: str) -> Iterator[type]:

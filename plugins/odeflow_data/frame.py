@@ -233,11 +233,16 @@ class Frame:
 
     def class_names(self, name: str) -> tuple[str, ...]:
         """The names of the classes in a column, in order, of which no more than the names are in memory."""
-        found = self._columns.select(pl.col(name).unique()).collect(engine="streaming").get_column(name)
+        with self._readable():
+            found = self._columns.select(pl.col(name).unique()).collect(engine="streaming").get_column(name)
         if not len(found) or found.null_count() or (found.dtype.is_float() and (found != found.round()).any()):
             return self.classes(name).names  # raises, and says where
         found = found.cast(pl.Int64) if found.dtype.is_float() else found
         return tuple(found.sort().cast(pl.String).to_list())
+
+    def _readable(self) -> contextlib.AbstractContextManager[None]:
+        """Says that the file cannot be read, where that is found."""
+        return reading(self.origin, f"Wanted is {FORMATS}")
 
     @contextlib.contextmanager
     def _explained(self, names: Sequence[str]) -> Generator[None]:
@@ -247,13 +252,12 @@ class Frame:
         except of.OdeflowError:
             raise
         except pl.exceptions.ComputeError as problem:  # text below the rows by which the type was found
-            with contextlib.suppress(pl.exceptions.ComputeError):  # the file is damaged
-                for name in names:
-                    if self._types[name].is_numeric():
-                        self._refuse_text(name)
+            for name in names:
+                if self._types[name].is_numeric():
+                    self._refuse_text(name)
             told = " ".join(str(problem).split())[:200]
             raise of.DataError(f"{self.origin} cannot be read: {told}. Wanted is {FORMATS}") from problem
-        except Exception as problem:
+        except (Exception, pl.exceptions.PanicException) as problem:
             raise of.DataError(f"{self.origin} cannot be read: {' '.join(str(problem).split())[:200]}") from problem
 
     def _refuse_text(self, name: str) -> None:
@@ -269,13 +273,19 @@ class Frame:
         """The row, from 1 on, and the text of the first cell of which something is true."""
         source = self._columns if self._text is None else self._text
         column = source.select(pl.col(name).cast(pl.String)).with_row_index("row ", offset=self.row(0)).filter(wrong)
-        found = column.head(1).collect()
+        with self._readable():
+            found = column.head(1).collect()
         return None if not len(found) else (int(found[0, 0]), str(found[0, 1]))
 
     @property
     def count(self) -> int:
-        """The number of rows."""
-        return int(self._columns.select(pl.len()).collect()[0, 0])
+        """The number of rows.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        with self._readable():
+            return int(self._columns.select(pl.len()).collect()[0, 0])
 
     def row(self, place: int) -> int:
         """The number of a row in messages, from 1 on, by its place here, from 0 on."""

@@ -71,7 +71,6 @@ def gadget(choose: random.Random) -> Any:
             Call("os.mkdir", "executed"),
             Call("shutil.copytree", "trap", "executed"),
             Call("builtins.open", "executed", "w"),
-            Call("pathlib.Path.touch", Path("executed")),
             Call("torch.save", {}, "executed"),
             Call("numpy.savetxt", "executed", [1.0]),
             Call("runpy.run_path", f"trap/{TRAP}.py"),
@@ -221,6 +220,8 @@ YAML = (
     f"figures: {{style: {TRAP}.f}}",
     "figures: {style: 'http://127.0.0.1:9/x.mplstyle'}",
     "figures: {style: evil.mplstyle}",
+    "trainer: {profiler: bomb.yaml}",
+    "trainer: {plugins: [bomb.yaml]}",
     "weights_only: false",
     "ckpt_path: [a]",
     "ckpt_path: ../../../../etc/passwd",
@@ -237,6 +238,7 @@ YAML = (
 def recipe(choose: random.Random, sound: Path, trained: Path) -> list[str]:
     """A hostile recipe over a good one, in several encodings."""
     Path("evil.mplstyle").write_text("animation.ffmpeg_path: trap/run\ntext.usetex: True\n")
+    Path("bomb.yaml").write_text(next(text for text in YAML if text.startswith("a: &a")))
     text = choose.choice(YAML)
     coding = choose.choice(["utf-8", "utf-8", "utf-8", "utf-16", "utf-32"])
     Path("evil.yaml").write_bytes(text.encode(coding))

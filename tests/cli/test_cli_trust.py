@@ -131,6 +131,13 @@ def test_hyperparameters_of_a_checkpoint_do_not_beat_the_options(done, spiral_ru
     assert "Euler" not in config.read_text()
 
 
+def test_a_file_named_by_a_value_has_the_limits_of_recipes(refused, brief):
+    """The parser reads a file in the place of a class; one of 10¹⁰ values behind aliases is refused as in a recipe."""
+    lines = [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}' if level else 'x'] * 10)}]" for level in range(10)]
+    Path("bomb.yaml").write_text("\n".join(lines))
+    refused(f"fit -c spiral --trainer.profiler bomb.yaml {brief}")
+
+
 def test_what_the_user_loads_may_be_named(done, refused, brief):
     """Optimizers, callbacks and functions of a file are refused until the user loads it, by an error that says how."""
     Path("own_classes.py").write_text(OWN)

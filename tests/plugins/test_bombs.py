@@ -118,3 +118,12 @@ def test_a_member_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
     assert zipfile.is_zipfile(tmp_path / "x.npz")
     with pytest.raises(of.DataError, match=r"x\.npz unpacks to 4\.0 GiB"):
         Table(str(tmp_path / "x.npz")).setup("fit")
+
+
+@pytest.mark.parametrize("contents", [b"\xff\xfe\xc0", b"\x00\x00", b'"'])
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path, contents: bytes) -> None:
+    """Bytes among the rows of a table that are no text are an error that names the file or the cell."""
+    rows = b"1.0,2.0,3.0\n" * 20
+    (tmp_path / "x.csv").write_bytes(b"a,b,c\n" + rows + b"1.0," + contents + b",2.0\n" + rows)
+    with pytest.raises(of.DataError, match=r"x\.csv"):
+        Table(str(tmp_path / "x.csv")).setup("fit")
