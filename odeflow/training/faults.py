@@ -82,11 +82,15 @@ class Faults(Callback):
         restore = None if self.policy == "stop" else keep_buffers(task)
         value = None
         with self.catching(task):
-            value = loss(batch)
-            if not bool(value.isfinite()):
-                layer = broken_layer(task, batch)
-                first = f", first in the layer {layer}" if layer else ""
-                raise TrainingError(f"the loss is {value.item()}{first}")
+            try:
+                value = loss(batch)
+                if not bool(value.isfinite()):
+                    raise TrainingError(f"the loss is {value.item()}")
+            except (SolveError, TrainingError) as error:
+                finite = isinstance(error, SolveError) and error.broken is None  # it failed otherwise
+                layer = "" if finite else broken_layer(task, batch)
+                error.args = (f"{error}. Numbers cease to be finite in the layer {layer}",) if layer else error.args
+                raise
         if restore is None:
             return value
         if self.fault is not None or task.trainer.world_size > 1:
