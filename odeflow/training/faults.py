@@ -64,6 +64,7 @@ class Faults(Callback):
         self.stepping = False  # whether the present batch is the last before an optimizer step
         self.recent = self.good = 0  # faults without progress, and steps since the last fault or snapshot
         self.snapshots: list[Snapshot] = []
+        self.counted: list[Stats] = []  # the statistics of the last step
         self.growth = Growth()
 
     # Called by `Task`
@@ -116,8 +117,8 @@ class Faults(Callback):
     @staticmethod
     def no_loss(task: LightningModule) -> Tensor:
         """The loss of a step that failed: 0, on which all parameters depend, as other processes may wait for them."""
-        parts = [each.sum() * 0 for each in task.parameters() if each.requires_grad]
-        return torch.stack(parts).sum()
+        parts = (each.sum() * 0 for each in task.parameters() if each.requires_grad)
+        return sum(parts, start=torch.zeros((), device=task.device))
 
     # Hooks
 
@@ -146,7 +147,10 @@ class Faults(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        stats = _stats(pl_module)
+        known, self.counted = self.counted, _stats(pl_module)
+        stats = [
+            one for one in self.counted if not any(one is each for each in known)
+        ]  # a step may fail
         self.counts["fallbacks"] += sum(one.fallbacks for one in stats)
         warning = self.growth.add(sum(one.nfe_forward + one.nfe_backward for one in stats)) if stats else None
         if warning is not None:
