@@ -32,16 +32,16 @@ from odeflow.plugin import registry
 from odeflow.training.callbacks import Figures
 
 RECIPES = {
-    "digits/ode_net": "--model.dynamics.channels 4 --trainer.max_epochs 4 --trainer.limit_train_batches 15",
-    "density/two_moons": "--trainer.max_epochs 3 --trainer.limit_train_batches 20 --model.dynamics.hidden [16]",
-    "latent/periodic": "--trainer.max_epochs 4 --trainer.limit_train_batches 12 --trainer.check_val_every_n_epoch 2 "
+    "digits/ode_net": "--model.dynamics.channels 4 --trainer.max_epochs 3 --trainer.limit_train_batches 9",
+    "density/two_moons": "--trainer.max_epochs 3 --trainer.limit_train_batches 9 --model.dynamics.hidden [16]",
+    "latent/periodic": "--trainer.max_epochs 4 --trainer.limit_train_batches 7 --trainer.check_val_every_n_epoch 2 "
     "--data.series 400 --data.batch_size 20 --model.solver RK4 --model.solver.num_steps 4",
     "spiral": "--trainer.max_epochs 3 --trainer.limit_train_batches 10",
 }
 """Recipes with options that make them short."""
 COMMON = (
     "--saving.every_n_train_steps 4 --trainer.log_every_n_steps 1 --trainer.enable_progress_bar false "
-    "--trainer.enable_model_summary false --trainer.limit_val_batches 4 --trainer.callbacks+=WarmupEMA"
+    "--trainer.enable_model_summary false --trainer.limit_val_batches 2 --trainer.callbacks+=WarmupEMA"
 )
 CONTENTS = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers", "global_step")
 IGNORED = ("epoch_seconds",)
