@@ -93,13 +93,13 @@ class Training:
     @property
     def runs(self) -> list[Path]:
         """The folders of the run and of those that went on with it."""
-        found = (self.folder / "runs" / self.recipe).glob("version_*")
-        return sorted(found, key=lambda each: int(each.name.partition("_")[2]))
+        return sorted((self.folder / "runs" / self.recipe).glob("version_*"), key=_version)
 
     def state(self) -> dict[str, Any]:
         """What the training came to."""
         last, best = (
-            torch.load(self.runs[-1] / f"checkpoints/{name}.ckpt", weights_only=True) for name in ("last", "best")
+            torch.load(max(self.folder.glob(f"runs/**/{name}.ckpt"), key=_version), weights_only=True)
+            for name in ("last", "best")
         )
         state = {part: last[part] for part in CONTENTS}
         return state | {"best": best["state_dict"], "metrics": self.metrics()}
@@ -115,6 +115,11 @@ class Training:
                             if value and name not in IGNORED:
                                 found.setdefault(name, {})[row["step"]] = value
         return found
+
+
+def _version(path: Path) -> int:
+    """The number of the run of a file or folder; one that finds nothing left to train writes no checkpoint."""
+    return next(int(part.partition("_")[2]) for part in path.parts if part.startswith("version_"))
 
 
 def ended(child: int) -> int:

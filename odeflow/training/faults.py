@@ -148,9 +148,7 @@ class Faults(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         known, self.counted = self.counted, _stats(pl_module)
-        stats = [
-            one for one in self.counted if not any(one is each for each in known)
-        ]  # a step may fail
+        stats = [one for one in self.counted if not any(one is each for each in known)]  # a step may fail
         self.counts["fallbacks"] += sum(one.fallbacks for one in stats)
         warning = self.growth.add(sum(one.nfe_forward + one.nfe_backward for one in stats)) if stats else None
         if warning is not None:
