@@ -2,15 +2,18 @@
 
     python benchmarks/processes.py scaling density/two_moons latent/periodic digits/ode_net
     python benchmarks/processes.py spread density/two_moons latent/periodic --weights
+    python benchmarks/processes.py model --imbalance 1.045 1.091 1.122
 
 Each process has a batch of the recipe and one thread. `scaling` measures a step on one process and on two, and the sum
 of gradients alone; `spread` measures on one process how many evaluations batches take, and computes the mean of the
-largest of R such numbers: the slowest of R processes. Options after the recipes go to each of them.
+largest of R such numbers: the slowest of R processes. Options after the recipes go to each of them. `model` measures
+nothing: it is arithmetic on the bandwidth and latency of a network.
 """
 
 import argparse
 import itertools
 import json
+import math
 import os
 import socket
 import statistics
@@ -169,13 +172,46 @@ def spread(recipe: str, options: list[str], count: int) -> list[str]:
     return [recipe, str(count), f"{mean:.1f}", str(min(numbers)), str(max(numbers)), *factors]
 
 
+def network(megabytes: float, processes: int, bandwidth: float, latency: float) -> float:
+    """Seconds of an all-reduce on paper: the faster of a ring and of a tree.
+
+    Args:
+        megabytes: Size of the gradients.
+        processes: R.
+        bandwidth: Of a process, in gigabytes per second.
+        latency: Of a message, in microseconds.
+    """
+    bulk, hop = 1e-3 * megabytes / bandwidth, 1e-6 * latency
+    ring = 2 * (processes - 1) * (bulk / processes + hop)
+    return min(ring, 2 * (math.log2(processes) * hop + bulk))
+
+
+def model(imbalance: list[float], step: float, bandwidth: float, latency: float) -> str:
+    """The table of efficiencies t / (k t + a) on paper: step t, imbalance k, all-reduce a."""
+    rows = []
+    for megabytes in (0.02, 0.83, 40.0):
+        for processes, factor in zip(PROCESSES[1:], imbalance, strict=True):
+            seconds = 1e3 * network(megabytes, processes, bandwidth, latency)
+            shares = [f"{100 * step / (each * step + seconds):.0f} %" for each in (1.0, factor)]
+            rows.append([f"{megabytes:g}", str(processes), f"{seconds:.2f}", *shares])
+    return table(("gradients, MB", "processes", "all-reduce, ms", "fixed steps", "adaptive"), rows)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["scaling", "spread"])
-    parser.add_argument("recipes", nargs="+", help="names of recipes")
+    parser.add_argument("what", choices=["scaling", "spread", "model"])
+    parser.add_argument("recipes", nargs="*", help="names of recipes")
     parser.add_argument("--steps", type=int, help="number of batches; by default 30, and 400 of the spread")
+    several = {"type": float, "nargs": len(PROCESSES) - 1}
+    parser.add_argument("--imbalance", **several, help="k, the slowest of 8, 64 and 512 processes by the mean")
+    parser.add_argument("--step", type=float, default=10.0, help="t, of one process alone, in milliseconds")
+    parser.add_argument("--bandwidth", type=float, default=25.0, help="of a process, in gigabytes per second")
+    parser.add_argument("--latency", type=float, default=5.0, help="of a message, in microseconds")
     known, options = parser.parse_known_args(arguments)
+    if known.what == "model":
+        print(model(known.imbalance or [1.0] * (len(PROCESSES) - 1), known.step, known.bandwidth, known.latency))
+        return
     row, header, count = (scaling, SCALING, 30) if known.what == "scaling" else (spread, SPREAD, 400)
     print(table(header, [row(recipe, options, known.steps or count) for recipe in known.recipes]))
 

@@ -19,7 +19,7 @@ from odeflow_sde import (
     ReversibleHeun,
     TransitionLikelihood,
 )
-from odeflow_solvers import RK4, Heun
+from odeflow_solvers import RK4, Dopri5, Heun
 from odeflow_tasks import (
     GRUD,
     ODERNN,
@@ -171,6 +171,11 @@ CASES: dict[str, Case] = {
         ALL,
     ),
     "Regression": Case(_regression, _targets, ALL),
+    "Regression of steps for each sample": Case(
+        lambda gradient: Regression(MLP(2, [4]), Dopri5(1e-3, 1e-3, per_sample=True), gradient),
+        _targets,
+        ("Checkpointed",),
+    ),
     "Regression, accumulated and clipped": Case(
         _regression,
         _targets,
