@@ -91,10 +91,11 @@ def built(recipe: str, options: list[str]) -> Command:
 def steps(recipe: str, options: list[str], count: int) -> Measured:
     """Steps of this process, each with a batch of its own, without a change of the weights."""
     torch.set_num_threads(1)
-    command, size = built(recipe, options), distributed.get_world_size() if distributed.is_initialized() else 1
-    torch.manual_seed(distributed.get_rank() if size > 1 else 0)
+    joined = distributed.is_initialized()
+    rank, size = (distributed.get_rank(), distributed.get_world_size()) if joined else (0, 1)
+    command = built(recipe, options)
     passes = itertools.chain.from_iterable(command.datamodule.train_dataloader() for _ in itertools.count())
-    batches = list(itertools.islice(passes, count))
+    batches = list(itertools.islice(passes, rank, size * count, size))
     loss = Loss(command.model.train())
     module = DistributedDataParallel(loss) if size > 1 else loss
     seconds, evaluations = list[float](), list[int]()

@@ -30,7 +30,8 @@ class EachOnce(DistributedSampler[Any]):
     ) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=False)
         self.count = len(dataset)  # pyright: ignore[reportArgumentType]
-        few, many = max(1, self.count // self.num_replicas), math.ceil(self.count / self.num_replicas)
+        few = max(1, self.count // self.num_replicas)
+        many = max(few, math.ceil(self.count / self.num_replicas))
         while math.ceil(few / batch_size) != math.ceil(many / batch_size):
             batch_size += 1
         self.batch_size = batch_size

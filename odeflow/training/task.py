@@ -170,7 +170,7 @@ class Task(Plugin, LightningModule, ABC):
             prog_bar: Whether the progress bar shows it.
         """
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}
-        # where processes have an odd number of samples together, Lightning would round half of it down: not of a float
+        # a float: Lightning divides the sum of integer weights by the number of processes, and rounds it down
         self.log(name, value, prog_bar=prog_bar, batch_size=cast(int, float(weight)), **options)
 
     def summed(self, value: Tensor) -> Tensor:

@@ -28,6 +28,11 @@ def test_fewer_samples_than_processes() -> None:
     assert [[*EachOnce(range(2), 4, 5, rank)] for rank in range(5)] == [[0], [1], [0], [1], [0]]
 
 
+def test_no_samples() -> None:
+    """Of an empty part there are no batches, in any process."""
+    assert [[*EachOnce(range(0), 4, 2, rank)] for rank in range(2)] == [[], []]
+
+
 def test_one_process_has_all_in_order() -> None:
     """Without other processes it is a plain loader."""
     loader = of.evaluation_loader(range(7), 3)

@@ -71,9 +71,7 @@ class SolverStatistics(Callback):
     def _log_slowest(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the largest numbers of any process, batch by batch."""
         counts = torch.tensor(self.counts, dtype=torch.float64, device=pl_module.device)
-        counts = torch.cat(
-            [counts, counts[:, :2].sum(1, keepdim=True)], dim=1
-        )  # (batches, counts), all evaluations last
+        counts = torch.cat([counts, counts[:, :2].sum(1, keepdim=True)], dim=1)  # all evaluations last
         largest, total = (
             cast(torch.Tensor, trainer.strategy.reduce(counts.clone(), reduce_op=kind)).mean(0)
             for kind in ("max", "sum")
