@@ -1,11 +1,14 @@
 """Laws of the tableau: it refuses what contradicts itself."""
 
+import contextlib
 import math
 import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 
 import odeflow as of
 from odeflow.engine.step.tableau import HIGHEST_CHECKED_ORDER, Tree, trees
@@ -223,3 +226,49 @@ def test_a_runge_kutta_method_is_its_tableau() -> None:
     assert Ralston(num_steps=3).order == 2
     with pytest.raises(TypeError, match="abstract"):
         of.RungeKutta(num_steps=3)  # pyright: ignore
+
+
+def kutta(u: float, v: float) -> dict[str, Any]:
+    """The method of order 3 with the nodes 0, u and v (Hairer, Nørsett & Wanner, exercise II.1.4)."""
+    b2, b3 = (2 - 3 * v) / (6 * u * (u - v)), (2 - 3 * u) / (6 * v * (v - u))
+    a32 = 1 / (6 * b3 * u)
+    return {"order": 3, "c": (0, u, v), "a": ((), (u,), (v - a32, a32)), "b": (1 - b2 - b3, b2, b3)}
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.floats(0.1, 1), st.floats(0.1, 1), st.integers(0, 2), st.sampled_from([-1e-3, 1e-3, 0.1]))
+def test_a_family_of_methods_is_accepted_and_its_neighbours_are_not(u: float, v: float, place: int, by: float) -> None:
+    """Every method of order 3 with these nodes is accepted; with one weight changed, or a node moved, none is."""
+    assume(abs(u - v) > 0.1 and abs(2 - 3 * u) > 0.1)
+    method = kutta(u, v)
+    assert of.Tableau(**method).stages == 3
+    weights, nodes = list(method["b"]), list(method["c"])
+    weights[place] += by
+    nodes[place] += by
+    for changed in ({"b": tuple(weights)}, {"c": tuple(nodes)}, {"order": 4}):
+        with pytest.raises(of.TableauError):
+            of.Tableau(**{**method, **changed})
+
+
+ENTRIES = st.one_of(st.floats(), st.integers(-(10**30), 10**30), st.sampled_from([None, "x", True, 1j, [], ()]))
+ROWS = st.one_of(st.lists(ENTRIES, max_size=5).map(tuple), ENTRIES)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    order=st.one_of(st.integers(-1, 12), ENTRIES),
+    c=ROWS,
+    a=st.one_of(st.lists(ROWS, max_size=5).map(tuple), ENTRIES),
+    b=ROWS,
+    embedded=ROWS,
+    dense=st.one_of(st.none(), st.lists(ROWS, max_size=5).map(tuple)),
+    implicit=st.booleans(),
+)
+@example(order=1, c=(0,), a=((),), b=(1,), embedded=None, dense=None, implicit=False)
+@example(order=1, c=(0.0, 1e308), a=((), (1e308,)), b=(1.0, 0.0), embedded=None, dense=None, implicit=False)
+def test_anything_is_a_tableau_or_refused(
+    order: Any, c: Any, a: Any, b: Any, embedded: Any, dense: Any, implicit: bool
+) -> None:
+    """Whatever the coefficients are, they are accepted, or the error is one of tableaus."""
+    with contextlib.suppress(of.TableauError):
+        of.Tableau(order, c, a, b, embedded, 1 if embedded is not None else None, dense, 1 if dense else None, implicit)
