@@ -95,8 +95,8 @@ def _kind(kind: str, several: list[Description]) -> Iterator[str]:
 
 def _row(option: Option) -> str:
     default = "required" if option.default is None else f"`{option.default}`"
-    cells = (f"`{option.name}`", default, f"`{option.type}`", option.meaning)
-    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+    meaning = " ".join(option.meaning.split()).replace("|", "\\|")
+    return f"| `{option.name}` | {default} | `{option.type}` | {meaning} |"
 
 
 def _prose(doc: str) -> str:
