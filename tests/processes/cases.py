@@ -53,6 +53,7 @@ class Case:
         batch: (rows, generator) ↦ a batch.
         gradients: The names of the gradients; none for a task that solves nothing, or nothing by them.
         divided: Whether each process has its own rows; otherwise all have the same.
+        repeated: Whether all batches are the same.
         options: Options of the trainer.
     """
 
@@ -60,6 +61,7 @@ class Case:
     batch: Callable[[int, torch.Generator], Batch]
     gradients: tuple[str, ...] = ()
     divided: bool = True
+    repeated: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -198,12 +200,14 @@ CASES: dict[str, Case] = {
         lambda gradient: Squares(LotkaVolterra(), RK4(step_size=0.25), gradient, distance="nll", noise=[0.1, 0.2]),
         _trajectories,
         ("Checkpointed",),
+        repeated=True,
     ),
     "Trajectory in segments": Case(
         lambda gradient: _trained_by(gradient, segment=3, initial=Initial("learned", shared=["prey"])),
         _trajectories,
         ("Checkpointed",),
         divided=False,
+        repeated=True,
     ),
     "LatentODE": Case(
         lambda gradient: LatentODE(MLP(3, [4]), _fixed(), gradient, readout=_readout(), **NAMED), _series, ALL

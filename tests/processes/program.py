@@ -30,6 +30,8 @@ from odeflow.training.callbacks import SolverStatistics
 
 COUNT = 8
 """Number of rows of a batch, over all processes."""
+EPS = 1e-4
+"""The ε of Adam, which with its own would make whole steps of the rounding of gradients that are zero."""
 UNEVEN = 3
 """Every so many batches, the last one among them, are divided unevenly."""
 
@@ -92,7 +94,7 @@ class Divided(of.DataModule):
     def __init__(self, case: Case, steps: int, size: int, place: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(5)
-        same = None if case.divided else case.batch(COUNT, generator)
+        same = case.batch(COUNT, generator) if case.repeated else None
         self.loaders: list[DataLoader[Any]] = []
         for count in (steps, 2):
             batches = [same if same is not None else case.batch(COUNT, generator) for _ in range(count)]
@@ -150,6 +152,8 @@ def trained(name: str, gradient: str, steps: int, dtype: torch.dtype, size: int,
     case, told = CASES[name], Told()
     torch.manual_seed(1)
     task = case.build(registry.plugins("gradient")[gradient]() if gradient else None)
+    if type(task).configure_optimizers is of.Task.configure_optimizers:
+        task.configure_optimizers = lambda: torch.optim.Adam(task.parameters(), lr=1e-3, eps=EPS)
     trainer = Trainer(
         accelerator="cpu",
         devices=1 if size == 1 else size,
