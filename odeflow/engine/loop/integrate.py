@@ -48,9 +48,7 @@ def run(
         clocks.read(control.underflows(clocks.t))
         while clocks.running:
             if clocks.stuck or control.exhausted:
-                failure = control.failure(clocks.place(control.underflows(clocks.t)))
-                failure.exhausted = control.exhausted
-                raise failure
+                raise control.failure(clocks.place(control.underflows(clocks.t)))
             if clocks.sparse:
                 y = _narrowed(clocks, stages, control, y, tape)
             start, stages.window = clocks.t, clocks.window
@@ -82,6 +80,7 @@ def run(
                 stages.forget_slope()
     except SolveError as error:
         error.partial = recorder.partial(y, stages.evaluations)
+        error.exhausted = error.exhausted or control.exhausted
         raise
     if tape is not None:
         if isinstance(clocks, SampleClocks) and len(y) < len(y0):
