@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 import odeflow as of
@@ -39,7 +38,9 @@ def reading(path: object, advice: str = "", failed: str = "cannot be read") -> G
         yield
     except of.OdeflowError:
         raise
-    except (Exception, pl.exceptions.PanicException) as problem:  # readers raise many types for damaged files
+    except BaseException as problem:  # readers raise many types for damaged files
+        if not isinstance(problem, Exception) and type(problem).__name__ != "PanicException":  # polars' own
+            raise
         reason = " ".join(str(problem).split())[:200] or type(problem).__name__
         raise of.DataError(f"{path} {failed}: {reason}. {advice}".rstrip()) from problem
 
