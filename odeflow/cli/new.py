@@ -68,7 +68,7 @@ def new(kind: str, name: str, package: bool) -> list[str]:
         _write({f"{module}.py": source, f"test_{module}.py": test})
         return [
             f"{module}.py: the {kind} {name}; test_{module}.py: its test",
-            f"  pytest test_{module}.py",
+            f"  python -m pytest test_{module}.py",
             *_runs(kind, name, module),
         ]
     _, test = _filled(kind, name, f"odeflow_{module}")

@@ -119,7 +119,7 @@ def differences(runs: Sequence[RunRecord]) -> Rows:
         | {"commit": run.commit, "machine": run.machine, "device": run.device, "processes": str(run.processes)}
         | {"epochs": str(run.epochs), "steps": str(run.steps), "time": duration(run.seconds)}
         | ({} if run.best is None else {f"best {run.monitor}": number(run.best)})
-        | {name: number(value) for name, value in run.metrics.items()}
+        | {_metric(name, run): number(value) for name, value in run.metrics.items()}
         for run in runs
     ]
     names = dict.fromkeys(name for each in facts for name in each)
@@ -128,6 +128,11 @@ def differences(runs: Sequence[RunRecord]) -> Rows:
         for name in names
         if len({each.get(name, "") for each in facts}) > 1
     ]
+
+
+def _metric(name: str, run: RunRecord) -> str:
+    """The name of a metric, whose value is the last one if there are several."""
+    return f"last {name}" if run.command == "fit" else name
 
 
 def _options(changes: dict[str, str]) -> str:

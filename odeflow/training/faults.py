@@ -19,6 +19,9 @@ from odeflow.training.growth import Growth
 from odeflow.training.snapshot import Snapshot
 
 Policy = Literal["stop", "skip", "rewind"]
+ADVICE = (
+    "Lower the learning rate or clip the gradient, or go on without such steps by --faults.on_nonfinite skip or rewind"
+)
 
 
 class Faults(Callback):
@@ -111,6 +114,7 @@ class Faults(Callback):
             broken = f". Parameters that are not finite: {weights}" if weights else ""
             error.args = (f"{_place(task.trainer)}: {error}{broken}",)
             if self.policy == "stop":
+                error.args = (f"{error}. {ADVICE}",)
                 raise
             self.fault = str(error)
 

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from odeflow.engine.output.solution import SolveError
 from odeflow.errors import CheckpointError, DataError, OdeflowError, PluginError, SettingError
 from odeflow.flow.flow import Flow
 from odeflow.plugin import registry
@@ -238,9 +239,21 @@ class Task(Plugin, LightningModule, ABC):
         self._log_evaluation(batch, "test")
 
     def _log_evaluation(self, batch: Any, stage: str) -> None:
-        loss = self._checked_loss(batch, stage)
+        try:
+            loss = self._checked_loss(batch, stage)
+        except SolveError as error:
+            error.args = (f"{self._evaluation(stage)}: {error}",)
+            raise
         self.log_mean(f"{stage}/loss", loss, self.sample_count(batch), prog_bar=True)
         self.log_baselines(batch, stage)
+
+    def _evaluation(self, stage: str) -> str:
+        """Which evaluation this is, for messages."""
+        if self._trainer is None or stage == "test":
+            return stage
+        if self.trainer.sanity_checking:
+            return "in the check before training, which --trainer.num_sanity_val_steps 0 leaves out"
+        return f"in validation after epoch {self.current_epoch} (step {self.global_step})"
 
     @classmethod
     def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride]

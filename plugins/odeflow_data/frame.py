@@ -266,7 +266,8 @@ class Frame:
         if found is not None:
             raise of.DataError(
                 f"{self.origin}: column {name!r} must hold numbers; row {found[0]} holds {found[1]!r}. Leave the "
-                "column out by ignore, name it as label or series if it is one, or leave the cell empty"
+                "column out by ignore, name it as label or series if it is one, make a column of 0 and 1 for each of "
+                "its values if it is a category, or leave the cell empty"
             )
 
     def _first(self, name: str, wrong: pl.Expr) -> tuple[int, str] | None:

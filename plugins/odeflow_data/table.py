@@ -161,10 +161,13 @@ class Table(OwnData):
         if stream is None:
             whole = self._standardised(self._rows(self.frame, known=False))
             self.predicted, self.predicted_rows = whole, whole.row
-            return
-        self.predicted_rows = torch.cat([piece.row for piece in stream.whole(self.frame)])
-        whole = partial(stream.whole, self.frame)
-        self.predicted = stream.batches(whole, len(self.predicted_rows), self.batch_size, self._batch_of)
+        else:
+            self.predicted_rows = torch.cat([piece.row for piece in stream.whole(self.frame)])
+            whole = partial(stream.whole, self.frame)
+            self.predicted = stream.batches(whole, len(self.predicted_rows), self.batch_size, self._batch_of)
+        dropped = self.frame.count - len(self.predicted_rows)
+        if dropped:
+            self.say(f"{dropped:,} of {self.frame.count:,} rows have empty cells and are left out")
 
     def _batch_of(self, rows: Part) -> tuple[Tensor, ...]:
         """What batches have of rows in the file's units."""

@@ -219,3 +219,37 @@ def test_processes_skip_together(started, tmp_path, spoilt):
     assert outcome.returncode == 0, outcome.stderr
     assert "The step is skipped, the 1. of this run" in outcome.stderr
     assert read(tmp_path / "runs/spiral/version_0")["callbacks"]["Faults"]["counts"]["skipped"] == 1
+
+
+BLOWING = '''
+from torch import nn
+
+import odeflow as of
+
+
+class Blowing(of.Dynamics):
+    """dy/dt = 30 + 10 y², which has no solution after t = 0.1."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.linear, self.width = nn.Linear(dim, dim), dim
+
+    def forward(self, t, y):
+        return 30 + 10 * y.square() + 0 * self.linear(y)
+'''
+
+
+@pytest.mark.filterwarnings("ignore:epoch", "ignore:.*could not find the monitored key")
+def test_solves_that_fail_before_training_say_so(done, refused, draw_at, tmp_path):
+    """The check before training is named with the option that leaves it out; figures are missing, and training goes on."""
+    file = tmp_path / "blowing.py"
+    file.write_text(BLOWING)
+    fit = f"fit -c spiral {QUIET} --plugins {file} --model.dynamics Blowing"
+    assert "in the check before training, which --trainer.num_sanity_val_steps 0 leaves out: " in refused(fit)
+    unchecked = f"{fit} --trainer.num_sanity_val_steps 0"
+    assert "epoch 0, batch 0 (step 0): " in (said := refused(unchecked))
+    assert said.rstrip().endswith("go on without such steps by --faults.on_nonfinite skip or rewind")
+    skipped = f"{unchecked} --faults.on_nonfinite skip --trainer.limit_val_batches 0"
+    draw_at("3_end")
+    with pytest.warns(UserWarning, match="the figures 3_end are missing, as a solve failed: "):
+        done(skipped)

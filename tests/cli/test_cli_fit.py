@@ -170,13 +170,13 @@ def test_a_callback_is_added_to_those_of_the_recipe(done, small):
 
 
 def test_last_is_the_last_epoch_though_another_was_best(done, small):
-    """`last.ckpt` is written at every epoch's end; `best.ckpt` stays that of the epoch with the best metric."""
+    """`last.ckpt` is written at every epoch's end, and the one before kept; `best.ckpt` is of the epoch with the best metric."""
     divergent = (
         "--trainer.max_epochs 3 --optimizer.lr 1e-30 --lr_scheduler ConstantLR"  # no epoch after the first is better
     )
     done(f"fit {small} {divergent}")
     folder = Path("runs/digits/ode_net/version_0/checkpoints")
-    assert {file.name for file in folder.iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {file.name for file in folder.iterdir()} == {"best.ckpt", "last.ckpt", "last_but_one.ckpt"}
     assert torch.load(folder / "best.ckpt", weights_only=True)["epoch"] == 0
     assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 2
 

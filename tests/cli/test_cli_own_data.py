@@ -235,13 +235,14 @@ def both(done: Callable[..., Any], checkpoint: Path, name: str = "out.csv") -> t
     return predicted()
 
 
-def test_a_table_of_targets_has_their_names_and_units(done: Any) -> None:
+def test_a_table_of_targets_has_their_names_and_units(done: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A row for each row of the file that can be predicted, with its number and the targets in the file's units."""
     written("first.csv", table(80, 0, changed=True))
     second = table(20, 1, changed=True)
     written("second.csv", {"v": second["v"], "u": ["", *second["u"][1:]]})
     checkpoint = fitted(done, "regression", "--data.target w --data.ignore [kind] --data.read.missing drop")
     wanted = both(done, checkpoint)
+    assert "1 of 20 rows have empty cells and are left out" in caplog.text
     found = read("out.csv")
     assert list(found) == ["row", "w"]
     assert found["row"] == [str(row) for row in range(2, 21)]

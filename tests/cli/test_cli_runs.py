@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from odeflow.cli.grid import parts
+from odeflow.cli.runs import at, differences
 
 QUIET = "--trainer.enable_progress_bar false --trainer.enable_model_summary false"
 
@@ -108,6 +110,9 @@ def test_compared_runs_show_only_what_differs(done, runs):
     assert rows["--model.solver"] == ["", "RK4"]
     assert float(rows["best val/accuracy"][0]) == pytest.approx(2 * float(rows["best val/accuracy"][1]), rel=1e-3)
     assert not {"recipe", "--model.dynamics.channels"} & set(rows)
+    one = at(folders[0])
+    others = [replace(one, metrics={"val/loss": value}) for value in (0.5, 0.25)]
+    assert [row[""] for row in differences(others)] == ["last val/loss"]
 
 
 def test_the_best_run_has_the_best_value(done, runs):

@@ -202,6 +202,7 @@ def test_likelihoods_may_lack_what_is_optional() -> None:
     task, logged = latent(readout=readout), {}
     task.log = lambda name, value, **_: logged.update({name: value})
     task.loss(batch, "val")
+    task.on_validation_epoch_end()
     assert {"val/mse", "val/path_coverage_50"} <= logged.keys()
     assert "val/coverage_50" not in logged
     with pytest.raises(of.SettingError, match=r"Laplacian has no residuals; use Gaussian, or refine\.steps 0"):

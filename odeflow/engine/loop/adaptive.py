@@ -238,7 +238,9 @@ class ErrorControl(StepControl):
                 f"{place.rejected} rejections. {advice(place.stiffness)}"
             )
         whose = "" if place.sample is None else f" of sample {place.sample}"
-        where = f"the step size{whose} fell to {h} {at}, after {place.of(self.in_a_row):.0f} rejections in a row: "
+        count = round(place.of(self.in_a_row))
+        rejections = "a rejection" if count == 1 else f"{count} rejections in a row"
+        where = f"the step size{whose} fell to {h} {at}, after {rejections}: "
         if place.of(self.error) == math.inf or math.isnan(place.of(self.error)):
             return SolveError(
                 f"{where}beyond there the state or the field is not finite. Look for inf and nan in the field there",

@@ -8,10 +8,11 @@ import matplotlib.style
 import torch
 from cycler import cycler
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 
+from odeflow.engine.output.solution import SolveError
 from odeflow.errors import SettingError
 from odeflow.training.callbacks.run_folder import run_folder
 from odeflow.training.callbacks.trackers import log_figure
@@ -75,10 +76,15 @@ class Figures(Callback):
         training = pl_module.training
         pl_module.eval()
         with matplotlib.style.context(self.styles):
-            with torch.no_grad(), isolate_rng():  # figures must not affect the run
-                batch = trainer.strategy.batch_to_device(next(iter(data.val_dataloader())))
-                figures = pl_module.figures(batch)
-            pl_module.train(training)
+            try:
+                with torch.no_grad(), isolate_rng():  # figures must not affect the run
+                    batch = trainer.strategy.batch_to_device(next(iter(data.val_dataloader())))
+                    figures = pl_module.figures(batch)
+            except SolveError as error:
+                rank_zero_warn(f"the figures {moment} are missing, as a solve failed: {error}")
+                return
+            finally:
+                pl_module.train(training)
             self._write(trainer, figures, moment)
 
     @rank_zero_only
