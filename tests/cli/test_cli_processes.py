@@ -125,6 +125,7 @@ def test_processes_keep_the_same_weights(started, tmp_path, loose, done, refused
     assert of.load(last, plugins=[str(loose)]).flow.solver.control.num_steps == 2
 
 
+@pytest.mark.slow  # tests/processes compares every task
 @pytest.mark.parametrize("recipe", ["density/digits", "latent/periodic --data.batch_size 8"])
 def test_processes_of_every_task_keep_the_same_weights(started, tmp_path, loose, recipe):
     """So do those that `odeflow` starts, of densities with noise and moving statistics and of series that are padded."""
