@@ -223,7 +223,8 @@ def test_a_loader_that_raises_ends_the_run(policy: str) -> None:
 def test_the_layer_is_named() -> None:
     """A loss that is not finite is traced to the first layer whose values are not, though its inputs are."""
     with pytest.raises(
-        of.TrainingError, match=r"batch 3 .*: the loss is nan\. Numbers cease to be finite in the layer spoil$"
+        of.TrainingError,
+        match=r"batch 3 .*: the loss is nan\. Numbers cease to be finite in the layer spoil\. Lower the",
     ):
         trained(Spoilt(), Faults())
 
