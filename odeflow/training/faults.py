@@ -229,7 +229,7 @@ class Faults(Callback):
         if self.policy == "rewind":
             self.snapshots = self.snapshots[:1]
             self.snapshots[0].restore(trainer, module)
-        rank_zero_warn(f"{fault}. The step is {name}, the {self.counts[name]}. of this run")
+        rank_zero_warn(f"{fault}. The step is {name}; so far in this run: {self.counts[name]}")
 
 
 def faults_of(trainer: Trainer | None) -> Faults | None:

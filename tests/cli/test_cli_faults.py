@@ -217,7 +217,7 @@ def test_processes_skip_together(started, tmp_path, spoilt):
     words = f"{spoilt} -100 --faults.on_nonfinite skip --trainer.strategy ddp --trainer.devices 2"
     outcome = started(sys.executable, "-m", "odeflow", *words.split(), folder=tmp_path)
     assert outcome.returncode == 0, outcome.stderr
-    assert "The step is skipped, the 1. of this run" in outcome.stderr
+    assert "The step is skipped; so far in this run: 1" in outcome.stderr
     assert read(tmp_path / "runs/spiral/version_0")["callbacks"]["Faults"]["counts"]["skipped"] == 1
 
 

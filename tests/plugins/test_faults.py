@@ -163,7 +163,7 @@ def test_stop_names_the_place(fault: str) -> None:
 def test_skip_leaves_everything_as_it_was(fault: str) -> None:
     """Weights, optimizer and buffers do not see the faulty batch; the run goes on as if it were not there."""
     task, faults = Fit(fault), Faults("skip")
-    with pytest.warns(UserWarning, match=f"{WHAT[fault][1]}.*The step is skipped, the 1. of this run"):
+    with pytest.warns(UserWarning, match=f"{WHAT[fault][1]}.*The step is skipped; so far in this run: 1"):
         weights = trained(task, faults).weights
     assert weights[3].equal(weights[2])
     assert faults.counts == {"skipped": 1, "rewound": 0, "fallbacks": 0}
@@ -180,7 +180,7 @@ def test_skip_leaves_everything_as_it_was(fault: str) -> None:
 def test_rewind_returns_to_earlier_weights() -> None:
     """Weights, their average and the optimizer's moments are those of one to two intervals before the fault."""
     task, faults, average = Fit("nan", at=5), Faults("rewind", rewind_steps=2), WarmupEMA(0.9)
-    with pytest.warns(UserWarning, match="The step is rewound, the 1. of this run"):
+    with pytest.warns(UserWarning, match="The step is rewound; so far in this run: 1"):
         weights = trained(task, faults, average, epochs=2).weights
     assert weights[5].equal(weights[1])  # kept after 2 and 4 steps
     assert not weights[6].equal(weights[5])
