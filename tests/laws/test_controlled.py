@@ -257,7 +257,7 @@ def test_solves_and_coefficients_equal_torchcde(kind: str) -> None:
     for time in torch.linspace(0.05, 2.95, 23, dtype=D):
         torch.testing.assert_close(path(time), theirs.evaluate(time), atol=1e-12, rtol=0)
         torch.testing.assert_close(path.derivative(time), theirs.derivative(time), atol=1e-12, rtol=1e-12)
-    options = {"options": {"jump_t": t}} if kind == "linear" else {}
+    options = {} if kind == "natural" else {"options": {"jump_t": t}}
     wanted = torchcde.cdeint(
         theirs, lambda time, z: field.matrix(time, z), z0, t[[0, -1]], adjoint=False, method="dopri5", rtol=1e-9, atol=1e-9,
         **options,

@@ -256,11 +256,11 @@ def test_spirals_begin_to_be_learned() -> None:
 
 
 def test_mnist_begins_to_learn(shared: Path) -> None:
-    """On real MNIST the published net, with a quarter of the channels, beats guessing two times over after sixty steps."""
-    few = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "60", "--data.val_size", "500"]
+    """On real MNIST the published net, with a quarter of the channels, beats guessing three times over after a hundred steps."""
+    few = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "100", "--data.val_size", "500"]
     few += ["--model.dynamics.channels", "16", "--data.batch_size", "64"]
     folder = fit("mnist/ode_net", "--data.root", str(shared / "data/mnist"), *few)
-    assert last(folder, "val/accuracy") > 0.2
+    assert last(folder, "val/accuracy") > 0.3
 
 
 @pytest.mark.slow
