@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from odeflow_matching.guided import unguided
 from odeflow_matching.interpolant import Interpolant, along
 from odeflow_matching.matching import Draw, Matching
 from odeflow_matching.probability_flow import Prediction, ProbabilityFlow
+from odeflow_matching.reverse_diffusion import ReverseDiffusion
 from odeflow_matching.vp_schedule import VPSchedule
 from odeflow_tasks.chain import Chain
 from odeflow_tasks.dequantisation import Dequantisation
@@ -20,7 +22,8 @@ class ScoreMatching(Matching):
 
     The flow is the `ProbabilityFlow` of the net, with exact likelihood, solvers, samples and figures as of `Density`;
     metrics are those of `FlowMatching`. The losses are ‖ε̂ − ε‖²/d, the same by b²‖s − s_true‖²/d for the score, and
-    ‖v̂ − v‖²/d.
+    ‖v̂ − v‖²/d. Samples by a stochastic solver, `odeflow sample --solver SRA1 --num_steps 100`, are those of the
+    `ReverseDiffusion`.
 
     Source: Song et al. (2021), "Score-Based Generative Modeling through Stochastic Differential Equations"; Ho, Jain &
     Abbeel (2020), "Denoising Diffusion Probabilistic Models"; Salimans & Ho (2022), for v.
@@ -41,6 +44,7 @@ class ScoreMatching(Matching):
         prediction: What the net predicts: "noise", "score" or "v".
         drop: The share of conditions that training replaces with zeros.
         transport: Number of points by which distances are measured in evaluation; 0 for none.
+        corrector: The rate of the Langevin dynamics in samples of the `ReverseDiffusion`.
 
     Raises:
         SettingError: An option is out of range, the dynamics do not match the data, or the interpolant does not support
@@ -64,7 +68,9 @@ class ScoreMatching(Matching):
         prediction: Prediction = "noise",
         drop: float = 0.0,
         transport: int = 1000,
+        corrector: float = 0.0,
     ) -> None:
+        of.check_least(self, 0, corrector=corrector)
         interpolant = interpolant or VPSchedule()
         field = ProbabilityFlow(dynamics, interpolant, prediction, flow.t0, flow.t1)
         super().__init__(
@@ -85,11 +91,32 @@ class ScoreMatching(Matching):
             drop,
             transport,
         )
+        self.corrector = corrector
+
+    @property
+    def field(self) -> ProbabilityFlow:
+        """The field of the flow."""
+        field = self.flow.dynamics
+        assert isinstance(field, ProbabilityFlow)
+        return field
+
+    def sample(self, count: int, condition: Tensor | None = None) -> dict[str, Tensor]:
+        """As of `Density`; by a stochastic solver those of the `ReverseDiffusion`, whose densities are not known."""
+        flow = self.flow
+        if not isinstance(flow.solver, of.StochasticSolver):
+            return super().sample(count, condition)
+        self.check_condition(condition, count)
+        options = of.FlowOptions(flow.options.t0, flow.options.t1)
+        diffusion = of.Flow(ReverseDiffusion(self.field, self.corrector), flow.solver, options=options)
+        x = diffusion(self.cnf.base.sample(torch.Size([count])), context=condition)
+        flow.stats = diffusion.stats
+        for bijection in list(self.cnf.transforms)[1:]:
+            x, _ = bijection(x)
+        return {"x": x.view(count, *self.shape)}
 
     def compare(self, draw: Draw) -> Tensor:
         """(), the mean square error of the prediction; of the score, times b²σ²."""
-        field = self.flow.dynamics
-        assert isinstance(field, ProbabilityFlow)
+        field = self.field
         predicted = self.evaluated(unguided(field.dynamics), draw.t, draw.x, draw.condition)
         at, spread = self.interpolant.coefficients(draw.t), self.interpolant.spread
         a, b = along(at.a, draw.x), along(at.b, draw.x)

@@ -190,11 +190,19 @@ class Density(of.Task):
     def _distribution(self, condition: Tensor | None, count: int) -> FlowDistribution:
         """The density, or one for each of `count` conditions."""
         self._choose_divergence()
+        self.check_condition(condition, count)
+        return self.cnf(condition)
+
+    def check_condition(self, condition: Tensor | None, count: int) -> None:
+        """Checks that there are conditions for `count` samples if the density has some, and none if it has none.
+
+        Raises:
+            DataError: The condition has the wrong shape.
+        """
         came = None if condition is None else tuple(condition.shape)
         if came != ((count, self.num_conditions) if self.num_conditions else None):
             wanted = f"conditions of shape ({count}, {self.num_conditions})" if self.num_conditions else "no conditions"
             raise of.DataError(f"Density(num_conditions={self.num_conditions}) expects {wanted}; got {came or 'none'}")
-        return self.cnf(condition)
 
     def _choose_divergence(self) -> None:
         self.cnf.divergence = self.divergence if self.training else self.eval_divergence
