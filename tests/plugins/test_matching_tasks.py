@@ -572,7 +572,8 @@ def test_samples_by_a_stochastic_solver_are_of_the_reverse_diffusion() -> None:
     assert [*drawn] == ["x"]
     x, _ = whitening.inverse(drawn["x"])
     assert (x.mean(0) - MEAN).abs().max() < 5 * STD / count**0.5 + 0.01
-    assert task.flow.stats is not None and task.flow.stats.nfe_forward >= 60
+    assert task.flow.stats is not None
+    assert task.flow.stats.nfe_forward >= 60
 
 
 def test_stochastic_samples_need_their_conditions() -> None:
