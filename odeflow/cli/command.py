@@ -53,10 +53,18 @@ class Parser(LightningArgumentParser):
 
 
 class RunConfig(SaveConfigCallback):
-    """Saves the configuration of a run beside its checkpoints, and in each logger."""
+    """Saves the configuration of a run beside its checkpoints, and in each logger, once its checkpoint is restored."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs, save_to_log_dir=False)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Nothing yet: a run that is refused leaves no files."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().setup(trainer, pl_module, str(trainer.state.fn))
+
+    on_validation_start = on_test_start = on_predict_start = on_train_start
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         with replacing(run_folder(trainer) / "config.yaml") as part:

@@ -14,11 +14,14 @@ from odeflow.cli.loggers import Place, name_loggers
 from odeflow.cli.options import run_of
 from odeflow.cli.prepare import prepared
 from odeflow.cli.startup import importing
+from odeflow.config.checkpoints import other_than
 from odeflow.config.record import RunRecord
 from odeflow.config.request import Request
 from odeflow.errors import CheckpointError, OdeflowError, SettingError
 from odeflow.plugin import registry
-from odeflow.training import weights
+from odeflow.plugin.spec import mapping
+from odeflow.training import checkpoint, weights
+from odeflow.training.task import KEY
 
 
 def run(command: str, words: list[str]) -> None:
@@ -62,9 +65,11 @@ def run(command: str, words: list[str]) -> None:
         raise
     except (MisconfigurationException, *registry.UNBUILDABLE) as problem:
         if request.ckpt_path is not None and "loading state_dict" in str(problem):
-            raise weights.misfit(request.ckpt_path, problem) from problem
+            then = mapping(checkpoint.read(request.ckpt_path).get(KEY)) or {}
+            raise weights.misfit(request.ckpt_path, problem, then, request.effective(config)) from problem
         if request.ckpt_path is not None and explain.restoring(problem):
-            raise CheckpointError(f"{request.ckpt_path} cannot be used: {registry.cause(problem)}") from problem
+            reason = f"cannot be used: {registry.cause(problem)}. {other_than(request.ckpt_path)}"
+            raise CheckpointError(f"{request.ckpt_path} {reason}") from problem
         reason = explain.failed(problem)
         if reason is None:
             raise

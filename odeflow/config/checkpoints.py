@@ -8,6 +8,8 @@ from pathlib import Path
 
 from odeflow.config.record import RunRecord
 
+LAST, BEFORE = "last.ckpt", "last_but_one.ckpt"
+"""The file names of the newest checkpoint of a run and of the one before."""
 KEYWORDS = {
     "last": "*/checkpoints/last*.ckpt",
     "best": "*/checkpoints/best*.ckpt",
@@ -55,6 +57,13 @@ def damage(path: str | Path) -> str | None:
     except UNREADABLE as problem:
         return f"cannot be read as a checkpoint: {problem}"
     return None if broken is None else f"is damaged: the checksum of its part {broken} does not match"
+
+
+def other_than(path: str | Path) -> str:
+    """What to use instead of a checkpoint that cannot be used."""
+    before = Path(path).with_name(BEFORE)
+    earlier = before.name != Path(path).name and before.is_file()
+    return f"Use the one before it, {before}" if earlier else "Use another checkpoint, or train anew"
 
 
 def _age(checkpoint: Path) -> tuple[int, float]:

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Self, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Self, get_type_hints
 
 from odeflow.config import slurm
 from odeflow.plugin.spec import mapping, sequence
+from odeflow.plugin.structure import mismatch
 
 if TYPE_CHECKING:
     from odeflow.config.request import Request
@@ -107,7 +107,7 @@ class RunRecord:
             types = get_type_hints(cls)
             known = {each.name: content[each.name] for each in fields(cls) if each.name in content}
             known = {name: _printable(value) for name, value in known.items() if name != "folder"}
-            if not all(_fits(value, types[name]) for name, value in known.items()):
+            if any(mismatch(value, types[name]) for name, value in known.items()):
                 return None
             return cls(**known, folder=folder)
         except (OSError, ValueError, TypeError, RecursionError):
@@ -146,20 +146,6 @@ def best(records: Iterable[RunRecord]) -> RunRecord | None:
     able = [each for each in able if each.monitor == last.monitor]
     sign = -1 if last.mode == "max" else 1
     return min(able, key=lambda each: sign * (each.best or 0.0))
-
-
-def _fits(value: object, annotation: Any) -> bool:
-    """Whether a value from JSON has a type."""
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin is UnionType:
-        return any(_fits(value, each) for each in inner)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(each, inner[0]) for each in cast(list[object], value))
-    if origin is dict:
-        return isinstance(value, dict) and all(
-            _fits(each, inner[1]) for each in cast(dict[str, object], value).values()
-        )
-    return isinstance(value, (int, float) if annotation is float else annotation)
 
 
 def _printable(value: Any) -> Any:

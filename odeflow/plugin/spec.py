@@ -55,7 +55,35 @@ def is_plain(value: object) -> bool:
     return True
 
 
+def differences(then: object, now: object, place: str) -> list[str]:
+    """The options of two specs with other classes or values, as "model.dynamics is MLP in the file, Linear here".
+
+    Args:
+        then: The spec in a file.
+        now: Another one; options that it does not give are not compared.
+        place: The option that they are values of.
+    """
+    one = class_spec(then)
+    other = class_spec(now) if one is None else named_spec(now)
+    if one is not None and other is not None and _name(one) == _name(other):
+        then, now = one.get("init_args", {}), other.get("init_args", {})
+    elif one is not None or other is not None:
+        return [f"{place} is {_name(one or then)} in the file, {_name(other or now)} here"]
+    before, after = mapping(then), mapping(now)
+    if before is not None and after is not None:
+        both = [(key, before[key], after[key]) for key in before if key in after]
+        return [each for key, one, other in both for each in differences(one, other, f"{place}.{key}")]
+    same = then == now if sequence(then) is None else sequence(then) == sequence(now)
+    return [] if same else [f"{place} is {shown(then, 40)} in the file, {shown(now, 40)} here"]
+
+
+def _name(value: object) -> str:
+    """The bare class name of a spec; any other value as text."""
+    return shown(value, 40) if class_spec(value) is None else path_of(value).rpartition(".")[2]
+
+
 def shown(value: object, longest: int = 80) -> str:
     """A value as text for a message, truncated to `longest` characters."""
-    text = repr(value) if is_plain(value) else reprlib.repr(value)  # of what may have more values than can be written
+    # reprlib for what may have more values than can be written; tensors take several lines
+    text = repr(value) if is_plain(value) else " ".join(reprlib.repr(value).split())
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

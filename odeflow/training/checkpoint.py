@@ -8,10 +8,11 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
-from odeflow.config.checkpoints import damage
+from odeflow.config.checkpoints import damage, other_than
 from odeflow.errors import CheckpointError, PluginError
 from odeflow.plugin import registry
-from odeflow.plugin.spec import class_spec, is_plain, mapping, shown
+from odeflow.plugin.spec import class_spec, is_plain, mapping, path_of, shown
+from odeflow.training import contents as form
 from odeflow.training import weights
 from odeflow.training.files import replacing, unwritten
 from odeflow.training.task import KEY, Task, stored_data, stored_units
@@ -21,7 +22,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """The contents of a checkpoint, read without executing code from it.
 
     Raises:
-        CheckpointError: The file does not exist, is not a checkpoint, or is damaged.
+        CheckpointError: The file does not exist, is not a checkpoint, is damaged, or is not as odeflow writes it.
     """
     if not Path(path).is_file():
         raise CheckpointError(f"there is no checkpoint {path}")
@@ -33,7 +34,40 @@ def read(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {type(problem).__name__}: {reason}") from problem
     if contents is None:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: it holds no keys")
+    return _checked(contents, path)
+
+
+def _checked(contents: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """The contents of a checkpoint.
+
+    Raises:
+        CheckpointError: They are not as odeflow writes them.
+    """
+    wrong = form.unlike(contents, path_of(stored_data(contents)).rpartition(".")[2])
+    if wrong is not None:
+        raise CheckpointError(f"{path} is not as odeflow writes it: {wrong}. {other_than(path)}")
     return contents
+
+
+def require(contents: dict[str, Any], path: str | Path, resume: bool) -> None:
+    """Checks that a checkpoint has what a run needs beside the structure that `read` checks.
+
+    Args:
+        contents: The contents of the checkpoint.
+        path: Path of the checkpoint, for messages.
+        resume: Whether its run is to be resumed.
+
+    Raises:
+        CheckpointError: A part is missing.
+    """
+    state(contents, path)
+    absent = [key for key in (form.RESUMED if resume else form.EVALUATED) if key not in contents]
+    if absent:
+        raise CheckpointError(
+            f"{path} holds weights, but no {', '.join(absent)}, which "
+            f"{'resuming a run' if resume else 'a checkpoint of a run'} needs. Use its weights by --weights {path}, "
+            "without --ckpt_path"
+        )
 
 
 def _check_sums(path: str | Path) -> None:
@@ -71,11 +105,11 @@ class Checkpoints(TorchCheckpointIO):
         """The contents of a checkpoint, read without executing code from it, whatever the trainer asks for.
 
         Raises:
-            CheckpointError: The checkpoint is damaged.
+            CheckpointError: The checkpoint is damaged, or not as odeflow writes it.
         """
         if "://" not in str(path):
             _check_sums(path)
-        return super().load_checkpoint(path, map_location, weights_only=True)
+        return _checked(super().load_checkpoint(path, map_location, weights_only=True), path)
 
 
 def specs(path: str | Path) -> dict[str, Any]:
@@ -159,5 +193,5 @@ def begin_with(task: Task, path: str | Path) -> None:
         task.units = weights.read_units(path)
         return
     contents = read(path)
-    weights.fill(task, state(contents, path), path)
+    weights.fill(task, state(contents, path), path, mapping(contents.get(KEY)))
     task.units = stored_units(contents)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,13 +15,23 @@ from odeflow.engine.output.solution import SolveError, Stats
 from odeflow.errors import SettingError, TrainingError
 from odeflow.flow.flow import Flow
 from odeflow.training.culprit import broken_gradients, broken_layer, broken_parameters, keep_buffers
-from odeflow.training.growth import Growth
-from odeflow.training.snapshot import Snapshot
+from odeflow.training.growth import Growth, GrowthState
+from odeflow.training.snapshot import Snapshot, SnapshotState
 
 Policy = Literal["stop", "skip", "rewind"]
 ADVICE = (
     "Lower the learning rate or clip the gradient, or go on without such steps by --faults.on_nonfinite skip or rewind"
 )
+
+
+class State(TypedDict):
+    """Counts and the states to return to, as checkpoints contain them."""
+
+    counts: dict[str, int]
+    recent: int
+    good: int
+    growth: GrowthState
+    snapshots: list[SnapshotState]
 
 
 class Faults(Callback):
@@ -184,8 +194,9 @@ class Faults(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Counts and the states to return to."""
-        kept = {"counts": self.counts, "recent": self.recent, "good": self.good, "growth": self.growth.plain()}
-        return kept | {"snapshots": [each.plain() for each in self.snapshots]}
+        snapshots, growth = [each.plain() for each in self.snapshots], self.growth.plain()
+        kept = State(counts=self.counts, recent=self.recent, good=self.good, growth=growth, snapshots=snapshots)
+        return {**kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the state returned by `state_dict`."""

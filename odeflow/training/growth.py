@@ -1,11 +1,21 @@
 """Growth: a warning when the evaluations of a training step grow without bound."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import TypedDict
 
 WINDOW = 50
 """Number of training steps whose mean is compared with that of earlier ones."""
 FACTOR = 3.0
 """Growth of the mean at which a warning is due, and again at each further one."""
+
+
+class GrowthState(TypedDict):
+    """The attributes of `Growth`, as checkpoints contain them."""
+
+    count: int
+    total: int
+    least: float
+    warned: float
 
 
 @dataclass
@@ -41,6 +51,6 @@ class Growth:
             "smooth; faults.evaluations sets a budget, and the solver's max_steps a bound for each solve"
         )
 
-    def plain(self) -> dict[str, float]:
+    def plain(self) -> GrowthState:
         """The state as it is stored in a checkpoint."""
-        return asdict(self)
+        return GrowthState(count=self.count, total=self.total, least=self.least, warned=self.warned)

@@ -1,11 +1,19 @@
 """Snapshot: the weights of a training and the state of its optimizers, to which it can return."""
 
 import copy
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, Self, TypedDict
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+
+
+class SnapshotState(TypedDict):
+    """The attributes of `Snapshot`, as checkpoints contain them."""
+
+    weights: dict[str, Any]
+    optimizers: list[dict[Any, Any]]
+    averages: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,9 @@ class Snapshot:
         for average, state in zip(_averages(trainer), self.averages, strict=True):
             average.load_state_dict(state)
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> SnapshotState:
         """The snapshot as it is stored in a checkpoint."""
-        return asdict(self)
+        return SnapshotState(weights=self.weights, optimizers=self.optimizers, averages=self.averages)
 
 
 def _averages(trainer: Trainer) -> list[Any]:

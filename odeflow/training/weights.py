@@ -13,14 +13,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from odeflow.errors import CheckpointError
-from odeflow.plugin.spec import mapping
+from odeflow.errors import CheckpointError, PluginError
+from odeflow.plugin.plugin import Plugin
+from odeflow.plugin.spec import differences, mapping
 from odeflow.training.files import replacing
 from odeflow.training.units import Units
 
 SUFFIX = ".safetensors"
 SPEC, UNITS, CHECKSUM = "model", "units", "sha256"
 """Keys in the file's header of the model's spec, of its units, if known, and of their checksum, all as JSON."""
+WEIGHTLESS = ("model.solver", "model.gradient")
+"""Options of a model on which the names and shapes of its weights do not depend."""
 
 
 def write(state: dict[str, Tensor], spec: dict[str, Any], path: str | Path, units: Units | None = None) -> None:
@@ -89,16 +92,17 @@ def read_into(module: nn.Module, path: str | Path) -> None:
     written = _header(path, CHECKSUM)  # files of earlier versions, or of others, have none
     if written is not None and written != _checksum(state, header):
         raise CheckpointError(f"{path} is damaged: its weights are not those that were written. Use another copy")
-    fill(module, state, path)
+    fill(module, state, path, {SPEC: _header(path, SPEC)})
 
 
-def fill(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+def fill(module: nn.Module, state: dict[str, Tensor], path: str | Path, specs: dict[str, Any] | None = None) -> None:
     """Loads weights into a module.
 
     Args:
         module: The module.
         state: The weights by name.
         path: Their file, for messages.
+        specs: The specs in the file, for messages: of the "model", and of the "data".
 
     Raises:
         CheckpointError: The weights do not match the module.
@@ -106,14 +110,32 @@ def fill(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
     try:
         module.load_state_dict(state)
     except RuntimeError as problem:
-        raise misfit(path, problem) from problem
+        ours = {}
+        if isinstance(module, Plugin):
+            with contextlib.suppress(PluginError):  # arguments that are no plain data
+                ours = {SPEC: module.spec}
+        raise misfit(path, problem, specs or {}, ours) from problem
 
 
-def misfit(path: str | Path, problem: Exception) -> CheckpointError:
-    """The error for weights whose names or shapes do not match the model, with torch's first two reasons."""
-    reasons = [line.strip()[:200] for line in str(problem).splitlines()[1:]]
+def misfit(path: str | Path, problem: Exception, then: dict[str, Any], now: dict[str, Any]) -> CheckpointError:
+    """The error for weights whose names or shapes do not match the model.
+
+    Args:
+        path: Their file.
+        problem: What torch says; its first two reasons are told if the specs do not differ.
+        then: The specs in the file, "model" and "data".
+        now: Those of the model that is filled.
+    """
+    reasons: list[str] = []
+    if then.get(SPEC) and now.get(SPEC):
+        reasons = [each for each in differences(then[SPEC], now[SPEC], SPEC) if not each.startswith(WEIGHTLESS)]
+        reasons = reasons or differences(then.get("data", {}), now.get("data", {}), "data")
+    reasons = reasons or [line.strip()[:200] for line in str(problem).splitlines()[1:]]
     more = f"; and {len(reasons) - 2} more" if len(reasons) > 2 else ""
-    return CheckpointError(f"the weights of {path} do not fit the model: {'; '.join(reasons[:2])}{more}")
+    return CheckpointError(
+        f"the weights of {path} do not fit the model: {'; '.join(reasons[:2])}{more}. Give the model that they were "
+        "trained with, or a checkpoint of this one; without a recipe and options, the file says what its model is"
+    )
 
 
 @contextlib.contextmanager

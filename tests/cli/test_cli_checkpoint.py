@@ -328,12 +328,131 @@ def test_a_checkpoint_runs_no_code(refused):
     assert not Path("executed").exists()
 
 
-@pytest.mark.parametrize("words", ["--model.dynamics.channels 6", "-c spiral"])
-def test_weights_that_do_not_fit_are_told(refused, last, words):
-    """A model of other shapes or names than the checkpoint's weights is refused with the first of them."""
-    message = refused(f"test {words} --ckpt_path {last} {QUIET}")
-    assert "do not fit the model" in message
-    assert "stem.layers.0.weight" in message or "flow.dynamics.layers.0.weight" in message
+ALL = (
+    "fit --ckpt_path bad.ckpt",
+    "fit -c digits/ode_net --weights bad.ckpt",
+    "validate --ckpt_path bad.ckpt",
+    "test --ckpt_path bad.ckpt",
+    "predict --ckpt_path bad.ckpt",
+    "sample --ckpt_path bad.ckpt --count 2",
+    "export --ckpt_path bad.ckpt --output bad.safetensors",
+    "plot statistics --ckpt_path bad.ckpt",
+)
+"""Everything that reads a checkpoint."""
+
+
+def left() -> set[str]:
+    """The files in the working directory and below it, but for records of runs that failed."""
+    return {path.name for path in Path().rglob("*") if path.is_file()} - {"run.json"}
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        ("loops", [], "loops must be a mapping; got []"),
+        ("loops/fit_loop/epoch_progress/current/ready", "x", "epoch_progress/current/ready must be a whole number"),
+        ("callbacks/Faults/growth", {"count": 1}, "callbacks/Faults/growth has no 'least'"),
+        ("callbacks/Randomness", {}, "callbacks/Randomness has no 'data'"),
+        ("optimizer_states", [{"state": {}}], "optimizer_states[0] has no 'param_groups'"),
+        ("state_dict", {"weight": 3}, "state_dict/weight must be a tensor; got 3"),
+    ],
+)
+def test_a_checkpoint_of_another_structure_is_refused_before_anything_is_written(refused, last, place, value, told):
+    """Whatever reads a checkpoint says what in it is wrong and what to do, and leaves no file."""
+    contents = inside = torch.load(last, weights_only=True)
+    *names, key = place.split("/")
+    for name in names:
+        inside = inside[name]
+    inside[key] = value
+    torch.save(contents, "bad.ckpt")
+    before = left()
+    for words in ALL:
+        message = refused(words)
+        assert f"bad.ckpt is not as odeflow writes it: {told}" in message.replace("loops/fit_loop/", ""), words
+        assert message.endswith("Use another checkpoint, or train anew\n")
+    with pytest.raises(of.CheckpointError, match="is not as odeflow writes it"):
+        of.load("bad.ckpt")
+    assert left() == before
+
+
+def _without_a_moment(contents):
+    del contents["optimizer_states"][0]["state"][0]["exp_avg"]
+
+
+def _of_fewer_parameters(contents):
+    contents["optimizer_states"][0]["param_groups"][0]["params"].pop()
+
+
+def _of_a_textual_rate(contents):
+    contents["lr_schedulers"][0]["warmup"] = "x"
+
+
+def _of_two_optimizers(contents):
+    contents["optimizer_states"] *= 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (_without_a_moment, "optimizer_states[0] has a state of parameter 0"),
+        (_of_fewer_parameters, "optimizer_states[0] has groups of ["),
+        (_of_two_optimizers, "optimizer_states holds 2 optimizers; this run has 1"),
+        (_of_a_textual_rate, "lr_schedulers[0]/warmup must be a number; got 'x'"),
+    ],
+)
+def test_a_training_that_cannot_go_on_leaves_nothing(refused, done, digits_run, damage, told):
+    """A state that is not of the run's optimizer is refused before its first step; an evaluation does not need it."""
+    shutil.copytree(digits_run.parents[2], "runs")
+    last = Path("runs/digits/ode_net/version_0/checkpoints/last.ckpt")
+    contents = torch.load(last, weights_only=True)
+    damage(contents)
+    shutil.copy(last, last.with_name("last_but_one.ckpt"))
+    torch.save(contents, last)
+    message = refused(f"fit --ckpt_path {last} --trainer.max_epochs 2")
+    assert f"{last} cannot be resumed: {told}" in message
+    assert f"Use the one before it, {last.with_name('last_but_one.ckpt')}, or begin a new run" in message
+    assert [path.name for path in Path("runs/digits/ode_net/version_1").rglob("*")] == ["run.json"]
+    done(f"validate --ckpt_path {last} {QUIET}")
+
+
+def test_weights_alone_cannot_be_resumed(refused, done, last):
+    """A checkpoint of weights alone is evaluated, and refused by `fit`, which says how to begin with it."""
+    contents = torch.load(last, weights_only=True)
+    kept = ("state_dict", "odeflow", "pytorch-lightning_version", "loops")
+    torch.save({key: contents[key] for key in kept}, "weights.ckpt")
+    done(f"validate --ckpt_path weights.ckpt {QUIET}")
+    message = refused("fit --ckpt_path weights.ckpt")
+    assert "weights.ckpt holds weights, but no optimizer_states, lr_schedulers, which resuming a run needs" in message
+    assert "--weights weights.ckpt" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--model.dynamics.channels 6", "model.dynamics.channels is 4 in the file, 6 here"),
+        (
+            "--model.dynamics ResidualMLP --model.dynamics.dim 64",
+            "model.dynamics is ConvNet in the file, ResidualMLP here",
+        ),
+        ("-c spiral", "model is Classification in the file, Trajectory here"),
+        ("--model.flow.augment 2", "model.flow.augment is 0 in the file, 2 here"),
+    ],
+)
+def test_a_checkpoint_of_another_model_says_what_differs(refused, last, words, told):
+    """A model of other shapes or names than the checkpoint's weights is refused by what was chosen otherwise."""
+    for command in ("fit --trainer.max_epochs 2", "test"):
+        message = refused(f"{command} {words} --ckpt_path {last} {QUIET}")
+        assert f"the weights of {last} do not fit the model: {told}. Give the model that they were trained" in message
+    assert left() == set()
+
+
+def test_weights_without_a_spec_are_refused_by_their_shapes(refused, last):
+    """Where the file does not say its model, the first weights that do not fit are named."""
+    contents = torch.load(last, weights_only=True)
+    del contents["odeflow"]
+    torch.save(contents, "weights.ckpt")
+    message = refused(f"test -c digits/ode_net --model.dynamics.channels 6 --ckpt_path weights.ckpt {QUIET}")
+    assert "do not fit the model: size mismatch for " in message
 
 
 def test_a_recipe_may_name_a_checkpoint(done, refused, last):

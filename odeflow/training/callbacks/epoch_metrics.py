@@ -1,13 +1,27 @@
 """EpochMetrics: the metrics of an epoch that is interrupted and resumed."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torchmetrics import Metric
 
-Part = dict[str, Any]
-"""The sums of a metric over the batches of an epoch."""
+
+class Part(TypedDict):
+    """The sums of a metric over the batches of an epoch, and its value."""
+
+    name: str
+    mean: Any
+    sums: dict[str, Any]
+
+
+class State(TypedDict):
+    """What the finished batches of an epoch have added to its metrics, and the last row, as checkpoints contain it."""
+
+    metrics: dict[str, Part]
+    row: dict[str, float]
+    step: int
+    stepped: int | None
 
 
 class EpochMetrics(Callback):
@@ -29,12 +43,12 @@ class EpochMetrics(Callback):
         loop = trainer.fit_loop.epoch_loop
         step = loop._batches_that_stepped  # pyright: ignore[reportPrivateUsage]
         at_end = _at_end_of_batch(trainer)
-        checkpoint["callbacks"][self.state_key] = {
-            "metrics": {**self.pending, **found},
-            "row": _row(trainer) if at_end else {},
-            "step": step,
-            "stepped": step + at_end if trainer.training else None,
-        }
+        checkpoint["callbacks"][self.state_key] = State(
+            metrics={**self.pending, **found},
+            row=_row(trainer) if at_end else {},
+            step=step,
+            stepped=step + at_end if trainer.training else None,
+        )
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         stored = checkpoint.get("callbacks", {}).get(self.state_key)

@@ -7,13 +7,11 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from odeflow.config.checkpoints import BEFORE, LAST
 from odeflow.errors import SettingError
 from odeflow.training.callbacks.interruption import Interrupted, resumes_exactly
 from odeflow.training.callbacks.run_folder import run_folder
 from odeflow.training.files import keep
-
-LAST, BEFORE = "last.ckpt", "last_but_one.ckpt"
-"""The file names of the newest checkpoint and of the one before."""
 
 
 class LastCheckpoint(Checkpoint):

@@ -2,7 +2,7 @@
 
 import copy
 import random
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,12 @@ class _Resumable(Protocol):
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+class State(TypedDict):
+    """The state of the data at the start of the epoch, as checkpoints contain it."""
+
+    data: dict[str, Any]
 
 
 class Randomness(Callback):
@@ -35,7 +41,7 @@ class Randomness(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the data at the start of the epoch, from which its batches can be reloaded."""
-        return {"data": self.data}
+        return {**State(data=self.data)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the state returned by `state_dict`."""

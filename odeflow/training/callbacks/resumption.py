@@ -2,24 +2,36 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
+from odeflow.config.checkpoints import other_than
 from odeflow.engine.output.solution import Stats
-from odeflow.errors import SettingError
+from odeflow.errors import CheckpointError, SettingError
 from odeflow.flow.flow import Flow
 from odeflow.plugin.spec import mapping, sequence
 from odeflow.training.data import data_of
 from odeflow.training.files import keep
+from odeflow.training.optimizer_state import misfit, misfit_of_schedules
 from odeflow.training.task import stored_data
 
-Options = list[dict[str, Any]]
-"""The class and initial state of each optimizer or schedule, restricted to plain data."""
+Made = TypedDict("Made", {"class": str, "state": dict[str, Any]})
+"""The class and initial state of an optimizer or schedule, restricted to plain data."""
+Options = list[Made]
+
+
+class State(TypedDict):
+    """The initial optimizers and schedules, and the last step sizes of flows with `warm_start`, as checkpoints do."""
+
+    optimizers: Options
+    schedules: Options
+    first_steps: dict[str, float | None]
 
 
 class Resumption(Callback):
@@ -39,21 +51,20 @@ class Resumption(Callback):
         self.typed = typed
         self.optimizers: Options = []
         self.schedules: Options = []
-        self.stored: dict[str, Any] = {}
+        self.stored: State | None = None
         self.loaded: dict[str, Any] = {}
         self.patience: list[int] = []
+        self.moved: dict[str, str] = {}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         steps = {name: flow.stats.suggested_step for name, flow in _warm(pl_module).items() if flow.stats is not None}
-        checkpoint["callbacks"][self.state_key] = {
-            "optimizers": self.optimizers,
-            "schedules": self.schedules,
-            "first_steps": steps,
-        }
+        state = State(optimizers=self.optimizers, schedules=self.schedules, first_steps=steps)
+        checkpoint["callbacks"][self.state_key] = state
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn is not TrainerFn.FITTING:
             return
+        self.loaded = checkpoint
         if self.state_key not in checkpoint.get("callbacks", {}):
             if self.typed:
                 raise SettingError(
@@ -61,18 +72,18 @@ class Resumption(Callback):
                     "schedule go on as they are. Leave these options out, or begin a new run by --weights"
                 )
             return
-        stored = checkpoint["callbacks"][self.state_key]
+        stored: State = checkpoint["callbacks"][self.state_key]
         if not stored["optimizers"]:  # saved before training by one of Lightning's finders
             return
-        self.loaded, self.stored = checkpoint, stored
+        self.stored = stored
         self.patience = [each.patience for each in trainer.early_stopping_callbacks]
         for name, flow in _warm(pl_module).items():
-            flow.stats = Stats(suggested_step=self.stored["first_steps"].get(name))
+            flow.stats = Stats(suggested_step=stored["first_steps"].get(name))
         data = data_of(trainer)
         same = data is not None and stored_data(checkpoint) == data.remembered_spec  # else scores are not comparable
         for each in trainer.checkpoint_callbacks:
             if same and isinstance(each, ModelCheckpoint):
-                _bring(checkpoint["callbacks"].get(each.state_key), each, trainer.is_global_zero)
+                self.moved |= _moved(checkpoint["callbacks"].get(each.state_key), each)
         _begin_next_epoch(checkpoint["loops"]["fit_loop"])
         done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"]
         if trainer.max_epochs is not None and -1 < trainer.max_epochs < done:
@@ -82,26 +93,42 @@ class Resumption(Callback):
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Records the initial state of optimizers and schedules, before the checkpoint's state is restored."""
+        """Records the initial state of optimizers and schedules, before the checkpoint's state is restored.
+
+        Raises:
+            CheckpointError: The checkpoint's state is not one of these optimizers and schedules.
+        """
         schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
         self.optimizers = [_made(each, {"groups": each.param_groups}) for each in trainer.optimizers]
         self.schedules = [_made(each, each.state_dict()) for each in schedules]
-        if not self.stored:
-            return
-        for each, patience in zip(trainer.early_stopping_callbacks, self.patience, strict=True):
-            each.patience = patience
-        for kind, key, now in (
-            ("optimizers", "optimizer_states", self.optimizers),
-            ("schedules", "lr_schedulers", self.schedules),
-        ):
-            if _classes(now) != _classes(self.stored[kind]):
-                self.loaded[key] = []
-                names = [", ".join(_classes(each)) or "none" for each in (self.stored[kind], now)]
-                rank_zero_info(f"The checkpoint's {kind}: {names[0]}. This run starts with new ones: {names[1]}")
+        if self.stored is not None:
+            for each, patience in zip(trainer.early_stopping_callbacks, self.patience, strict=True):
+                each.patience = patience
+            self._renew("optimizers", "optimizer_states", self.stored["optimizers"], self.optimizers)
+            self._renew("schedules", "lr_schedulers", self.stored["schedules"], self.schedules)
+        if self.loaded and not isinstance(trainer.strategy, FSDPStrategy):  # whose parameters are in parts
+            wrong = misfit(trainer.optimizers, self.loaded["optimizer_states"]) or misfit_of_schedules(
+                schedules, self.loaded["lr_schedulers"]
+            )
+            if wrong is not None:
+                raise CheckpointError(
+                    f"{trainer.ckpt_path} cannot be resumed: {wrong}. {other_than(str(trainer.ckpt_path))}, or begin a "
+                    "new run with its weights by --weights"
+                )
+
+    def _renew(self, kind: str, key: str, before: Options, now: Options) -> None:
+        """Drops the state of optimizers or schedules if those of this run are of other classes."""
+        if _classes(now) != _classes(before):
+            self.loaded[key] = []
+            names = [", ".join(_classes(each)) or "none" for each in (before, now)]
+            rank_zero_info(f"The checkpoint's {kind}: {names[0]}. This run starts with new ones: {names[1]}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Applies the changed options after the checkpoint's state is restored."""
-        if not self.stored:
+        """Applies the changed options after the checkpoint's state is restored, and brings the best checkpoints."""
+        if trainer.is_global_zero:
+            for path, copy in self.moved.items():
+                keep(Path(path), Path(copy))
+        if self.stored is None:
             return
         scheduled = bool(self.schedules) and _classes(self.schedules) == _classes(self.stored["schedules"])
         if scheduled:
@@ -121,14 +148,14 @@ class Resumption(Callback):
                     if told:
                         rank_zero_info(f"The optimizer goes on with other options: {', '.join(told)}")
                     _set_group(group, new, old, scheduled)
-        self.loaded, self.stored = {}, {}
+        self.loaded, self.stored = {}, None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fit_loop.restarting and trainer.max_steps == -1:
             trainer.fit_loop.restarting = False  # otherwise schedules that follow a metric skip this epoch
 
 
-def _made(part: Any, state: dict[str, Any]) -> dict[str, Any]:
+def _made(part: Any, state: dict[str, Any]) -> Made:
     cls = type(part)
     return {"class": f"{cls.__module__}.{cls.__qualname__}", "state": _plain(state)}
 
@@ -169,27 +196,24 @@ def _warm(module: nn.Module) -> dict[str, Flow]:
     return {name: flow for name, flow in flows if flow.options.warm_start}
 
 
-def _bring(stored: dict[str, Any] | None, callback: ModelCheckpoint, write: bool) -> None:
-    """Brings the best checkpoints of the resumed run into the folder of the new one, so that they remain the best.
+def _moved(stored: dict[str, Any] | None, callback: ModelCheckpoint) -> dict[str, str]:
+    """The best checkpoints of the resumed run, by the paths that they get in the folder of the new one, to remain so.
 
     Args:
         stored: The state of the callback in the checkpoint, which is changed.
         callback: The callback of this run.
-        write: Whether this process writes files.
     """
     folder = callback.dirpath
     if stored is None or folder is None or not stored.get("dirpath") or stored["dirpath"] == folder:
-        return
+        return {}
     if not all(Path(path).is_file() for path in stored["best_k_models"]):  # moved, or on another machine
-        return
+        return {}
     moved = {path: str(Path(folder, Path(path).name)) for path in stored["best_k_models"]}
-    if write:
-        for path, copy in moved.items():
-            keep(Path(path), Path(copy))
     stored["best_k_models"] = {moved[path]: score for path, score in stored["best_k_models"].items()}
     for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
         stored[name] = moved.get(stored.get(name, ""), "")
     stored["dirpath"] = folder
+    return moved
 
 
 def _begin_next_epoch(loop: dict[str, Any]) -> None:

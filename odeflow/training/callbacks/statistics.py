@@ -1,6 +1,6 @@
 """SolverStatistics: logs NFE and step statistics."""
 
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +10,14 @@ from odeflow.flow.flow import Flow
 
 COUNTS = ("nfe/forward", "nfe/backward", "steps/accepted", "steps/rejected")
 """What takes time: in several processes each step lasts as long as in the one with the most."""
+
+
+class State(TypedDict):
+    """The sums over the present epoch, as checkpoints contain them."""
+
+    totals: dict[str, float]
+    counts: list[list[float]]
+    batches: int
 
 
 class SolverStatistics(Callback):
@@ -31,7 +39,7 @@ class SolverStatistics(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The sums over the present epoch."""
-        return {"totals": self.totals, "counts": self.counts, "batches": self.batches}
+        return {**State(totals=self.totals, counts=self.counts, batches=self.batches)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the state returned by `state_dict`."""
