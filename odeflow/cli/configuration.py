@@ -29,8 +29,6 @@ TRAINER = {
     "plugins": "plugin of the trainer",
 }
 """The options of the trainer that take classes, with the contract of these."""
-FIRST = ("optimizer", "lr_scheduler")
-"""Contracts whose first argument is not an option."""
 FOREIGN = ("torch.optim.", "lightning.pytorch.")
 """Modules of most classes that are available without being plugins."""
 NAMES = ("strategy", "accelerator", "profiler", "plugins")
@@ -194,7 +192,7 @@ def _check_class(place: str, node: Any, what: str) -> None:
         raise PluginError(
             f"{place}: {path} is not imported: it is neither of torch nor of Lightning, nor loaded. {trust.ADVICE}"
         )
-    registry.check_options(cls, spec["init_args"], place, skip=1 + (what in FIRST))
+    registry.check_options(cls, spec["init_args"], place, skip=1 + (what in trust.FIRST))
     _check_stray(place, cls, spec["dict_kwargs"])
 
 

@@ -7,20 +7,24 @@ from rich.table import Table
 
 from odeflow.cli.new import kinds, new
 from odeflow.cli.startup import importing
+from odeflow.config import recipes
 from odeflow.config.request import Request
 from odeflow.errors import PluginError
 from odeflow.plugin import catalogue, registry
 from odeflow.plugin.catalogue import Catalogue
-from odeflow.plugin.description import Option
+from odeflow.plugin.description import Description, Option
 
 
 def plugins(words: list[str]) -> int:
-    """Runs the command.
+    """Runs the command. It knows the classes of torch and Lightning that recipes may name, too.
 
     Raises:
         PluginError: A kind or a plugin is unknown.
     """
-    epilog = "--plugins FILE|FOLDER|MODULE adds plugins that are not installed."
+    epilog = (
+        "--plugins FILE|FOLDER|MODULE adds plugins that are not installed. What recipes name of torch and Lightning is "
+        "listed by list optimizer, lr_scheduler, callback or logger, and shown by show, too."
+    )
     parser = argparse.ArgumentParser("odeflow plugins", description="The plugins that are installed.", epilog=epilog)
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("list", help="name all plugins").add_argument("kind", nargs="?", help="of this kind only")
@@ -45,7 +49,9 @@ def plugins(words: list[str]) -> int:
 
 def _list(known: Catalogue, kind: str | None, added: list[str]) -> None:
     if kind is not None and kind not in known:
-        raise PluginError(registry.unknown("kind of plugin", kind, known))
+        known = _foreign()
+    if kind is not None and kind not in known:
+        raise PluginError(registry.unknown("kind of plugin", kind, (*registry.kinds(), *known)))
     table = Table("kind", "plugin", "what it is", box=None, pad_edge=False)
     for each in [kind] if kind else known:
         for plugin in known[each]:
@@ -60,19 +66,9 @@ def _list(known: Catalogue, kind: str | None, added: list[str]) -> None:
 
 
 def _show(known: Catalogue, name: str) -> None:
-    named = [(kind, each) for kind, several in known.items() for each in several if each.name == name]
-    if not named:
-        registry.discover()
-        for reason in (registry.unfit(kind, name) for kind in reversed(registry.kinds())):
-            if reason is not None:
-                raise PluginError(f"no plugin named {name!r}: {reason}")
-        raise PluginError(
-            registry.unknown("plugin", name, [each.name for several in known.values() for each in several])
-        )
     console = Console()
-    for kind, plugin in named:
-        article = "an" if kind[0] in "aeiou" else "a"
-        console.print(f"[bold]{name}[/bold], {article} {kind} plugin: {plugin.path}\n", highlight=False)
+    for what, plugin in _named(known, name):
+        console.print(f"[bold]{name}[/bold], {what}: {plugin.path}\n", highlight=False)
         console.print(plugin.doc, highlight=False, markup=False)
         if plugin.options:
             table = Table("option", "default", "type", "meaning", box=None, pad_edge=False)
@@ -81,6 +77,57 @@ def _show(known: Catalogue, name: str) -> None:
                 table.add_row(option.name, default, _type(option), option.meaning)
             console.print()
             console.print(table, markup=False)
+
+
+def _named(known: Catalogue, name: str) -> list[tuple[str, Description]]:
+    """The plugins of a name, each with what it is; if there is none, the classes of a recipe that are no plugins.
+
+    Raises:
+        PluginError: There is neither.
+    """
+    found = [
+        (f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} plugin", each)
+        for kind, several in known.items()
+        for each in several
+        if each.name == name
+    ]
+    if found:
+        return found
+    registry.discover()
+    foreign = _foreign()
+    found = [
+        (f"for {_flag(what)} {name}", each)
+        for what, several in foreign.items()
+        for each in several
+        if each.name == name
+    ]
+    if found:
+        return found
+    for reason in (registry.unfit(kind, name) for kind in reversed(registry.kinds())):
+        if reason is not None:
+            raise PluginError(f"no plugin named {name!r}: {reason}")
+    names, others = ([each.name for several in listed.values() for each in several] for listed in (known, foreign))
+    raise PluginError(registry.unknown("plugin", name, names, others))
+
+
+def _foreign() -> Catalogue:
+    """The classes that recipes name without their being plugins, by their contract."""
+    from odeflow.cli import trust
+    from odeflow.training import callbacks as callbacks  # some of which are for recipes
+
+    found = {what: trust.foreign(what) for what in trust.CONTRACTS}
+    return {
+        what: [Description.of_foreign(known[name], skip=what in trust.FIRST) for name in sorted(known)]
+        for what, known in found.items()
+    }
+
+
+def _flag(what: str) -> str:
+    """The option of a run that takes classes of a contract."""
+    from odeflow.cli import configuration, trust
+
+    options = {what: f"trainer.{option}" for option, what in configuration.TRAINER.items()}
+    return f"--{what if what in trust.FIRST else options[what]}{recipes.APPENDS if what == 'callback' else ''}"
 
 
 def _type(option: Option) -> str:

@@ -1,6 +1,5 @@
 """`odeflow schema`: the JSON schema of recipes, with which editors complete and check them."""
 
-import inspect
 import json
 import typing
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,6 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union
 
-from docstring_parser import parse
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
@@ -130,7 +128,7 @@ def _options(cls: type, skip: bool = False) -> Schema:
         cls: The class.
         skip: Whether the first parameter is not an option, as the parameters of an optimizer.
     """
-    types, inside, texts = hints(cls), groups(cls), _texts(cls)
+    types, inside, texts = hints(cls), groups(cls), meanings(cls)
     properties: Schema = {}
     free = False
     for name, parameter in list(constructor_options(cls).items())[int(skip) :]:
@@ -147,13 +145,6 @@ def _options(cls: type, skip: bool = False) -> Schema:
         if option.get("type") == "array":
             properties[f"{name}{APPENDS}"] = option
     return {"type": "object", "properties": properties, "additionalProperties": free}
-
-
-def _texts(cls: type) -> dict[str, str]:
-    if issubclass(cls, Plugin) or groups(cls) or "__dataclass_fields__" in vars(cls):
-        return meanings(cls)
-    docs = (inspect.getdoc(cls) or "", inspect.getdoc(cls.__init__) or "")
-    return {each.arg_name: " ".join((each.description or "").split()) for doc in docs for each in parse(doc).params}
 
 
 def _type(annotation: Any) -> Schema:

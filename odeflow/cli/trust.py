@@ -31,6 +31,8 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "plugin of the trainer": (CheckpointIO, ClusterEnvironment, LayerSync, Precision),
 }
 """The contracts of the classes that a configuration names without their being plugins."""
+FIRST = ("optimizer", "lr_scheduler")
+"""Contracts whose first argument is not an option."""
 LOADER = get_loader("yaml")
 """How the parser reads YAML."""
 ADVICE = "If you trust it, load its file or module by --plugins"

@@ -55,9 +55,23 @@ class Description:
         return self.doc.partition("\n")[0]
 
     @classmethod
-    def of(cls, plugin: type[Plugin]) -> Self:
+    def of(cls, plugin: type) -> Self:
         """Describes a class."""
         return cls(plugin.__name__, import_path(plugin), _without_arguments(plugin), list(_options(plugin)))
+
+    @classmethod
+    def of_foreign(cls, named: type, skip: int = 0) -> Self:
+        """Describes a class that is no plugin, such as an optimizer of torch, by the beginnings of long texts.
+
+        Args:
+            named: The class.
+            skip: Number of leading constructor parameters that are not options.
+        """
+        whole = cls.of(named)
+        if named.__module__.startswith("odeflow"):
+            return replace(whole, options=whole.options[skip:])
+        options = [replace(each, meaning=_beginning(each.meaning, ". ")) for each in whole.options[skip:]]
+        return replace(whole, doc=_beginning(whole.doc, "\n\n"), options=options)
 
     @classmethod
     def read(cls, plain: dict[str, Any]) -> Self:
@@ -79,6 +93,11 @@ def parts(annotation: Any) -> Iterator[Any]:
     if get_origin(annotation) is not Literal:
         for part in get_args(annotation):
             yield from parts(part)
+
+
+def _beginning(text: str, end: str) -> str:
+    """A text in reStructuredText up to some end, without its marks."""
+    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text.partition(end)[0]).replace("``", "`")
 
 
 def _options(cls: type) -> Iterator[Option]:
@@ -105,13 +124,14 @@ def _options(cls: type) -> Iterator[Option]:
 
 
 def meanings(cls: type) -> dict[str, str]:
-    """The texts of a class's options; a class that inherits options inherits their texts."""
-    found: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if base is cls or issubclass(base, Plugin) or "__dataclass_fields__" in vars(base):
-            for each in parse(inspect.cleandoc(base.__doc__ or ""), DocstringStyle.GOOGLE).params:
-                found[each.arg_name] = " ".join((each.description or "").split())
-    return found
+    """The texts of a class's options; a plugin that inherits options inherits their texts."""
+    if issubclass(cls, Plugin) or groups(cls) or "__dataclass_fields__" in vars(cls):
+        bases = [each for each in cls.__mro__ if issubclass(each, Plugin) or "__dataclass_fields__" in vars(each)]
+        docs = [(base.__doc__, DocstringStyle.GOOGLE) for base in reversed(bases)]
+    else:
+        docs = [(doc, DocstringStyle.AUTO) for doc in (cls.__doc__, cls.__init__.__doc__)]
+    found = [each for doc, style in docs for each in parse(inspect.cleandoc(doc or ""), style).params]
+    return {each.arg_name: " ".join((each.description or "").split()) for each in found}
 
 
 def _without_arguments(cls: type) -> str:

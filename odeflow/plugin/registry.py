@@ -400,10 +400,17 @@ def missing(path: str) -> str:
     )
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """The message for an unknown name: the closest match and all known names."""
+def unknown(what: str, name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
+    """The message for an unknown name: the closest match and all known names.
+
+    Args:
+        what: What the name is to be of.
+        name: The unknown name.
+        known: The known names.
+        others: Further ones, for the closest match alone.
+    """
     names = list(known)
-    lowered = {candidate.lower(): candidate for candidate in names}
+    lowered = {candidate.lower(): candidate for candidate in (*others, *names)}
     near = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     hint = f" Did you mean {lowered[near[0]]}?" if near else ""
     return f"no {what} named {name!r}.{hint}  available: {', '.join(names) or 'none'}"

@@ -162,3 +162,31 @@ def test_the_help_of_a_task_names_its_options(done):
 def test_printed_yaml_is_valid(done):
     """`recipes show` prints what a YAML parser understands."""
     assert yaml.safe_load(done("recipes show spiral").out)["data"]["class_path"] == "Spiral"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "WarmupCosine",
+            ["for --lr_scheduler WarmupCosine: odeflow.training.schedule.WarmupCosine", "Fraction of the run"],
+        ),
+        ("Adam", ["for --optimizer Adam: torch.optim.Adam", "Implements Adam algorithm", "weight_decay"]),
+        ("WarmupEMA", ["for --trainer.callbacks+ WarmupEMA: odeflow.training.callbacks.WarmupEMA", "decay"]),
+        ("EarlyStopping", ["for --trainer.callbacks+ EarlyStopping: lightning.pytorch.callbacks", "patience"]),
+        ("WandbLogger", ["for --trainer.logger WandbLogger: lightning.pytorch.loggers", "project"]),
+    ],
+)
+def test_other_classes_of_recipes_are_shown(done, name, told):
+    """`plugins show NAME` of an optimizer, a schedule, a callback or a logger tells its option and its own options."""
+    out = done(f"plugins show {name}").out
+    assert all(each in out for each in told)
+    assert not {"params", "optimizer"} & {row.split()[0] for row in out.splitlines() if row.strip()}
+
+
+def test_other_classes_of_recipes_are_listed(done, refused):
+    """`plugins list optimizer` names torch's; an unknown name has the nearest one of all as a hint."""
+    assert "Implements Adam algorithm." in done("plugins list optimizer").out
+    assert "WarmupCosine" in done("plugins list lr_scheduler").out
+    assert "Did you mean WarmupCosine?" in refused("plugins show warmupcosin")
+    assert "no kind of plugin named 'optimiser'. Did you mean optimizer?" in refused("plugins list optimiser")
