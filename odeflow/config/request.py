@@ -2,10 +2,11 @@
 
 import copy
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from yaml.constructor import ConstructorError
@@ -16,6 +17,7 @@ from odeflow.errors import CheckpointError, OdeflowError, RecipeError
 from odeflow.plugin.registry import unknown
 from odeflow.plugin.spec import class_spec, mapping, path_of, sequence, shown
 
+Item = TypeVar("Item")
 CLASS_NAME = re.compile(r"(?!(?:true|false|null|none)$)[A-Za-z_][\w.]*$", re.IGNORECASE)
 INSIDE = ("init_args", "dict_kwargs")
 SECTIONS = ("model", "data", "trainer", "optimizer", "lr_scheduler", "faults", "figures", "saving")
@@ -24,7 +26,7 @@ SETTINGS = ("seed_everything", "ckpt_path", "output", "weights_only", "verbose",
 
 @dataclass
 class Request:
-    """The arguments of a command, grouped.
+    """The arguments of a command, grouped. A class that is chosen comes before its options, also if typed after them.
 
     Attributes:
         configs: Recipe names and files after `-c`, in order.
@@ -81,6 +83,8 @@ class Request:
                 if not value:
                     raise OdeflowError("--ckpt_path needs a value")
                 request.ckpt_path = value
+        request.words = _classes_first(request.words, lambda word: word.partition("=")[0])
+        request.options = _classes_first(request.options, lambda option: option[0])
         return request
 
     def choose(self, name: str, value: object) -> None:
@@ -250,6 +254,22 @@ class Request:
         if _checkpoints(self.effective(config)):
             return []
         return [name for each in self.configs for name in _checkpoints(recipes.merge({}, recipes.read(each)))]
+
+
+def _classes_first(items: list[Item], name: Callable[[Item], str]) -> list[Item]:
+    """The options with the first choice of each class before the options of the class, otherwise in order.
+
+    Args:
+        items: The options.
+        name: Option ↦ its dotted name.
+    """
+    ordered: list[Item] = []
+    for item in items:
+        chosen = name(item).removesuffix(".class_path")
+        place = next((at for at, each in enumerate(ordered) if name(each).startswith(f"{chosen}.")), len(ordered))
+        again = any(name(each).removesuffix(".class_path") == chosen for each in ordered)
+        ordered.insert(len(ordered) if again else place, item)
+    return ordered
 
 
 def _checkpoints(config: dict[str, Any]) -> list[str]:

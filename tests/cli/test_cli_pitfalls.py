@@ -98,6 +98,26 @@ def test_options_do_not_survive_a_change_of_class(done):
         assert (optimizer["init_args"]["lr"], optimizer["init_args"]["weight_decay"]) == (1e-3, 0), words
 
 
+@pytest.mark.parametrize(
+    ("words", "place", "value"),
+    [
+        ("--model Trajectory --data.t1 3.0 --data Spiral", "data t1", 3.0),
+        ("-c spiral --model.dynamics.hidden 7 --model.dynamics ResidualMLP", "model dynamics hidden", 7),
+        ("-c spiral --model.solver.num_steps=9 --model.solver=RK4", "model solver num_steps", 9),
+        ("-c spiral --optimizer.momentum 0.5 --optimizer SGD", "optimizer momentum", 0.5),
+        ("-c spiral --optimizer.init_args.momentum 0.5 --optimizer.class_path SGD", "optimizer momentum", 0.5),
+        ("-c spiral --lr_scheduler.gamma 0.5 --lr_scheduler ExponentialLR", "lr_scheduler gamma", 0.5),
+        ("-c spiral --trainer.logger.project x --trainer.logger WandbLogger", "trainer logger project", "x"),
+    ],
+)
+def test_options_may_be_typed_before_their_class(done, words, place, value):
+    """An option counts for the class that is chosen after it, as for one that is chosen before."""
+    node = done(f"fit {words} --print_config").config
+    for part in place.split():
+        node = node.get("init_args", node)[part]
+    assert node == value
+
+
 def test_options_do_not_survive_in_a_list(refused):
     """A list that is typed takes nothing over from the classes in the list that it replaces."""
     assert "required: monitor" in refused("fit -c spiral --trainer.callbacks [EarlyStopping]")
