@@ -14,10 +14,8 @@ from odeflow_data import source, times
 from odeflow_data.archive import LARGEST, reading
 from odeflow_data.memory import available_memory
 from odeflow_data.names import listed, nearest
-from odeflow_data.source import FORMATS
+from odeflow_data.source import FORMATS, MISSING, TEXT, given
 from odeflow_data.times import Times
-
-TEXT = (pl.String, pl.Categorical, pl.Enum)
 
 
 class Classes(NamedTuple):
@@ -41,7 +39,7 @@ class Frame:
         columns: The table; a file is scanned, not read.
         origin: Where it comes from, for messages.
         skipped: Number of rows of the origin before these.
-        text: The same columns as the text that they are in a file of text; None of other sources.
+        text: The same columns as they are in the origin, for messages; None if `columns` are that.
 
     Example:
         >>> frame = Frame.of({"x": [1.0, None], "kind": ["b", "a"]})
@@ -116,7 +114,10 @@ class Frame:
                     f"{self.origin}: column {name!r} must hold numbers; its type is {kind}. Leave it out by ignore, or "
                     "name it as time if it is one"
                 )
-        cells = [pl.col(name).cast(pl.String if isinstance(self._types[name], TEXT) else pl.Float64) for name in names]
+        cells = [
+            given(pl.col(name).cast(pl.String)) if self.is_text(name) else pl.col(name).cast(pl.Float64)
+            for name in names
+        ]
         table = self._collected(cells, names).cast(pl.Float64).to_numpy(writable=True).reshape(-1, len(names))
         wrong = np.argwhere(np.abs(table) > LARGEST)
         if len(wrong):
@@ -262,7 +263,9 @@ class Frame:
 
     def _refuse_text(self, name: str) -> None:
         """Raises if a cell of a column holds text that is no number, and says which."""
-        found = self._first(name, pl.col(name).is_not_null() & pl.col(name).cast(pl.Float64, strict=False).is_null())
+        cells = pl.col(name)
+        wrong = cells.cast(pl.Float64, strict=False).is_null() & cells.is_in(MISSING).not_()
+        found = self._first(name, cells.is_not_null() & wrong)
         if found is not None:
             raise of.DataError(
                 f"{self.origin}: column {name!r} must hold numbers; row {found[0]} holds {found[1]!r}. Leave the "

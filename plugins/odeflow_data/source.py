@@ -1,5 +1,6 @@
 """Source: a file, a data frame or arrays as columns."""
 
+import contextlib
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,9 @@ import odeflow as of
 from odeflow_data.archive import check_unpacked, check_unzipped, reading
 from odeflow_data.names import nearest
 
+TEXT = (pl.String, pl.Categorical, pl.Enum)
 MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "?"]
-"""Text in a CSV file that stands for no value."""
+"""Text that stands for no value in a CSV file, and in other columns of numbers or dates."""
 FORMATS = "CSV (.csv, .tsv, .txt, also gzipped), Parquet (.parquet) or NumPy (.npy, .npz)"
 EXAMPLES = Path(__file__).parent / "examples"
 """Small files that come with odeflow, read as `example:NAME`; `SOURCES.md` beside them says where they are from."""
@@ -30,12 +32,12 @@ class Source(NamedTuple):
     Attributes:
         columns: The table; a file is scanned, not read.
         origin: Where it comes from, for messages.
-        text: The same columns as the text that they are in a file of text; None of other sources.
+        text: The same columns as they are there, those of a file of text as text.
     """
 
     columns: pl.LazyFrame
     origin: str
-    text: pl.LazyFrame | None = None
+    text: pl.LazyFrame
 
 
 def opened(source: Any, key: str | None = None) -> Source:
@@ -44,7 +46,7 @@ def opened(source: Any, key: str | None = None) -> Source:
     Args:
         source: A path, or `example:NAME` of a file that comes with odeflow; a data frame of polars, pandas, or whatever
             exports an Arrow C stream; columns by name; or an array (N, D), whose columns are x0, x1, …. Text that is
-            dates, as in a CSV file, becomes dates.
+            dates becomes dates, as in a CSV file.
         key: Name of the array in a `.npz` file whose arrays are of different lengths.
 
     Raises:
@@ -57,7 +59,7 @@ def opened(source: Any, key: str | None = None) -> Source:
         return _of_file(Path(source).expanduser(), key)
     if key is not None:
         raise of.SettingError(f"key = {key!r} names an array of a .npz file; {described(source)} needs none")
-    return Source(_dated(_of_object(source)).lazy(), described(source))
+    return _typed(_of_object(source).lazy(), described(source))
 
 
 def _of_file(path: Path, key: str | None) -> Source:
@@ -72,11 +74,11 @@ def _of_file(path: Path, key: str | None) -> Source:
         return _of_text(path, kind)
     with reading(path, f"Wanted is {FORMATS}"):
         if kind in (".parquet", ".pq"):
-            return Source(pl.scan_parquet(path), str(path))
+            return _typed(pl.scan_parquet(path), str(path), INFERRED)
         if kind == ".npy":
-            return Source(_of_arrays({"x": _loaded(path)}, named=False).lazy(), str(path))
+            return _typed(_of_arrays({"x": _loaded(path)}, named=False).lazy(), str(path))
         if kind == ".npz":
-            return Source(_of_arrays(_chosen(path, key), named=key is None).lazy(), str(path))
+            return _typed(_of_arrays(_chosen(path, key), named=key is None).lazy(), str(path))
     raise of.DataError(f"{path} is of no known kind: its name ends with {kind or 'nothing'}. Wanted is {FORMATS}")
 
 
@@ -148,21 +150,42 @@ def _of_object(source: Any) -> pl.DataFrame:
         return _of_arrays({"x": np.asarray(source)}, named=False)
 
 
-def _dated(table: pl.DataFrame) -> pl.DataFrame:
-    """The table with text that is dates as dates, read as in a CSV file."""
-    found: list[pl.Series] = []
-    for name in table.select(pl.col(pl.String)).columns:
-        column = table[[name]]
-        first = column[name].drop_nulls().head(1)
-        if len(first) and re.match(r"\d+[-/:.]\d+", first[0]):
-            read = pl.read_csv(
-                column.write_csv(null_value=MISSING[1]).encode(),
-                try_parse_dates=True,
-                infer_schema_length=None,
-                null_values=MISSING,
-            )[name]
-            found += [read] if read.dtype.is_temporal() else []
-    return table.with_columns(found)
+def _typed(columns: pl.LazyFrame, origin: str, rows: int | None = None) -> Source:
+    """Columns with types, as a CSV file has them: text that is dates is dates, and NaN is an empty cell.
+
+    Args:
+        columns: The columns.
+        origin: Where they come from.
+        rows: Number of rows by which dates are found; by default all.
+    """
+    read = [pl.col(pl.Float32, pl.Float64).fill_nan(None)]
+    for name, kind in columns.collect_schema().items():
+        if isinstance(kind, TEXT):
+            with contextlib.suppress(Exception, pl.exceptions.PanicException):  # a damaged column may not be wanted
+                text = columns.select(pl.col(name).cast(pl.String))
+                read += _dates((text if rows is None else text.head(rows)).collect().get_column(name))
+    return Source(columns.with_columns(read), origin, columns)
+
+
+def _dates(text: pl.Series) -> list[pl.Expr]:
+    """How a column is read as dates or times of the day, if its text would be that in a CSV file; otherwise nothing."""
+    first = text.filter(text.is_in(MISSING).not_()).head(1)
+    if not len(first) or not re.match(r"\d+[-/:.]\d+", first[0]):
+        return []
+    written = text.to_frame().write_csv(null_value=MISSING[1]).encode()
+    options: dict[str, Any] = {"infer_schema_length": None, "null_values": MISSING}
+    kind = pl.read_csv(written, try_parse_dates=True, **options).dtypes[0]
+    cells = given(pl.col(text.name).cast(pl.String))
+    if isinstance(kind, pl.Date):
+        return [cells.str.to_date()]
+    if isinstance(kind, pl.Datetime):
+        return [cells.str.to_datetime(time_unit=kind.time_unit, time_zone=kind.time_zone)]
+    return [cells.str.to_time()] if isinstance(kind, pl.Time) else []
+
+
+def given(cells: pl.Expr) -> pl.Expr:
+    """Text, without that which stands for no value."""
+    return pl.when(cells.is_in(MISSING).not_()).then(cells)
 
 
 def _of_arrays(arrays: dict[Any, Any], named: bool = True) -> pl.DataFrame:
@@ -180,8 +203,7 @@ def _of_arrays(arrays: dict[Any, Any], named: bool = True) -> pl.DataFrame:
             columns[str(name)] = _column(array[:, 0], array[:, 0])
         else:
             columns |= {f"{name}{number}": _column(part, part) for number, part in enumerate(array.T)}
-    frame = pl.DataFrame(columns)
-    return frame.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+    return pl.DataFrame(columns)
 
 
 def _column(array: NDArray[Any], values: Any) -> Any:

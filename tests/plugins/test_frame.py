@@ -49,7 +49,10 @@ class Exported:
         return self.columns.__arrow_c_stream__(requested_schema)
 
 
-@pytest.fixture(params=["csv", "tsv", "semicolons", "csv.gz", "parquet", "npz", "polars", "lazy", "arrow", "dict"])
+KINDS = ["csv", "tsv", "semicolons", "csv.gz", "parquet", "text.parquet", "npz", "text.npz", "polars", "lazy", "arrow"]
+
+
+@pytest.fixture(params=[*KINDS, "dict"])
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """The same three rows in every form."""
     typed = pl.DataFrame(ROWS).with_columns(pl.col("day").str.to_date())
@@ -68,6 +71,15 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
         case "parquet":
             typed.write_parquet(tmp_path / "rows.parquet")
             return tmp_path / "rows.parquet"
+        case "text.parquet":
+            text = {"day": ROWS["day"], "x": ["1.5", "NA", "-2"], "n": ["3", "2", "1"]}
+            pl.DataFrame(text | {"kind": pl.Series(ROWS["kind"], dtype=pl.Categorical)}).write_parquet(
+                tmp_path / "rows.parquet"
+            )
+            return tmp_path / "rows.parquet"
+        case "text.npz":
+            np.savez(tmp_path / "rows.npz", **ROWS | {"x": np.array([1.5, np.nan, -2])})
+            return tmp_path / "rows.npz"
         case "npz":
             arrays = {"day": np.array(ROWS["day"], "datetime64[D]"), "x": np.array([1.5, np.nan, -2])}
             np.savez(tmp_path / "rows.npz", **arrays, n=ROWS["n"], kind=ROWS["kind"])
@@ -200,6 +212,49 @@ def test_text_that_is_dates_is_dates() -> None:
     assert frame.column("day", np.arange(3)).to_list() == [date(2024, 5, 31), None, date(2024, 6, 1)]
     assert frame.column("at", np.arange(3))[2] == datetime(2024, 6, 1, 6, 30)
     assert frame.is_text("no")
+
+
+TIMES = {
+    "date": ["2024-05-31", "2024-06-01"],
+    "day first": ["31/05/2024", "01/06/2024"],
+    "stamp": ["2024-05-31 18:00:00", "2024-06-01 06:30:00.5"],
+    "minutes": ["2024-05-31T18:00", "2024-06-01T06:30"],
+    "zone": ["2024-05-31T18:00:00Z", "2024-06-01T06:30:00+02:00"],
+    "clock": ["18:30:00", "06:00:00"],
+}
+"""Dates and times as text."""
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_text_of_parquet_is_read_as_that_of_csv(tmp_path: Path, name: str) -> None:
+    """Dates and times in text have the same type and values, empty and marked cells too, also in pieces."""
+    table = pl.DataFrame({"t": [*TIMES[name], None, "NA"], "x": [1.0, 2.0, 3.0, 4.0]})
+    table.write_csv(tmp_path / "x.csv")
+    table.write_parquet(tmp_path / "x.parquet")
+    csv_, parquet = (Frame.of(tmp_path / file) for file in ("x.csv", "x.parquet"))
+    rows = np.arange(4)
+    assert parquet.column("t", rows).equals(csv_.column("t", rows))
+    assert parquet.column("t", rows).dtype.is_temporal()
+    piece = next(parquet.pieces(["t"], 2))
+    assert piece.column("t", rows[:2]).equals(csv_.column("t", rows[:2]))
+
+
+def test_a_time_below_those_that_are_looked_at_is_told(tmp_path: Path) -> None:
+    """Text that is no date after 10,000 rows of dates is an error in Parquet as in CSV files, with the text."""
+    table = pl.DataFrame({"t": ["2024-05-31"] * 10_001 + ["soon"]})
+    table.write_csv(tmp_path / "x.csv")
+    table.write_parquet(tmp_path / "x.parquet")
+    for file in ("x.csv", "x.parquet"):
+        with pytest.raises(of.DataError, match=r"cannot be read: .*soon"):
+            Frame.of(tmp_path / file).times("t", "days")
+
+
+def test_nan_is_an_empty_cell_of_classes(tmp_path: Path) -> None:
+    """A class that is NaN in a Parquet file is missing, as an empty cell of a CSV file is."""
+    pl.DataFrame({"c": [1.0, float("nan")]}).write_parquet(tmp_path / "x.parquet")
+    for frame in (Frame.of(tmp_path / "x.parquet"), Frame.of(pl.DataFrame({"c": [1.0, float("nan")]}))):
+        with pytest.raises(of.DataError, match="the class in column 'c' is missing in row 2"):
+            frame.classes("c")
 
 
 def test_columns_of_one_number_a_row_keep_their_name(tmp_path: Path) -> None:
