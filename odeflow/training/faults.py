@@ -1,5 +1,6 @@
 """Faults: what follows a training step that fails."""
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Literal, TypedDict
@@ -46,6 +47,10 @@ class Faults(Callback):
     finite, as far as they are known. From the first on, `faults/skipped`, `faults/rewound` and `faults/fallbacks`, of
     solves with `fallback_steps`, are logged. All processes of a run do the same.
 
+    A solve that fails in a validation amid the training ends the run, too, or under `skip` and `rewind` leaves its
+    batch out of the metrics, and is counted as `faults/omitted`. If no batch is left, the metrics are nan: the best
+    checkpoint remains the best.
+
     Args:
         on_nonfinite: "stop", "skip" or "rewind".
         max_faults: Number of faults without progress after which the run ends: skipped steps in a row, or returns to
@@ -72,9 +77,12 @@ class Faults(Callback):
             if value is not None and value < 1:
                 raise SettingError(f"faults.{name} must be positive; got {value}")
         self.policy, self.max_faults, self.every, self.budget = on_nonfinite, max_faults, rewind_steps, evaluations
-        self.counts = {"skipped": 0, "rewound": 0, "fallbacks": 0}
+        self.counts = {"skipped": 0, "rewound": 0, "fallbacks": 0, "omitted": 0}
         self.fault: str | None = None  # of the step that is being taken
         self.stepping = False  # whether the present batch is the last before an optimizer step
+        self.omits = False  # whether the present batch of a validation is left out
+        self.omitted: list[str] = []  # the faults of the present validation
+        self.evaluated = 0  # its other batches
         self.recent = self.good = 0  # faults without progress, and steps since the last fault or snapshot
         self.snapshots: list[Snapshot] = []
         self.counted: list[Stats] = []  # the statistics of the last step
@@ -127,6 +135,34 @@ class Faults(Callback):
                 error.args = (f"{error}. {ADVICE}",)
                 raise
             self.fault = str(error)
+
+    def omitting(self, task: Any, batch: Any, loss: Callable[[Any, str], Tensor]) -> Tensor | None:
+        """The loss of a batch of a validation; None if its solve fails, in any process, and the run goes on.
+
+        Args:
+            task: The task.
+            batch: The batch.
+            loss: (batch, stage) ↦ loss.
+
+        Raises:
+            SolveError: A solve fails, and the run is to stop.
+        """
+        value, fault = None, "a solve failed in another process"
+        try:
+            value = loss(batch, "val")
+        except SolveError as error:
+            if self.policy == "stop":
+                error.args = (
+                    f"{error}. Leave such batches out of the metrics by --faults.on_nonfinite skip or rewind",
+                )
+                raise
+            fault = str(error)
+        if self.policy != "stop" and task.trainer.world_size > 1:
+            value = None if task.trainer.strategy.reduce_boolean_decision(value is None, all=False) else value
+        self.omits = value is None
+        self.omitted += [fault] * self.omits
+        self.evaluated += not self.omits
+        return value
 
     @staticmethod
     def no_loss(task: LightningModule) -> Tensor:
@@ -182,6 +218,33 @@ class Faults(Callback):
                     sync_dist=True,
                 )
 
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.omits, self.omitted, self.evaluated = False, [], 0
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reports the batches that are left out. Metrics that no batch had are nan, not those of the validation before.
+
+        Raises:
+            TrainingError: No batch had a loss in all of several processes, of which some have metrics and others none.
+        """
+        if self.omitted:
+            count = len(self.omitted)
+            self.counts["omitted"] += count
+            rank_zero_warn(
+                f"{self.omitted[0]}. {count} of {count + self.evaluated} batches are left out of the metrics; "
+                f"so far in this run: {self.counts['omitted']}"
+            )
+            if not self.evaluated and trainer.world_size > 1:
+                raise TrainingError("no batch of the validation had a loss in all processes: the run ends")
+        if self.omitted and not self.evaluated:
+            several = (*trainer.checkpoint_callbacks, *trainer.early_stopping_callbacks)
+            monitored = {str(getattr(each, "monitor", "")) for each in several}
+            for name in sorted(name for name in {*monitored, *trainer.callback_metrics} if name.startswith("val/")):
+                pl_module.log(name, math.nan)
+        if self.counts["omitted"]:
+            pl_module.log("faults/omitted", float(self.counts["omitted"]), batch_size=1, sync_dist=True)
+        self.omits = False
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if (
             trainer.training
@@ -200,7 +263,8 @@ class Faults(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the state returned by `state_dict`."""
-        self.counts, self.recent, self.good = dict(state_dict["counts"]), state_dict["recent"], state_dict["good"]
+        self.counts |= state_dict["counts"]
+        self.recent, self.good = state_dict["recent"], state_dict["good"]
         self.growth = Growth(**state_dict["growth"])
         self.snapshots = [Snapshot(**each) for each in state_dict["snapshots"]] if self.policy == "rewind" else []
 

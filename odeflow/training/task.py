@@ -239,13 +239,21 @@ class Task(Plugin, LightningModule, ABC):
         self._log_evaluation(batch, "test")
 
     def _log_evaluation(self, batch: Any, stage: str) -> None:
+        fitting = self._trainer is not None and self.trainer.state.fn is TrainerFn.FITTING
+        faults = faults_of(self._trainer) if fitting else None
+        loss = self._evaluated(batch, stage) if faults is None else faults.omitting(self, batch, self._evaluated)
+        weight = 0.0 if loss is None else self.sample_count(batch)  # the mean is nan if no batch has a loss
+        self.log_mean(f"{stage}/loss", torch.zeros(()) if loss is None else loss, weight, prog_bar=True)
+        if loss is not None:
+            self.log_baselines(batch, stage)
+
+    def _evaluated(self, batch: Any, stage: str) -> Tensor:
+        """The loss of a batch; the error of a solve that fails says in which evaluation."""
         try:
-            loss = self._checked_loss(batch, stage)
+            return self._checked_loss(batch, stage)
         except SolveError as error:
             error.args = (f"{self._evaluation(stage)}: {error}",)
             raise
-        self.log_mean(f"{stage}/loss", loss, self.sample_count(batch), prog_bar=True)
-        self.log_baselines(batch, stage)
 
     def _evaluation(self, stage: str) -> str:
         """Which evaluation this is, for messages."""

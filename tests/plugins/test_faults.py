@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import odeflow as of
-from odeflow.training.callbacks import Faults, Randomness, WarmupEMA
+from odeflow.training.callbacks import Faults, Randomness, SolverStatistics, WarmupEMA
 from odeflow.training.growth import WINDOW, Growth
 from odeflow_solvers import RK4, Dopri5
 
@@ -166,7 +166,7 @@ def test_skip_leaves_everything_as_it_was(fault: str) -> None:
     with pytest.warns(UserWarning, match=f"{WHAT[fault][1]}.*The step is skipped; so far in this run: 1"):
         weights = trained(task, faults).weights
     assert weights[3].equal(weights[2])
-    assert faults.counts == {"skipped": 1, "rewound": 0, "fallbacks": 0}
+    assert faults.counts == {"skipped": 1, "rewound": 0, "fallbacks": 0, "omitted": 0}
     assert task.trainer.callback_metrics["faults/skipped"] == 1
     assert task.trainer.callback_metrics["train/loss_epoch"].isfinite()
     assert task.passes == (BATCHES if fault == "gradient" else BATCHES - 1)
@@ -324,7 +324,7 @@ def test_faults_of_a_resumed_run_are_those_of_the_unbroken_one() -> None:
     unbroken, counts = run()
     resumed, recounted = run("at_step=5.ckpt")
     assert resumed.equal(unbroken)
-    assert recounted == counts == {"skipped": 0, "rewound": 1, "fallbacks": 0}
+    assert recounted == counts == {"skipped": 0, "rewound": 1, "fallbacks": 0, "omitted": 0}
 
 
 @pytest.mark.parametrize(
@@ -346,3 +346,108 @@ def test_fixed_steps_are_faults_too() -> None:
     with pytest.warns(UserWarning, match=r"batch 3 \(step 3\): the state is not finite: .*t = 1"):
         weights = trained(Fit("nan", solver=RK4(num_steps=4)), Faults("skip")).weights
     assert weights[3].equal(weights[2])
+
+
+class Judged(Fit):
+    """A training whose solves fail in some batches of validation, given as (epoch, batch)."""
+
+    def __init__(self, *fails: tuple[int, int]) -> None:
+        super().__init__()
+        self.fails, self.losses, self.failing = fails, list[float](), False
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.failing = (self.current_epoch, batch_idx) in self.fails
+        super().validation_step(batch, batch_idx)
+
+    def loss(self, batch: Any, stage: str) -> Tensor:
+        if stage == "val" and self.failing:
+            raise of.SolveError("max_steps = 7 steps did not reach the end")
+        value = super().loss(batch, stage)
+        if stage == "val":
+            self.log("val/other", value)
+            self.losses.append(value.item())
+        return value
+
+
+def judged(task: Judged, *callbacks: pl.Callback, epochs: int = 1, **options: Any) -> pl.Trainer:
+    """The trainer of a training that is validated on three batches of eight rows."""
+    trainer = trainer_of(*callbacks, max_epochs=epochs, num_sanity_val_steps=0, **options)
+    rows = DataLoader(Rows(), batch_size=8)
+    trainer.fit(task, rows, DataLoader(torch.utils.data.Subset(Rows(), range(24)), batch_size=8))
+    return trainer
+
+
+def test_stop_ends_a_run_in_validation() -> None:
+    """By default a solve that fails in validation is an error with its place, and says how to go on."""
+    with pytest.raises(of.SolveError, match=r"in validation after epoch 0 \(step 6\): max_steps.*on_nonfinite skip"):
+        judged(Judged((0, 1)), Faults())
+
+
+@pytest.mark.parametrize("policy", ["skip", "rewind"])
+def test_a_batch_of_validation_is_left_out(policy: Any) -> None:
+    """The metrics are means over the other batches; the batch is counted and reported, statistics do not count it."""
+    faults, task = Faults(policy), Judged((0, 1))
+    with pytest.warns(
+        UserWarning,
+        match=r"in validation after epoch 0 \(step 6\): max_steps.* 1 of 3 batches are left out of the metrics",
+    ):
+        found = judged(task, faults, SolverStatistics()).callback_metrics
+    assert len(task.losses) == 2
+    assert found["val/loss"] == found["val/other"] == pytest.approx(sum(task.losses) / 2)
+    assert faults.counts == {"skipped": 0, "rewound": 0, "fallbacks": 0, "omitted": 1}
+    assert found["faults/omitted"] == 1
+
+
+def test_statistics_of_a_batch_that_is_left_out_are_not_those_of_another() -> None:
+    """Evaluations are means over the batches whose solves succeed."""
+
+    class Uneven(Judged):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.flow.solver = RK4(num_steps=1 + batch_idx)
+            super().validation_step(batch, batch_idx)
+
+    with pytest.warns(UserWarning, match="1 of 3 batches are left out"):
+        found = judged(Uneven((0, 1)), Faults("skip"), SolverStatistics()).callback_metrics
+    assert found["val/nfe"] == (4 + 12) / 2
+
+
+@pytest.mark.parametrize("monitor", ["val/loss", "val/other"])
+def test_a_validation_without_a_loss_changes_no_best_checkpoint(monitor: str) -> None:
+    """Its metrics are nan, not those of the validation before, and the next ones are numbers again."""
+    seen: list[dict[str, float]] = []
+
+    class Noting(pl.Callback):
+        def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            seen.append({name: float(trainer.callback_metrics[name]) for name in ("val/loss", "val/other")})
+
+    saving = ModelCheckpoint(".", filename="{epoch}", monitor=monitor, mode="max")
+    task = Judged(*((1, batch) for batch in range(3)))
+    with pytest.warns(UserWarning, match="3 of 3 batches are left out of the metrics; so far in this run: 3"):
+        judged(task, Faults("skip"), saving, Noting(), epochs=3, enable_checkpointing=True)
+    assert all(math.isnan(value) for value in seen[1].values())
+    assert all(math.isfinite(value) for epoch in (0, 2) for value in seen[epoch].values())
+    assert Path(saving.best_model_path).name == "epoch=0.ckpt"
+    assert saving.best_model_score == pytest.approx(seen[0][monitor])
+
+
+def test_a_first_validation_without_a_loss_is_no_error() -> None:
+    """A metric that is monitored, and that no batch has had yet, is nan."""
+    saving = ModelCheckpoint(".", filename="{epoch}", monitor="val/other")
+    task = Judged(*((0, batch) for batch in range(3)))
+    with pytest.warns(UserWarning, match="3 of 3 batches are left out of the metrics; so far in this run: 3"):
+        judged(task, Faults("skip"), saving, epochs=2, enable_checkpointing=True)
+    assert Path(saving.best_model_path).name == "epoch=1.ckpt"
+
+
+def test_evaluations_of_their_own_fail() -> None:
+    """What is not training ends with the error under every policy: a metric of part of the data is none."""
+    trainer = trainer_of(Faults("skip"))
+    with pytest.raises(of.SolveError, match="max_steps = 7"):
+        trainer.validate(Judged((0, 0)), DataLoader(Rows(), batch_size=8), verbose=False)
+
+
+def test_counts_of_checkpoints_of_before_are_read() -> None:
+    """A checkpoint that does not count batches of validation has counted none."""
+    faults, state = Faults("skip"), Faults("skip").state_dict()
+    faults.load_state_dict(state | {"counts": {"skipped": 2, "rewound": 0, "fallbacks": 0}})
+    assert faults.counts == {"skipped": 2, "rewound": 0, "fallbacks": 0, "omitted": 0}

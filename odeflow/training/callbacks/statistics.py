@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from odeflow.engine.output.solution import Stats
 from odeflow.flow.flow import Flow
+from odeflow.training.faults import faults_of
 
 COUNTS = ("nfe/forward", "nfe/backward", "steps/accepted", "steps/rejected")
 """What takes time: in several processes each step lasts as long as in the one with the most."""
@@ -89,7 +90,9 @@ class SolverStatistics(Callback):
         pl_module.log_dict(values, batch_size=1, sync_dist=True)  # alike in all processes
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        self._log_evaluations(pl_module, "val")
+        faults = faults_of(trainer)
+        if faults is None or not faults.omits:  # else the last solves are of a batch before
+            self._log_evaluations(pl_module, "val")
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         self._log_evaluations(pl_module, "test")
