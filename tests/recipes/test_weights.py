@@ -2,12 +2,16 @@
 
 import csv
 import importlib
+import json
+import struct
 from pathlib import Path
 
 import pytest
 
+import odeflow as of
 from odeflow.cli.main import main
 from odeflow.config import recipes
+from odeflow.training import weights
 
 ERRORS = {
     "mnist/ode_net": 0.33,
@@ -19,6 +23,12 @@ ERRORS = {
 }
 """Test error in percent."""
 
+SHIPPED = [
+    name
+    for name in recipes.available()
+    if not name.startswith(("overlays/", "sweeps/")) and recipes.weights(name).is_file()
+]
+"""The recipes with weights."""
 SERIES = {"latent/periodic": ("test/interpolation_mse", 6.9e-4), "latent/spirals": ("test/rmse", 0.0719)}
 """A metric of a model of series, and its value."""
 
@@ -27,6 +37,19 @@ SERIES = {"latent/periodic": ("test/interpolation_mse", 6.9e-4), "latent/spirals
 def test_weights_are_small(name: str) -> None:
     """They are less than a megabyte, those of the ResNet 2.4, so that they can lie beside the recipe."""
     assert recipes.weights(name).stat().st_size < (2.4e6 if name == "mnist/resnet" else 1e6)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_weights_have_a_checksum(name: str, tmp_path: Path) -> None:
+    """They are those that were exported; the model of a file in which a byte differs is not built."""
+    whole = recipes.weights(name).read_bytes()
+    (length,) = struct.unpack("<Q", whole[:8])
+    assert weights.CHECKSUM in json.loads(whole[8 : 8 + length])["__metadata__"]
+    of.load(recipes.weights(name))
+    changed = tmp_path / "changed.safetensors"
+    changed.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(of.CheckpointError, match=r"changed.safetensors is damaged: its weights are not those"):
+        of.load(changed)
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*", "ignore:.*treespec, LeafSpec:FutureWarning")
