@@ -62,12 +62,18 @@ class OptimizerProgress(TypedDict):
     optimizer: OptimizerSteps
 
 
+class EpochLoop(TypedDict, total=False):
+    """The steps of a training that are logged."""
+
+    _batches_that_stepped: Count
+
+
 FitLoop = TypedDict(
     "FitLoop",
     {
         "state_dict": NotRequired[dict[str, Any]],
         "epoch_progress": Progress,
-        "epoch_loop.state_dict": NotRequired[dict[str, Count]],
+        "epoch_loop.state_dict": NotRequired[EpochLoop],
         "epoch_loop.batch_progress": BatchProgress,
         "epoch_loop.scheduler_progress": NotRequired[StepProgress],
         "epoch_loop.automatic_optimization.optim_progress": NotRequired[OptimizerProgress],
@@ -77,13 +83,13 @@ FitLoop = TypedDict(
 )
 
 
-class EvaluationLoop(TypedDict):
+class EvaluationLoop(TypedDict, total=False):
     """The progress of a validation or a test."""
 
     batch_progress: BatchProgress
 
 
-class PredictionLoop(TypedDict):
+class PredictionLoop(TypedDict, total=False):
     """The progress of a prediction."""
 
     batch_progress: Progress
@@ -105,19 +111,19 @@ class Group(TypedDict):
 
 
 class Optimizer(TypedDict):
-    """The state of an optimizer: that of each parameter, and the groups of these."""
+    """The state of an optimizer: those of parameters, and some may hold more by name; and the groups of parameters."""
 
-    state: dict[int | str, dict[str, Any]]
+    state: dict[int | str, Any]
     param_groups: list[Group]
 
 
 class Schedule(TypedDict, total=False):
     """The state of a schedule."""
 
-    last_epoch: int
+    last_epoch: float
     _step_count: int
-    base_lrs: list[float]
-    _last_lr: list[float]
+    base_lrs: list[float | Tensor]
+    _last_lr: list[float | Tensor]
 
 
 class Data(TypedDict, total=False):
@@ -179,7 +185,7 @@ Checkpoint = TypedDict(
         "current_model_state": Weights,
         "averaging_state": Weights,
         "loops": Loops,
-        "callbacks": dict[str, dict[str, Any]],
+        "callbacks": dict[str, Any],
         "optimizer_states": list[Optimizer],
         "lr_schedulers": list[Schedule],
     },
