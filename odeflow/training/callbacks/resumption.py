@@ -107,9 +107,8 @@ class Resumption(Callback):
             self._renew("optimizers", "optimizer_states", self.stored["optimizers"], self.optimizers)
             self._renew("schedules", "lr_schedulers", self.stored["schedules"], self.schedules)
         if self.loaded and not isinstance(trainer.strategy, FSDPStrategy):  # whose parameters are in parts
-            wrong = misfit(trainer.optimizers, self.loaded["optimizer_states"]) or misfit_of_schedules(
-                schedules, self.loaded["lr_schedulers"]
-            )
+            wrong = misfit(trainer.optimizers, self.loaded.get("optimizer_states", []))
+            wrong = wrong or misfit_of_schedules(schedules, self.loaded.get("lr_schedulers", []))
             if wrong is not None:
                 raise CheckpointError(
                     f"{trainer.ckpt_path} cannot be resumed: {wrong}. {other_than(str(trainer.ckpt_path))}, or begin a "
@@ -128,6 +127,7 @@ class Resumption(Callback):
         if trainer.is_global_zero:
             for path, copy in self.moved.items():
                 keep(Path(path), Path(copy))
+        self.loaded = {}
         if self.stored is None:
             return
         scheduled = bool(self.schedules) and _classes(self.schedules) == _classes(self.stored["schedules"])
@@ -148,7 +148,7 @@ class Resumption(Callback):
                     if told:
                         rank_zero_info(f"The optimizer goes on with other options: {', '.join(told)}")
                     _set_group(group, new, old, scheduled)
-        self.loaded, self.stored = {}, None
+        self.stored = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fit_loop.restarting and trainer.max_steps == -1:
