@@ -20,9 +20,9 @@ class DataModule(Plugin, LightningDataModule, ABC):
     """Data for training, validation and testing. Their sizes are known before they are read.
 
     A subclass sets its sizes as attributes in `__init__`, where applicable: `dim` (length of a vector, or number of
-    values of an image), `shape` (of an image, (C, H, W)), `num_classes`, `num_outputs` (length of a target) and
-    `num_covariates` (of series, static ones included). The command line passes them to the task, as the shape of a
-    vector (dim,).
+    values of an image), `shape` (of an image, (C, H, W)), `num_classes`, `num_outputs` (length of a target, or number
+    of outcomes of a series) and `num_covariates` (of series, static ones included). The command line passes them to the
+    task, as the shape of a vector (dim,).
 
     A subclass that standardises sets `standardises`. If `units` is None, its `setup` fits it; otherwise `setup` uses
     the given units, which were fitted to the model's training data. Every checkpoint contains them.
@@ -131,6 +131,7 @@ class Series(NamedTuple):
             future; nan where unknown and in the padding. None if there are none.
         static: (B, s), inputs that are constant in each series; None if there are none.
         jump: (B, T, d), what is added to the values right after each time, such as doses; None if nothing is.
+        outcome: (B, k), numbers that each series as a whole has, such as a rating; None if there are none.
     """
 
     t: Tensor
@@ -142,6 +143,7 @@ class Series(NamedTuple):
     covariates: Tensor | None = None
     static: Tensor | None = None
     jump: Tensor | None = None
+    outcome: Tensor | None = None
 
     def take(self, index: Tensor | slice) -> "Series":
         """The series with these indices, (B,)."""

@@ -15,9 +15,9 @@ from odeflow_tasks.readout import Readout
 class CDE(Autoregressive):
     """A hidden state driven by the path X through time and observations: dz = f(z) dX, with z = W X + b at first.
 
-    The classifier reads the state at the end of each series. Values are predicted online: the prediction at a time
-    depends on the time and on what was seen before, which takes the path of `Rectilinear()`. A classifier alone, with
-    `readout.target_weight` 0, may have any path, and reads the times at which something is seen.
+    Classifier and regressor read the state at the end of each series. Values are predicted online: the prediction at a
+    time depends on the time and on what was seen before, which takes the path of `Rectilinear()`. Classifier and
+    regressor alone, with `readout.target_weight` 0, may have any path, and read the times at which something is seen.
 
     The time of the solve is the number of the observation (see `Control`), so that `step_size: 1` is a step from one to
     the next, and with a `window` of log-signatures `step_size: 8` one over a window of 8.
@@ -33,8 +33,9 @@ class CDE(Autoregressive):
         control: The path X.
         bounded: Whether the matrix ends with tanh.
         dim: Length d of an observation; the command line takes it from the data.
-        readout: Decoder, likelihood and classifier.
+        readout: Decoder, likelihood, classifier and regressor.
         num_classes: Number of classes of the series; the command line takes it from the data.
+        num_outputs: Number of outcomes of a series; the command line takes it from the data.
         masking: The values hidden in training.
         instance: Normalisation of each series by its own level and scale; by default none.
 
@@ -52,14 +53,15 @@ class CDE(Autoregressive):
         dim: int | None = None,
         readout: Readout = Readout(),
         num_classes: int | None = None,
+        num_outputs: int | None = None,
         masking: Masking = Masking(),
         instance: InstanceNorm = InstanceNorm(),
     ) -> None:
-        super().__init__(dynamics.width, dim, readout, num_classes, masking)
+        super().__init__(dynamics.width, dim, readout, num_classes, masking, num_outputs)
         if self.target_weight and not control.causal:
             raise of.SettingError(
                 "CDE: values are predicted from the path before them, but this path depends on later values. Use "
-                "control.interpolation Rectilinear without a window; or train a classifier alone, by "
+                "control.interpolation Rectilinear without a window; or train a classifier or regressor alone, by "
                 "readout.target_weight 0"
             )
         self.control, self.instance = control, instance

@@ -128,6 +128,22 @@ class Frame:
             )
         return table
 
+    def complete(self, names: Sequence[str]) -> NDArray[np.float64]:
+        """(N, D), as `numbers`, of columns in which no cell is empty.
+
+        Raises:
+            DataError: A cell is empty, or as of `numbers`.
+        """
+        table = self.numbers(names)
+        for name, column in zip(names, table.T, strict=True):
+            lost = np.flatnonzero(np.isnan(column))
+            if len(lost):
+                where = self._rows(lost)
+                raise of.DataError(
+                    f"{self.origin}: the number in column {name!r} is missing in {where}. Leave their series out"
+                )
+        return table
+
     def times(self, name: str, unit: str) -> Times:
         """A column of times: numbers as they are, dates from 1970 on and durations in a unit.
 

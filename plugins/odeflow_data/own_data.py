@@ -195,6 +195,14 @@ class OwnData(of.DataModule, ABC):
                 columns[unused(f"{name}{suffix}", columns)] = pl.Series(np.ascontiguousarray(column), nan_to_null=True)
         return pl.DataFrame(columns)
 
+    def with_truth(self, columns: dict[str, Any], names: Sequence[str], rows: NDArray[np.int64]) -> dict[str, Any]:
+        """The columns, and under `_true` what the file says in these rows (N,) of those with these names."""
+        found = dict(columns)
+        for name in names:
+            if name in columns and name in self.frame.names:
+                found[unused(f"{name}_true", found)] = self.frame.column(name, rows)
+        return found
+
     def say(self, text: str) -> None:
         """Prints a summary line, in the first process of a run."""
         rank_zero_info(f"{type(self).__name__}: {text}")

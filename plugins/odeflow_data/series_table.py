@@ -43,7 +43,9 @@ class SeriesTable(OwnData, SeriesData):
 
     `odeflow predict` takes all series of its file, in the order of their ids, and all times, those of empty cells too;
     of each series it sees what `seen` says. Its table has a row for each series and time: the id, the
-    time, whether anything was seen there, the predicted values, and what was observed, `<column>_true`.
+    time, whether anything was seen there, the predicted values, and what was observed, `<column>_true`. Of a model that
+    predicts classes or outcomes alone it has a row for each series: the id, the class and the probability of each,
+    `probability_<class>`, the outcomes, and what the file says of them.
 
     Args:
         path: The file, CSV, TSV, Parquet, `.npy` or `.npz`; in Python a data frame or columns by name.
@@ -52,6 +54,8 @@ class SeriesTable(OwnData, SeriesData):
             series, which is named after it, and all of their values are of one kind.
         columns: The columns of values, in a wide table of series; by default all without another role.
         label: A column of classes, constant within each series.
+        outcome: Columns of numbers to predict of each series as a whole, constant within it, such as a rating;
+            standardised as values are.
         covariates: Columns of inputs over time; an empty cell is interpolated by the model.
         static: Columns of inputs that are constant within each series; no cell is empty.
         ignore: Columns to ignore, where no others are chosen.
@@ -81,6 +85,7 @@ class SeriesTable(OwnData, SeriesData):
         series: str | None = None,
         columns: list[str] | None = None,
         label: str | None = None,
+        outcome: str | list[str] | None = None,
         covariates: str | list[str] | None = None,
         static: str | list[str] | None = None,
         ignore: list[str] | None = None,
@@ -100,19 +105,28 @@ class SeriesTable(OwnData, SeriesData):
         self.wide, self.chosen, self.ignored = series is None, columns, several(ignore)
         of.check_range(self, "(0, inf)", period=period)
         self.period = period
+        self.outcome = several(outcome)
+        if self.outcome:
+            self.num_outputs = len(self.outcome)
         self.covariates, self.static = several(covariates), several(static)
         self.inputs = [*self.covariates, *self.static]
         if self.inputs:
             self.num_covariates = len(self.inputs)
-        if self.wide and (label or self.inputs or split.group):
+        if self.wide and (label or self.outcome or self.inputs or split.group):
             raise of.SettingError(
-                "SeriesTable: label, covariates, static and split.group are of tables with a row for each observation; "
-                "name the column of the series' ids by --data.series"
+                "SeriesTable: label, outcome, covariates, static and split.group are of tables with a row for each "
+                "observation; name the column of the series' ids by --data.series"
             )
         self.begin(
             path,
             None if self.wide else columns,
-            {"series": [self.series], "time": [time], "covariates": self.covariates, "static": self.static},
+            {
+                "series": [self.series],
+                "time": [time],
+                "outcome": self.outcome,
+                "covariates": self.covariates,
+                "static": self.static,
+            },
             label,
             None if self.wide else ignore,
             split,
@@ -175,8 +189,8 @@ class SeriesTable(OwnData, SeriesData):
 
     def table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
         rows, lengths = self.rows, self.rows.lengths
-        if isinstance(predictions[0], Tensor) and predictions[0].dim() == 2:
-            return self._class_table(joined(predictions))
+        if _is_whole(predictions[0]):
+            return self._whole_table(predictions)
         found: dict[str, NDArray[Any]] = {}
         for suffix, batches_of in by_suffix(predictions).items():
             every = (series for batch in batches_of for series in batch)
@@ -193,12 +207,21 @@ class SeriesTable(OwnData, SeriesData):
         keys[unused("seen", (self.series, self.time, *features))] = self._seen(count)
         return self.values_table(keys, found, rows.y[:count])
 
-    def _class_table(self, probabilities: Tensor) -> "pl.DataFrame":
-        """The predicted class of each series, and the probabilities of all classes."""
+    def _whole_table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
+        """The predicted class of each series with the probabilities of all classes, its outcomes, and what is true."""
         import polars as pl
 
-        keys = {self.series: self.frame.as_ids(self.series, list(self.rows.names[: len(probabilities)]))}
-        return pl.DataFrame(keys | classified(self.label or "class", self.known.classes, probabilities))
+        kind = "outcomes" if self.outcome else "classes"
+        named = [each if isinstance(each, dict) else {kind: each} for each in predictions]
+        found = {name: joined([each[name] for each in named]) for name in named[0]}
+        first = self.rows.rows[self.rows.offsets[:-1]][: len(next(iter(found.values())))]
+        columns: dict[str, Any] = {}
+        if "classes" in found:
+            columns |= classified(self.label or "class", self.known.classes, found["classes"])
+        if "outcomes" in found:
+            columns |= zip(self.outcome, found["outcomes"].numpy().T, strict=True)
+        keys = {self.series: self.frame.as_ids(self.series, list(self.rows.names[: len(first)]))}
+        return pl.DataFrame(keys | self.with_truth(columns, [*several(self.label), *self.outcome], first))
 
     def _seen(self, count: int) -> NDArray[np.bool_]:
         """(count,), at which of the first rows anything is seen."""
@@ -218,14 +241,40 @@ class SeriesTable(OwnData, SeriesData):
             return None
         frame.require([self.label], "label")
         found = frame.classes(self.label, self.known.classes or self.class_names).codes
-        label, codes = found[whole.rows[whole.offsets[:-1]]], frame.classes(self.series).codes
-        wrong = np.flatnonzero(found != label[codes])
+        return torch.from_numpy(self._of_each(frame, whole, self.label, found, "classes"))
+
+    def _outcomes(self, frame: "Frame", whole: "Observations") -> Tensor | None:
+        """(N, k), the outcomes of each series, in the file's units; None without outcomes."""
+        if not self.outcome:
+            return None
+        frame.require(self.outcome, "outcome")
+        cells = zip(self.outcome, frame.complete(self.outcome).T, strict=True)
+        found = [self._of_each(frame, whole, name, column, "numbers") for name, column in cells]
+        return torch.from_numpy(np.stack(found, axis=1))
+
+    def _of_each(
+        self, frame: "Frame", whole: "Observations", name: str, cells: NDArray[Any], kind: str
+    ) -> NDArray[Any]:
+        """(N,), the entry of each series in a column, which all its rows have.
+
+        Args:
+            frame: The file.
+            whole: Its rows.
+            name: The column.
+            cells: Its entries, in the order of the file.
+            kind: What they are, for the message.
+
+        Raises:
+            DataError: A series has several.
+        """
+        found, codes = cells[whole.rows[whole.offsets[:-1]]], frame.classes(self.series).codes
+        wrong = np.flatnonzero(cells != found[codes])
         if len(wrong):
             raise of.DataError(
-                f"{frame.origin}: the series {whole.names[codes[wrong[0]]]} has several classes in column "
-                f"{self.label!r}; each series has one"
+                f"{frame.origin}: the series {whole.names[codes[wrong[0]]]} has several {kind} in column {name!r}; "
+                "each series has one"
             )
-        return torch.from_numpy(label)
+        return found
 
     def _inputs(self, frame: "Frame", whole: "Observations") -> NDArray[np.float64]:
         """(M, c + s), the covariates in the rows, and the static ones.
@@ -249,13 +298,12 @@ class SeriesTable(OwnData, SeriesData):
 
     def _parts(self, whole: "Observations", series: NDArray[np.int64]) -> list[of.Series]:
         """Training, validation and test; `series` (N,), the part of each series of the first file."""
-        first, files = self._batch(self.frame, whole)._replace(label=self._labels(self.frame, whole)), self.split.files
+        first, files = self._known_batch(self.frame, whole), self.split.files
         found: list[of.Series] = []
         for part, name in enumerate(PARTS):
             if name in files:
                 frame = self.open(files[name])
-                other = self._read(frame)
-                found.append(self._batch(frame, other)._replace(label=self._labels(frame, other)))
+                found.append(self._known_batch(frame, self._read(frame)))
             else:
                 found.append(trimmed(first.take(torch.from_numpy(series == part))))
         return found
@@ -263,7 +311,7 @@ class SeriesTable(OwnData, SeriesData):
     # Units
 
     def _fitted(self, whole: "Observations", train: NDArray[np.bool_]) -> of.Units:
-        """Units of the training series' values, and of all times."""
+        """Units of the training series' values, outcomes and covariates, and of all times."""
         shift, scale = self.moments(whole.y[train], self.features, "series")
         first, last = float(whole.t.min()), float(whole.t.max())
         if first == last:
@@ -271,12 +319,23 @@ class SeriesTable(OwnData, SeriesData):
                 f"{self.frame.origin}: all times in column {self.time!r} are {first:g}; wanted are several"
             )
         origin, unit = (first, last - first) if self.scale_time else (0.0, 1.0)
-        condition = None
+        target = condition = None
+        outcomes = self._outcomes(self.frame, whole)
+        if outcomes is not None:
+            trained = outcomes.numpy()[train[whole.offsets[:-1]]]
+            target = of.Units(*self.moments(trained, self.outcome, "series"), features=tuple(self.outcome))
         if self.inputs:
             x = self._inputs(self.frame, whole)[train]
             condition = of.Units(*self.moments(x, self.inputs, "series"), features=tuple(self.inputs))
         names = tuple(self.features), self.class_names
-        return of.Units(shift, scale, origin, unit, *names, whole.clock, condition=condition)
+        return of.Units(shift, scale, origin, unit, *names, whole.clock, target=target, condition=condition)
+
+    def _known_batch(self, frame: "Frame", whole: "Observations") -> of.Series:
+        """As `_batch`, with the class and the outcomes of each series."""
+        outcomes = self._outcomes(frame, whole)
+        if outcomes is not None:
+            outcomes = (self.known.target or of.Units()).standardised(outcomes).float()
+        return self._batch(frame, whole)._replace(label=self._labels(frame, whole), outcome=outcomes)
 
     def _batch(self, frame: "Frame", whole: "Observations") -> of.Series:
         """All series in the units of batches, padded to one length."""
@@ -317,7 +376,14 @@ class SeriesTable(OwnData, SeriesData):
         facts += [f"time {self.time} in {clock}, {whole.t.min():g} to {whole.t.max():g}"]
         facts += [f"covariates: {listed(self.inputs)}"] if self.inputs else []
         facts += [f"classes of {self.label}: {listed(self.class_names)}"] if self.label else []
+        facts += [f"outcomes: {listed(self.outcome)}"] if self.outcome else []
         return "; ".join([*facts, "standardised" if self.standardise else "in the file's units"])
+
+
+def _is_whole(prediction: Any) -> bool:
+    """Whether a prediction, (B, n) or several by name, is of whole series instead of their values."""
+    found = prediction.values() if isinstance(prediction, dict) else [prediction]
+    return all(isinstance(each, Tensor) and each.dim() == 2 for each in found)
 
 
 def _exists(rows: "Observations") -> torch.Tensor:

@@ -292,9 +292,7 @@ class Table(OwnData):
         columns = self._named(joined(predictions))
         count = len(next(iter(columns.values())))
         rows = self.predicted_rows[:count].numpy()
-        for name in [*self.target, *several(self.label)]:
-            if name in columns and name in self.frame.names:
-                columns[unused(f"{name}_true", columns)] = self.frame.column(name, rows)
+        columns = self.with_truth(columns, [*self.target, *several(self.label)], rows)
         return pl.DataFrame({unused("row", columns): rows + 1} | columns)
 
     def _named(self, values: Tensor) -> dict[str, Any]:

@@ -58,8 +58,9 @@ class LatentSDE(SeriesTask):
         dim: Length d of an observation; the command line takes it from the data.
         encoder: The encoder of the context, if it is constant in time. By default a GRU backward in time.
         hidden: Width of this GRU.
-        readout: Decoder, likelihood and classifier, which reads z(t₀).
+        readout: Decoder, likelihood, and classifier and regressor, which read z(t₀).
         num_classes: Number of classes of the series; the command line takes it from the data.
+        num_outputs: Number of outcomes of a series; the command line takes it from the data.
         masking: The values hidden from the encoder in training.
         bound: Options of the ELBO.
 
@@ -83,12 +84,13 @@ class LatentSDE(SeriesTask):
         hidden: int = 100,
         readout: Readout = Readout(),
         num_classes: int | None = None,
+        num_outputs: int | None = None,
         masking: Masking = Masking(),
         bound: PathBound = PathBound(),
     ) -> None:
         whole = "the latent state is all that the dynamics carry; widen them"
         flow.refuse("LatentSDE", steer="the times are those of the data", augment=whole, lift=whole)
-        super().__init__(dynamics.width, dim, readout, num_classes, masking)
+        super().__init__(dynamics.width, dim, readout, num_classes, masking, num_outputs)
         of.check_least(self, 1, hidden=hidden)
         self.latent, self.context = dynamics.width, posterior.width - dynamics.width
         field = PosteriorSDE(posterior, dynamics, diffusion or Entrywise(self.latent), calculus)
@@ -168,7 +170,7 @@ class LatentSDE(SeriesTask):
         return (self.log_likelihood(self.decode(drawn.z), batch) - drawn.divergence).mean(0)
 
     def loss(self, batch: of.Series, stage: str) -> Tensor:
-        """−ELBO plus the weighted classification loss; logs the divergence, in evaluation the errors."""
+        """−ELBO plus the weighted losses of whole series; logs the divergence, in evaluation the errors."""
         batch, training = self.checked(batch), stage == "train"
         if training:
             batch = self.masking(batch, self.current_epoch)
@@ -182,7 +184,7 @@ class LatentSDE(SeriesTask):
             self.note_errors(mean, batch, stage)
             self.note_coverage(predictions, batch, stage)
             self._note_sample_errors(predictions, batch, stage)
-        return self.class_loss(drawn.z[:, :, 0], batch, stage) - bound.mean()
+        return self.whole_loss(drawn.z[:, :, 0], batch, stage) - bound.mean()
 
     def _note_sample_errors(self, predictions: Tensor, batch: of.Series, stage: str) -> None:
         if not bool(batch.target.any()):

@@ -101,6 +101,29 @@ def labels(owner: str, label: Any, count: int, num_classes: int) -> Tensor:
     return label.long()
 
 
+def outcomes(owner: str, outcome: Any, count: int, num_outputs: int, module: nn.Module) -> Tensor:
+    """(B, num_outputs), the outcomes of series in the dtype of a module's parameters.
+
+    Args:
+        owner: The task, for messages.
+        outcome: The outcomes.
+        count: B.
+        num_outputs: Number of outcomes of a series.
+        module: The module that computes with them.
+
+    Raises:
+        DataError: The outcomes are not finite numbers of shape (B, num_outputs).
+    """
+    outcome = floating(owner, "outcomes", outcome, module)
+    if outcome.shape != (count, num_outputs):
+        raise of.DataError(
+            f"{owner}(num_outputs={num_outputs}) expects outcomes of shape ({count}, {num_outputs}); got "
+            f"{tuple(outcome.shape)}. Convert (B,) by [:, None]; num_outputs is the number of outcomes that the "
+            "regressor predicts of a series"
+        )
+    return outcome
+
+
 def series(owner: str, batch: Any, dim: int | None = None) -> of.Series:
     """A batch of series whose parts have the right shapes.
 

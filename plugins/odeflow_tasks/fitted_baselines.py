@@ -14,10 +14,11 @@ from torch.distributions import MultivariateNormal
 import odeflow as of
 
 if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
     from sklearn.pipeline import Pipeline
 
 MOST_ROWS, MOST_COLUMNS = 20_000, 4096
-"""Maximum number of rows that logistic regression is fitted to, and of columns at which there is one."""
+"""Maximum number of rows that a model of scikit-learn is fitted to, and of columns at which there is one."""
 
 
 def regressions(x: Tensor, y: Tensor) -> dict[str, of.Baseline]:
@@ -29,6 +30,25 @@ def regressions(x: Tensor, y: Tensor) -> dict[str, of.Baseline]:
     """
     solution = torch.linalg.lstsq(_with_one(x.double()).cpu(), y.double().cpu(), driver="gelsd").solution
     return {"mean": partial(_constant, y.double().mean(0)), "linear": partial(_linear, solution)}
+
+
+def ridge_regressions(x: Tensor, y: Tensor) -> dict[str, of.Baseline]:
+    """The mean of the targets, and ridge regression; x ↦ the prediction (B, k).
+
+    Ridge regression is that of scikit-learn on standardised inputs, with the penalty α‖w‖², α from 10⁻³ to 10³, of the
+    least leave-one-out error; there is none of very long inputs, or of a single row.
+
+    Args:
+        x: (N, d), the inputs.
+        y: (N, k), the targets.
+    """
+    found: dict[str, of.Baseline] = {"constant": partial(_constant, y.double().mean(0))}
+    if len(x) < 2 or x.shape[1] > MOST_COLUMNS:
+        return found
+    from sklearn.linear_model import RidgeCV
+
+    model = RidgeCV(torch.logspace(-3, 3, 13).tolist())
+    return found | {"linear": partial(_ridge, _fitted(model, x, y.double()))}
 
 
 def classifications(x: Tensor, label: Tensor, num_classes: int) -> dict[str, of.Baseline]:
@@ -46,7 +66,10 @@ def classifications(x: Tensor, label: Tensor, num_classes: int) -> dict[str, of.
     found: dict[str, of.Baseline] = {"majority": partial(_constant, (counts / counts.sum()).log())}
     if counts.max() > len(x) or x.shape[1] > MOST_COLUMNS:
         return found
-    return found | {"logistic": partial(_logistic, _fitted(x, label), num_classes)}
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(max_iter=1000)
+    return found | {"logistic": partial(_logistic, _fitted(model, x, label), num_classes)}
 
 
 def densities(x: Tensor, condition: Tensor | None = None) -> dict[str, of.Baseline]:
@@ -76,6 +99,10 @@ def _linear(solution: Tensor, x: Tensor) -> Tensor:
     return _with_one(x) @ solution.to(x)
 
 
+def _ridge(fitted: "Pipeline", x: Tensor) -> Tensor:
+    return torch.from_numpy(fitted.predict(x.double().cpu().numpy())).to(x).reshape(len(x), -1)
+
+
 def _logistic(fitted: "Pipeline", num_classes: int, x: Tensor) -> Tensor:
     known = torch.from_numpy(fitted.predict_log_proba(x.double().cpu().numpy())).to(x)
     impossible = x.new_full((len(x), num_classes), -torch.inf)  # classes without a training row
@@ -87,18 +114,17 @@ def _gaussian(mean: of.Baseline, factor: Tensor, row: Tensor) -> Tensor:
     return MultivariateNormal(mean(condition), scale_tril=factor.to(x), validate_args=False).log_prob(x).to(row)
 
 
-def _fitted(x: Tensor, label: Tensor) -> "Pipeline":
-    """Logistic regression."""
+def _fitted(model: "BaseEstimator", x: Tensor, y: Tensor) -> "Pipeline":
+    """A model of scikit-learn, of standardised inputs."""
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     rows = slice(None, None, -(-len(x) // MOST_ROWS))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # good enough for a baseline
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        return model.fit(x[rows].double().cpu().numpy(), label[rows].cpu().numpy())
+        pipeline = make_pipeline(StandardScaler(), model)
+        return pipeline.fit(x[rows].double().cpu().numpy(), y[rows].cpu().numpy())
 
 
 def _with_one(x: Tensor) -> Tensor:

@@ -25,8 +25,9 @@ class GRUD(Autoregressive):
     Args:
         dim: Length d of an observation; the command line takes it from the data.
         width: Length of the hidden state.
-        readout: Decoder, likelihood and classifier.
+        readout: Decoder, likelihood, classifier and regressor.
         num_classes: Number of classes of the series; the command line takes it from the data.
+        num_outputs: Number of outcomes of a series; the command line takes it from the data.
         masking: The values hidden in training.
         instance: Normalisation of each series by its own level and scale; by default none.
 
@@ -40,10 +41,11 @@ class GRUD(Autoregressive):
         width: int = 25,
         readout: Readout = Readout(),
         num_classes: int | None = None,
+        num_outputs: int | None = None,
         masking: Masking = Masking(),
         instance: InstanceNorm = InstanceNorm(),
     ) -> None:
-        super().__init__(width, dim, readout, num_classes, masking)
+        super().__init__(width, dim, readout, num_classes, masking, num_outputs)
         self.instance, self.width = instance, width
         self.cell = nn.GRUCell(2 * self.dim, width)
         self.level = nn.Parameter(torch.zeros(self.dim))

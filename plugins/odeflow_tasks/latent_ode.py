@@ -84,8 +84,9 @@ class LatentODE(SeriesTask):
             figures; all other times are those of the data.
         dim: Length d of an observation; the command line takes it from the data.
         encoder: The encoder of the seen values; `RNNEncoder()` by default.
-        readout: Decoder, from the latent state to the mean of an observation, likelihood and classifier.
+        readout: Decoder, from the latent state to the mean of an observation, likelihood, classifier and regressor.
         num_classes: Number of classes of the series; the command line takes it from the data.
+        num_outputs: Number of outcomes of a series; the command line takes it from the data.
         masking: The values hidden from the encoder in training.
         bound: Options of the ELBO.
         refine: Refinement of the encoder's posterior on the seen values, in evaluation and prediction.
@@ -111,6 +112,7 @@ class LatentODE(SeriesTask):
         encoder: Encoder | None = None,
         readout: Readout = Readout(),
         num_classes: int | None = None,
+        num_outputs: int | None = None,
         masking: Masking = Masking(),
         bound: Bound = Bound(),
         refine: Refine = Refine(),
@@ -123,11 +125,12 @@ class LatentODE(SeriesTask):
         flow.refuse("LatentODE", steer="the times are those of the data", augment=whole, lift=whole)
         self.num_covariates, counted = count_of("LatentODE", dynamics, num_covariates)
         latent = dynamics.width - counted
-        super().__init__(latent, dim, readout, num_classes, masking)
+        super().__init__(latent, dim, readout, num_classes, masking, num_outputs)
         if readout.target_weight != 1:
             raise of.SettingError(
-                "LatentODE: its loss is a bound in which the targets have the weight 1; weight the classes by "
-                f"readout.class_weight, and leave target_weight out; got {readout.target_weight:g}"
+                "LatentODE: its loss is a bound in which the targets have the weight 1; weight classes and "
+                "outcomes by readout.class_weight and readout.outcome_weight, and leave target_weight out; got "
+                f"{readout.target_weight:g}"
             )
         of.check_least(self, STENCIL, most_times=most_times)
         of.check_range(self, "(0, 1)", quantiles=quantiles)
@@ -184,7 +187,7 @@ class LatentODE(SeriesTask):
         return self._bound(self._drawn(q, batch, samples or self.bound.samples), q, batch, 1.0)
 
     def loss(self, batch: of.Series, stage: str) -> Tensor:
-        """−ELBO plus weighted intensity and classification losses; logs the KL divergence, in evaluation the errors."""
+        """−ELBO plus weighted losses of times and whole series; logs the KL divergence, in evaluation the errors."""
         batch, training = self.checked(batch), stage == "train"
         if training:
             batch = self.masking(batch, self.current_epoch)
@@ -193,7 +196,7 @@ class LatentODE(SeriesTask):
         q = self.amortised(batch) if training else self.posterior(batch)
         factor = 1 - self.bound.kl_anneal ** (self.global_step + 1) if training else 1.0
         drawn = self._drawn(q, batch, self.bound.samples)
-        loss = -self._bound(drawn, q, batch, factor).mean() + self.class_loss(drawn.z0, batch, stage)
+        loss = -self._bound(drawn, q, batch, factor).mean() + self.whole_loss(drawn.z0, batch, stage)
         self.log_mean(f"{stage}/kl", _divergence(q).mean(), len(batch.t))
         if training:
             return loss - self.likelihood.unseen_log_prob(drawn.prediction, batch)

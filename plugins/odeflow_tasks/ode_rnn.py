@@ -20,8 +20,9 @@ class ODERNN(Autoregressive):
         dynamics: The field f, which should be autonomous; its width is that of the hidden state.
         solver: The solver between observations.
         dim: Length d of an observation; the command line takes it from the data.
-        readout: Decoder, likelihood and classifier.
+        readout: Decoder, likelihood, classifier and regressor.
         num_classes: Number of classes of the series; the command line takes it from the data.
+        num_outputs: Number of outcomes of a series; the command line takes it from the data.
         masking: The values hidden in training.
         instance: Normalisation of each series by its own level and scale; by default none.
 
@@ -36,11 +37,12 @@ class ODERNN(Autoregressive):
         dim: int | None = None,
         readout: Readout = Readout(),
         num_classes: int | None = None,
+        num_outputs: int | None = None,
         masking: Masking = Masking(),
         instance: InstanceNorm = InstanceNorm(),
     ) -> None:
         width = dynamics.width
-        super().__init__(width, dim, readout, num_classes, masking)
+        super().__init__(width, dim, readout, num_classes, masking, num_outputs)
         self.instance = instance
         self.between = Between(dynamics, solver)
         self.cell = nn.GRUCell(2 * self.dim, width)

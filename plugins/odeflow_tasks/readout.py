@@ -9,17 +9,19 @@ from odeflow_tasks.likelihood import Likelihood
 
 @dataclass(frozen=True)
 class Readout(of.OptionGroup):
-    """Predictions of observations from the states of a model, and classes of series.
+    """Predictions of observations from the states of a model, and of classes and outcomes of whole series.
 
     Attributes:
         decoder: Maps a state to the prediction of an observation; `Perceptron()` by default.
         likelihood: The distribution of observations around their predictions; `Gaussian()` by default.
         classifier: Maps z(t₀) of a `LatentODE`, otherwise the last hidden state, to the logits of the classes; without
             it series are not classified.
+        regressor: Maps the same state to the outcomes, numbers that each series has; without it none are predicted.
         class_weight: Weight of the classification cross-entropy in the loss.
-        target_weight: Weight of the log-likelihood of the targets in the loss. 0: a classifier alone, which reads the
-            seen values and predicts the probabilities of the classes instead of values; of models that read a series
-            forward in time.
+        outcome_weight: Weight of the mean square error of the outcomes in the loss.
+        target_weight: Weight of the log-likelihood of the targets in the loss. 0: a classifier or regressor alone,
+            which reads the seen values and predicts the probabilities of the classes, or the outcomes, instead of
+            values; of models that read a series forward in time.
 
     Raises:
         SettingError: A weight is negative, or nothing is left to learn.
@@ -28,17 +30,22 @@ class Readout(of.OptionGroup):
     decoder: Head | None = None
     likelihood: Likelihood | None = None
     classifier: Head | None = None
+    regressor: Head | None = None
     class_weight: float = 1.0
+    outcome_weight: float = 1.0
     target_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        of.check_least(self, 0, class_weight=self.class_weight, target_weight=self.target_weight)
+        weights = {"class_weight": self.class_weight, "outcome_weight": self.outcome_weight}
+        of.check_least(self, 0, **weights, target_weight=self.target_weight)
         if self.target_weight:
             return
-        if self.classifier is None or not self.class_weight:
+        pairs = zip((self.classifier, self.regressor), weights.values(), strict=True)
+        if all(head is None or not weight for head, weight in pairs):
             raise of.SettingError(
-                "Readout: target_weight=0 leaves nothing to learn; give a classifier, such as Perceptron(), and a "
-                f"positive class_weight; got {self.classifier} and {self.class_weight}"
+                "Readout: target_weight=0 leaves nothing to learn; give a classifier or a regressor, such as "
+                "Perceptron(), and a positive class_weight or outcome_weight; got "
+                f"{self.classifier} and {self.regressor}, {self.class_weight:g} and {self.outcome_weight:g}"
             )
         if self.decoder is not None or self.likelihood is not None:
             raise of.SettingError(

@@ -26,8 +26,9 @@ class RNN(Autoregressive):
         dim: Length d of an observation; the command line takes it from the data.
         width: Length of the hidden state.
         cell: "gru" or "lstm".
-        readout: Decoder, likelihood and classifier.
+        readout: Decoder, likelihood, classifier and regressor.
         num_classes: Number of classes of the series; the command line takes it from the data.
+        num_outputs: Number of outcomes of a series; the command line takes it from the data.
         masking: The values hidden in training.
         instance: Normalisation of each series by its own level and scale; by default none.
         rollout: Whether targets without seen values are steps.
@@ -43,11 +44,12 @@ class RNN(Autoregressive):
         cell: Literal["gru", "lstm"] = "gru",
         readout: Readout = Readout(),
         num_classes: int | None = None,
+        num_outputs: int | None = None,
         masking: Masking = Masking(),
         instance: InstanceNorm = InstanceNorm(),
         rollout: bool = False,
     ) -> None:
-        super().__init__(width, dim, readout, num_classes, masking)
+        super().__init__(width, dim, readout, num_classes, masking, num_outputs)
         self.instance = instance
         self.width, self.rollout = width, rollout
         self.cell = (nn.GRUCell if cell == "gru" else nn.LSTMCell)(2 * self.dim + 1, width)

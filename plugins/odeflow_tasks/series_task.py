@@ -1,4 +1,4 @@
-"""SeriesTask: decoder, likelihood, classifier and metrics of all models of irregular time series."""
+"""SeriesTask: decoder, likelihood, classifier, regressor and metrics of all models of irregular time series."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -11,9 +11,9 @@ from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy, Multicl
 
 import odeflow as of
 from odeflow_tasks import classification_figures, covariates, series_baselines, series_figures
-from odeflow_tasks.batch import floating, labels, require_finite, series
+from odeflow_tasks.batch import floating, labels, outcomes, require_finite, series
 from odeflow_tasks.file_units import FileUnits
-from odeflow_tasks.fitted_baselines import classifications
+from odeflow_tasks.fitted_baselines import classifications, ridge_regressions
 from odeflow_tasks.head import Perceptron
 from odeflow_tasks.likelihood import Gaussian
 from odeflow_tasks.masking import Masking
@@ -25,12 +25,14 @@ KINDS = ("", "interpolation_", "extrapolation_")
 """Groups of targets whose errors are logged: all, and the unseen ones within and outside the observed span."""
 COVERAGES = (50, 90)
 """Levels of the central intervals whose coverages are logged, in percent."""
-SHOWN = ("rmse", "auroc", "accuracy")
+CLASSIFIERS, REGRESSORS = ("majority", "logistic"), ("constant", "linear")
+"""Names of the fitted baselines of classes and of outcomes."""
+SHOWN = ("rmse", "auroc", "accuracy", "outcome_rmse")
 """Metrics that the progress bar shows."""
 
 
 class SeriesTask(of.Task, ABC):
-    """Predicts series, and their class, from their seen values. Subclasses implement `loss` and `predict`.
+    """Predicts series, and their class or outcomes, from their seen values. Subclasses implement `loss` and `predict`.
 
     The metrics of validation and test, with the prefixes "val/" and "test/", are in the units of the batches, hence
     standardised if the data are:
@@ -45,39 +47,60 @@ class SeriesTask(of.Task, ABC):
       `path_coverage_90`, of models with a posterior: within that of the noiseless path, for targets without noise;
     - `auroc` for two classes, `accuracy` for more. Where the data offer their training part, beside them
       `accuracy_majority`, of its most frequent class, and `accuracy_logistic`, of logistic regression on `features`,
-      such as mean and spread; `auroc` likewise.
+      such as mean and spread; `auroc` likewise;
+    - `outcome_mse`, `outcome_rmse`: of the outcomes. Where the data offer their training part, beside them
+      `outcome_mse_constant`, of the mean of the training series, and `outcome_mse_linear`, of ridge regression on
+      `features`; `outcome_rmse` likewise.
 
-    With a `target_weight` of 0 only these of the classes are logged.
+    With a `target_weight` of 0 only these of classes and outcomes are logged.
 
     Beside each mean square error are those of the baselines on the same targets, such as `mse_persistence`,
     `mse_linear`, `mse_mean` and, where the data have a period, `mse_seasonal`: see `series_baselines`.
 
     Args:
-        width: Length of a state, which decoder and classifier read.
+        width: Length of a state, which decoder, classifier and regressor read.
         dim: Length d of an observation.
-        readout: Decoder, likelihood and classifier.
+        readout: Decoder, likelihood, classifier and regressor.
         num_classes: Number of classes of the series.
         masking: The values hidden in training.
+        num_outputs: Number of outcomes of a series.
 
     Raises:
         SettingError: An option is missing or out of range.
     """
 
     def __init__(
-        self, width: int, dim: int | None, readout: Readout, num_classes: int | None, masking: Masking
+        self,
+        width: int,
+        dim: int | None,
+        readout: Readout,
+        num_classes: int | None,
+        masking: Masking,
+        num_outputs: int | None = None,
     ) -> None:
         super().__init__()
-        of.check_least(self, 1, width=width, dim=dim, num_classes=num_classes)
+        of.check_least(self, 1, width=width, dim=dim, num_classes=num_classes, num_outputs=num_outputs)
         if dim is None:
             raise of.SettingError(f"{type(self).__name__} needs dim, the number of values of an observation")
-        classifier = readout.classifier
+        classifier, regressor = readout.classifier, readout.regressor
         if classifier is not None and (num_classes is None or num_classes < 2):
             raise of.SettingError(
                 f"{type(self).__name__}: a classifier needs num_classes, at least 2; got {num_classes}"
             )
-        self.dim, self.num_classes = dim, num_classes or 0
-        self.masking, self.class_weight, self.target_weight = masking, readout.class_weight, readout.target_weight
-        self.likelihood, self.classifier = readout.likelihood or Gaussian(), classifier
+        if regressor is not None and num_outputs is None:
+            raise of.SettingError(
+                f"{type(self).__name__}: a regressor needs num_outputs, the number of outcomes of a series; name their "
+                "columns by --data.outcome"
+            )
+        if regressor is None and num_outputs is not None:
+            raise of.SettingError(
+                f"{type(self).__name__}: the series have num_outputs={num_outputs}, numbers to predict of each as a "
+                "whole; give readout.regressor, such as Perceptron(), or leave --data.outcome out"
+            )
+        self.dim, self.num_classes, self.num_outputs = dim, num_classes or 0, num_outputs or 0
+        self.masking, self.target_weight = masking, readout.target_weight
+        self.class_weight, self.outcome_weight = readout.class_weight, readout.outcome_weight
+        self.likelihood, self.classifier, self.regressor = readout.likelihood or Gaussian(), classifier, regressor
         self.likelihood.build(dim)
         if self.target_weight:
             decoder = readout.decoder or Perceptron()
@@ -87,9 +110,14 @@ class SeriesTask(of.Task, ABC):
             self.decoder = _Zeros(dim)
         if classifier is not None:
             classifier.build(width, self.num_classes)
+        if regressor is not None:
+            regressor.build(width, self.num_outputs)
         self.confusion = MulticlassConfusionMatrix(self.num_classes) if classifier is not None else None
         self.metrics = nn.ModuleDict(
-            {f"{stage}_": _metrics(num_classes if classifier else None) for stage in ("val", "test")}
+            {
+                f"{stage}_": _metrics(num_classes if classifier else None, regressor is not None)
+                for stage in ("val", "test")
+            }
         )
 
     @abstractmethod
@@ -101,14 +129,22 @@ class SeriesTask(of.Task, ABC):
         require_finite(type(self).__name__, "targets", batch.y.where(batch.target, 0.0))
         return self.likelihood(prediction, batch)
 
-    def class_loss(self, features: Tensor, batch: of.Series, stage: str) -> Tensor | float:
-        """The weighted cross-entropy of the classes; 0 without a classifier. Updates the classification metric.
+    def whole_loss(self, features: Tensor, batch: of.Series, stage: str) -> Tensor | float:
+        """The weighted cross-entropy of the classes and mean square error of the outcomes. Updates their metrics.
 
         Args:
-            features: (…, B, width), the states that are classified; averaged over the leading dimensions.
+            features: (…, B, width), the states that classifier and regressor read; averaged over the leading
+                dimensions.
             batch: The series.
             stage: "train", "val" or "test".
+
+        Returns:
+            (), or 0 with neither a classifier nor a regressor.
         """
+        return self._class_loss(features, batch, stage) + self._outcome_loss(features, batch, stage)
+
+    def _class_loss(self, features: Tensor, batch: of.Series, stage: str) -> Tensor | float:
+        """The weighted cross-entropy of the classes; 0 without a classifier."""
         if self.classifier is None:
             return 0.0
         labels = batch.label
@@ -116,13 +152,26 @@ class SeriesTask(of.Task, ABC):
             raise of.DataError(f"{type(self).__name__}: the classifier needs series with labels; these have none")
         logits = self.classifier(features)
         if stage != "train":
-            probabilities = logits.softmax(-1).reshape(-1, *logits.shape[-2:]).mean(0)
-            self._note(stage, "auroc", probabilities[:, 1], labels)
-            self._note(stage, "accuracy", probabilities, labels)
+            probabilities = _averaged(logits.softmax(-1))
+            self._note_classes(probabilities, batch, stage)
             if stage == "test" and self.confusion is not None:
                 self.confusion.update(probabilities, labels)
         flat = logits.reshape(-1, logits.shape[-1])
         return self.class_weight * F.cross_entropy(flat, labels.repeat(len(flat) // len(labels)))
+
+    def _outcome_loss(self, features: Tensor, batch: of.Series, stage: str) -> Tensor | float:
+        """The weighted mean square error of the outcomes; 0 without a regressor."""
+        if self.regressor is None:
+            return 0.0
+        if batch.outcome is None:
+            raise of.DataError(
+                f"{type(self).__name__}: the regressor needs series with outcomes; these have none. Name their columns "
+                "by --data.outcome"
+            )
+        prediction = self.regressor(features)
+        if stage != "train":
+            self._note_outcomes(_averaged(prediction), batch, stage)
+        return self.outcome_weight * F.mse_loss(prediction, batch.outcome.expand_as(prediction))
 
     def note_errors(self, prediction: Tensor, batch: of.Series, stage: str) -> None:
         """Updates the metrics of predictions (B, T, d)."""
@@ -152,26 +201,30 @@ class SeriesTask(of.Task, ABC):
                 self._note(stage, f"{kind}coverage_{percent}", inside.to(prediction))
 
     def log_baselines(self, batch: Any, stage: str) -> None:
-        """Logs the mean square errors of the baselines, and how well they classify."""
+        """Logs the mean square errors of the baselines, and how well they predict classes and outcomes."""
         batch = self.checked(batch)
-        for name, log_probabilities in self.baselines.items():
-            assert batch.label is not None
-            probabilities = log_probabilities(features(batch)).exp()
-            self._note(stage, f"auroc_{name}", probabilities[:, -1], batch.label)
-            self._note(stage, f"accuracy_{name}", probabilities, batch.label)
+        for name, baseline in self.baselines.items():
+            found, end = baseline(features(batch)), f"_{name}"
+            if name in CLASSIFIERS:
+                self._note_classes(found.exp(), batch, stage, end)
+            else:
+                self._note_outcomes(found, batch, stage, end)
         if not self.target_weight:
             return
         for name, prediction in series_baselines.predictions(batch, self._period).items():
             self._note_errors(prediction, batch, stage, f"_{name}")
 
     def fit_baselines(self, part: Any) -> dict[str, of.Baseline]:
-        """The frequencies of the classes, and logistic regression on simple features of the series."""
-        if self.classifier is None:
+        """Frequencies of the classes and mean of the outcomes; logistic and ridge regression on simple features."""
+        if self.classifier is None and self.regressor is None:
             return {}
         batch = self.checked(part)
-        if batch.label is None:
-            return {}
-        return classifications(features(batch), batch.label, self.num_classes)
+        found: dict[str, of.Baseline] = {}
+        if self.classifier is not None and batch.label is not None:
+            found |= classifications(features(batch), batch.label, self.num_classes)
+        if self.regressor is not None and batch.outcome is not None:
+            found |= ridge_regressions(features(batch), batch.outcome)
+        return found
 
     def on_test_epoch_start(self) -> None:
         if self.confusion is not None:
@@ -183,6 +236,18 @@ class SeriesTask(of.Task, ABC):
             return {}
         names = () if self.units is None else self.units.classes
         return {"confusion_matrix": classification_figures.confusion(self.confusion.compute().cpu().numpy(), names)}
+
+    def _note_classes(self, probabilities: Tensor, batch: of.Series, stage: str, end: str = "") -> None:
+        """Updates the metrics of probabilities (B, num_classes), those whose names have this end."""
+        assert batch.label is not None
+        self._note(stage, f"auroc{end}", probabilities[:, -1], batch.label)
+        self._note(stage, f"accuracy{end}", probabilities, batch.label)
+
+    def _note_outcomes(self, prediction: Tensor, batch: of.Series, stage: str, end: str = "") -> None:
+        """Updates the metrics of predicted outcomes (B, num_outputs), those whose names have this end."""
+        assert batch.outcome is not None
+        for name in ("mse", "rmse"):
+            self._note(stage, f"outcome_{name}{end}", prediction.flatten(), batch.outcome.flatten())
 
     def _note_errors(self, prediction: Tensor, batch: of.Series, stage: str, end: str = "") -> None:
         """As `note_errors`, of metrics whose names have this end."""
@@ -257,7 +322,11 @@ class SeriesTask(of.Task, ABC):
         label = batch.label
         if self.classifier is not None and label is not None:
             label = labels(name, label, len(t), self.num_classes)
-        return covariates.checked(name, batch._replace(t=t, y=y, label=label), self.num_covariates, y.dtype)
+        outcome = batch.outcome
+        if outcome is not None:
+            outcome = outcomes(name, outcome, len(t), self.num_outputs, self)
+        batch = batch._replace(t=t, y=y, label=label, outcome=outcome)
+        return covariates.checked(name, batch, self.num_covariates, y.dtype)
 
     def _times(self, t: Tensor) -> Tensor:
         """The times in the model's dtype, which must resolve them."""
@@ -276,7 +345,7 @@ class SeriesTask(of.Task, ABC):
 
 
 class _Zeros(nn.Module):
-    """The decoder of a classifier alone, whose predictions of values are 0.
+    """The decoder of a classifier or regressor alone, whose predictions of values are 0.
 
     Args:
         dim: Length of an observation.
@@ -291,22 +360,29 @@ class _Zeros(nn.Module):
         return z.new_zeros(*z.shape[:-1], self.dim)
 
 
+def _averaged(found: Tensor) -> Tensor:
+    """(…, B, n) ↦ (B, n), the mean over the leading dimensions."""
+    return found.reshape(-1, *found.shape[-2:]).mean(0)
+
+
 def _observed_time(batch: of.Series) -> Tensor:
     """(B, T), bool: the times between the first and the last observation of the series."""
     present = batch.seen.any(-1)
     return (present.cumsum(1) > 0) & (present.flip(1).cumsum(1).flip(1) > 0)
 
 
-def _metrics(num_classes: int | None) -> nn.ModuleDict:
-    """The metrics of a stage by name."""
+def _metrics(num_classes: int | None, outcomes: bool) -> nn.ModuleDict:
+    """The metrics of a stage by name, those of classes and of outcomes if there are any."""
     found: dict[str, nn.Module] = {f"{kind}rmse": MeanSquaredError(squared=False) for kind in KINDS}
     for end in ("", *(f"_{name}" for name in series_baselines.NAMES)):
         found[f"feature_mse{end}"] = MeanMetric()
         found |= {f"{kind}mse{end}": MeanSquaredError() for kind in KINDS}
     found |= {f"{kind}coverage_{percent}": MeanMetric() for kind in ("", "path_") for percent in COVERAGES}
-    for end in ("", "_majority", "_logistic") if num_classes is not None else ():
+    for end in ("", *(f"_{name}" for name in CLASSIFIERS)) if num_classes is not None else ():
         if num_classes == 2:
             found[f"auroc{end}"] = BinaryAUROC()
         else:
             found[f"accuracy{end}"] = MulticlassAccuracy(num_classes, average="micro")
+    for end in ("", *(f"_{name}" for name in REGRESSORS)) if outcomes else ():
+        found |= {f"outcome_mse{end}": MeanSquaredError(), f"outcome_rmse{end}": MeanSquaredError(squared=False)}
     return nn.ModuleDict(found)

@@ -288,6 +288,38 @@ def test_a_table_of_densities(done: Any) -> None:
         np.testing.assert_allclose(numbers(drawn["log_prob"]), archive["log_prob"], rtol=1e-6)
 
 
+def test_a_table_of_outcomes_follows_the_units(done: Any, refused: Any) -> None:
+    """A row for each series: its outcomes in the units of the file, whatever these are, and the true ones."""
+    random = np.random.default_rng(0)
+    number, t, slope = np.repeat(np.arange(24), 6), np.tile(np.arange(6.0), 24), random.normal(size=24)
+    y = slope[number] * t
+    words = (
+        "fit -c cde/characters --data SeriesTable --data.path first.csv --data.series id --data.time hour "
+        "--data.seen.share 1.0 --model.control.time_scale 20 --model.readout.classifier null "
+        "--model.readout.regressor Perceptron --trainer.callbacks.init_args.monitor val/outcome_rmse "
+        f"--trainer.callbacks.init_args.mode min --trainer.log_every_n_steps 1 {FEW}"
+    )
+    tables = []
+    for scale, shift in ((1.0, 0.0), (100.0, -700.0)):
+        life = (scale * slope + shift)[number]
+        columns = {"id": number.tolist(), "hour": t.tolist(), "y": y.tolist(), "life": life.tolist()}
+        written("first.csv", columns)
+        written("second.csv", {name: column[60:90] for name, column in columns.items()})
+        done(f"{words} --data.outcome life")
+        checkpoint = f"runs/cde/characters/version_{len(tables)}/checkpoints/best.ckpt"
+        done(f"predict --ckpt_path {checkpoint} --data.path second.csv {QUIET} --output out.csv")
+        found = pl.read_csv("out.csv")
+        assert_frame_equal(of.predict(of.load(checkpoint), pl.read_csv("second.csv")), found, rel_tol=1e-5)
+        assert found.columns == ["id", "life", "life_true"]
+        assert found["id"].to_list() == list(range(10, 15))
+        np.testing.assert_allclose(found["life_true"].to_numpy(), life[60:90:6], rtol=1e-12)
+        tables.append(found["life"].to_numpy())
+    np.testing.assert_allclose(tables[1], 100 * tables[0] - 700, rtol=1e-4)
+    assert "a regressor needs num_outputs" in refused(f"{words} --data.ignore [life]")
+    values = "--model.readout.regressor null --model.readout.target_weight 1 --model.control.interpolation Rectilinear"
+    assert "give readout.regressor" in refused(f"{words} --data.outcome life {values} --model.control.window 0")
+
+
 @pytest.mark.parametrize("dates", ["days", "seconds", "numbers"])
 def test_a_table_of_series_has_their_ids_and_times(done: Any, dates: str) -> None:
     """A row for each series and time, also of empty cells at a series' end; ids and times as in the file."""

@@ -280,7 +280,8 @@ def test_own_series_are_classified(tmp_path: Any) -> None:
     assert not any("mse" in name for name in trainer.callback_metrics)
     found = trainer.predict(task, data)
     table = data.table(found or [])
-    assert table.columns == ["id", "kind", "probability_a", "probability_b"]
+    assert table.columns == ["id", "kind", "probability_a", "probability_b", "kind_true"]
+    assert table["kind_true"].to_list() == ["a", "b"] * 10
     assert len(table) == 20
     assert table["kind"].is_in(["a", "b"]).all()
 

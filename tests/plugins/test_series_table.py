@@ -223,7 +223,7 @@ def test_columns_may_be_series() -> None:
         (
             {"t": [0, 1], "a": [1.0, 2.0]},
             {"label": "a"},
-            "label, covariates, static and split.group are of tables with a row",
+            "label, outcome, covariates, static and split.group are of tables with a row",
         ),
     ],
 )
