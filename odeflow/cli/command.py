@@ -68,8 +68,8 @@ class RunConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         with replacing(run_folder(trainer) / "config.yaml") as part:
-            self.parser.save(self.config, str(part), skip_unset=False)
-        config = json.loads(self.parser.dump(self.config, skip_unset=False, format="json"))
+            self.parser.save(self.config, str(part), skip_unset=False, skip_validation=True)
+        config = json.loads(self.parser.dump(self.config, skip_unset=False, skip_validation=True, format="json"))
         monitors = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
         for logger in trainer.loggers:
             log_configuration(logger, config, {each.monitor: each.mode for each in monitors if each.monitor})

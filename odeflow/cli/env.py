@@ -2,10 +2,10 @@
 
 import os
 import platform
-from importlib.metadata import distributions, entry_points, version
+from importlib.metadata import distributions, version
 
 from odeflow.errors import OdeflowError
-from odeflow.plugin.registry import GROUP, VARIABLE
+from odeflow.plugin.registry import VARIABLE, packages
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "torchdiffeq", "jsonargparse", "polars", "scikit-learn", "wandb")
 """Packages whose versions matter, beside those that bring plugins."""
@@ -27,7 +27,7 @@ def env(words: list[str]) -> int:
     cuda = torch.cuda
     devices = [cuda.get_device_name(number) for number in range(cuda.device_count())]
     installed = {each.name for each in distributions()}
-    plugins = sorted({entry.dist.name for entry in entry_points(group=GROUP) if entry.dist is not None} - {"odeflow"})
+    plugins = sorted({entry.dist.name for entry in packages() if entry.dist is not None} - {"odeflow"})
     names = [name for name in ("odeflow", *PACKAGES, *plugins) if name in installed]
     facts = {
         "python": f"{platform.python_version()}, {platform.python_implementation()}",

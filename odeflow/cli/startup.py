@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
 
 
 @contextmanager
@@ -13,7 +14,12 @@ def importing() -> Generator[None]:
     try:
         yield
     finally:
-        if not gc.get_freeze_count():  # once: later there may be garbage among the objects
-            gc.freeze()
+        _exempt()
         if enabled:
             gc.enable()
+
+
+@cache
+def _exempt() -> None:
+    """Exempts the present objects from garbage collection; once, as later there may be garbage among them."""
+    gc.freeze()

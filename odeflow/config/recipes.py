@@ -5,7 +5,6 @@ import copy
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 from yaml.constructor import ConstructorError
 
 from odeflow.errors import RecipeError
-from odeflow.plugin.registry import GROUP, mapping_options, unknown
+from odeflow.plugin.registry import mapping_options, packages, unknown
 from odeflow.plugin.spec import mapping, sequence, shown
 
 PACKAGE = Path(__file__).parents[1]
@@ -104,7 +103,7 @@ def _roots() -> Iterator[tuple[str, Path]]:
     """(name prefix, folder): odeflow's own recipes, then those of plugin packages."""
     shipped = PACKAGE / "recipes"
     yield "", shipped if shipped.is_dir() else PACKAGE.parent / "recipes"
-    for entry in entry_points(group=GROUP):
+    for entry in packages():
         package = find_spec(entry.module.partition(".")[0])  # does not import the package
         for folder in (package.submodule_search_locations or ()) if package else ():
             if (Path(folder) / "recipes").is_dir():

@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -79,7 +78,7 @@ def _write(file: Path, content: dict[str, Any]) -> None:
 
 def _key() -> str:
     """A hash of what the catalogue depends on: versions, entry points, and the time and size of every source file."""
-    entries = sorted((entry.name, entry.value) for entry in entry_points(group=registry.GROUP))
+    entries = sorted((entry.name, entry.value) for entry in registry.packages())
     packages = {"odeflow", *(value.partition(":")[0].partition(".")[0] for _, value in entries)}
     files = [(str(file), (found := file.stat()).st_mtime_ns, found.st_size) for file in _sources(packages)]
     facts = (__version__, platform.python_version(), entries, sorted(files))

@@ -91,7 +91,7 @@ def discover(extra: Iterable[str] = ()) -> None:
     Raises:
         PluginError: A plugin named by the user cannot be imported, or two plugins of a kind share a name.
     """
-    for entry in _packages():
+    for entry in packages():
         _load(entry)
     named = [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
     for name in (*named, *extra):
@@ -109,7 +109,7 @@ def find(kind: str, name: str) -> type[Plugin]:
         PluginError: No installed plugin of this kind has this name.
     """
     if name not in plugins(kind):
-        for entry in sorted(_packages(), key=lambda entry: not entry.name.startswith(kind)):
+        for entry in sorted(packages(), key=lambda entry: not entry.name.startswith(kind)):
             _load(entry)
             if name in plugins(kind):
                 break
@@ -117,8 +117,8 @@ def find(kind: str, name: str) -> type[Plugin]:
 
 
 @cache
-def _packages() -> tuple[EntryPoint, ...]:
-    """The installed plugin packages, sorted by name."""
+def packages() -> tuple[EntryPoint, ...]:
+    """The entry points of the installed plugin packages, sorted by name; they are read once."""
     return tuple(sorted(entry_points(group=GROUP), key=lambda entry: entry.name))
 
 

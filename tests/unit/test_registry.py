@@ -74,7 +74,7 @@ def test_one_plugin_is_found_without_the_others(monkeypatch: pytest.MonkeyPatch)
         if entry.name == "more":
             raise ImportError("no such thing")
 
-    monkeypatch.setattr(registry, "_packages", lambda: entries)
+    monkeypatch.setattr(registry, "packages", lambda: entries)
     monkeypatch.setattr(registry, "_failures", {})
     monkeypatch.setattr(EntryPoint, "load", load)
     assert registry.find("solver", "Dopri5").__name__ == "Dopri5"
