@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
+from odeflow.cli import explain
 from odeflow.training.files import keep
 
 RUN = Path("runs/digits/ode_net")
@@ -253,3 +254,24 @@ def test_solves_that_fail_before_training_say_so(done, refused, draw_at, tmp_pat
     draw_at("3_end")
     with pytest.warns(UserWarning, match="the figures 3_end are missing, as a solve failed: "):
         done(skipped)
+
+
+def test_a_full_memory_is_named():
+    """A run that ran out of memory says what to change."""
+    with pytest.raises(MemoryError) as raised:
+        raise MemoryError("4 GiB")
+    told = explain.failed(raised.value)
+    assert told == "the memory is full; use smaller batches or a smaller model (4 GiB)"
+
+
+def test_a_file_is_copied_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    """What is kept is a file of its own then, with the same contents."""
+
+    def missing(self, target):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", missing)
+    (tmp_path / "last.ckpt").write_bytes(b"weights")
+    keep(tmp_path / "last.ckpt", tmp_path / "last_but_one.ckpt")
+    assert (tmp_path / "last_but_one.ckpt").read_bytes() == b"weights"
+    assert not (tmp_path / "last_but_one.ckpt").samefile(tmp_path / "last.ckpt")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 
 from odeflow.cli.grid import parts
 from odeflow.cli.runs import at, differences
+from odeflow.config.record import RunRecord
 
 QUIET = "--trainer.enable_progress_bar false --trainer.enable_model_summary false"
 
@@ -158,7 +160,7 @@ def test_a_grid_trains_every_combination(command, done, monkeypatch):
         return subprocess.CompletedProcess(words, outcome.status, outcome.out + outcome.err)
 
     monkeypatch.setattr(subprocess, "run", here)
-    options = "--model.dynamics.hidden [4] --data.observations 20 --data.steps 10 --trainer.max_epochs 1"
+    options = "--model.dynamics.hidden [4] --data.observations 20 --data.steps 10 --trainer.max_epochs 1 --trainer.limit_train_batches 2"
     outcome = command(f"grid spiral {options} --seed_everything 1,-1")
     assert outcome.status == 1
     assert "2/2: --seed_everything -1" in outcome.out
@@ -172,3 +174,18 @@ def test_a_grid_needs_a_recipe_and_values(refused):
     """Without them the message shows a command that has both."""
     assert "odeflow grid needs a recipe" in refused("grid --seed_everything 0,1")
     assert "no option has several values" in refused("grid spiral --seed_everything 0")
+
+
+def test_seeds_are_summarised(done, monkeypatch):
+    """The last table has mean and standard deviation over the seeds of each setting."""
+
+    def fitted(words: list[str]) -> RunRecord:
+        options = dict(word.removeprefix("--").split("=") for word in words if "=" in word)
+        best = float(options["seed_everything"]) + 1e4 * float(options["model.solver.rtol"])
+        return RunRecord("fit", "spiral", options=options, monitor="val/loss", mode="min", best=best)
+
+    monkeypatch.setattr("odeflow.cli.grid._fit", fitted)
+    out = done("grid spiral --model.solver.rtol 1e-3,1e-2 --seed_everything 0,1,2").out
+    assert "mean of val/loss" in out
+    assert re.search(r"1e-3\W+3\W+11\W+1\b", out)
+    assert re.search(r"1e-2\W+3\W+101\W+1\b", out)

@@ -574,3 +574,32 @@ def test_a_field_without_numbers_is_named() -> None:
 def test_the_registry_does_not_list_what_is_private() -> None:
     """What compat makes for itself is no plugin."""
     assert not [name for name in plugins("solver") if name.startswith("_")]
+
+
+def test_an_event_at_the_start() -> None:
+    """An event whose value is zero at once ends the solve there, with the state twice."""
+    t0, one, other = torch.tensor(0.3, dtype=D), torch.ones(2, dtype=D), torch.zeros(1, dtype=D)
+    event_t, y = compat.odeint_event(lambda t, y: -y, one, t0, event_fn=lambda t, y: 0 * t)
+    assert (event_t, y.tolist()) == (t0, [[1.0, 1.0]] * 2)
+    event_t, pair = compat.odeint_event(lambda t, y: y, (one, other), t0, event_fn=lambda t, y: 0 * t)
+    assert [leaf.tolist() for leaf in pair] == [[[1.0, 1.0]] * 2, [[0.0]] * 2]
+
+
+def test_an_event_without_gradients() -> None:
+    """Under no_grad the event is found as with gradients, and nothing is recorded."""
+    y0, t0 = torch.ones(1, dtype=D, requires_grad=True), torch.tensor(0.0, dtype=D)
+    with torch.no_grad():
+        t, y = compat.odeint_event(lambda t, y: -y, y0, t0, event_fn=lambda t, y: y[0] - 0.5)
+    assert float(t) == pytest.approx(math.log(2), abs=1e-6)
+    assert y[-1].tolist() == pytest.approx([0.5], abs=1e-6)
+    assert not t.requires_grad
+    assert not y.requires_grad
+
+
+def test_wrong_tolerances_are_refused() -> None:
+    """Tolerances that require a gradient, and too many of them for a tuple."""
+    t = torch.tensor([0.0, 1.0])
+    with pytest.raises(of.SettingError, match="rtol cannot require a gradient"):
+        compat.odeint(lambda t, y: -y, torch.ones(1), t, rtol=torch.tensor(1e-3, requires_grad=True))
+    with pytest.raises(of.SettingError, match="atol must be one number, or one for each of the 2 tensors; got 3"):
+        compat.odeint(lambda t, y: y, (torch.ones(1), torch.ones(1)), t, atol=(1e-3, 1e-3, 1e-3))

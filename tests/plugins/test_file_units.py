@@ -147,3 +147,11 @@ def test_dates_of_any_range_have_a_few_ticks(seconds: float) -> None:
     file.label_times(axes)
     figure.draw_without_rendering()
     assert 2 <= len(axes.get_xticks()) <= 8
+
+
+def test_wrong_units_are_refused() -> None:
+    """What a file holds in the place of units is shown beside what belongs there."""
+    with pytest.raises(
+        of.CheckpointError, match="stored units must be lists shift and scale, and origin and unit; got"
+    ):
+        of.Units.of({"shift": [0.0]})

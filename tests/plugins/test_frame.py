@@ -15,6 +15,7 @@ import odeflow as of
 from odeflow_data import frame as frames
 from odeflow_data import source as sources
 from odeflow_data.frame import Frame
+from odeflow_data.memory import available_memory
 from odeflow_data.times import SECONDS
 
 ROWS: dict[str, list[Any]] = {
@@ -371,3 +372,16 @@ def test_unused_columns_are_not_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frame.numbers(["whole"])[:, 0], np.arange(100))
     with pytest.raises(of.DataError, match=r"x.parquet cannot be read"):
         frame.numbers(["damaged"])
+
+
+def test_memory_where_the_system_says_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without /proc free pages are counted; where these are unknown, too, there is no limit."""
+
+    def missing(*_: Any) -> Any:
+        raise OSError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr("os.sysconf", {"SC_AVPHYS_PAGES": 3, "SC_PAGE_SIZE": 4096}.get)
+    assert available_memory() == 3 * 4096
+    monkeypatch.setattr("os.sysconf", missing)
+    assert available_memory() is None

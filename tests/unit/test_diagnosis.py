@@ -161,3 +161,16 @@ def test_what_is_wanted_must_be_positive() -> None:
     """A relative error of zero cannot be had."""
     with pytest.raises(of.SettingError, match="wanted must be positive"):
         of.diagnose(of.Flow(MLP(2), RK4(num_steps=4)), torch.randn(3, 2), wanted=0)
+
+
+def test_dynamics_of_one_precision_are_told() -> None:
+    """Dynamics that work in float32 only cannot be compared with a solution in float64, and the error says so."""
+
+    class Single(of.Dynamics):
+        width = 2
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            return -y @ torch.eye(2)
+
+    with pytest.raises(of.SolveError, match="the dynamics failed in float64: "):
+        of.diagnose(of.Flow(Single(), Dopri5()), torch.ones(1, 2))

@@ -119,6 +119,19 @@ def test_coefficients_are_finite_numbers(
         tableau(**{**valid, name: replaced(valid[name], place, value)})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"a": ((1.0,),)}, "row i of a must have i entries, for i from 0 to 0"),
+        ({"m_embedded": (1.0, 0.0)}, "m_embedded must have 1 entries as m has; it has 2"),
+    ],
+)
+def test_lengths_of_rosenbrock_tableaus(change: dict[str, Any], message: str) -> None:
+    """Coefficients for another number of stages are refused by their name."""
+    with pytest.raises(of.TableauError, match=re.escape(message)):
+        of.RosenbrockTableau(**(ROSENBROCK | change))
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.5, 2.0, True, math.nan, "4"], ids=repr)
 @pytest.mark.parametrize(
     ("tableau", "valid", "name"),
