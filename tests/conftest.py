@@ -5,6 +5,7 @@ odeflow is imported by what needs it, so that the process that hands the tests o
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,11 @@ def pytest_collection() -> None:
     from odeflow.plugin import registry
 
     registry.discover()
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay: the garbage collector need not visit them again."""
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

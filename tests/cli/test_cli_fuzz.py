@@ -146,7 +146,7 @@ def write_weights(case: int, file: Path, sound: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "cases", [pytest.param(range(40), id="some"), pytest.param(range(40, 2040), id="all", marks=pytest.mark.slow)]
+    "cases", [pytest.param(range(20), id="some"), pytest.param(range(20, 2020), id="all", marks=pytest.mark.slow)]
 )
 def test_any_recipe_is_built_or_refused(monkeypatch: pytest.MonkeyPatch, cases: range) -> None:
     """A shipped recipe with random faults is built, or refused in a few lines: no traceback, no hang, bounded memory."""
@@ -169,7 +169,7 @@ def weights(spiral_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "cases", [pytest.param(range(12), id="some"), pytest.param(range(12, 162), id="all", marks=pytest.mark.slow)]
+    "cases", [pytest.param(range(6), id="some"), pytest.param(range(6, 156), id="all", marks=pytest.mark.slow)]
 )
 def test_any_checkpoint_is_used_or_refused(spiral_run: Path, brief: str, cases: range) -> None:
     """A damaged checkpoint is tested, resumed and loaded, or each of them refuses it in a few lines."""
@@ -186,7 +186,7 @@ def test_any_checkpoint_is_used_or_refused(spiral_run: Path, brief: str, cases: 
 
 
 @pytest.mark.parametrize(
-    "cases", [pytest.param(range(30), id="some"), pytest.param(range(30, 180), id="all", marks=pytest.mark.slow)]
+    "cases", [pytest.param(range(12), id="some"), pytest.param(range(12, 162), id="all", marks=pytest.mark.slow)]
 )
 def test_any_weights_are_used_or_refused(monkeypatch: pytest.MonkeyPatch, weights: Path, cases: range) -> None:
     """Damaged weights are loaded, or refused in a few lines, by a recipe and by their own header."""

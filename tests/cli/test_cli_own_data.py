@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 from polars.testing import assert_frame_equal
 
 import odeflow as of
+from choice import few
 
 QUIET = "--trainer.enable_progress_bar false --trainer.enable_model_summary false --trainer.num_sanity_val_steps 0"
 SHORT = f"--trainer.max_epochs 2 --trainer.check_val_every_n_epoch 1 --seed_everything 1 {QUIET}"
@@ -69,6 +70,7 @@ def trained(
     return predicted(), metrics(run)
 
 
+@pytest.mark.slow
 def test_densities_follow_the_units(done: Any, metrics: Any, draw_at: Any) -> None:
     """In other units the standardised loss is the same, and log-densities and NLL shift by Σ log a."""
     draw_at("3_end")
@@ -93,6 +95,7 @@ def test_regressions_follow_the_units(done: Any, metrics: Any, draw_at: Any) -> 
     assert logged_again["val/mae"] == pytest.approx([SCALE[2] * error for error in logged["val/mae"]], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_classes_do_not_depend_on_the_units(done: Any, metrics: Any, draw_at: Any) -> None:
     """Probabilities are the same, and add up to one."""
     draw_at("3_end")
@@ -184,6 +187,7 @@ def test_series_follow_the_units(done: Any, draw_at: Any) -> None:
     torch.testing.assert_close(found[1], 10 * found[0] + 50, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_forecasts_follow_the_units(done: Any, draw_at: Any) -> None:
     """What comes after a second file is forecast in its units: values map by a·x + b."""
     draw_at("3_end")
@@ -320,7 +324,7 @@ def test_a_table_of_outcomes_follows_the_units(done: Any, refused: Any) -> None:
     assert "give readout.regressor" in refused(f"{words} --data.outcome life {values} --model.control.window 0")
 
 
-@pytest.mark.parametrize("dates", ["days", "seconds", "numbers"])
+@pytest.mark.parametrize("dates", few(["days", "seconds", "numbers"], ["seconds"]))
 def test_a_table_of_series_has_their_ids_and_times(done: Any, dates: str) -> None:
     """A row for each series and time, also of empty cells at a series' end; ids and times as in the file."""
     random = np.random.default_rng(0)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
+from choice import pairwise
 from odeflow.engine.methods.multistep import adams
 from odeflow.plugin.registry import look_up
 
@@ -53,9 +54,7 @@ def test_evaluations(name: str, cost: int, order: int) -> None:
     assert nfe[1] - nfe[0] == cost
 
 
-@pytest.mark.parametrize("count", [2, 5])
-@pytest.mark.parametrize("order", [1, 4, 7])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "order", "count"), pairwise(NAMES, [1, 4, 7], [2, 5]))
 def test_gradients(name: str, order: int, count: int, pendulum: nn.Module) -> None:
     """Checkpointed carries the slopes of earlier steps: its gradients are Backprop's; Adjoint's converge to them."""
     y0 = torch.randn(4, 3, dtype=D, generator=torch.Generator().manual_seed(3), requires_grad=True)
@@ -83,9 +82,9 @@ def test_gradients(name: str, order: int, count: int, pendulum: nn.Module) -> No
     assert (ends[0] - ends[1]) / 2e-4 == pytest.approx(float(truth[0][1, 2]), rel=1e-6)
 
 
-@pytest.mark.parametrize("gradient", [of.Backprop(), of.Checkpointed()], ids=lambda each: type(each).__name__)
-@pytest.mark.parametrize("order", [1, 2, 4, 6])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "order", "gradient"), pairwise(NAMES, [1, 2, 4, 6], [of.Backprop(), of.Checkpointed()])
+)
 def test_a_field_that_jumps(name: str, order: int, gradient: of.Gradient) -> None:
     """With jump_ts the order is kept over a jump, on a point of the grid or off it, and the field, nan there, not met."""
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import odeflow as of
+from choice import few
 from equations import column
 from odeflow.plugin.registry import look_up, plugins
 from odeflow_solvers import Dopri8, Kvaerno3, Kvaerno5, Rodas4
@@ -51,8 +52,13 @@ def states(count: int = 4) -> Tensor:
     return y * torch.linspace(0.1, 4, count, dtype=D)[:, None]
 
 
-@pytest.mark.parametrize("name", STIFF)
-@pytest.mark.parametrize("times", ["common", "own", "backwards"])
+TIMES = ["common", "own", "backwards"]
+
+
+@pytest.mark.parametrize(
+    ("name", "times"),
+    few(itertools.product(STIFF, TIMES), lambda case: TIMES.index(case[1]) == STIFF.index(case[0]) % 3),
+)
 def test_a_sample_goes_as_if_alone(name: str, times: str) -> None:
     """Values, dense output and steps of a batch are those of each sample's own solve, to rounding."""
     cls, field, y0 = look_up("solver", name), Forced(), states()
@@ -108,8 +114,9 @@ def test_the_order_is_kept(name: str) -> None:
 GRADIENTS = [of.Checkpointed(), of.Checkpointed(every=3)]
 
 
-@pytest.mark.parametrize("name", STIFF)
-@pytest.mark.parametrize("own", [False, True], ids=["common", "own"])
+@pytest.mark.parametrize(
+    ("name", "own"), few(itertools.product(STIFF, [False, True]), [("Kvaerno3", True), ("Rodas4", False)])
+)
 def test_gradients_agree_with_differences(name: str, own: bool) -> None:
     """∂L/∂y₀ and ∂L/∂θ by Backprop are central differences to 1e-6, and Checkpointed's and ∂L/∂t are Backprop's.
 
@@ -151,11 +158,11 @@ def test_gradients_agree_with_differences(name: str, own: bool) -> None:
 @pytest.mark.parametrize("cls", [Kvaerno3, Rodas4])
 def test_gradients_are_each_samples_own(cls: type[of.Solver]) -> None:
     """∂L/∂y₀ of a stiff batch is what each sample's own solve gives."""
-    y0, t = oscillators().requires_grad_(), [0.0, 0.5, 1.0]
+    y0, t = oscillators()[:4].requires_grad_(), [0.0, 0.5, 1.0]
     options = {} if cls is Rodas4 else {"newton_tol": 1e-10}
     batch = of.solve(Oscillators(), y0, t, solver=cls(1e-5, 1e-7, per_sample=True, **options)).y[1:].sum()
     (found,) = torch.autograd.grad(batch, y0)
-    for number in range(5):
+    for number in range(4):
         one = y0.detach()[number : number + 1].requires_grad_()
         y = of.solve(Oscillators(), one, t, solver=cls(1e-5, 1e-7, **options)).y[1:].sum()
         assert torch.allclose(torch.autograd.grad(y, one)[0], found[number : number + 1], rtol=1e-6, atol=1e-8)

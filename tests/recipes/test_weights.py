@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import odeflow as of
+from choice import few
 from odeflow.cli.main import main
 from odeflow.config import recipes
 from odeflow.training import weights
@@ -53,9 +54,7 @@ def test_weights_have_a_checksum(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*", "ignore:.*treespec, LeafSpec:FutureWarning")
-@pytest.mark.parametrize(
-    "name", ["mnist/ode_net", "mnist/mlp", *(pytest.param(name, marks=pytest.mark.slow) for name in list(ERRORS)[2:])]
-)
+@pytest.mark.parametrize("name", few(ERRORS, ["mnist/ode_net"]))
 def test_weights_reproduce_their_error(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path
 ) -> None:
@@ -69,7 +68,7 @@ def test_weights_reproduce_their_error(
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*", "ignore:.*treespec, LeafSpec:FutureWarning")
-@pytest.mark.parametrize("name", SERIES)
+@pytest.mark.parametrize("name", few(SERIES, ["latent/spirals"]))
 def test_weights_of_series_reproduce_their_error(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`odeflow test -c NAME --weights` has the error of the table, up to the rounding of another machine."""
     monkeypatch.chdir(tmp_path)
