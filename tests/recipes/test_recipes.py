@@ -98,7 +98,7 @@ def first_of_its_kind() -> list[str]:
 FIRST = first_of_its_kind()
 
 
-@pytest.mark.parametrize("below", few(OURS, FIRST[::3]))
+@pytest.mark.parametrize("below", OURS)
 def test_overlays_lie_on_every_recipe(below: str) -> None:
     """An overlay changes the trainer alone."""
     plain = Request.of(["-c", below]).configuration("fit", checkpoint.specs)
