@@ -2,7 +2,7 @@
 
     python docs/figures/planar_vs_cnf.py --seeds 0 1 2
 
-trains both flows at each size on each target, which takes 45 minutes of one core for each seed; runs that are there are
+trains both flows at each size on each target, which takes half an hour of one core for each seed; finished runs are
 kept. The divergences, estimated by 50,000 samples and for continuous flows by a tight solver, are printed and written
 to a CSV. A run fails if a smaller flow with the same seed is better, since the larger one can represent it; it is drawn
 as a cross. Densities are those of the first seed.
@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 
 import odeflow as of
 from odeflow.cli.main import main as odeflow
+from odeflow.config.record import RunRecord
 from odeflow_data import StandardNormal
 from odeflow_solvers import Dopri5
 from odeflow_tasks import Variational
@@ -101,9 +102,10 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def trained(runs: Path, target: str, flow: str, size: int, seed: int, epochs: int) -> Path:
-    """The folder of the run, which is trained if it is not there."""
+    """The folder of the run, which is trained if it has not been to the end."""
     run = runs / f"{target}_{flow}_{size}_{seed}"
-    if not (run / "checkpoints/last.ckpt").is_file():
+    record = RunRecord.read(run)
+    if record is None or record.status != "finished":
         words = [f"--model.target={target}", *(word.format(size=size) for word in FLOWS[flow])]
         words += [f"--model.anneal={epochs * STEPS // 2}", f"--seed_everything={seed}"]
         words += [f"--trainer.max_epochs={epochs}", "--trainer.enable_progress_bar=false"]
