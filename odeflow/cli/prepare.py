@@ -60,11 +60,7 @@ def prepared(command: str, request: Request) -> dict[str, Any]:
     _size_dynamics(request, request.effective(config))
     configuration.check(request.effective(config))
     if request.ckpt_path is not None:
-        contents = checkpoint.read(request.ckpt_path)
-        if command == "plot":  # reads weights and specs alone
-            checkpoint.state(contents, request.ckpt_path)
-        else:
-            checkpoint.require(contents, request.ckpt_path, resume=command == "fit")
+        checkpoint.require(checkpoint.read(request.ckpt_path), request.ckpt_path, resume=command == "fit")
     _drop_linked_sizes(config)
     for message in CHATTER:
         warnings.filterwarnings("ignore", message=message)

@@ -1,4 +1,4 @@
-"""Pieces: random stretches of one long series, to train on."""
+"""Pieces: random stretches of long series, to train on."""
 
 import torch
 from torch import Tensor
@@ -12,16 +12,27 @@ class Pieces(Dataset[of.Series]):
 
     Args:
         t: (T,), the times of a piece, which all share.
-        y: (N, d), the series.
+        y: (N, d), the series, one after another.
         starts: (S,), indices at which a piece may begin.
         batch_size: Number of pieces in a batch.
         steps: Number of batches in an epoch.
         noise: Standard deviation of the noise that is added.
+        seen: Number of times that are seen, the first ones; by default all. All are targets.
     """
 
-    def __init__(self, t: Tensor, y: Tensor, starts: Tensor, batch_size: int, steps: int, noise: float = 0.0) -> None:
+    def __init__(
+        self,
+        t: Tensor,
+        y: Tensor,
+        starts: Tensor,
+        batch_size: int,
+        steps: int,
+        noise: float = 0.0,
+        seen: int | None = None,
+    ) -> None:
         self.t, self.y, self.starts = t, y, starts
         self.batch_size, self.steps, self.noise = batch_size, steps, noise
+        self.early = (torch.arange(len(t)) < (len(t) if seen is None else seen))[:, None]
 
     def __len__(self) -> int:
         return self.steps
@@ -31,4 +42,5 @@ class Pieces(Dataset[of.Series]):
             raise IndexError(index)
         starts = self.starts[torch.randint(len(self.starts), (self.batch_size,))]
         y = self.y[starts[:, None] + torch.arange(len(self.t))]
-        return of.Series.observed(self.t, y + self.noise * torch.randn_like(y))
+        whole = of.Series.observed(self.t, y + self.noise * torch.randn_like(y))
+        return whole._replace(seen=whole.seen & self.early)

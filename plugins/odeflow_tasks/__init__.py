@@ -30,6 +30,7 @@ from odeflow_tasks.likelihood import Likelihood as Likelihood
 from odeflow_tasks.masking import Masking as Masking
 from odeflow_tasks.matern import Matern as Matern
 from odeflow_tasks.ode_rnn import ODERNN as ODERNN
+from odeflow_tasks.perceptron_encoder import PerceptronEncoder as PerceptronEncoder
 from odeflow_tasks.readout import Readout as Readout
 from odeflow_tasks.refinement import Refine as Refine
 from odeflow_tasks.regression import Regression as Regression

@@ -29,6 +29,7 @@ from odeflow_tasks import (
     Matern,
     ODERNNEncoder,
     Perceptron,
+    PerceptronEncoder,
     Readout,
     Rectilinear,
     Refine,
@@ -402,6 +403,39 @@ def test_the_fourier_encoder_of_nothing_is_nothing() -> None:
     assert not encoder.coefficients(batch._replace(seen=torch.zeros_like(batch.seen)), 0.0).any()
 
 
+def test_the_perceptron_encoder_reads_the_nearest_observations() -> None:
+    """What is farther from t₀ does not matter, on either side; with fewer observations the rest is filled with zeros."""
+    torch.manual_seed(0)
+    encoder = PerceptronEncoder(2, 5, [8], unit=3.0)
+    encoder.build(2)
+    batch = of.Series.observed(torch.linspace(0.1, 3, 8), torch.randn(5, 8, 2))
+    for t0, far in ((0.0, slice(2, None)), (9.0, slice(None, -2))):
+        other = batch.y.clone()
+        other[:, far] += 1.0
+        assert torch.equal(encoder(batch._replace(y=other), t0), encoder(batch, t0))
+        nearest = batch.y.clone()
+        nearest[:, 0 if t0 == 0 else -1] += 1.0
+        assert not torch.isclose(encoder(batch._replace(y=nearest), t0), encoder(batch, t0)).all(1).any()
+    one = batch._replace(seen=batch.seen & (torch.arange(8) == 3)[:, None])
+    rows = torch.cat([one.t[:, 3:4], one.y[:, 3] / 3, torch.ones(5, 2), torch.zeros(5, 5)], dim=1)
+    torch.testing.assert_close(encoder(one, 0.0), encoder.layers(rows))
+
+
+def test_the_perceptron_encoder_has_noise_in_training_only() -> None:
+    """Of the stated deviation, on what is seen."""
+    torch.manual_seed(0)
+    encoder = PerceptronEncoder(1, 4, [8], unit=2.0, noise=0.5)
+    encoder.build(2)
+    encoder.layers = torch.nn.Identity()
+    batch = of.Series.observed(torch.linspace(0.1, 3, 4), torch.randn(5, 4, 2))
+    batch = batch._replace(seen=batch.seen & torch.tensor([True, False]))
+    still = encoder.eval()(batch, 0.0)
+    drawn = torch.stack([encoder.train()(batch, 0.0) for _ in range(2000)]) - still
+    assert drawn[..., 1].std().item() == pytest.approx(0.25, rel=0.05)
+    assert not drawn[..., [0, 2, 3, 4]].any()
+    assert torch.equal(encoder.eval()(batch, 0.0), still)
+
+
 def test_an_ode_rnn_with_a_zero_field_is_a_gru() -> None:
     """Encoder: the GRU over a row's observations in reverse. Baseline: the GRU forwards, each state before its value."""
     torch.manual_seed(0)
@@ -746,6 +780,8 @@ def test_extrapolations_are_drawn_on_both_sides() -> None:
         (lambda: Masking(grow=-1), "grow must be at least 0; got -1"),
         (lambda: FourierEncoder(span=0.0), r"span must lie in \(0, inf\); got 0.0"),
         (lambda: FourierEncoder(terms=0), "terms must be at least 1; got 0"),
+        (lambda: PerceptronEncoder(observations=0), "observations must be at least 1; got 0"),
+        (lambda: PerceptronEncoder(noise=-1), "noise must be at least 0; got -1"),
         (lambda: Masking(hide=-0.1), r"hide must lie in \[0, 1\); got -0.1"),
         (lambda: Masking(window=0.0), r"window must lie in \(0, 1\]; got 0.0"),
         (lambda: latent_rnn(most_times=5), "most_times must be at least 6; got 5"),

@@ -193,6 +193,29 @@ def test_mocap(tmp_path: Path) -> None:
         data.setup("fit")
 
 
+def test_windows_of_mocap(tmp_path: Path) -> None:
+    """A window is a stretch of one walk, from any frame on; its first frames are seen, all are targets."""
+    data = Mocap(root=str(walks(tmp_path)), steps=3, window=10, batch_size=40)
+    data.setup("fit")
+    torch.manual_seed(0)
+    (first, *others) = list(data.train_dataloader())
+    assert len(others) == 2
+    assert first.y.shape == (40, 10, 50)
+    assert first.target.all()
+    assert first.seen.any(-1).sum(1).tolist() == [3] * 40
+    assert torch.allclose(first.t[:, -1], torch.full((40,), 9 * 0.02))
+    stretches = data.train.y.unfold(1, 10, 1).transpose(2, 3).flatten(0, 1)  # three of each walk
+    found = torch.cdist(first.y.flatten(1), stretches.flatten(1), compute_mode="donot_use_mm_for_euclid_dist")
+    assert not found.amin(1).any()
+    assert {int(place) % 3 for place in found.argmin(1)} == {0, 1, 2}
+    longer = Mocap(root=str(tmp_path), window=13)
+    longer.setup("fit")
+    with pytest.raises(of.DataError, match="walks have 12 frames; a window can't have 13"):
+        longer.train_dataloader()
+    with pytest.raises(of.SettingError, match="window must be at least 4; got 3"):
+        Mocap(root=str(tmp_path), window=3)
+
+
 def test_published_mocap(shared: Path) -> None:
     """The published split has 16, 3 and 4 walks of 300 frames."""
     data = Mocap(root=str(shared / "data" / "mocap"))
