@@ -60,7 +60,11 @@ def prepared(command: str, request: Request) -> dict[str, Any]:
     _size_dynamics(request, request.effective(config))
     configuration.check(request.effective(config))
     if request.ckpt_path is not None:
-        checkpoint.require(checkpoint.read(request.ckpt_path), request.ckpt_path, resume=command == "fit")
+        contents = checkpoint.read(request.ckpt_path)
+        if command == "plot":  # reads weights and specs alone
+            checkpoint.state(contents, request.ckpt_path)
+        else:
+            checkpoint.require(contents, request.ckpt_path, resume=command == "fit")
     _drop_linked_sizes(config)
     for message in CHATTER:
         warnings.filterwarnings("ignore", message=message)

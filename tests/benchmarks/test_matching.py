@@ -26,10 +26,12 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_a_training_is_measured(
     script: ModuleType, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each seed has a line with distances and what they are compared to, and its weights can be read again."""
+    """Each seed has a line with distances and what they are compared to, and weights; the last one is of their means."""
     script.main([*words.split(), "--seeds", "0,1", "--steps", "2", "--points", "40", "--save", str(tmp_path)])
-    lines = capsys.readouterr().out.splitlines()
+    *lines, means = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
+    each = [float(line.split()[2]) for line in lines]
+    assert float(means.split()[1]) == pytest.approx(sum(each) / 2, abs=1e-4)
     for line in lines:
         name, *rest = line.split()
         found = dict(zip(rest[::2], map(float, rest[1::2]), strict=True))
