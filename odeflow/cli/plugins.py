@@ -79,28 +79,23 @@ def _show(known: Catalogue, name: str) -> None:
             console.print(table, markup=False)
 
 
+def _of_name(known: Catalogue, name: str) -> list[tuple[str, Description]]:
+    """The classes of a name, each with its kind or option."""
+    return [(what, each) for what, several in known.items() for each in several if each.name == name]
+
+
 def _named(known: Catalogue, name: str) -> list[tuple[str, Description]]:
     """The plugins of a name, each with what it is; if there is none, the classes of a recipe that are no plugins.
 
     Raises:
         PluginError: There is neither.
     """
-    found = [
-        (f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} plugin", each)
-        for kind, several in known.items()
-        for each in several
-        if each.name == name
-    ]
+    found = [(f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} plugin", each) for kind, each in _of_name(known, name)]
     if found:
         return found
     registry.discover()
     foreign = _foreign()
-    found = [
-        (f"for {_flag(what)} {name}", each)
-        for what, several in foreign.items()
-        for each in several
-        if each.name == name
-    ]
+    found = [(f"for {_flag(what)} {name}", each) for what, each in _of_name(foreign, name)]
     if found:
         return found
     for reason in (registry.unfit(kind, name) for kind in reversed(registry.kinds())):

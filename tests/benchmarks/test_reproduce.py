@@ -42,7 +42,6 @@ def test_known_results_of_recipes_are_documented() -> None:
             assert not known.source.endswith("docs/results.md") or f"{known.value:g}" in text, (file, known)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*", "ignore:.*treespec, LeafSpec:FutureWarning")
 def test_cheap_rows_are_as_expected(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """What takes seconds is run: each row prints expected and found, and the status says that none is off."""

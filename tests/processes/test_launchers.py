@@ -30,8 +30,7 @@ def slurm(rank: int, port: int) -> tuple[list[str], dict[str, str]]:
     return ["-m", "odeflow"], environment | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
-@pytest.mark.slow  # others start two processes of one machine
-@pytest.mark.parametrize("launcher", [torchrun, slurm])
+@pytest.mark.parametrize("launcher", [torchrun, pytest.param(slurm, marks=pytest.mark.slow)])
 def test_two_machines_train_one_model(tmp_path: Path, launcher) -> None:
     """Each of two launchers starts a process; they meet, train one model, and write one run."""
     with socket.create_server(("127.0.0.1", 0)) as server:

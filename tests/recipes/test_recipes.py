@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from choice import few
 from odeflow import load
 from odeflow.cli.main import main
 from odeflow.cli.prepare import prepared
@@ -84,20 +83,6 @@ def test_every_recipe_names_plugins_that_exist(name: str) -> None:
     assert keeper["init_args"]["filename"] == "best"
 
 
-def first_of_its_kind() -> list[str]:
-    """The recipes in which a task is named for the first time, or data that come with a package or are made."""
-    found, known = list[str](), {"CIFAR10", *REAL}
-    for name in OURS:
-        config = recipes.read(name)
-        parts = {each if isinstance(each, str) else each["class_path"] for each in (config["model"], config["data"])}
-        found += [name] if parts - known else []
-        known |= parts
-    return found
-
-
-FIRST = first_of_its_kind()
-
-
 @pytest.mark.parametrize("below", OURS)
 def test_overlays_lie_on_every_recipe(below: str) -> None:
     """An overlay changes the trainer alone."""
@@ -117,7 +102,7 @@ def small_cifar10(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", few(OURS, FIRST))
+@pytest.mark.parametrize("name", OURS)
 def test_every_recipe_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
@@ -145,7 +130,6 @@ def test_every_recipe_runs(
     assert (folder / "config.yaml").is_file()
 
 
-@pytest.mark.slow
 def test_spiral_learns_its_field(draw_at: Callable[..., None]) -> None:
     """In a third of the recipe the mean distance over the full trajectory falls below 0.25, and the pictures are there."""
     draw_at(*MOMENTS)
@@ -161,7 +145,6 @@ def test_the_spiral_reaches_what_it_did() -> None:
     assert min(logged(fit("spiral"), "val/loss")) < 0.2
 
 
-@pytest.mark.slow
 def test_the_matrix_of_the_spiral_is_found() -> None:
     """The whole recipe: y³A with A to a hundredth."""
     task = load(fit("trajectory/spiral") / "checkpoints/best.ckpt")
@@ -212,7 +195,6 @@ def test_digits_reach_what_each_recipe_says(name: str) -> None:
     assert last(fit(name), "val/accuracy") >= 0.95
 
 
-@pytest.mark.slow
 def test_one_dimension_more_lets_trajectories_cross() -> None:
     """After five epochs the augmented flow exchanges −1 and 1; the one on the line is never better than 1."""
     short = ["--trainer.max_epochs", "5", "--model.solver.rtol", "1e-3", "--model.solver.atol", "1e-4"]
@@ -257,7 +239,6 @@ def test_densities_of_the_plane_come_near_the_truth(name: str) -> None:
     assert last(folder / "test/version_0", "test/loss") == pytest.approx(data.entropy(), abs=0.05)
 
 
-@pytest.mark.slow
 def test_spirals_begin_to_be_learned() -> None:
     """A hundred steps take a third off the error of a latent ODE; from its checkpoint alone test spirals are predicted and drawn."""
     short = ["--trainer.max_epochs", "14", "--trainer.check_val_every_n_epoch", "2"]

@@ -54,7 +54,7 @@ def test_weights_have_a_checksum(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*", "ignore:.*treespec, LeafSpec:FutureWarning")
-@pytest.mark.parametrize("name", few(ERRORS, ["mnist/ode_net"]))
+@pytest.mark.parametrize("name", few(ERRORS, ["mnist/ode_net", "mnist/mlp"]))
 def test_weights_reproduce_their_error(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: Path
 ) -> None:
@@ -68,7 +68,7 @@ def test_weights_reproduce_their_error(
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*", "ignore:.*treespec, LeafSpec:FutureWarning")
-@pytest.mark.parametrize("name", few(SERIES, ["latent/spirals"]))
+@pytest.mark.parametrize("name", SERIES)
 def test_weights_of_series_reproduce_their_error(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`odeflow test -c NAME --weights` has the error of the table, up to the rounding of another machine."""
     monkeypatch.chdir(tmp_path)
