@@ -17,7 +17,8 @@ class PublishedMoons(Drawn):
     """Two moons as torchdyn makes them, times 3 minus 1, without end.
 
     They differ from scikit-learn's, though they look alike: points lie at even angles, and the noise is *uniform* on
-    [0, 0.2] and *the same* in both coordinates, so that each moon is a thin ribbon.
+    [0, 0.2] and *the same* in both coordinates, so that each moon is a thin ribbon. There they are also not shuffled,
+    so that four batches of 256 of 1,024 points are the halves of the moons in turn, unless a transport mixes them.
 
     A batch is x (B, 2), or a pair (x, c) with a condition. Each epoch draws new points; validation and test are drawn
     once.
@@ -32,6 +33,7 @@ class PublishedMoons(Drawn):
         test_size: Number of points for testing.
         seed: Seed of all points.
         condition: The condition of a point: "none", its moon, "class" (−1 or 1), or its first coordinate, "x".
+        shuffle: Whether points are in random order; otherwise one moon follows the other, each by angle.
 
     Raises:
         SettingError: The condition is unknown, or a number is not positive.
@@ -45,9 +47,10 @@ class PublishedMoons(Drawn):
         test_size: int = 3_000,
         seed: int = 0,
         condition: Literal["none", "class", "x"] = "none",
+        shuffle: bool = True,
     ) -> None:
         super().__init__(batch_size, samples, val_size, test_size, seed)
-        self.dim, self.condition = 2, condition
+        self.dim, self.condition, self.shuffle = 2, condition, shuffle
         self.num_conditions = int(condition != "none")
 
     def draw(self, count: int, seed: Sequence[int]) -> Tensor:
@@ -62,7 +65,8 @@ class PublishedMoons(Drawn):
         columns = [points]
         if self.condition != "none":
             columns.append(np.where(inner, 1.0, -1.0)[:, None] if self.condition == "class" else points[:, :1])
-        return torch.from_numpy(random.permutation(np.concatenate(columns, axis=1)).astype(np.float32))
+        rows = np.concatenate(columns, axis=1)
+        return torch.from_numpy((random.permutation(rows) if self.shuffle else rows).astype(np.float32))
 
     def train_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.train, batch_size=None, collate_fn=self._parted)  # pyright: ignore[reportArgumentType]

@@ -314,6 +314,20 @@ def test_published_moons_are_ribbons() -> None:
         PublishedMoons(condition="y")  # pyright: ignore
 
 
+def test_published_moons_in_the_order_of_the_release() -> None:
+    """The outer moon comes first, each moon by angle; shuffled points are those of the same noise, mixed."""
+    data = PublishedMoons(256, 1024, seed=3, condition="class", shuffle=False)
+    x, c = data.training_part()
+    assert torch.equal(c[:, 0], torch.cat([-torch.ones(512), torch.ones(512)]))
+    clean = x.double() / 3 + 1 / 3  # both coordinates have the same noise, so that their difference has none
+    along = (clean[:, 0] - clean[:, 1])[:512]
+    angle = torch.linspace(0, torch.pi, 512, dtype=DOUBLE)
+    assert torch.allclose(along, angle.cos() - angle.sin(), atol=1e-5)
+    mixed, _ = PublishedMoons(256, 1024, seed=3, condition="class").training_part()
+    assert not torch.equal(mixed, x)
+    assert torch.equal(mixed.sort(0).values, x.sort(0).values)
+
+
 # Evaluation
 
 

@@ -17,7 +17,8 @@ def _kept() -> Any:
 
 
 def trainer(rank: int, epoch: int = 0, fn: TrainerFn = TrainerFn.FITTING) -> Any:
-    return SimpleNamespace(global_rank=rank, current_epoch=epoch, state=SimpleNamespace(fn=fn))
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    return SimpleNamespace(global_rank=rank, current_epoch=epoch, state=SimpleNamespace(fn=fn), strategy=strategy)
 
 
 def drawn(rank: int, epoch: int, batch: int, seed: int = 3) -> float:

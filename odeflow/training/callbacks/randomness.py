@@ -104,7 +104,10 @@ class Randomness(Callback):
         words = np.random.SeedSequence(place).generate_state(4)
         random.seed(int(words[0]))
         np.random.seed(words[1])
-        torch.manual_seed(int(words[2]) << 32 | int(words[3]))
+        seed, device = int(words[2]) << 32 | int(words[3]), trainer.strategy.root_device
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 1 ms for the devices that are not there
+        if device.type != "cpu":
+            torch.get_device_module(device).manual_seed(seed)
 
 
 def _fetcher(trainer: Trainer) -> Any:
