@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from equations import Coupled, Pendulum
 
 SHARED = Path(__file__).parents[2] / "shared"
+LONG = ("benchmarks", "examples", "processes", "recipes")
+"""Folders whose tests train recipes, run pages and scripts, or start several processes."""
 
 
 def pytest_collection() -> None:
@@ -26,6 +28,16 @@ def pytest_collection() -> None:
     from odeflow.plugin import registry
 
     registry.discover()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks the tests of some folders as long, unless the folder was asked for, before marked ones are left out."""
+    asked = {part for word in config.args for part in Path(word.partition("::")[0]).parts}
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in LONG and folder not in asked:
+            item.add_marker(pytest.mark.long)
 
 
 def pytest_collection_finish() -> None:

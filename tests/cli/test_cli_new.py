@@ -41,6 +41,7 @@ def test_every_kind_can_be_begun(done):
     assert {"base", "stem", "head", "encoder", "likelihood", "interpolation"} <= {*kinds()}
 
 
+@pytest.mark.long
 def test_their_own_tests_pass(begun):
     """Those of all files, as a user runs them."""
     (folder,) = begun[""]
@@ -89,6 +90,7 @@ def test_the_recipe_of_a_package_is_valid(done, begun, kind):
     assert str(recipe) in done(f"check {recipe} --plugins {plugin}").out
 
 
+@pytest.mark.long
 def test_a_package_is_installed(begun, tmp_path):
     """Once it is installed, its plugin and its recipe are found, and its test passes."""
     package = Path(begun[""][0]) / "odeflow-my-solver"

@@ -68,6 +68,7 @@ KNOWN = (
 )
 
 
+@pytest.mark.long
 def test_plugins_are_listed_without_being_imported(started, tmp_path, monkeypatch):
     """From the second time on, until a file changes; a damaged file of the catalogue is written again."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

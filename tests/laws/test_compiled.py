@@ -606,6 +606,7 @@ AROUND = [
 )
 @pytest.mark.usefixtures("without_backend")
 @pytest.mark.filterwarnings("default:compile=True")
+@pytest.mark.long
 def test_a_flow_inside_of_what_is_compiled(solver: of.Solver, gradient: of.Gradient) -> None:
     """Compiled, a flow, and one whose field was compiled, has the values and gradients that it has as it is."""
     torch.manual_seed(0)

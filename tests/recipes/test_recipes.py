@@ -31,7 +31,7 @@ REAL = {
     "Hopper": ("data/hopper", "--data.batch_size", "10"),
     "Pendulum": ("data/schmidt_lipson", "--data.steps", "1"),
     "PhysioNet2012": ("data/physionet2012", "--data.batch_size", "10"),
-    "Power": ("data/power", "--data.batch_size", "100"),
+    "Power": ("data/power", "--data.batch_size", "5000"),
 }
 """Where the data are that do not come with a package, and options of small batches."""
 SMALL = {
