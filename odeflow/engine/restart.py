@@ -15,6 +15,8 @@ from torch import Tensor
 
 from odeflow.engine.equation.state import State
 from odeflow.engine.output.event import Crossings, Event
+from odeflow.engine.output.interpolant import Interpolant
+from odeflow.engine.output.legs import Legs, choose
 from odeflow.engine.output.solution import Solution, SolveError, Stats
 from odeflow.engine.output.termination import never_met
 from odeflow.errors import StateError
@@ -28,7 +30,7 @@ SAME_TIME = 64.0
 """Times that differ by so many roundings of the state's dtype are the same."""
 
 
-def restarted(leg: Leg, y0: State, t: Tensor, events: Sequence[Event]) -> Solution[Any]:
+def restarted(leg: Leg, y0: State, t: Tensor, events: Sequence[Event], dense: bool) -> Solution[Any]:
     """The solution of a solve whose samples share their steps, and restart together.
 
     Args:
@@ -36,6 +38,7 @@ def restarted(leg: Leg, y0: State, t: Tensor, events: Sequence[Event]) -> Soluti
         y0: The initial state.
         t: (T,), the times.
         events: The events, some of them with `then`.
+        dense: Whether to compute dense output.
 
     Raises:
         SolveError: A leg failed, a required terminal event did not occur, or the restarts do not end.
@@ -43,11 +46,12 @@ def restarted(leg: Leg, y0: State, t: Tensor, events: Sequence[Event]) -> Soluti
     stopping, near = _stopping(events), _near(y0, t)
     sign = (t[-1] - t[0]).detach().sign()
     start, state, rest = t[:1], y0, t[1:]
-    times, rows, legs = [start], [_map(_row, y0)], list[Solution[Any]]()
+    times, rows, legs, spans = [start], [_map(_row, y0)], list[Solution[Any]](), list[Tensor]()
     ended = False
     while len(rest):
-        solution = _solved(leg, len(legs), state, torch.cat((start, rest)), event=stopping)
+        solution = _solved(leg, len(legs), state, torch.cat((start, rest)), event=stopping, dense=dense)
         legs.append(solution)
+        spans.append(torch.stack((start, solution.t[-1:])))
         met = [event for event, each in zip(events, solution.events, strict=True) if _stops(event) and len(each.t)]
         inner = slice(1, -1 if met and met[0].then is not None else None)
         times.append(solution.t[inner])
@@ -65,10 +69,10 @@ def restarted(leg: Leg, y0: State, t: Tensor, events: Sequence[Event]) -> Soluti
     whole = Solution(torch.cat(times), _cat(rows), _AllStats([each.stats for each in legs]), found)
     if _requires(events) and not ended:
         raise never_met(whole, None)
-    return whole
+    return replace(whole, interpolant=_legs(legs, spans, None, near)) if dense else whole
 
 
-def each_restarted(leg: Leg, y0: State, t: Tensor, events: Sequence[Event]) -> Solution[Any]:
+def each_restarted(leg: Leg, y0: State, t: Tensor, events: Sequence[Event], dense: bool) -> Solution[Any]:
     """The solution of a solve whose samples have their own steps, and restart each at its own events.
 
     Fields and events are called with whole batches; samples that have reached the end repeat the last bit of it.
@@ -78,17 +82,20 @@ def each_restarted(leg: Leg, y0: State, t: Tensor, events: Sequence[Event]) -> S
         y0: The initial state.
         t: (T,) or (B, T), the times.
         events: The events, some of them with `then`.
+        dense: Whether to compute dense output.
 
     Raises:
         SolveError: As of `restarted`.
     """
     count = len(y0[0] if isinstance(y0, tuple) else y0)
     solve = _Samples(t.expand(count, -1), y0, _near(y0, t))
-    stopping, legs = _stopping(events), list[Solution[Any]]()
+    stopping, legs, spans, taken = _stopping(events), list[Solution[Any]](), list[Tensor](), list[Tensor]()
     found: list[tuple[Crossings[Any], ...]] = []
     while bool(solve.active.any()):
         solution = _solved(leg, len(legs), solve.state, solve.span(), event=stopping, dense=True)
         legs.append(solution)
+        spans.append(torch.stack((solve.span()[:, 0], solution.t[:, -1])))
+        taken.append(solve.active)
         found.append(tuple(_restricted(each, solve.active) for each in solution.events))
         solve.advance(solution, events)
     stats = _AllStats([each.stats for each in legs])
@@ -98,7 +105,7 @@ def each_restarted(leg: Leg, y0: State, t: Tensor, events: Sequence[Event]) -> S
         whole = replace(whole, t=t)
     if _requires(events) and not bool(solve.ended.all()):
         raise never_met(replace(whole, t=solve.times()), ~solve.ended)
-    return whole
+    return replace(whole, interpolant=_legs(legs, spans, taken, solve.near)) if dense else whole
 
 
 class _Samples:
@@ -135,13 +142,13 @@ class _Samples:
             if not _stops(event) or not bool(here.any()):
                 continue
             if event.then is not None:
-                after, again = _choose(here, _mapped(event, stop, last), after), again | here
+                after, again = choose(here, _mapped(event, stop, last), after), again | here
             else:
                 self.final, self.ended = stop.where(here, self.final), self.ended | here
                 self._note(here, ends[1], self._at_all_times(last))
         self._note(again, ends[1], self._at_all_times(after))
         self.active = again & (self.sign * (self.t[:, -1] - stop).detach() > self.near)
-        self.start, self.state = stop, _choose(self.active, after, _map(Tensor.detach, last))
+        self.start, self.state = stop, choose(self.active, after, _map(Tensor.detach, last))
 
     def times(self) -> Tensor:
         """(B, T), the times, up to the end of each sample."""
@@ -152,10 +159,17 @@ class _Samples:
     def _note(self, samples: Tensor, since: Tensor, values: State) -> None:
         """Sets the rows of samples (B,) at the times from (B,) on; those of later legs replace them."""
         ahead = self.sign[:, None] * (self.t.detach() - since[:, None]) >= -self.near
-        self.rows = _choose((samples[:, None] & ahead).t(), values, self.rows)
+        self.rows = choose((samples[:, None] & ahead).t(), values, self.rows)
 
     def _at_all_times(self, y: State) -> State:
         return _map(lambda leaf: leaf.expand(self.t.shape[1], *leaf.shape), y)
+
+
+def _legs(legs: Sequence[Solution[Any]], spans: Sequence[Tensor], taken: Sequence[Tensor] | None, near: float) -> Legs:
+    """The dense output of all legs; spans are (2, C), by default all clocks take part in every leg."""
+    starts, ends = torch.stack(list(spans), 1).detach()
+    masks = torch.ones_like(starts, dtype=torch.bool) if taken is None else torch.stack(list(taken))
+    return Legs(tuple(cast(Interpolant, each.interpolant) for each in legs), starts, ends, masks, near)
 
 
 def _stopping(events: Sequence[Event]) -> tuple[Event, ...]:
@@ -234,19 +248,6 @@ def _last(leaf: Tensor) -> Tensor:
 
 def _part(rows: slice, leaf: Tensor) -> Tensor:
     return leaf[rows]
-
-
-def _choose(mask: Tensor, one: State, other: State) -> State:
-    """The entries of one state where the mask, (B,) or (T, B), holds, else those of another."""
-
-    def chosen(first: Tensor, second: Tensor) -> Tensor:
-        return first.where(mask.to(first.device).view(*mask.shape, *(1,) * (first.dim() - mask.dim())), second)
-
-    if isinstance(one, tuple) and isinstance(other, tuple):
-        return tuple(map(chosen, one, other))
-    assert isinstance(one, Tensor)
-    assert isinstance(other, Tensor)
-    return chosen(one, other)
 
 
 def _cat(parts: Sequence[Any], dim: int = 0) -> Any:

@@ -110,10 +110,8 @@ def solve(
         _check_own_times(times, y0, solver)
     params = None if params is None else _listed(params)
     if any(each.then is not None for each in events):
-        if dense:
-            raise SettingError("dense=True does not support Event(then=…): give the times that you need in t")
         leg = partial(solve, field, solver=solver, gradient=gradient, params=params, noise=noise)
-        return (each_restarted if solver.per_sample else restarted)(leg, y0, times, events)
+        return (each_restarted if solver.per_sample else restarted)(leg, y0, times, events, dense)
     packing, packed, start, view = _packed(field, y0, solver)
     _check_resolution(times, start.dtype, solver)
     if start.is_meta and (reason := dependence(solver)):

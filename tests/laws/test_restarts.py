@@ -76,6 +76,58 @@ def test_rows_are_on_the_arcs(per_sample: bool) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_dense_output_is_that_of_each_leg(per_sample: bool) -> None:
+    """Between the rows it is the arc, at a bounce the state after it; beyond the end it is refused."""
+    e, start = torch.tensor([0.8, 0.8], dtype=D)[: 1 + per_sample], torch.tensor([[1.0, 0.0], [2.0, 1.0]], dtype=D)
+    start, solver = start[: 1 + per_sample], APART if per_sample else JOINT
+    t = torch.linspace(0, 1.7, 61, dtype=D)
+    rows = of.solve(fall, start, t, solver=solver, event=bounce(e, not per_sample)).y
+    found = of.solve(fall, start, t[[0, -1]], solver=solver, event=bounce(e, not per_sample), dense=True)
+    assert int(found.events[0].t.isfinite().sum()) >= 2
+    torch.testing.assert_close(found(t), rows, atol=1e-8, rtol=0)
+    torch.testing.assert_close(found(t[17]), rows[17], atol=1e-8, rtol=0)
+    hit = found.events[0].t.flatten()[:1]
+    assert float(found(hit)[0, 0, 1]) > 0 > float(found.events[0].y.view(-1, 2)[0, 1])
+    if per_sample:
+        own = torch.stack((t[:5], t[40:45]))
+        torch.testing.assert_close(found(own)[:, 1], rows[40:45, 1], atol=1e-8, rtol=0)
+    whose = " of sample 0" if per_sample else ""
+    with pytest.raises(of.SettingError, match=f"t = 1.8 lies outside of the solution{whose}, which goes from 0 to 1.7"):
+        found(1.8)
+    with pytest.raises(of.SettingError, match="t must be one time"):
+        found(t[None, None])
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_dense_output_after_restarts_has_gradients(per_sample: bool) -> None:
+    """Those of the state between rows by restitution, height and the time itself agree with finite differences."""
+    solver = APART if per_sample else JOINT
+
+    def position(e: Tensor, top: Tensor, at: Tensor) -> Tensor:
+        start = torch.stack((top, torch.zeros_like(top)), 1)
+        found = of.solve(fall, start, [0.0, 1.4], solver=solver, params=(), event=bounce(e, not per_sample), dense=True)
+        return found(at)[..., 0]
+
+    leaves = [torch.tensor([value], dtype=D, requires_grad=True) for value in (0.8, 1.0, 0.9)]
+    torch.autograd.gradcheck(position, leaves, atol=1e-6)
+
+
+@torch.no_grad()
+def test_dense_output_ends_with_the_solve() -> None:
+    """A terminal event ends it, for each sample at its own time; restarts before it are in it."""
+    e, y0 = torch.tensor([0.8, 0.8], dtype=D), torch.tensor([[1.0, 0.0], [3.0, 0.0]], dtype=D)
+    high = of.Event(lambda t, y: y[:, 0] - 0.9, direction=1, terminal=True, required=False)  # one bounces so high
+    found = of.solve(fall, y0, [0.0, 2.0], solver=APART, event=(bounce(e, False), high), dense=True)
+    ends = found.t[:, -1]
+    assert float(ends[0]) == 2.0
+    assert float(bounces(y0[:, 0], e, 1)[1, 0]) < float(ends[1]) < 2.0
+    torch.testing.assert_close(found(ends[:, None])[0], found.y[-1], atol=1e-8, rtol=0)
+    with pytest.raises(of.SettingError, match="t = 2 lies outside of the solution of sample 1"):
+        found(2.0)
+
+
+@torch.no_grad()
 def test_samples_bounce_as_they_would_alone() -> None:
     """With per-sample steps a sample's rows, events and counts are those of its solve alone."""
     y0 = torch.tensor([[1.0, 0.0], [3.0, 2.0], [0.2, -1.0], [50.0, 0.0]], dtype=D)
@@ -218,11 +270,9 @@ def test_the_statistics_are_those_of_all_legs() -> None:
 
 
 def test_what_cannot_restart_is_refused() -> None:
-    """Dense output, wrong states, endless bounces, and gradients and solvers without events are refused in words."""
+    """Wrong states, endless bounces, and gradients and solvers without events are refused in words."""
     e, y0 = torch.tensor([0.8], dtype=D), torch.tensor([[1.0, 0.0]], dtype=D)
     ask: dict[str, Any] = {"solver": JOINT, "event": bounce(e, True), "params": ()}
-    with pytest.raises(of.SettingError, match=r"dense=True does not support Event\(then=…\)"):
-        of.solve(fall, y0, [0.0, 1.0], dense=True, **ask)
     flat = of.Event(lowest, direction=-1, then=lambda t, y: y[0])
     with pytest.raises(
         of.StateError, match=r"the form that it takes, \(1, 2\) torch.float64; got \(2,\) torch.float64"

@@ -46,15 +46,11 @@ class Interpolant:
         Raises:
             SettingError: A time lies outside.
         """
-        if not isinstance(t, Tensor):
-            t = torch.tensor(t, dtype=torch.float64)
-        t = t if t.is_floating_point() else t.double()
+        t = as_times(t)
         state: State = self.states(t if t.dim() else t[None])
         for view in self.views:
             state = view(state)
-        if t.dim():
-            return state
-        return state[0] if isinstance(state, Tensor) else tuple(leaf[0] for leaf in state)
+        return state if t.dim() else first_of(state)
 
     def states(self, t: Tensor) -> Tensor:
         """(m, *state), the packed states at the times t, (m,), or (B, m) for per-sample clocks.
@@ -62,32 +58,32 @@ class Interpolant:
         Raises:
             SettingError: A time lies outside the interval, or t has the wrong shape.
         """
+        self.check_shape(t)
+        own = t.to(self.steps.starts).expand(self.steps.clocks, -1)
+        with full_precision(self.values):
+            return self.at(own.t(), self.numbers(own.detach(), t.dtype))
+
+    def check_shape(self, t: Tensor) -> None:
+        """Rejects times that are neither (m,) nor, for per-sample clocks, (B, m).
+
+        Raises:
+            SettingError: t has another shape.
+        """
         clocks, per_sample = self.steps.clocks, self.steps.per_sample
         if t.dim() != 1 and not (per_sample and t.dim() == 2 and len(t) == clocks):
             allowed = "several, (m,)" + (f", or such of each sample, ({clocks}, m)" if per_sample else "")
             raise SettingError(
                 f"t must be one time, (),{'' if per_sample else ' or'} {allowed}; its shape is {tuple(t.shape)}"
             )
-        own = t.to(self.steps.starts).expand(clocks, -1)
-        with full_precision(self.values):
-            return self.at(own.t(), self.numbers(own.detach(), torch.finfo(t.dtype).eps))
 
-    def numbers(self, t: Tensor, eps: float) -> Tensor:
-        """(m, C), the indices of the steps that contain each clock's times t, (C, m), up to roundings of size eps.
+    def numbers(self, t: Tensor, dtype: torch.dtype) -> Tensor:
+        """(m, C), the indices of the steps that contain each clock's times t, (C, m), up to roundings of the dtype.
 
         Raises:
             SettingError: A time lies outside.
         """
-        steps, first, end, sign = self.steps, self.steps.first[:, None], self.end[:, None], self.steps.sign[:, None]
-        slack = 4 * eps * torch.maximum(first.abs(), end.abs())
-        outside = ~((sign * (t - first) >= -slack) & (sign * (end - t) >= -slack))
-        if bool(outside.any()):
-            clock = int(outside.any(1).nonzero()[0])
-            raise SettingError(
-                f"t = {float(t[clock][outside[clock]][0]):g} lies outside of the solution"
-                f"{f' of sample {clock}' if steps.per_sample else ''}, which goes from {float(first[clock]):g} to "
-                f"{float(end[clock]):g}. Solve over a longer interval"
-            )
+        steps, sign = self.steps, self.steps.sign[:, None]
+        check_inside(t, steps.first, self.end, sign, dtype, steps.per_sample)
         beyond = torch.arange(len(steps.ends), device=t.device) >= steps.count[:, None] - 1
         ends = (sign * steps.ends.detach().t()).masked_fill(beyond, torch.inf)  # the last step is unbounded
         return torch.searchsorted(ends.contiguous(), (sign * t).contiguous()).t()
@@ -129,3 +125,40 @@ class Interpolant:
     def until(self, end: Tensor) -> "Interpolant":
         """The same truncated at earlier times, (C,)."""
         return replace(self, end=end)
+
+
+def as_times(t: Tensor | float) -> Tensor:
+    """The times as a tensor of floating-point numbers."""
+    t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+    return t if t.is_floating_point() else t.double()
+
+
+def first_of(state: State) -> State:
+    """(*state), the first row of (m, *state)."""
+    return state[0] if isinstance(state, Tensor) else tuple(leaf[0] for leaf in state)
+
+
+def check_inside(t: Tensor, first: Tensor, end: Tensor, sign: Tensor, dtype: torch.dtype, per_sample: bool) -> None:
+    """Rejects times (C, m) outside of the interval of their clock, from first, (C,), to end, (C,).
+
+    Args:
+        t: (C, m), the times.
+        first: (C,), the first times.
+        end: (C,), the last times.
+        sign: (C, 1), the direction of time.
+        dtype: The dtype in which the times were given; its roundings are allowed.
+        per_sample: Whether clocks are those of samples.
+
+    Raises:
+        SettingError: A time lies outside.
+    """
+    first, end = first[:, None], end[:, None]
+    slack = 4 * torch.finfo(dtype).eps * torch.maximum(first.abs(), end.abs())
+    outside = ~((sign * (t - first) >= -slack) & (sign * (end - t) >= -slack))
+    if bool(outside.any()):
+        clock = int(outside.any(1).nonzero()[0])
+        raise SettingError(
+            f"t = {float(t[clock][outside[clock]][0]):g} lies outside of the solution"
+            f"{f' of sample {clock}' if per_sample else ''}, which goes from {float(first[clock]):g} to "
+            f"{float(end[clock]):g}. Solve over a longer interval"
+        )

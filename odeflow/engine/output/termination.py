@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.output.event import Crossings
+from odeflow.engine.output.interpolant import Interpolant
 from odeflow.engine.output.location import Location
 from odeflow.engine.output.mesh import by_clock
 from odeflow.engine.output.solution import Solution, SolveError
@@ -25,7 +26,7 @@ def at_events(solution: Solution, watch: Watch) -> Solution:
         SolveError: A required terminal event did not occur.
     """
     dense = solution.interpolant
-    assert dense is not None
+    assert isinstance(dense, Interpolant)
     sign = dense.steps.sign
     found = [Location.of(watch, number, dense.detach()) for number in range(len(watch.events))]
     final, by = _first_terminal(watch, found, sign)

@@ -1,0 +1,84 @@
+"""Dense output of a solve that events restarted."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from odeflow.engine.equation.field import uncompiled
+from odeflow.engine.equation.state import State
+from odeflow.engine.output.interpolant import Interpolant, View, as_times, check_inside, first_of
+
+
+@dataclass(frozen=True, eq=False)
+class Legs:
+    """The solution at any time, by the dense output of the leg that contains it; at a restart, the state after it.
+
+    Attributes:
+        parts: The dense output of each leg, of C clocks.
+        starts: (L, C), when each leg begins.
+        ends: (L, C), when it ends.
+        taken: (L, C), whether the clock takes part in the leg; the others repeat what they know.
+        near: Distance below which times are the same.
+        views: Public views, applied in order.
+    """
+
+    parts: tuple[Interpolant, ...]
+    starts: Tensor
+    ends: Tensor
+    taken: Tensor
+    near: float
+    views: tuple[View, ...] = ()
+
+    @uncompiled
+    def __call__(self, t: Tensor | float) -> State:
+        """The state at the times t.
+
+        Args:
+            t: (), (m,), or with per-sample clocks (B, m); inside the interval; may require a gradient.
+
+        Returns:
+            (*state) or (m, *state).
+
+        Raises:
+            SettingError: A time lies outside, or t has the wrong shape.
+        """
+        t = as_times(t)
+        state = self._states(t if t.dim() else t[None])
+        for view in self.views:
+            state = view(state)
+        return state if t.dim() else first_of(state)
+
+    def _states(self, t: Tensor) -> State:
+        """(m, *state), in the public view of the legs."""
+        per_sample = self.parts[0].steps.per_sample
+        self.parts[0].check_shape(t)
+        own = t.to(self.starts).expand(self.starts.shape[1], -1)
+        sign = (self.ends - self.starts)[0].sign()[:, None]
+        last = self.taken.sum(0) - 1  # a clock that has ended takes no further part
+        check_inside(own.detach(), self.starts[0], self.ends.gather(0, last[None])[0], sign, t.dtype, per_sample)
+        state: State | None = None
+        for part, start, end, taken in zip(self.parts, self.starts, self.ends, self.taken, strict=True):
+            inside = own.clamp(torch.minimum(start, end)[:, None], torch.maximum(start, end)[:, None])
+            here = part(inside if per_sample else inside[0])
+            begun = (taken[:, None] & (sign * (own.detach() - start[:, None]) >= -self.near)).t()
+            state = here if state is None else choose(begun if per_sample else begun[:, 0], here, state)
+        assert state is not None
+        return state
+
+    def unpacked(self, view: View) -> "Legs":
+        """The same with a further public view."""
+        return replace(self, views=(*self.views, view))
+
+
+def choose(mask: Tensor, one: State, other: State) -> State:
+    """The entries of one state where the mask, (B,), (T,) or (T, B), holds, else those of another."""
+
+    def chosen(first: Tensor, second: Tensor) -> Tensor:
+        return first.where(mask.to(first.device).view(*mask.shape, *(1,) * (first.dim() - mask.dim())), second)
+
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return tuple(map(chosen, one, other))
+    assert isinstance(one, Tensor)
+    assert isinstance(other, Tensor)
+    return chosen(one, other)
