@@ -10,6 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from odeflow.training import checkpoint
+from odeflow_dynamics import MLP
+from odeflow_matching import ScoreMatching
+from odeflow_solvers import RK4
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 CHEAP = ("perceptron", "density")
 
@@ -147,3 +152,19 @@ def test_controllers_have_a_column_each(
     plain, damped, filtered = (tuple(map(int, pair)) for pair in re.findall(r"(\d+) / (\d+)", row))
     assert damped[1] < plain[1] < filtered[1]
     assert damped[0] < plain[0] < filtered[0]
+
+
+def test_draws_of_a_score_are_compared(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way to draw has a distance, and other data are nearer to the data than draws of a score without training."""
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    diffusion = __import__("diffusion")
+    task = ScoreMatching(MLP(2, hidden=[8]), RK4(num_steps=2))
+    torch.save({"state_dict": task.state_dict(), checkpoint.KEY: {"model": task.spec}}, tmp_path / "score.ckpt")
+    few = [way for way in diffusion.ways() if way[3] in (0.0, 3.0)][::4]
+    monkeypatch.setattr(diffusion, "ways", lambda: few)
+    diffusion.main([str(tmp_path / "score.ckpt"), "--points", "40", "--draws", "2"])
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert len(rows) == len(few) + 1
+    *found, floor = (float(row[5].split("±")[0]) for row in rows)
+    assert all(distance > floor > 0 for distance in found)
+    sys.modules.pop("diffusion")
