@@ -166,6 +166,7 @@ SENSELESS: list[tuple[Callable[[], object], str]] = [
     (lambda: TorchDiffEq(atol=-1.0), "TorchDiffEq: rtol and atol must not be negative"),
     (lambda: Dopri5(controller=[0.0]), "first gain must be positive"),
     (lambda: Dopri5(controller=[1e30]), "gains are of size 10 at most"),
+    (lambda: Dopri5(controller=[0.7, 1e30]), "gains are of size 10 at most"),
     (lambda: Kvaerno5(newton_tol=1e30), "newton_tol must be positive and below 1"),
     (lambda: ImplicitEuler(num_steps=1, newton_tol=1e30), "newton_tol must be positive and below 1"),
     (lambda: Classification(shape=(1, 0, 8)), r"Classification: shape must be at least 1; got \[1, 0, 8\]"),
