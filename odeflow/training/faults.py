@@ -48,8 +48,9 @@ class Faults(Callback):
     solves with `fallback_steps`, are logged. All processes of a run do the same.
 
     A solve that fails in a validation amid the training ends the run, too, or under `skip` and `rewind` leaves its
-    batch out of the metrics, and is counted as `faults/omitted`. If no batch is left, the metrics are nan: the best
-    checkpoint remains the best.
+    batch out of the loss and the metrics, and is counted as `faults/omitted`. If no batch is left, they are nan: the
+    best checkpoint remains the best; of several processes, the run ends. Where a solve fails in one of them, the loss
+    leaves out the batches of all, and other metrics have those of the others.
 
     Args:
         on_nonfinite: "stop", "skip" or "rewind".
@@ -239,7 +240,8 @@ class Faults(Callback):
         if self.omitted and not self.evaluated:
             several = (*trainer.checkpoint_callbacks, *trainer.early_stopping_callbacks)
             monitored = {str(getattr(each, "monitor", "")) for each in several}
-            for name in sorted(name for name in {*monitored, *trainer.callback_metrics} if name.startswith("val/")):
+            known = {"val/loss", *monitored, *trainer.callback_metrics}
+            for name in sorted(name for name in known if name.startswith("val/")):
                 pl_module.log(name, math.nan)
         if self.counts["omitted"]:
             pl_module.log("faults/omitted", float(self.counts["omitted"]), batch_size=1, sync_dist=True)

@@ -242,9 +242,8 @@ class Task(Plugin, LightningModule, ABC):
         fitting = self._trainer is not None and self.trainer.state.fn is TrainerFn.FITTING
         faults = faults_of(self._trainer) if fitting else None
         loss = self._evaluated(batch, stage) if faults is None else faults.omitting(self, batch, self._evaluated)
-        weight = 0.0 if loss is None else self.sample_count(batch)  # the mean is nan if no batch has a loss
-        self.log_mean(f"{stage}/loss", torch.zeros(()) if loss is None else loss, weight, prog_bar=True)
-        if loss is not None:
+        if loss is not None:  # else nothing is logged: values must be logged in the same order in all processes
+            self.log_mean(f"{stage}/loss", loss, self.sample_count(batch), prog_bar=True)
             self.log_baselines(batch, stage)
 
     def _evaluated(self, batch: Any, stage: str) -> Tensor:

@@ -1,6 +1,7 @@
 """What a run leaves, says and ends with when its disk is full, its files are damaged, its job is over or its numbers fail."""
 
 import errno
+import math
 import resource
 import shutil
 import sys
@@ -212,7 +213,7 @@ def test_a_full_disk_is_named_by_whoever_meets_it(refused, monkeypatch):
     assert "error: the disk is full: [Errno 28] No space left on device: 'metrics.csv'" in refused(f"fit {DIGITS}")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_skip_together(started, tmp_path, spoilt):
     """A field that is nan in one of two processes costs the step of both, and they go on."""
     words = f"{spoilt} -100 --faults.on_nonfinite skip --trainer.strategy ddp --trainer.devices 2"
@@ -220,6 +221,46 @@ def test_processes_skip_together(started, tmp_path, spoilt):
     assert outcome.returncode == 0, outcome.stderr
     assert "The step is skipped; so far in this run: 1" in outcome.stderr
     assert read(tmp_path / "runs/spiral/version_0")["callbacks"]["Faults"]["counts"]["skipped"] == 1
+
+
+STRAYING = '''
+import os
+
+import torch
+
+from odeflow_dynamics import MLP
+
+
+class Straying(MLP):
+    """A net that is nan in the first batch of validation of the second of two processes."""
+
+    calls = 0
+
+    def forward(self, t, y):
+        self.calls += not self.training
+        bad = not self.training and self.calls == 1 and os.environ.get("LOCAL_RANK") == "1"
+        return super().forward(t, y) * (torch.nan if bad else 1.0)
+'''
+
+
+@pytest.mark.long
+def test_processes_omit_batches_of_validation_together(started, tmp_path, metrics):
+    """A solve that fails in validation in one of two processes costs the batch of both; the others have metrics."""
+    Path("straying.py").write_text(STRAYING)
+    words = "fit -c density/two_moons --plugins straying.py --model.dynamics Straying --model.dynamics.dim 2 "
+    words += "--model.dynamics.hidden [8] --model.solver RK4 --model.solver.num_steps 2 --faults.on_nonfinite skip "
+    words += (
+        "--data.batch_size 10 --data.val_size 60 --trainer.check_val_every_n_epoch 1 --trainer.num_sanity_val_steps 0 "
+    )
+    words += f"{QUIET} --trainer.max_epochs 1 --trainer.limit_train_batches 1 --trainer.limit_val_batches 3 "
+    words += "--trainer.strategy ddp --trainer.accelerator cpu --trainer.devices 2"
+    outcome = started(sys.executable, "-m", "odeflow", *words.split(), folder=tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    run = tmp_path / "runs/density/two_moons/version_0"
+    assert read(run)["callbacks"]["Faults"]["counts"]["omitted"] == 1
+    found = metrics(run)
+    assert found["faults/omitted"] == [1]
+    assert math.isfinite(found["val/loss"][-1])
 
 
 BLOWING = '''
