@@ -513,7 +513,7 @@ def test_two_moons_are_matched() -> None:
     torch.manual_seed(0)
     data = ToyDensity("two_moons", 256, 102_400)
     task = FlowMatching(ResidualMLP(2, hidden=64), Dopri5(1e-4, 1e-4), coupling=MinibatchOT(), transport=0)
-    field, steps = task.flow.dynamics, 5000
+    field, steps = task.flow.dynamics, 8000
     optimizer = torch.optim.Adam(task.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     mean = torch.optim.swa_utils.AveragedModel(field, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
