@@ -509,3 +509,17 @@ def test_a_family_without_an_error_estimate_says_what_to_implement() -> None:
     """Error control of steps that have no estimate ends with the method that is missing."""
     with pytest.raises(of.PluginError, match="Unestimated does not estimate its error: implement `error`, or set"):
         Unestimated(1, lambda t, y: -y).error()
+
+
+def test_a_failure_after_an_output_time_repeats_no_row() -> None:
+    """The field ends at t = 1, where a step ends and a row is asked for: the partial solution has that row once."""
+
+    def ending(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where(t > 1, torch.nan, -y)
+
+    y0 = torch.ones(1, 1, dtype=torch.float64)
+    with pytest.raises(of.SolveError, match=r"after (\d\d+) rejections in a row") as caught:
+        of.solve(ending, y0, [0.0, 1.0, 2.0], solver=Dopri5(jump_ts=[1.0]), params=())
+    assert caught.value.partial is not None
+    assert caught.value.partial.t.tolist() == [0.0, 1.0]
+    assert float(caught.value.partial.y[-1]) == pytest.approx(math.exp(-1), abs=1e-5)
