@@ -409,3 +409,26 @@ def test_no_row_is_lost_to_rounding(pendulum: nn.Module) -> None:
         for row, wanted in truth.items():
             (found,) = torch.autograd.grad(y[row].sin().sum(), y0, retain_graph=True)
             assert relative(found, wanted) < 1e-5, (name, row)
+
+
+FAMILIES = ("RK4", "Kvaerno3", "Rodas4", "AdamsBashforth", "AdamsBashforthMoulton")
+
+
+@pytest.mark.parametrize(
+    ("name", "gradient"),
+    [
+        *itertools.product(FAMILIES, (of.Adjoint(), of.InterpolatedAdjoint())),
+        ("Yoshida4", of.InterpolatedAdjoint()),
+    ],
+    ids=str,
+)
+def test_the_adjoint_integrates_gradients_of_parameters(name: str, gradient: of.Gradient) -> None:
+    """q″ = −w² q ends at cos w, whose derivative, −sin w, is an integral along the way, by each family's own quadrature."""
+    w = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
+    y0 = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    solver = look_up("solver", name)(num_steps=40)
+    end = of.solve(lambda t, y: w * y @ turn, y0, [0.0, 1.0], solver=solver, gradient=gradient, params=(w,)).y[-1, 0, 0]
+    end.backward()
+    assert w.grad is not None
+    assert float(w.grad) == pytest.approx(-0.644217687, abs=1e-6)

@@ -112,16 +112,3 @@ def test_wrong_orders_are_refused() -> None:
             look_up("solver", "AdamsBashforth")(order=order, num_steps=3)
     with pytest.raises(of.SettingError, match=r"AdamsBashforthMoulton: .* give step_size or num_steps$"):
         look_up("solver", "AdamsBashforthMoulton")()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_adjoint_integrates_gradients_of_parameters(name: str) -> None:
-    """y′ = w y cos t has y(1) = exp(w sin 1): the integral for ∂y/∂w, by Simpson's rule in each step, errs below 1e-6."""
-    w = torch.tensor(0.7, dtype=D, requires_grad=True)
-    solver, y0 = look_up("solver", name)(num_steps=40), torch.ones(1, 1, dtype=D)
-    end = of.solve(
-        lambda t, y: w * y * torch.cos(t), y0, [0.0, 1.0], solver=solver, gradient=of.Adjoint(), params=(w,)
-    ).y[-1]
-    end.sum().backward()
-    assert w.grad is not None
-    assert float(w.grad) == pytest.approx(math.sin(1) * math.exp(0.7 * math.sin(1)), abs=1e-6)
