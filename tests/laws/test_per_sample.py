@@ -487,3 +487,13 @@ def test_a_field_that_does_not_take_times_of_samples_is_told() -> None:
 def test_it_is_an_option_of_the_spec() -> None:
     """`per_sample` is remembered and rebuilt like any option."""
     assert Dopri8(per_sample=True).spec["init_args"]["per_sample"] is True
+
+
+def test_step_sizes_are_those_of_all_samples() -> None:
+    """The smallest and the largest step are those of any sample alone."""
+    field, y = Forced(), states()
+    whole = solved(field, y, [0.0, 1.0]).stats
+    alone = [solved(field, y[[number]], [0.0, 1.0]).stats for number in range(5)]
+    assert whole.smallest_step == pytest.approx(min(each.smallest_step for each in alone), rel=1e-9)
+    assert whole.largest_step == pytest.approx(max(each.largest_step for each in alone), rel=1e-9)
+    assert whole.smallest_step < whole.largest_step / 2
