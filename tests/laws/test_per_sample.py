@@ -490,10 +490,14 @@ def test_it_is_an_option_of_the_spec() -> None:
 
 
 def test_step_sizes_are_those_of_all_samples() -> None:
-    """The smallest and the largest step are those of any sample alone."""
-    field, y = Forced(), states()
-    whole = solved(field, y, [0.0, 1.0]).stats
-    alone = [solved(field, y[[number]], [0.0, 1.0]).stats for number in range(5)]
+    """The smallest and the largest step are those of any sample alone, also while others take larger ones."""
+    y, t = torch.tensor([[1.0, 0.5], [1.0, 200.0]], dtype=D), torch.tensor([[0.0, 4.0], [0.0, 0.1]], dtype=D)
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return torch.stack((-y[:, 1] * y[:, 0], 0 * y[:, 0]), 1)  # decay at a rate of each sample's own
+
+    whole = solved(field, y, t).stats
+    alone = [solved(field, y[[number]], t[[number]]).stats for number in range(2)]
     assert whole.smallest_step == pytest.approx(min(each.smallest_step for each in alone), rel=1e-9)
     assert whole.largest_step == pytest.approx(max(each.largest_step for each in alone), rel=1e-9)
-    assert whole.smallest_step < whole.largest_step / 2
+    assert alone[1].largest_step < alone[0].smallest_step
