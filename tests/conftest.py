@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from equations import Coupled, Pendulum
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers have a core each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SHARED = Path(__file__).parents[2] / "shared"
 LONG = ("benchmarks", "examples", "processes", "recipes")
 """Folders whose tests train recipes, run pages and scripts, or start several processes."""
