@@ -501,3 +501,18 @@ def test_step_sizes_are_those_of_all_samples() -> None:
     assert whole.smallest_step == pytest.approx(min(each.smallest_step for each in alone), rel=1e-9)
     assert whole.largest_step == pytest.approx(max(each.largest_step for each in alone), rel=1e-9)
     assert alone[1].largest_step < alone[0].smallest_step
+
+
+def test_stiffness_is_that_of_each_sample() -> None:
+    """h|λ| of a sample is that of its solve alone: near the bound of stability, 3.3, for a fast decay, small for a slow one."""
+    y, by = torch.tensor([[1.0, 0.5], [1.0, 200.0]], dtype=D), solver(1e-4)
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return torch.stack((-y[:, 1] * (y[:, 0] - torch.cos(t)), 0 * y[:, 0]), 1)
+
+    found = solved(field, y, [0.0, 20.0], by).stats.stiffness_per_sample
+    assert found is not None
+    for number in range(2):
+        alone = solved(field, y[[number]], [0.0, 20.0], Dopri5(1e-4, 1e-4)).stats.stiffness
+        assert float(found[number]) == pytest.approx(alone, rel=0.15)  # at every tenth attempt, not every tenth step
+    assert float(found[0]) < 1 < 2.5 < float(found[1]) < 3.6
