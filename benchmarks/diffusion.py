@@ -17,8 +17,9 @@ import torch
 from compare import table
 
 import odeflow as of
+from matching import distance
 from odeflow_data import ToyDensity
-from odeflow_matching import ScoreMatching, Transport
+from odeflow_matching import ScoreMatching
 from odeflow_sde import SRA1, EulerMaruyama
 from odeflow_solvers import Dopri5
 
@@ -42,9 +43,8 @@ def main(words: Sequence[str] | None = None) -> None:
         stats = task.flow.stats
         assert stats is not None
         rows.append([by, name, f"{corrector:g}", f"{stats.nfe_forward}", spread(found)])
-    rows.append(
-        ["other data", "", "", "", spread([distance(data, None, options.points, k) for k in range(options.draws)])]
-    )
+    pairs = ((data.draw(options.points, (part, number)) for part in (1, 2)) for number in range(options.draws))
+    rows.append(["other data", "", "", "", spread([distance(*pair) for pair in pairs])])
     print(table(HEADER, rows))
 
 
@@ -65,15 +65,8 @@ def draws_of(task: Any, data: ToyDensity, solver: of.Solver, corrector: float, p
     found = list[float]()
     for number in range(draws):
         torch.manual_seed(number)
-        found.append(distance(data, task.sample(points)["x"], points, number))
+        found.append(distance(task.sample(points)["x"], data.draw(points, (2, number))))
     return found
-
-
-def distance(data: ToyDensity, x: torch.Tensor | None, points: int, number: int) -> float:
-    """W₂² of samples, by default of the data, and new data."""
-    metric = Transport(points)
-    metric.update(data.draw(points, (1, number)) if x is None else x, data.draw(points, (2, number)))
-    return float(metric.compute())
 
 
 def spread(values: Sequence[float]) -> str:

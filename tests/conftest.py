@@ -35,7 +35,7 @@ def pytest_collection() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks the tests of some folders as long, unless the folder was asked for, before marked ones are left out."""
+    """Marks the tests in `LONG` folders, unless the folder is named on the command line; pytest then deselects by mark."""
     asked = {part for word in config.args for part in Path(word.partition("::")[0]).parts}
     for item in items:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]

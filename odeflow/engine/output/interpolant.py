@@ -1,9 +1,10 @@
 """Dense output: the solution at any time in its interval."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,20 +19,22 @@ View = Callable[[Any], State]
 
 
 @dataclass(frozen=True, eq=False)
-class Interpolant:
-    """The solution at any time, by the polynomial of the step that contains it.
+class DenseOutput(ABC):
+    """The solution at any time in its interval.
 
     Attributes:
-        steps: The steps, of C clocks.
-        values: (R, *state), all rows.
-        end: (C,), the last times.
         views: Public views, applied in order.
     """
 
-    steps: Steps
-    values: Tensor
-    end: Tensor
-    views: tuple[View, ...] = ()
+    views: tuple[View, ...] = field(default=(), kw_only=True)
+
+    @abstractmethod
+    def states(self, t: Tensor) -> State:
+        """(m, *state), the states at the times t, (m,), or (B, m) for per-sample clocks, before the views.
+
+        Raises:
+            SettingError: A time lies outside the interval, or t has the wrong shape.
+        """
 
     @uncompiled
     def __call__(self, t: Tensor | float) -> State:
@@ -46,11 +49,33 @@ class Interpolant:
         Raises:
             SettingError: A time lies outside.
         """
-        t = as_times(t)
-        state: State = self.states(t if t.dim() else t[None])
+        t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+        t = t if t.is_floating_point() else t.double()
+        state = self.states(t if t.dim() else t[None])
         for view in self.views:
             state = view(state)
-        return state if t.dim() else first_of(state)
+        if t.dim():
+            return state
+        return state[0] if isinstance(state, Tensor) else tuple(leaf[0] for leaf in state)
+
+    def unpacked(self, view: View) -> Self:
+        """The same with a further public view."""
+        return replace(self, views=(*self.views, view))
+
+
+@dataclass(frozen=True, eq=False)
+class Interpolant(DenseOutput):
+    """The solution at any time, by the polynomial of the step that contains it.
+
+    Attributes:
+        steps: The steps, of C clocks.
+        values: (R, *state), all rows.
+        end: (C,), the last times.
+    """
+
+    steps: Steps
+    values: Tensor
+    end: Tensor
 
     def states(self, t: Tensor) -> Tensor:
         """(m, *state), the packed states at the times t, (m,), or (B, m) for per-sample clocks.
@@ -114,10 +139,6 @@ class Interpolant:
         products = torch.cat([part @ block for part, block in zip(parts, blocks, strict=True)])
         return products[order.argsort().to(device)]
 
-    def unpacked(self, view: View) -> "Interpolant":
-        """The same with a further public view."""
-        return replace(self, views=(*self.views, view))
-
     def detach(self) -> "Interpolant":
         """The same without gradients."""
         return replace(self, steps=self.steps.moved(Tensor.detach), values=self.values.detach())
@@ -125,17 +146,6 @@ class Interpolant:
     def until(self, end: Tensor) -> "Interpolant":
         """The same truncated at earlier times, (C,)."""
         return replace(self, end=end)
-
-
-def as_times(t: Tensor | float) -> Tensor:
-    """The times as a tensor of floating-point numbers."""
-    t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
-    return t if t.is_floating_point() else t.double()
-
-
-def first_of(state: State) -> State:
-    """(*state), the first row of (m, *state)."""
-    return state[0] if isinstance(state, Tensor) else tuple(leaf[0] for leaf in state)
 
 
 def check_inside(t: Tensor, first: Tensor, end: Tensor, sign: Tensor, dtype: torch.dtype, per_sample: bool) -> None:

@@ -1,17 +1,16 @@
 """Dense output of a solve that events restarted."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from odeflow.engine.equation.field import uncompiled
 from odeflow.engine.equation.state import State
-from odeflow.engine.output.interpolant import Interpolant, View, as_times, check_inside, first_of
+from odeflow.engine.output.interpolant import DenseOutput, Interpolant, check_inside
 
 
 @dataclass(frozen=True, eq=False)
-class Legs:
+class Legs(DenseOutput):
     """The solution at any time, by the dense output of the leg that contains it; at a restart, the state after it.
 
     Attributes:
@@ -20,7 +19,6 @@ class Legs:
         ends: (L, C), when it ends.
         taken: (L, C), whether the clock takes part in the leg; the others repeat what they know.
         near: Distance below which times are the same.
-        views: Public views, applied in order.
     """
 
     parts: tuple[Interpolant, ...]
@@ -28,29 +26,8 @@ class Legs:
     ends: Tensor
     taken: Tensor
     near: float
-    views: tuple[View, ...] = ()
 
-    @uncompiled
-    def __call__(self, t: Tensor | float) -> State:
-        """The state at the times t.
-
-        Args:
-            t: (), (m,), or with per-sample clocks (B, m); inside the interval; may require a gradient.
-
-        Returns:
-            (*state) or (m, *state).
-
-        Raises:
-            SettingError: A time lies outside, or t has the wrong shape.
-        """
-        t = as_times(t)
-        state = self._states(t if t.dim() else t[None])
-        for view in self.views:
-            state = view(state)
-        return state if t.dim() else first_of(state)
-
-    def _states(self, t: Tensor) -> State:
-        """(m, *state), in the public view of the legs."""
+    def states(self, t: Tensor) -> State:
         per_sample = self.parts[0].steps.per_sample
         self.parts[0].check_shape(t)
         own = t.to(self.starts).expand(self.starts.shape[1], -1)
@@ -65,10 +42,6 @@ class Legs:
             state = here if state is None else choose(begun if per_sample else begun[:, 0], here, state)
         assert state is not None
         return state
-
-    def unpacked(self, view: View) -> "Legs":
-        """The same with a further public view."""
-        return replace(self, views=(*self.views, view))
 
 
 def choose(mask: Tensor, one: State, other: State) -> State:

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from odeflow.engine.equation.state import S
 from odeflow.engine.output.event import Crossings
-from odeflow.engine.output.interpolant import Interpolant, View
-from odeflow.engine.output.legs import Legs
+from odeflow.engine.output.interpolant import DenseOutput, Interpolant, View
 from odeflow.engine.output.mesh import Mesh
 from odeflow.errors import OdeflowError, PluginError, SettingError
 
@@ -73,7 +72,7 @@ class Solution(Generic[S]):
     y: S
     stats: Stats = field(default_factory=Stats)
     events: tuple[Crossings[S], ...] = ()
-    interpolant: Interpolant | Legs | None = None
+    interpolant: DenseOutput | None = None
 
     def __call__(self, t: Tensor | float) -> S:
         """The state at the times t, by dense output; differentiable, also with respect to t.

@@ -105,7 +105,7 @@ class Randomness(Callback):
         random.seed(int(words[0]))
         np.random.seed(words[1])
         seed, device = int(words[2]) << 32 | int(words[3]), trainer.strategy.root_device
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 1 ms for the devices that are not there
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 0.3 ms for devices that are not there
         if device.type != "cpu":
             torch.get_device_module(device).manual_seed(seed)
 
