@@ -214,11 +214,17 @@ def joined(predictions: Sequence[Tensor]) -> Tensor:
     return whole.float() if whole.dtype in (torch.float16, torch.bfloat16) else whole
 
 
-def by_suffix(predictions: Sequence[Any]) -> dict[str, list[Tensor]]:
-    """The predictions of several batches by the suffix of their columns: none for a mean, else `_` and their name."""
-    if not predictions or isinstance(predictions[0], Tensor):
-        return {"": list(predictions)}
-    return {"" if name == "mean" else f"_{name}": [each[name] for each in predictions] for name in predictions[0]}
+def by_name(predictions: Sequence[Any], whole: str = "") -> dict[str, list[Tensor]]:
+    """The predictions of several batches by name. A single one is the `mean`, or, of shape (B, n), `whole`."""
+    first = predictions[0]
+    alone = whole if isinstance(first, Tensor) and first.dim() == 2 else "mean"
+    named = [each if isinstance(each, dict) else {alone: each} for each in predictions]
+    return {name: [each[name] for each in named] for name in named[0]}
+
+
+def suffix(name: str) -> str:
+    """The suffix of the columns of a prediction of values: none for the mean, else `_` and its name."""
+    return "" if name == "mean" else f"_{name}"
 
 
 def classified(label: str, names: Sequence[str], probabilities: Tensor) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 import odeflow as of
 from odeflow_data.names import listed
-from odeflow_data.own_data import OwnData, by_suffix, classified, joined, several, unused
+from odeflow_data.own_data import OwnData, by_name, classified, joined, several, suffix, unused
 from odeflow_data.reading import Reading
 from odeflow_data.seen import Seen
 from odeflow_data.series import SeriesData, batches, padded, trimmed
@@ -44,8 +44,8 @@ class SeriesTable(OwnData, SeriesData):
     `odeflow predict` takes all series of its file, in the order of their ids, and all times, those of empty cells too;
     of each series it sees what `seen` says. Its table has a row for each series and time: the id, the
     time, whether anything was seen there, the predicted values, and what was observed, `<column>_true`. Of a model that
-    predicts classes or outcomes alone it has a row for each series: the id, the class and the probability of each,
-    `probability_<class>`, the outcomes, and what the file says of them.
+    predicts classes or outcomes each row also has the class of its series and the probability of each,
+    `probability_<class>`, the outcomes, and what the file says of them; without values there is a row for each series.
 
     Args:
         path: The file, CSV, TSV, Parquet, `.npy` or `.npz`; in Python a data frame or columns by name.
@@ -188,13 +188,18 @@ class SeriesTable(OwnData, SeriesData):
         return batches(self.predicted, self.batch_size)
 
     def table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
+        import polars as pl
+
+        named = by_name(predictions, "outcomes" if self.outcome else "classes")
+        whole = self._of_whole({name: joined(named.pop(name)) for name in ("classes", "outcomes") if name in named})
         rows, lengths = self.rows, self.rows.lengths
-        if _is_whole(predictions[0]):
-            return self._whole_table(predictions)
+        if not named:
+            count = len(next(iter(whole.values())))
+            return pl.DataFrame({self.series: self.frame.as_ids(self.series, list(rows.names[:count]))} | whole)
         found: dict[str, NDArray[Any]] = {}
-        for suffix, batches_of in by_suffix(predictions).items():
+        for name, batches_of in named.items():
             every = (series for batch in batches_of for series in batch)
-            found[suffix] = joined([series[:length] for series, length in zip(every, lengths, strict=False)]).numpy()
+            found[suffix(name)] = joined([each[:length] for each, length in zip(every, lengths, strict=False)]).numpy()
         count = len(next(iter(found.values())))
         names = [rows.names[code] for code in rows.codes[:count]]
         features = self.known.features or self.features
@@ -205,23 +210,20 @@ class SeriesTable(OwnData, SeriesData):
         if self.drawn:
             return self.values_table(keys, found)
         keys[unused("seen", (self.series, self.time, *features))] = self._seen(count)
-        return self.values_table(keys, found, rows.y[:count])
+        table = self.values_table(keys, found, rows.y[:count])
+        return table.with_columns(pl.DataFrame(whole)[rows.codes[:count]]) if whole else table
 
-    def _whole_table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
+    def _of_whole(self, found: dict[str, Tensor]) -> dict[str, Any]:
         """The predicted class of each series with the probabilities of all classes, its outcomes, and what is true."""
-        import polars as pl
-
-        kind = "outcomes" if self.outcome else "classes"
-        named = [each if isinstance(each, dict) else {kind: each} for each in predictions]
-        found = {name: joined([each[name] for each in named]) for name in named[0]}
+        if not found:
+            return {}
         first = self.rows.rows[self.rows.offsets[:-1]][: len(next(iter(found.values())))]
         columns: dict[str, Any] = {}
         if "classes" in found:
             columns |= classified(self.label or "class", self.known.classes, found["classes"])
         if "outcomes" in found:
             columns |= zip(self.outcome, found["outcomes"].numpy().T, strict=True)
-        keys = {self.series: self.frame.as_ids(self.series, list(self.rows.names[: len(first)]))}
-        return pl.DataFrame(keys | self.with_truth(columns, [*several(self.label), *self.outcome], first))
+        return self.with_truth(columns, [*several(self.label), *self.outcome], first)
 
     def _seen(self, count: int) -> NDArray[np.bool_]:
         """(count,), at which of the first rows anything is seen."""
@@ -378,12 +380,6 @@ class SeriesTable(OwnData, SeriesData):
         facts += [f"classes of {self.label}: {listed(self.class_names)}"] if self.label else []
         facts += [f"outcomes: {listed(self.outcome)}"] if self.outcome else []
         return "; ".join([*facts, "standardised" if self.standardise else "in the file's units"])
-
-
-def _is_whole(prediction: Any) -> bool:
-    """Whether a prediction, (B, n) or several by name, is of whole series instead of their values."""
-    found = prediction.values() if isinstance(prediction, dict) else [prediction]
-    return all(isinstance(each, Tensor) and each.dim() == 2 for each in found)
 
 
 def _exists(rows: "Observations") -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import odeflow as of
 from odeflow_data.names import listed
-from odeflow_data.own_data import OwnData, by_suffix, joined, several, unused
+from odeflow_data.own_data import OwnData, by_name, joined, several, suffix, unused
 from odeflow_data.reading import Reading
 from odeflow_data.rows import whole_batches
 from odeflow_data.split import PARTS, Split
@@ -230,7 +230,7 @@ class Window(OwnData):
         return self._loader(self.predicted)
 
     def table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
-        found = {suffix: joined(each).flatten(0, 1).numpy() for suffix, each in by_suffix(predictions).items()}
+        found = {suffix(name): joined(each).flatten(0, 1).numpy() for name, each in by_name(predictions).items()}
         rows, count = self.continued, len(next(iter(found.values())))
         names = [rows.names[code] for code in rows.codes[:count]]
         features = self.known.features or self.features

@@ -200,6 +200,10 @@ class LatentSDE(SeriesTask):
         """(…, latent) ↦ (…, d), the mean of an observation."""
         return self.decoder(z)
 
+    def whole_state(self, batch: of.Series) -> Tensor:
+        """(B, latent), the mean of the posterior of z(t₀)."""
+        return self.inferred(batch).start.mean
+
     def predict(self, batch: of.Series) -> Tensor:
         return self.decode(self.paths(batch, self.bound.evaluated).z).mean(0)
 

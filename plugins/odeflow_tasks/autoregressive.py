@@ -45,7 +45,7 @@ class Autoregressive(SeriesTask, ABC):
         if stage == "train":
             batch = self.masking(batch, self.current_epoch)
         if not self.target_weight:
-            return torch.as_tensor(self.whole_loss(self._state(batch), batch, stage))
+            return torch.as_tensor(self.whole_loss(self.whole_state(batch), batch, stage))
         prediction, last = self._unrolled(batch)
         if stage != "train":
             self.note_errors(prediction, batch, stage)
@@ -53,45 +53,9 @@ class Autoregressive(SeriesTask, ABC):
         log_likelihood = self.target_weight * self.log_likelihood(prediction, batch).mean()
         return -log_likelihood + self.whole_loss(last, batch, stage)
 
-    def classify(self, batch: of.Series) -> Tensor:
-        """(B, num_classes), the probabilities of the classes, given the seen values."""
-        assert self.classifier is not None
-        return self.classifier(self._state(self.checked(batch))).softmax(1)
-
-    def regress(self, batch: of.Series) -> Tensor:
-        """(B, num_outputs), the predicted outcomes, given the seen values."""
-        assert self.regressor is not None
-        return self.regressor(self._state(self.checked(batch)))
-
-    def _state(self, batch: of.Series) -> Tensor:
+    def whole_state(self, batch: of.Series) -> Tensor:
         """(B, width), the hidden state after the last seen value."""
         return self._unrolled(seen_rows(batch))[1]
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Any:
-        """(B, T, d), the predictions at the batch's times.
-
-        Of a classifier alone (B, num_classes), of a regressor alone (B, num_outputs), of both by name, `classes` and
-        `outcomes`.
-        """
-        if self.target_weight:
-            return super().predict_step(batch, batch_idx)
-        state, found = self._state(self.checked(batch)), dict[str, Tensor]()
-        if self.classifier is not None:
-            found["classes"] = self.classifier(state).softmax(1)
-        if self.regressor is not None:
-            found["outcomes"] = self.regressor(state)
-        return found if len(found) > 1 else next(iter(found.values()))
-
-    def restored(self, prediction: Any, units: of.Units) -> Any:
-        """As in `SeriesTask`; outcomes have the units of targets, probabilities none."""
-        if self.target_weight:
-            return super().restored(prediction, units)
-        if self.regressor is None:
-            return prediction
-        target = units.target or of.Units()
-        if isinstance(prediction, dict):
-            return prediction | {"outcomes": target.restored(prediction["outcomes"])}
-        return target.restored(prediction)
 
     def figures(self, batch: Any) -> dict[str, Figure]:
         """As in `SeriesTask`; none of a classifier or regressor alone."""

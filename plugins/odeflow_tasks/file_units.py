@@ -50,11 +50,12 @@ class FileUnits:
         """(…, k), targets in the file's units."""
         return (self.units.target or of.Units()).restored(y)
 
-    @property
-    def target_name(self) -> str:
-        """The name of the first target."""
+    def target(self, number: int) -> str:
+        """The name of a target, by its number; "target", "target 2" and so on if the file has none."""
         names = () if self.units.target is None else self.units.target.features
-        return _plain(names[0]) if names else "target"
+        if number < len(names):
+            return _plain(names[number])
+        return f"target {number + 1}" if number else "target"
 
     def series(self, batch: of.Series) -> of.Series:
         """Series with values in the file's units; times remain those of batches."""

@@ -254,12 +254,16 @@ class LatentODE(SeriesTask):
     def predict(self, batch: of.Series) -> Tensor:
         return self.reconstruct(batch)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Any:
-        """(B, T, d), the predictions at the batch's times; by name with those of `quantiles` if there are any."""
-        mean = super().predict_step(batch, batch_idx)
+    def whole_state(self, batch: of.Series) -> Tensor:
+        """(B, latent), the mean of q."""
+        return self.posterior(batch).mean
+
+    def predict_values(self, batch: of.Series) -> dict[str, Tensor]:
+        """The predictions and those of `quantiles`, by name."""
+        found = super().predict_values(batch)
         if not self.quantiles:
-            return mean
-        batch, q = self.checked(batch), self.posterior(batch)
+            return found
+        q = self.posterior(batch)
         paths = self.decode(self.path(q.sample(torch.Size([SAMPLES_Q])), batch.t, batch))
         predictive = self.likelihood.predictive(paths, batch)
         if predictive is None:
@@ -267,7 +271,6 @@ class LatentODE(SeriesTask):
                 f"quantiles need a predictive distribution, which {type(self.likelihood).__name__} lacks; use Gaussian"
             )
         samples = predictive.sample().sort(dim=0).values
-        found = {"mean": mean}
         for level in self.quantiles:
             place = level * (SAMPLES_Q - 1)
             low = int(place)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow_tasks import regression_figures
+from odeflow_tasks.agreement import Agreement
 from odeflow_tasks.batch import floating, inputs, pair
 from odeflow_tasks.file_units import FileUnits
 from odeflow_tasks.fitted_baselines import regressions
@@ -63,6 +64,7 @@ class Regression(of.Task):
         self.head = head
         self.num_outputs = num_outputs
         self.flow = of.Flow(dynamics, solver, gradient, flow)
+        self.tested = Agreement(num_outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """The prediction.
@@ -91,6 +93,8 @@ class Regression(of.Task):
             )
         if stage != "train":
             self._log_errors(prediction, targets, stage)
+        if stage == "test":
+            self.tested.update(prediction, targets)
         return F.mse_loss(prediction, targets)
 
     def fit_baselines(self, part: Any) -> dict[str, of.Baseline]:
@@ -135,3 +139,10 @@ class Regression(of.Task):
             compared = self.head is None
             return {"trajectories": regression_figures.trajectories(self.flow, x, targets, file, compared)}
         return {"features": regression_figures.features(self.flow, x, targets, file)}
+
+    def on_test_epoch_start(self) -> None:
+        self.tested.reset()
+
+    def test_figures(self) -> dict[str, Figure]:
+        """The predictions of the test over the targets."""
+        return {"predicted": self.tested.figure(FileUnits.known(self.units, self._data))}

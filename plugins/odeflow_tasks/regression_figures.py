@@ -53,7 +53,7 @@ def trajectories(flow: of.Flow, x: Tensor, targets: Tensor, file: FileUnits, com
     panels[0].set(xlabel="$t$", ylabel="$y_1$", title="trajectories over time")
     if wide:
         _draw_plane(panels[1], y, colours.to_rgba(shown))
-    figure.colorbar(colours, ax=panels[-1], label=file.target_name)
+    figure.colorbar(colours, ax=panels[-1], label=file.target(0))
     legend_above(figure, *panels)
     return figure
 
@@ -105,7 +105,7 @@ def features(flow: of.Flow, x: Tensor, targets: Tensor, file: FileUnits) -> Figu
         panels[2].scatter(*points.T, **style)
         panels[2].set(**dict(zip(("xlabel", "ylabel", "zlabel"), names, strict=True)), title="end, in space")
         panels[2].zaxis.labelpad = 8
-    figure.colorbar(colours, ax=panels, label=file.target_name, pad=0.1 if wide else 0.03)
+    figure.colorbar(colours, ax=panels, label=file.target(0), pad=0.1 if wide else 0.03)
     return figure
 
 

@@ -11,6 +11,7 @@ from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy, Multicl
 
 import odeflow as of
 from odeflow_tasks import classification_figures, covariates, series_baselines, series_figures
+from odeflow_tasks.agreement import Agreement
 from odeflow_tasks.batch import floating, labels, outcomes, require_finite, series
 from odeflow_tasks.file_units import FileUnits
 from odeflow_tasks.fitted_baselines import classifications, ridge_regressions
@@ -113,6 +114,7 @@ class SeriesTask(of.Task, ABC):
         if regressor is not None:
             regressor.build(width, self.num_outputs)
         self.confusion = MulticlassConfusionMatrix(self.num_classes) if classifier is not None else None
+        self.tested = Agreement(self.num_outputs) if regressor is not None else None
         self.metrics = nn.ModuleDict(
             {
                 f"{stage}_": _metrics(num_classes if classifier else None, regressor is not None)
@@ -123,6 +125,20 @@ class SeriesTask(of.Task, ABC):
     @abstractmethod
     def predict(self, batch: of.Series) -> Tensor:
         """(B, T, d), the predictions at the batch's times."""
+
+    @abstractmethod
+    def whole_state(self, batch: of.Series) -> Tensor:
+        """(B, width), the state that classifier and regressor read, given the seen values of a checked batch."""
+
+    def classify(self, batch: of.Series) -> Tensor:
+        """(B, num_classes), the probabilities of the classes, given the seen values."""
+        assert self.classifier is not None
+        return self.classifier(self.whole_state(self.checked(batch))).softmax(1)
+
+    def regress(self, batch: of.Series) -> Tensor:
+        """(B, num_outputs), the predicted outcomes, given the seen values."""
+        assert self.regressor is not None
+        return self.regressor(self.whole_state(self.checked(batch)))
 
     def log_likelihood(self, prediction: Tensor, batch: of.Series) -> Tensor:
         """(…, B), the log-density of the targets in nats, given predictions (…, B, T, d)."""
@@ -170,7 +186,10 @@ class SeriesTask(of.Task, ABC):
             )
         prediction = self.regressor(features)
         if stage != "train":
-            self._note_outcomes(_averaged(prediction), batch, stage)
+            mean = _averaged(prediction)
+            self._note_outcomes(mean, batch, stage)
+            if stage == "test" and self.tested is not None:
+                self.tested.update(mean, batch.outcome)
         return self.outcome_weight * F.mse_loss(prediction, batch.outcome.expand_as(prediction))
 
     def note_errors(self, prediction: Tensor, batch: of.Series, stage: str) -> None:
@@ -227,15 +246,20 @@ class SeriesTask(of.Task, ABC):
         return found
 
     def on_test_epoch_start(self) -> None:
-        if self.confusion is not None:
-            self.confusion.reset()
+        for metric in (self.confusion, self.tested):
+            if metric is not None:
+                metric.reset()
 
     def test_figures(self) -> dict[str, Figure]:
-        """The confusion matrix of the test, if there are classes."""
-        if self.confusion is None:
-            return {}
-        names = () if self.units is None else self.units.classes
-        return {"confusion_matrix": classification_figures.confusion(self.confusion.compute().cpu().numpy(), names)}
+        """Of the test: the confusion matrix, if there are classes, and predictions over outcomes, if there are any."""
+        found: dict[str, Figure] = {}
+        if self.confusion is not None:
+            names = () if self.units is None else self.units.classes
+            counts = self.confusion.compute().cpu().numpy()
+            found["confusion_matrix"] = classification_figures.confusion(counts, names)
+        if self.tested is not None:
+            found["outcomes"] = self.tested.figure(FileUnits.known(self.units, self._data))
+        return found
 
     def _note_classes(self, probabilities: Tensor, batch: of.Series, stage: str, end: str = "") -> None:
         """Updates the metrics of probabilities (B, num_classes), those whose names have this end."""
@@ -286,16 +310,32 @@ class SeriesTask(of.Task, ABC):
     def sample_count(self, batch: of.Series) -> int:
         return len(batch.t)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """(B, T, d), the predictions at the batch's times."""
-        return self.predict(self.checked(batch))
+    def predict_values(self, batch: of.Series) -> dict[str, Tensor]:
+        """What is predicted of the values of a checked batch by name, (B, T, d) each; `mean` is the prediction."""
+        return {"mean": self.predict(batch)}
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        """(B, T, d), the predictions at the batch's times.
+
+        A classifier adds `classes`, (B, num_classes), their probabilities, and a regressor `outcomes`,
+        (B, num_outputs). Several predictions are a mapping by name, in which that of the values is `mean`.
+        """
+        batch = self.checked(batch)
+        found = self.predict_values(batch) if self.target_weight else {}
+        if self.classifier is not None:
+            found["classes"] = self.classify(batch)
+        if self.regressor is not None:
+            found["outcomes"] = self.regress(batch)
+        return found if len(found) > 1 else next(iter(found.values()))
 
     def restored(self, prediction: Any, units: of.Units) -> Any:
-        """The prediction, or each of several by name, in the units of the file."""
-        if isinstance(prediction, dict):
-            named: dict[str, Tensor] = prediction
-            return {name: units.restored(values) for name, values in named.items()}
-        return units.restored(prediction)
+        """The prediction, or each of several by name, in the units of the file. Probabilities have none."""
+        if not isinstance(prediction, dict):
+            alone = "mean" if self.target_weight else "outcomes" if self.classifier is None else "classes"
+            return self.restored({alone: prediction}, units)[alone]
+        named: dict[str, Tensor] = prediction
+        others = {"classes": of.Units(), "outcomes": units.target or of.Units()}
+        return {name: others.get(name, units).restored(values) for name, values in named.items()}
 
     def figures(self, batch: Any) -> dict[str, Figure]:
         """Truth, observations and prediction of the first series."""

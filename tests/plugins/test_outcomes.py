@@ -136,7 +136,8 @@ def test_the_loss_is_the_weighted_mean_square_error(name: str) -> None:
     added = loss(made(name, beside(0.5)), batch) - loss(made(name, beside(0.0)), batch)
     error = (made(name, beside()).regress(batch) - batch.outcome).square().mean()
     torch.testing.assert_close(added, 0.5 * error, rtol=1e-4, atol=1e-4)
-    assert made(name, beside()).predict_step(batch, 0).shape == batch.y.shape
+    found = made(name, beside()).predict_step(batch, 0)
+    assert {each: value.shape for each, value in found.items()} == {"mean": batch.y.shape, "outcomes": (5, 1)}
 
 
 @pytest.mark.parametrize("name", ["latent_ode", "latent_sde"])
@@ -219,6 +220,8 @@ def test_baselines_are_measured_beside_the_model(tmp_path: Path) -> None:
         assert found[f"test/outcome_rmse{end}"] == pytest.approx(error**0.5, rel=1e-4)
     assert found["test/outcome_rmse_linear"] < 0.2 < found["test/outcome_rmse_constant"]
     assert all("outcome" in name or name == "test/loss" for name in found)
+    (axes,) = task.test_figures()["outcomes"].axes
+    assert axes.get_title().startswith(f"{len(test.t)} samples, $R^2$ = ")
 
 
 @pytest.mark.parametrize("names", ["rating", ["rating", "twice"]])
@@ -267,6 +270,32 @@ def test_classes_and_outcomes_are_predicted_together(tmp_path: Path) -> None:
     found = of.predict(task, table())
     assert found.columns == ["id", "kind", "probability_down", "probability_up", "rating", "kind_true", "rating_true"]
     assert abs(float(found["rating"].to_numpy().mean()) - 100) < 60
+
+
+@pytest.mark.parametrize("name", ["gru_d", "latent_ode", "latent_sde"])
+def test_a_table_of_values_has_those_of_whole_series_too(name: str, tmp_path: Path) -> None:
+    """In each row of a series stand its class, probabilities and outcome, those of `classify` and `regress`."""
+    frame, readout = table(), Readout(classifier=Perceptron(()), regressor=Perceptron(()))
+    data, quantiles = data_of(frame, label="kind"), {"quantiles": [0.5]} if name == "latent_ode" else {}
+    task = made(name, readout, dim=1, num_classes=2, **quantiles)
+    del task.log
+    trainer(tmp_path).fit(task, data)
+    found = of.predict(task, frame)
+    ends = ["", "_q50", "_true"] if quantiles else ["", "_true"]
+    whole = ["kind", "probability_down", "probability_up", "rating", "kind_true", "rating_true"]
+    assert found.columns == ["id", "hour", "seen", *(f"x{end}" for end in ends), *whole]
+    assert len(found) == len(frame)
+    assert (found.group_by("id").n_unique()[whole] == 1).to_numpy().all()
+    data.setup("predict")
+    batch = next(iter(data.predict_dataloader()))
+    first = found.unique("id", keep="first", maintain_order=True).head(len(batch.t))
+    units = data.known.target
+    assert units is not None
+    with torch.no_grad():
+        np.testing.assert_allclose(first["probability_up"], task.classify(batch)[:, 1], rtol=1e-5)
+        np.testing.assert_allclose(first["rating"], units.restored(task.regress(batch))[:, 0], rtol=1e-5)
+    of_each = frame.unique("id", keep="first", maintain_order=True)
+    assert found.select("id", "rating_true").unique(maintain_order=True)["rating_true"].equals(of_each["rating"])
 
 
 # Messages
