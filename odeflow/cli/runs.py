@@ -16,6 +16,8 @@ from odeflow.errors import OdeflowError
 
 Rows = list[dict[str, str]]
 """A table: the text of each cell by the name of its column, which is the same in all rows."""
+MOST = 60
+"""Length of options in a table; the other formats have all of them."""
 
 
 def runs(words: list[str]) -> int:
@@ -135,6 +137,11 @@ def _metric(name: str, run: RunRecord) -> str:
     return f"last {name}" if run.command == "fit" else name
 
 
+def _shortened(text: str) -> str:
+    """The text, cut at a length that leaves room for the other columns of a table."""
+    return text if len(text) <= MOST else f"{text[: MOST - 1]}…"
+
+
 def _options(changes: dict[str, str]) -> str:
     return " ".join(f"{name}={value}" if value else name for name, value in changes.items())
 
@@ -168,7 +175,7 @@ def print_rows(rows: Rows, form: str = "table") -> None:
     shown = [name for name in names if any(row[name] for row in rows)]
     table = Table(*shown, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(row[name] for name in shown))
+        table.add_row(*(_shortened(row[name]) if name == "changed" else row[name] for name in shown))
     console = Console()
     if not console.is_terminal:
         console = Console(width=10_000)  # a pipe has no width

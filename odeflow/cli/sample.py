@@ -90,7 +90,7 @@ def sample(words: list[str]) -> int:
             np.savez(part, **arrays)
         names = list(drawn)
     else:
-        table = _table(drawn, units)
+        table = _table(drawn, task)
         write_table(table, output)
         names = table.columns
     told = f"{count:,} samples are in {output}, as {', '.join(names)}"
@@ -235,18 +235,27 @@ def _restored(drawn: dict[str, Tensor], units: Units) -> dict[str, Tensor]:
     return restored
 
 
-def _table(drawn: dict[str, np.ndarray], units: Units) -> "pl.DataFrame":
-    """Samples (N, d) as columns with the names of the features, their conditions likewise, and their log-densities.
+def _table(drawn: dict[str, np.ndarray], task: Task) -> "pl.DataFrame":
+    """Samples as columns with the names of the features.
+
+    Of vectors (N, d) there is a row each, with conditions and log-densities; of series (N, T, d) a row for each time,
+    after the number of the sample and the time.
 
     Raises:
-        SettingError: The samples are no vectors.
+        SettingError: The samples are neither.
     """
     import polars as pl
 
-    x = drawn["x"]
-    if x.ndim != 2:
+    x, units = drawn["x"], task.units or Units()
+    if x.ndim > 3 or (x.ndim == 3 and "t" not in drawn):
         raise SettingError(f"--output: samples of shape {x.shape[1:]} are no rows of a table; write them to *.npz")
-    columns = dict(zip(units.features or [f"x{number}" for number in range(x.shape[1])], x.T, strict=True))
+    values = x.reshape(-1, x.shape[-1]).T
+    columns = dict(zip(units.features or [f"x{number}" for number in range(len(values))], values, strict=True))
+    if x.ndim == 3:
+        options = {} if task.data_spec is None else task.data_spec["init_args"]
+        number = np.repeat(np.arange(1, len(x) + 1), x.shape[1])
+        keys = {"sample": number, options.get("time") or "t": units.calendar(drawn["t"].ravel())}
+        return pl.DataFrame({f"{name}_" if name in columns else name: key for name, key in keys.items()} | columns)
     if "condition" in drawn:
         given = drawn["condition"].T
         names = (units.condition or Units()).features or [f"c{number}" for number in range(len(given))]

@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from odeflow.errors import CheckpointError, DataError
@@ -120,6 +122,18 @@ class Units:
     def restored_time(self, t: Tensor) -> Tensor:
         """Times in the file's units, of any shape."""
         return t if self.same else t.double() * self.unit + self.origin
+
+    @property
+    def dates(self) -> bool:
+        """Whether the file's times are dates."""
+        return self.clock.endswith(EPOCH)
+
+    def calendar(self, times: NDArray[Any]) -> NDArray[Any]:
+        """Times in the file's units, of any shape, as dates (datetime64) if the file has dates."""
+        if not self.dates:
+            return times
+        microseconds = np.rint(times * SECONDS[self.clock.removesuffix(EPOCH)] * 1e6)
+        return microseconds.astype(np.int64).astype("datetime64[us]")
 
     def log_volume(self, size: int) -> float:
         """Σ log |scale| over the values of a sample: subtract it to convert a log-density to the file's units.

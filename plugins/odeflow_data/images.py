@@ -136,7 +136,7 @@ class Images(OwnData):
                 )
         if self.train.labels is not None:
             self.class_counts = self.train.labels.bincount(minlength=len(self._names)).tolist()
-        if stage == "fit":
+        if stage in ("fit", "test"):
             self.say(self._summary())
 
     # Images

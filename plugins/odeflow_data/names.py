@@ -12,5 +12,6 @@ def listed(names: Sequence[str], most: int = 10) -> str:
 
 def nearest(name: str, names: Sequence[str]) -> str:
     """A hint at the nearest of some names, a sentence after a space; "" if none is near."""
-    near = get_close_matches(name, names, n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    lowered = {each.lower(): each for each in names}
+    near = get_close_matches(name.lower(), lowered, n=1)
+    return f" Did you mean {lowered[near[0]]!r}?" if near else ""

@@ -17,22 +17,11 @@ class Pieces(Dataset[of.Series]):
         batch_size: Number of pieces in a batch.
         steps: Number of batches in an epoch.
         noise: Standard deviation of the noise that is added.
-        seen: Number of times that are seen, the first ones; by default all. All are targets.
     """
 
-    def __init__(
-        self,
-        t: Tensor,
-        y: Tensor,
-        starts: Tensor,
-        batch_size: int,
-        steps: int,
-        noise: float = 0.0,
-        seen: int | None = None,
-    ) -> None:
+    def __init__(self, t: Tensor, y: Tensor, starts: Tensor, batch_size: int, steps: int, noise: float = 0.0) -> None:
         self.t, self.y, self.starts = t, y, starts
         self.batch_size, self.steps, self.noise = batch_size, steps, noise
-        self.early = (torch.arange(len(t)) < (len(t) if seen is None else seen))[:, None]
 
     def __len__(self) -> int:
         return self.steps
@@ -42,5 +31,4 @@ class Pieces(Dataset[of.Series]):
             raise IndexError(index)
         starts = self.starts[torch.randint(len(self.starts), (self.batch_size,))]
         y = self.y[starts[:, None] + torch.arange(len(self.t))]
-        whole = of.Series.observed(self.t, y + self.noise * torch.randn_like(y))
-        return whole._replace(seen=whole.seen & self.early)
+        return of.Series.observed(self.t, y + self.noise * torch.randn_like(y))

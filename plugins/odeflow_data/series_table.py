@@ -170,8 +170,9 @@ class SeriesTable(OwnData, SeriesData):
             self.require_trained([each.bincount(minlength=len(self.class_names)).tolist() for each in labels])
         parts[1] = parts[1] if counts[1] else parts[0]
         self.assign(parts, torch.Generator().manual_seed(self.seed))
-        if stage == "fit":
+        if stage in ("fit", "test"):
             self.say(self._summary(whole, counts))
+        if stage == "fit":
             share = whole.overlap(numbers == 0)
             if share > OVERLAP:
                 self.say(

@@ -64,8 +64,13 @@ def opened(source: Any, key: str | None = None) -> Source:
 
 def _of_file(path: Path, key: str | None) -> Source:
     if not path.is_file():
-        near = get_close_matches(path.name, [each.name for each in path.parent.glob("*")], n=1)
-        hint = f" Did you mean {path.parent / near[0]}?" if near else ""
+        if path.exists():
+            raise of.DataError(
+                f"{path} is {'a folder' if path.is_dir() else 'no regular file'}. Name {FORMATS} by path"
+            )
+        stems = {each.stem: each for each in path.parent.glob("*")}  # endings are alike in all files
+        near = get_close_matches(path.stem, stems, n=1)
+        hint = f" Did you mean {stems[near[0]]}?" if near else ""
         raise of.DataError(f"there is no file {path}.{hint} Name {FORMATS} by path")
     kind = Path(path.name.removesuffix(".gz")).suffix.lower()
     if key is not None and kind != ".npz":

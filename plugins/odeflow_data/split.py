@@ -164,7 +164,7 @@ class Split(of.OptionGroup):
             named = f"; where column {self.by!r} names the parts it must name all three" if self.by else ""
             raise of.DataError(
                 f"{origin} has too few {what}: {found}, but each part needs one. Give more {what}, or other shares by "
-                f"--data.split.val and --data.split.test, 0 for none{named}"
+                f"--data.split.val and --data.split.test, 0 for none, or name files for them{named}"
             )
 
     def refuse_test(self, origin: str, what: str) -> NoReturn:

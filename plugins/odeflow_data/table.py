@@ -152,7 +152,7 @@ class Table(OwnData):
             )
         if self.label is not None:
             self.class_counts = survey.classes[0]
-        if stage == "fit":
+        if stage in ("fit", "test"):
             self.say(self._summary(survey.counts, stream))
 
     def _set_predicted(self) -> None:
@@ -249,8 +249,9 @@ class Table(OwnData):
         return tuple(moments.mean[first:end].tolist()), tuple(moments.std[first:end].tolist())
 
     def _standardised(self, rows: Part) -> Part:
-        beside = self.known.target or self.known.condition or of.Units()
-        return rows._replace(x=self.known.standardised(rows.x).float(), beside=beside.standardised(rows.beside).float())
+        units, beside = self.known.target or self.known.condition or of.Units(), rows.beside
+        beside = units.standardised(beside) if beside.shape[1] else beside  # a file to predict has no targets
+        return rows._replace(x=self.known.standardised(rows.x).float(), beside=beside.float())
 
     def _summary(self, counts: Sequence[int], stream: "TableStream | None") -> str:
         """The parts, their sizes and origin, the columns and their roles, and the units, in one line."""

@@ -144,7 +144,7 @@ class Trajectories(OwnData):
         counts = [0 if part is None else int(part.target.sum()) for part in (train, val, test)]
         self.split.check(self.frame.origin, counts, "values")
         self.train, self.val, self.test = train, train if val is None else val, test
-        if stage == "fit":
+        if stage in ("fit", "test"):
             self.say(self._summary(whole, counts, in_time))
 
     # Reading

@@ -118,7 +118,7 @@ class Window(OwnData):
                     "forecast. Set a shorter history or horizon, or other shares by --data.split.val and "
                     "--data.split.test"
                 )
-        if stage == "fit":
+        if stage in ("fit", "test"):
             self.say(self._summary(whole))
 
     def _read(self, frame: "Frame") -> "Observations":

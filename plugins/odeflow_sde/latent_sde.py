@@ -184,7 +184,8 @@ class LatentSDE(SeriesTask):
             self.note_errors(mean, batch, stage)
             self.note_coverage(predictions, batch, stage)
             self._note_sample_errors(predictions, batch, stage)
-        return self.whole_loss(drawn.z[:, :, 0], batch, stage) - bound.mean()
+        read = drawn.z[:, :, 0] if training else self.whole_state(batch)[None]
+        return self.whole_loss(read, batch, stage) - bound.mean()
 
     def _note_sample_errors(self, predictions: Tensor, batch: of.Series, stage: str) -> None:
         if not bool(batch.target.any()):

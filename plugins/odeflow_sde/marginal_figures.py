@@ -8,15 +8,15 @@ from torch import Tensor
 import odeflow as of
 from odeflow_tasks.drawing import PREDICTION, TRUTH, legend_above, numbers
 from odeflow_tasks.file_units import FileUnits
+from odeflow_tasks.series_figures import liveliest
 
 SAMPLES = 200
 """Number of samples of the prior."""
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
-MOST_FEATURES = 3
 
 
 def draw(batch: of.Series, t: Tensor, drawn: Tensor, file: FileUnits) -> Figure:
-    """A panel for each of the first features: quantiles of the samples as bands, those of the data as lines.
+    """A panel for each of the liveliest features: quantiles of the samples as bands, those of the data as lines.
 
     Args:
         batch: The data.
@@ -25,12 +25,12 @@ def draw(batch: of.Series, t: Tensor, drawn: Tensor, file: FileUnits) -> Figure:
         file: The names and units of the figure.
     """
     times, where = batch.t.unique(return_inverse=True)
+    features = liveliest(batch)
     batch, drawn = file.series(batch), file.values(drawn)
-    count = min(MOST_FEATURES, drawn.shape[2])
-    figure = Figure(figsize=(1 + 4 * count, 3.6), layout="constrained")
-    panels = figure.subplots(1, count, squeeze=False)[0]
+    figure = Figure(figsize=(1 + 4 * len(features), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(features), squeeze=False)[0]
     moments = file.times(t)
-    for feature, axes in enumerate(panels):
+    for feature, axes in zip(features, panels, strict=True):
         low, lower, middle, upper, high = np.quantile(numbers(drawn[..., feature]), LEVELS, axis=0)
         for edges, alpha, label in ((low, high), 0.15, "90 %"), ((lower, upper), 0.3, "50 %"):
             axes.fill_between(

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 import odeflow as of
 from odeflow_data.archive import load, require_finite
-from odeflow_data.pieces import Pieces
 from odeflow_data.rows import repeated
 from odeflow_data.seen import Seen
 from odeflow_data.series import SeriesData
@@ -29,9 +29,9 @@ class Mocap(SeriesData):
     """Fifty coordinates of 23 walks of one person, 300 frames each; from the first frames the others are forecast.
 
     16 series train, 3 validate and 4 test, as published. The first `frames` are seen; in training all frames are
-    targets, in validation and test those that are not seen. A walk may begin at any phase of the step, so that training
-    on a `window` of it, which begins anywhere, has more to learn from. Values and errors are in the file's units;
-    frames are 0.02 apart.
+    targets, in validation and test those that are not seen. A walk may begin at any phase of the step and be faster or
+    slower than those that train, so that training on a `window` of it, which begins anywhere, at a random `speed`, has
+    more to learn from. Values and errors are in the file's units; frames are 0.02 apart.
 
     Source: Yıldız et al. (2019), "ODE²VAE", section 4.1; CMU Graphics Lab, http://mocap.cs.cmu.edu. The data are free
         for all uses, and may not be resold as such.
@@ -42,6 +42,8 @@ class Mocap(SeriesData):
         steps: Number of batches in an epoch.
         window: Number of frames of a training series, which begins at a random frame of a random walk; by default whole
             walks train.
+        speed: Standard deviation of the logarithm of the speed at which a window is passed, 1 as recorded, as far as it
+            then lies in its walk; between frames it is interpolated linearly.
         batch_size: Number of windows in a batch; a batch of whole walks has all of them.
 
     Raises:
@@ -54,14 +56,18 @@ class Mocap(SeriesData):
         frames: int = 3,
         steps: int = 10,
         window: int | None = None,
+        speed: float = 0.0,
         batch_size: int = 64,
     ) -> None:
         super().__init__(batch_size, Seen(share=1.0), 0)
         of.check_least(self, 1, frames=frames, steps=steps)
+        of.check_least(self, 0, speed=speed)
         if window is not None:
             of.check_least(self, frames + 1, window=window)
+        elif speed:
+            raise of.SettingError(f"Mocap: speed={speed:g} is that of windows; give window, such as 200, too")
         self.dim, self.path, self.frames, self.steps = 50, Path(root).expanduser() / FILE, frames, steps
-        self.window = window
+        self.window, self.speed = window, speed
 
     def setup(self, stage: str) -> None:
         arrays = load(self.path, list(PARTS), [], ADVICE)
@@ -80,16 +86,42 @@ class Mocap(SeriesData):
     def train_dataloader(self) -> DataLoader[of.Series]:
         if self.window is None:
             return repeated(self.train, self.steps)
-        walks, length = self.train.y.shape[:2]
+        length = self.train.y.shape[1]
         if self.window > length:
             raise of.DataError(f"{self.path}: walks have {length} frames; a window can't have {self.window}")
-        starts = length * torch.arange(walks)[:, None] + torch.arange(length - self.window + 1)
-        pieces = Pieces(
-            self.train.t[0, : self.window],
-            self.train.y.flatten(0, 1),
-            starts.flatten(),
-            self.batch_size,
-            self.steps,
-            seen=self.frames,
-        )
-        return DataLoader(pieces, batch_size=None)
+        windows = _Windows(self.train.y, self.window, self.speed, self.frames, self.batch_size, self.steps)
+        return DataLoader(windows, batch_size=None)
+
+
+class _Windows(Dataset[of.Series]):
+    """Random windows of random walks; each item is a whole batch.
+
+    Args:
+        y: (N, T, d), the walks.
+        window: Number of frames of a window.
+        speed: Standard deviation of the logarithm of its speed.
+        frames: Number of seen frames, the first ones. All are targets.
+        batch_size: Number of windows in a batch.
+        steps: Number of batches in an epoch.
+    """
+
+    def __init__(self, y: Tensor, window: int, speed: float, frames: int, batch_size: int, steps: int) -> None:
+        self.y, self.window, self.speed, self.batch_size, self.steps = y, window, speed, batch_size, steps
+        self.t = GAP * torch.arange(window)
+        self.early = (torch.arange(window) < frames)[:, None]
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, index: int) -> of.Series:
+        if index >= self.steps:
+            raise IndexError(index)
+        walk, last = torch.randint(len(self.y), (self.batch_size, 1)), self.y.shape[1] - 1
+        speed = (self.speed * torch.randn(self.batch_size, 1)).exp().clamp(max=last / (self.window - 1))
+        room = last - speed * (self.window - 1)
+        start = (torch.rand_like(room) * (room.floor() + 1)).floor()
+        place = (start + speed * torch.arange(self.window)).clamp(max=last)  # not beyond it by rounding
+        frame = place.long().clamp(max=last - 1)
+        y = torch.lerp(self.y[walk, frame], self.y[walk, frame + 1], (place - frame)[..., None])
+        whole = of.Series.observed(self.t, y)
+        return whole._replace(seen=whole.seen & self.early)

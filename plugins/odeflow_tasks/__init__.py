@@ -30,7 +30,6 @@ from odeflow_tasks.likelihood import Likelihood as Likelihood
 from odeflow_tasks.masking import Masking as Masking
 from odeflow_tasks.matern import Matern as Matern
 from odeflow_tasks.ode_rnn import ODERNN as ODERNN
-from odeflow_tasks.perceptron_encoder import PerceptronEncoder as PerceptronEncoder
 from odeflow_tasks.readout import Readout as Readout
 from odeflow_tasks.refinement import Refine as Refine
 from odeflow_tasks.regression import Regression as Regression
@@ -40,4 +39,5 @@ from odeflow_tasks.stem import ConvStem as ConvStem
 from odeflow_tasks.stem import FlatStem as FlatStem
 from odeflow_tasks.stem import Stem as Stem
 from odeflow_tasks.trajectory import Trajectory as Trajectory
+from odeflow_tasks.trend_encoder import TrendEncoder as TrendEncoder
 from odeflow_tasks.variational import Variational as Variational

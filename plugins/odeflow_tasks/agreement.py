@@ -17,19 +17,20 @@ class Agreement(CatMetric):
     """Collects the predictions and targets of a test, in all processes.
 
     Args:
-        count: Number k of targets of a sample.
+        count: Number k of targets.
+        what: What has them, in the plural.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, what: str) -> None:
         super().__init__()
-        self.count = count
+        self.count, self.what = count, what
 
     def update(self, prediction: Tensor, targets: Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Adds predictions and targets, (B, k) each, in the units of batches."""
         super().update(torch.stack((prediction, targets), 1).flatten())  # a process without any has shape (0,)
 
     def figure(self, file: FileUnits) -> Figure:
-        """Predictions over targets in the file's units, with the coefficient of determination R² of all samples."""
+        """Predictions over targets in the file's units, with the coefficient of determination R² of all."""
         pairs = torch.as_tensor(self.compute()).view(-1, 2, self.count)
         predicted, true = (numbers(file.targets(pairs[:, number])) for number in range(2))
         shown = min(self.count, MOST_TARGETS)
@@ -41,7 +42,7 @@ class Agreement(CatMetric):
             axes.plot(x[:MOST_POINTS], y[:MOST_POINTS], "o", color=PREDICTION, markersize=4, alpha=0.5, mew=0)
             name = file.target(number)
             axes.set(xlim=ends, ylim=ends, xlabel=f"{name}, true", ylabel=f"{name}, predicted", aspect="equal")
-            axes.set_title(f"{len(x):,} sample{'s' * (len(x) != 1)}{_explained(x, y)}", fontsize="medium")
+            axes.set_title(f"{len(x):,} {self.what}{_explained(x, y)}", fontsize="medium")
         return figure
 
 

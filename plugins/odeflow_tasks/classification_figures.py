@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 
 def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
@@ -17,7 +18,7 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> Figure:
     figure = Figure(figsize=(6, 5.4), layout="constrained")
     axes = figure.subplots()
     mistakes = counts - np.diag(np.diag(counts))
-    figure.colorbar(axes.imshow(mistakes, cmap="Reds", vmin=0), label="mistakes")
+    figure.colorbar(axes.imshow(mistakes, cmap="Reds", vmin=0), label="mistakes", ticks=MaxNLocator(integer=True))
     for (true, predicted), count in np.ndenumerate(counts):
         if count:
             dark = true != predicted and mistakes[true, predicted] > 0.6 * mistakes.max()

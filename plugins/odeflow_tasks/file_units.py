@@ -9,7 +9,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from torch import Tensor
 
 import odeflow as of
-from odeflow.training.units import EPOCH, SECONDS
+from odeflow.training.units import EPOCH
 from odeflow_tasks.drawing import numbers
 
 
@@ -69,15 +69,12 @@ class FileUnits:
     @property
     def dates(self) -> bool:
         """Whether times are dates."""
-        return self.units.clock.endswith(EPOCH) and not self.from_start
+        return self.units.dates and not self.from_start
 
     def times(self, t: Tensor) -> np.ndarray:
         """Times of any shape in the file's units, as dates if the file has dates."""
         restored = numbers(self.units.restored_time(t))
-        if not self.dates:
-            return restored
-        unit = SECONDS[self.units.clock.removesuffix(EPOCH)]
-        return np.rint(restored * unit * 1e6).astype(np.int64).astype("datetime64[us]")
+        return self.units.calendar(restored) if self.dates else restored
 
     def told(self, time: Any) -> str:
         """One of `times` as text."""

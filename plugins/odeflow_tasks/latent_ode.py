@@ -64,8 +64,8 @@ class LatentODE(SeriesTask):
     An encoder reads the seen values of a series towards t₀, so by default backward in time, and outputs a diagonal
     normal posterior q(z(t₀)), which `refine` improves. For forecasts t₀ may be the end of what is seen. The loss is the
     mean of −ELBO per series, in nats: E_q[Σ log p(y | z)] − KL(q ‖ p), where the sum is over the targets. With several
-    posterior samples it is the tighter importance-weighted bound (Burda et al. 2016). The errors are those of
-    predictions from the mean of q.
+    posterior samples it is the tighter importance-weighted bound (Burda et al. 2016). The errors, also of classes and
+    outcomes, are those of predictions from the mean of q.
 
     Covariates, if the series have any, are an external input u(t) of the field: dz/dt = f(t, [z, u(t)]). The encoder
     reads them beside the values. Predictions use all of them, also those at times at which nothing is seen.
@@ -196,7 +196,8 @@ class LatentODE(SeriesTask):
         q = self.amortised(batch) if training else self.posterior(batch)
         factor = 1 - self.bound.kl_anneal ** (self.global_step + 1) if training else 1.0
         drawn = self._drawn(q, batch, self.bound.samples)
-        loss = -self._bound(drawn, q, batch, factor).mean() + self.whole_loss(drawn.z0, batch, stage)
+        read = drawn.z0 if training else q.mean[None]
+        loss = -self._bound(drawn, q, batch, factor).mean() + self.whole_loss(read, batch, stage)
         self.log_mean(f"{stage}/kl", _divergence(q).mean(), len(batch.t))
         if training:
             return loss - self.likelihood.unseen_log_prob(drawn.prediction, batch)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 import odeflow as of
 from odeflow_tasks import regression_figures
+from odeflow_tasks.absolute_errors import log_absolute_errors
 from odeflow_tasks.agreement import Agreement
 from odeflow_tasks.batch import floating, inputs, pair
 from odeflow_tasks.file_units import FileUnits
@@ -64,7 +65,7 @@ class Regression(of.Task):
         self.head = head
         self.num_outputs = num_outputs
         self.flow = of.Flow(dynamics, solver, gradient, flow)
-        self.tested = Agreement(num_outputs)
+        self.tested = Agreement(num_outputs, "samples")
 
     def forward(self, x: Tensor) -> Tensor:
         """The prediction.
@@ -92,7 +93,7 @@ class Regression(of.Task):
                 f"{tuple(targets.shape)}: num_outputs is the number of values of one target, 1 where it is a number"
             )
         if stage != "train":
-            self._log_errors(prediction, targets, stage)
+            log_absolute_errors(self, f"{stage}/mae", prediction, targets)
         if stage == "test":
             self.tested.update(prediction, targets)
         return F.mse_loss(prediction, targets)
@@ -105,20 +106,9 @@ class Regression(of.Task):
         """Logs the errors of the baselines."""
         x, targets = self._checked(batch)
         for name, baseline in self.baselines.items():
-            values, end = baseline(x), f"_{name}"
-            self.log_mean(f"{stage}/loss{end}", F.mse_loss(values, targets), len(targets))
-            self._log_errors(values, targets, stage, end)
-
-    def _log_errors(self, prediction: Tensor, targets: Tensor, stage: str, end: str = "") -> None:
-        """Logs the mean absolute error of each target in the file's unit, by its name where there are several."""
-        units = None if self.units is None else self.units.target
-        if units is None:
-            return
-        errors = (units.restored(prediction) - units.restored(targets)).abs().mean(dim=0)
-        names = units.features or [str(number) for number in range(self.num_outputs)]
-        for name, error in zip(names, errors, strict=True):
-            label = f"{stage}/mae" if self.num_outputs == 1 else f"{stage}/mae_{name}"
-            self.log_mean(label + end, error.float(), len(targets))
+            values = baseline(x)
+            self.log_mean(f"{stage}/loss_{name}", F.mse_loss(values, targets), len(targets))
+            log_absolute_errors(self, f"{stage}/mae", values, targets, name)
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """(B, num_outputs), the prediction."""

@@ -55,9 +55,9 @@ def draw(batch: of.Series, curves: Sequence[Curve], file: FileUnits, period: flo
         period: The period of the seasonal baseline, in the batch's time.
     """
     batch = few(batch, MOST_SERIES)
-    lines = [_restored(curve, file) for curve in _baselines(batch, period)]
+    features, lines = liveliest(batch), [_restored(curve, file) for curve in _baselines(batch, period)]
     batch, curves = file.series(batch), [_restored(curve, file) for curve in curves]
-    figures = {"series": _over_time(batch, curves, lines, file)}
+    figures = {"series": _over_time(batch, features, curves, lines, file)}
     if batch.y.shape[2] == 2:
         figures["plane"] = _in_plane(batch, curves, file)
     return figures
@@ -77,6 +77,14 @@ def times(batch: of.Series, t0: float) -> tuple[Tensor, Tensor]:
     return t, t[(t >= low) & (t <= high)]
 
 
+def liveliest(batch: of.Series, count: int = MOST_FEATURES) -> list[int]:
+    """The features whose targets deviate most from their mean, in sum of squares and the batch's units, ascending."""
+    known = batch.target.sum((0, 1)).clamp(min=1)
+    mean = batch.y.where(batch.target, 0.0).sum((0, 1)) / known
+    deviation = (batch.y - mean).where(batch.target, 0.0).square().sum((0, 1))
+    return sorted(deviation.argsort(descending=True, stable=True)[:count].tolist())
+
+
 # Over time
 
 
@@ -89,9 +97,10 @@ def _baselines(batch: of.Series, period: float | None) -> list[Curve]:
     ]
 
 
-def _over_time(batch: of.Series, curves: Sequence[Curve], baselines: Sequence[Curve], file: FileUnits) -> Figure:
-    """A row for each series, a column for each of the features with the most targets."""
-    features = _liveliest(batch)
+def _over_time(
+    batch: of.Series, features: Sequence[int], curves: Sequence[Curve], baselines: Sequence[Curve], file: FileUnits
+) -> Figure:
+    """A row for each series, a column for each of these features."""
     rows, columns = len(batch.t), len(features)
     figure = Figure(figsize=(2.5 + 4 * columns, 0.8 + 1.9 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True)
@@ -200,8 +209,8 @@ def draw_paths(t: Tensor, z: Tensor, file: FileUnits) -> Figure:
 
 def draw_prior(batch: of.Series, t: Tensor, drawn: Tensor, file: FileUnits) -> Figure:
     """Samples (S, G, d) of the prior at times (G,) beside data: in the plane if d = 2, else a feature over time."""
+    flat, feature = drawn.shape[2] == 2, liveliest(batch, 1)[0]
     batch, drawn = file.series(batch), file.values(drawn)
-    flat, feature = drawn.shape[2] == 2, _liveliest(batch)[0]
     figure = Figure(figsize=(9.4, 4.6 if flat else 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for row in range(len(batch.t)):
@@ -228,9 +237,3 @@ def _time_span(batch: of.Series, *also: float) -> tuple[float, float]:
     times = batch.t[batch.target.any(-1) | batch.seen.any(-1)]
     times = times if len(times) else batch.t.reshape(-1)
     return min([float(times.min()), *also]), max([float(times.max()), *also])
-
-
-def _liveliest(batch: of.Series) -> list[int]:
-    """The features with the most targets, in ascending order."""
-    counts = batch.target.sum((0, 1))
-    return sorted(counts.argsort(descending=True, stable=True)[:MOST_FEATURES].tolist())

@@ -11,6 +11,7 @@ from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy, Multicl
 
 import odeflow as of
 from odeflow_tasks import classification_figures, covariates, series_baselines, series_figures
+from odeflow_tasks.absolute_errors import log_absolute_errors
 from odeflow_tasks.agreement import Agreement
 from odeflow_tasks.batch import floating, labels, outcomes, require_finite, series
 from odeflow_tasks.file_units import FileUnits
@@ -51,7 +52,8 @@ class SeriesTask(of.Task, ABC):
       such as mean and spread; `auroc` likewise;
     - `outcome_mse`, `outcome_rmse`: of the outcomes. Where the data offer their training part, beside them
       `outcome_mse_constant`, of the mean of the training series, and `outcome_mse_linear`, of ridge regression on
-      `features`; `outcome_rmse` likewise.
+      `features`; `outcome_rmse` likewise. `outcome_mae`, of several `outcome_mae_<name>`: the mean absolute error, in
+      the units of the data file.
 
     With a `target_weight` of 0 only these of classes and outcomes are logged.
 
@@ -114,7 +116,7 @@ class SeriesTask(of.Task, ABC):
         if regressor is not None:
             regressor.build(width, self.num_outputs)
         self.confusion = MulticlassConfusionMatrix(self.num_classes) if classifier is not None else None
-        self.tested = Agreement(self.num_outputs) if regressor is not None else None
+        self.tested = Agreement(self.num_outputs, "series") if regressor is not None else None
         self.metrics = nn.ModuleDict(
             {
                 f"{stage}_": _metrics(num_classes if classifier else None, regressor is not None)
@@ -223,11 +225,11 @@ class SeriesTask(of.Task, ABC):
         """Logs the mean square errors of the baselines, and how well they predict classes and outcomes."""
         batch = self.checked(batch)
         for name, baseline in self.baselines.items():
-            found, end = baseline(features(batch)), f"_{name}"
+            found = baseline(features(batch))
             if name in CLASSIFIERS:
-                self._note_classes(found.exp(), batch, stage, end)
+                self._note_classes(found.exp(), batch, stage, f"_{name}")
             else:
-                self._note_outcomes(found, batch, stage, end)
+                self._note_outcomes(found, batch, stage, name)
         if not self.target_weight:
             return
         for name, prediction in series_baselines.predictions(batch, self._period).items():
@@ -267,11 +269,13 @@ class SeriesTask(of.Task, ABC):
         self._note(stage, f"auroc{end}", probabilities[:, -1], batch.label)
         self._note(stage, f"accuracy{end}", probabilities, batch.label)
 
-    def _note_outcomes(self, prediction: Tensor, batch: of.Series, stage: str, end: str = "") -> None:
-        """Updates the metrics of predicted outcomes (B, num_outputs), those whose names have this end."""
+    def _note_outcomes(self, prediction: Tensor, batch: of.Series, stage: str, baseline: str = "") -> None:
+        """Updates the metrics of outcomes (B, num_outputs) as the model or a baseline predicts them."""
         assert batch.outcome is not None
+        end = f"_{baseline}" if baseline else ""
         for name in ("mse", "rmse"):
             self._note(stage, f"outcome_{name}{end}", prediction.flatten(), batch.outcome.flatten())
+        log_absolute_errors(self, f"{stage}/outcome_mae", prediction, batch.outcome, baseline)
 
     def _note_errors(self, prediction: Tensor, batch: of.Series, stage: str, end: str = "") -> None:
         """As `note_errors`, of metrics whose names have this end."""

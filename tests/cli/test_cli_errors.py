@@ -90,7 +90,7 @@ ADJOINT = "-c spiral --model.gradient Adjoint --model.gradient.solver"
         ("fit -c anode/crossing --model.flow.steer 2", "steer must lie between 0 and the flow's duration 1; got 2"),
         (
             "fit -c latent/spirals --model.encoder RNNEncodr",
-            "model.encoder: no encoder named 'RNNEncodr'. Did you mean RNNEncoder?  available: FourierEncoder, ODERNNEncoder, PerceptronEncoder, RNNEncoder",
+            "model.encoder: no encoder named 'RNNEncodr'. Did you mean RNNEncoder?  available: FourierEncoder, ODERNNEncoder, RNNEncoder, TrendEncoder",
         ),
         (
             "fit -c latent/spirals --model.readout.likelihood.noise 1",

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from odeflow.cli.grid import parts
-from odeflow.cli.runs import at, differences
+from odeflow.cli.runs import at, differences, print_rows, summary
 from odeflow.config.record import RunRecord
 
 QUIET = "--trainer.enable_progress_bar false --trainer.enable_model_summary false"
@@ -99,6 +99,17 @@ def test_the_list_tells_runs_apart(done, runs):
     only = json.loads(done(f"runs list digits/ode_net --command test --folder {runs} --format json").out)
     assert [row["run"] for row in only] == [rows[1]["run"]]
     assert rows[1]["run"] in done(f"runs list --folder {runs}").out
+
+
+def test_a_table_has_room_for_long_options(capsys):
+    """They are cut in a table, and whole in the other formats."""
+    run = RunRecord("fit", "spiral", options={f"option_{number}": "0.123456" for number in range(9)})
+    text = summary(run)["changed"]
+    assert text.endswith("option_8=0.123456")
+    print_rows([summary(run)])
+    assert f"{text[:59]}… " in capsys.readouterr().out
+    print_rows([summary(run)], "csv")
+    assert text in capsys.readouterr().out
 
 
 def test_compared_runs_show_only_what_differs(done, runs):

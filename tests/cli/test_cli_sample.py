@@ -2,9 +2,11 @@
 
 import contextlib
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -121,6 +123,27 @@ def test_images_are_drawn_as_such(done, brief):
     assert drawn["x"].shape == (9, 1, 8, 8)
     assert drawn["log_prob"].shape == (9,)
     assert Path("few.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("dates", [True, False])
+def test_series_are_drawn_in_rows(done, brief, dates):
+    """A row for each sample and time, dates as dates, by the names and in the units of the file; as in the archive."""
+    times = [f"2024-03-{day:02d}" if dates else f"{10 * day}" for day in range(1, 9)]
+    rows = [f"{series},{time},{100 + 7 * series + day}" for series in range(12) for day, time in enumerate(times)]
+    Path("own.csv").write_text("\n".join(["name,when,level", *rows]))
+    done(
+        "fit -c own/series --data.path own.csv --data.series name --data.time when --data.columns [level] "
+        f"--model.dynamics.hidden 4 --model.most_times 6 {brief}"
+    )
+    ckpt_path = next(Path("runs/own/series/version_0/checkpoints").glob("*.ckpt"))
+    out = done(f"sample --ckpt_path {ckpt_path} --count 2 --output drawn.csv").out
+    assert out.startswith("2 samples are in drawn.csv, as sample, when, level, in the units of the file")
+    table = pl.read_csv("drawn.csv", try_parse_dates=True)
+    assert table["sample"].to_list() == [1] * 100 + [2] * 100
+    first, last = table["when"][0], table["when"][99]
+    assert (first, last) == ((datetime(2024, 3, 1), datetime(2024, 3, 8)) if dates else (10.0, 80.0))
+    done(f"sample --ckpt_path {ckpt_path} --count 2 --output drawn.npz")
+    assert np.allclose(table["level"].to_numpy().reshape(2, 100), loaded("drawn.npz")["x"][..., 0])
 
 
 def test_other_tasks_may_draw_samples(done, brief):

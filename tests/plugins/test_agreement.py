@@ -25,7 +25,7 @@ def test_all_batches_are_shown_in_the_units_of_the_file() -> None:
     torch.manual_seed(0)
     prediction, true = torch.randn(30, 2), torch.randn(30, 2)
     prediction += true
-    metric = Agreement(2)
+    metric = Agreement(2, "samples")
     for part in (slice(0, 12), slice(12, 30)):
         metric.update(prediction[part], true[part])
     assert UNITS.target is not None
@@ -40,9 +40,9 @@ def test_all_batches_are_shown_in_the_units_of_the_file() -> None:
         assert axes.get_title() == f"30 samples, $R^2$ = {r2_score(x, y):.3f}"
 
 
-@pytest.mark.parametrize(("count", "title"), [(1, "1 sample"), (3, "3 samples")])
+@pytest.mark.parametrize(("count", "title"), [(1, "1 samples"), (3, "3 samples")])
 def test_without_a_spread_there_is_no_r2(count: int, title: str) -> None:
-    metric = Agreement(1)
+    metric = Agreement(1, "samples")
     metric.update(torch.rand(count, 1), torch.ones(count, 1))
     (axes,) = metric.figure(FileUnits(of.Units())).axes
     assert axes.get_title() == title

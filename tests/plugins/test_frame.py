@@ -319,6 +319,8 @@ def test_a_wrong_cell_is_named(tmp_path: Path, text: str, use: Any, told: str) -
     [
         ("table.csv", "there is no file .*table.csv. Name CSV"),
         ("preset.csv", "Did you mean .*present.csv"),
+        ("nope.csv", r"there is no file .*nope\.csv\. Name CSV"),
+        ("folder", "folder is a folder. Name CSV"),
         ("book.xls", "its name ends with .xls. Wanted is CSV"),
         ("broken.parquet", "broken.parquet cannot be read"),
         ("broken.npz", "broken.npz cannot be read"),
@@ -330,6 +332,7 @@ def test_a_wrong_cell_is_named(tmp_path: Path, text: str, use: Any, told: str) -
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, name: str, told: str) -> None:
     """Absent, damaged, of another kind, or arrays that are no columns."""
     written(tmp_path / "present.csv", "x\n1\n")
+    (tmp_path / "folder").mkdir()
     for broken in ("book.xls", "broken.parquet", "broken.npz"):
         written(tmp_path / broken, "?")
     np.savez(tmp_path / "two.npz", a=np.ones(3), b=np.ones(2))
@@ -337,6 +340,13 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path, name: str, told: str
     np.save(tmp_path / "complex.npy", np.ones(2, complex))
     with pytest.raises(of.OdeflowError, match=told):
         Frame.of(tmp_path / name)
+
+
+def test_the_nearest_column_is_found_whatever_its_case(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "price,Width\n1,2\n")
+    for name, told in (("Price", "Did you mean 'price'"), ("widht", "Did you mean 'Width'")):
+        with pytest.raises(of.DataError, match=told):
+            Frame.of(path).require([name], "target")
 
 
 def test_keys_are_of_archives(tmp_path: Path) -> None:

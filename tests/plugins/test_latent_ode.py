@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -29,11 +30,11 @@ from odeflow_tasks import (
     Matern,
     ODERNNEncoder,
     Perceptron,
-    PerceptronEncoder,
     Readout,
     Rectilinear,
     Refine,
     RNNEncoder,
+    TrendEncoder,
 )
 from odeflow_tasks.encoder import Between
 from odeflow_tasks.latent_path import at_own_times
@@ -403,37 +404,71 @@ def test_the_fourier_encoder_of_nothing_is_nothing() -> None:
     assert not encoder.coefficients(batch._replace(seen=torch.zeros_like(batch.seen)), 0.0).any()
 
 
-def test_the_perceptron_encoder_reads_the_nearest_observations() -> None:
-    """What is farther from t₀ does not matter, on either side; with fewer observations the rest is filled with zeros."""
+def test_the_trend_encoder_reads_the_line_through_the_nearest_observations() -> None:
+    """That of least squares, by NumPy, on either side of the series; what is farther from t₀ does not matter."""
     torch.manual_seed(0)
-    encoder = PerceptronEncoder(2, 5, [8], unit=3.0)
+    encoder = TrendEncoder(3, 5, [8], unit=3.0, slope_unit=2.0).eval()
     encoder.build(2)
-    batch = of.Series.observed(torch.linspace(0.1, 3, 8), torch.randn(5, 8, 2))
-    for t0, far in ((0.0, slice(2, None)), (9.0, slice(None, -2))):
-        other = batch.y.clone()
-        other[:, far] += 1.0
-        assert torch.equal(encoder(batch._replace(y=other), t0), encoder(batch, t0))
-        nearest = batch.y.clone()
-        nearest[:, 0 if t0 == 0 else -1] += 1.0
-        assert not torch.isclose(encoder(batch._replace(y=nearest), t0), encoder(batch, t0)).all(1).any()
-    one = batch._replace(seen=batch.seen & (torch.arange(8) == 3)[:, None])
-    rows = torch.cat([one.t[:, 3:4], one.y[:, 3] / 3, torch.ones(5, 2), torch.zeros(5, 5)], dim=1)
-    torch.testing.assert_close(encoder(one, 0.0), encoder.layers(rows))
+    encoder.layers = torch.nn.Identity()
+    batch = of.Series.observed(torch.linspace(0.1, 3, 8).square(), torch.randn(5, 8, 2))
+    for t0, near in ((0.0, slice(None, 3)), (12.0, slice(-3, None))):
+        found, t = encoder(batch, t0), batch.t[0, near].double().numpy()
+        level, slope, time, unknown = found.split([2, 2, 2, 4], dim=1)
+        lines = [np.polyfit(t - t.mean(), values.double().numpy(), 1) for values in batch.y[:, near]]
+        np.testing.assert_allclose(slope, [line[0] / 2 for line in lines], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(level, [line[1] / 3 for line in lines], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(time, np.full((5, 2), t.mean() - t0), rtol=1e-5)
+        assert not unknown.any()
 
 
-def test_the_perceptron_encoder_has_noise_in_training_only() -> None:
-    """Of the stated deviation, on what is seen."""
+def test_the_trend_encoder_says_what_it_does_not_know() -> None:
+    """Of a value seen once there is no slope, of one never seen no level either; the rest stays as it is."""
     torch.manual_seed(0)
-    encoder = PerceptronEncoder(1, 4, [8], unit=2.0, noise=0.5)
+    encoder = TrendEncoder(4, 5, [8], noise=1.0, slope_noise=1.0)
+    encoder.build(3)
+    encoder.layers = torch.nn.Identity()
+    batch = of.Series.observed(torch.linspace(0.1, 3, 8), torch.randn(5, 8, 3))
+    seen = torch.zeros(8, 3, dtype=torch.bool)
+    seen[:2, 0], seen[1, 1] = True, True
+    batch = batch._replace(seen=batch.seen & seen)
+    level, slope, time, unknown = encoder.eval()(batch, 0.0).split([3, 3, 3, 6], dim=1)
+    assert unknown.tolist() == [[0, 0, 1, 0, 1, 1]] * 5
+    torch.testing.assert_close(level, torch.stack([batch.y[:, :2, 0].mean(1), batch.y[:, 1, 1], torch.zeros(5)], 1))
+    torch.testing.assert_close(slope[:, 0], batch.y[:, :2, 0].diff(dim=1)[:, 0] / (batch.t[0, 1] - batch.t[0, 0]))
+    assert not slope[:, 1:].any()
+    assert not time[:, 2].any()
+    moved = encoder.train()(batch, 0.0) != encoder.eval()(batch, 0.0)
+    assert moved.all(0).tolist() == [True, True, False, True, *[False] * 11]
+    nothing = encoder(batch._replace(seen=torch.zeros_like(batch.seen)), 0.0)
+    assert nothing.tolist() == [[0.0] * 9 + [1.0] * 6] * 5
+
+
+def test_the_trend_encoder_has_noise_in_training_only() -> None:
+    """Of the stated deviations: that of a level is shared by all observations, so that the slope does not feel it."""
+    torch.manual_seed(0)
+    encoder = TrendEncoder(3, 4, [8], unit=2.0, slope_unit=4.0, noise=0.5, slope_noise=0.2)
     encoder.build(2)
     encoder.layers = torch.nn.Identity()
     batch = of.Series.observed(torch.linspace(0.1, 3, 4), torch.randn(5, 4, 2))
-    batch = batch._replace(seen=batch.seen & torch.tensor([True, False]))
     still = encoder.eval()(batch, 0.0)
     drawn = torch.stack([encoder.train()(batch, 0.0) for _ in range(2000)]) - still
-    assert drawn[..., 1].std().item() == pytest.approx(0.25, rel=0.05)
-    assert not drawn[..., [0, 2, 3, 4]].any()
+    assert drawn[..., :2].std().item() == pytest.approx(0.25, rel=0.05)
+    assert drawn[..., 2:4].std().item() == pytest.approx(0.05, rel=0.05)
+    assert not drawn[..., 4:].any()
     assert torch.equal(encoder.eval()(batch, 0.0), still)
+
+
+def test_the_trend_encoder_reads_the_nearest_covariates() -> None:
+    """Those of the nearest observation; without any, zeros."""
+    encoder = TrendEncoder(2, 4, [8])
+    encoder.build(2, 1)
+    encoder.layers = torch.nn.Identity()
+    batch = of.Series.observed(torch.linspace(0.1, 3, 4), torch.randn(5, 4, 2))
+    batch = batch._replace(covariates=torch.randn(5, 4, 1))
+    assert batch.covariates is not None
+    assert torch.equal(encoder(batch, 0.0)[:, -1:], batch.covariates[:, 0])
+    assert torch.equal(encoder(batch, 5.0)[:, -1:], batch.covariates[:, -1])
+    assert not encoder(batch._replace(seen=torch.zeros_like(batch.seen)), 0.0)[:, -1].any()
 
 
 def test_an_ode_rnn_with_a_zero_field_is_a_gru() -> None:
@@ -750,6 +785,18 @@ def test_pictures_are_drawn(model: Callable[..., SeriesTask], dim: int) -> None:
     assert ("90 % of the posterior" in labels) == (model is latent_rnn)
 
 
+def test_the_liveliest_features_are_drawn() -> None:
+    """Those whose targets move most, in the units of the model, in the order of the file; what is no target does not count."""
+    batch = series(3, dim=5)
+    scale = torch.tensor([0.1, 3.0, 0.2, 5.0, 2.0])
+    batch = batch._replace(y=(scale * batch.y).where(batch.target, 1e6))
+    with torch.no_grad():
+        figures = latent_rnn(dim=5).eval().figures(batch)
+    titles = [axes.get_title() for axes in figures["series"].axes[:3]]
+    assert titles == ["$y_{2}$", "$y_{4}$", "$y_{5}$"]
+    assert figures["samples"].axes[0].get_ylabel() == "$y_{4}$"
+
+
 def test_extrapolations_are_drawn_on_both_sides() -> None:
     """Curves go half the time of the data beyond it, before and after."""
     task = latent_rnn().eval()
@@ -780,8 +827,9 @@ def test_extrapolations_are_drawn_on_both_sides() -> None:
         (lambda: Masking(grow=-1), "grow must be at least 0; got -1"),
         (lambda: FourierEncoder(span=0.0), r"span must lie in \(0, inf\); got 0.0"),
         (lambda: FourierEncoder(terms=0), "terms must be at least 1; got 0"),
-        (lambda: PerceptronEncoder(observations=0), "observations must be at least 1; got 0"),
-        (lambda: PerceptronEncoder(noise=-1), "noise must be at least 0; got -1"),
+        (lambda: TrendEncoder(observations=0), "observations must be at least 1; got 0"),
+        (lambda: TrendEncoder(slope_noise=-1), "slope_noise must be at least 0; got -1"),
+        (lambda: TrendEncoder(slope_unit=0), r"slope_unit must lie in \(0, inf\); got 0"),
         (lambda: Masking(hide=-0.1), r"hide must lie in \[0, 1\); got -0.1"),
         (lambda: Masking(window=0.0), r"window must lie in \(0, 1\]; got 0.0"),
         (lambda: latent_rnn(most_times=5), "most_times must be at least 6; got 5"),

@@ -216,6 +216,30 @@ def test_windows_of_mocap(tmp_path: Path) -> None:
         Mocap(root=str(tmp_path), window=3)
 
 
+def test_speeds_of_mocap(tmp_path: Path) -> None:
+    """A window is passed at a random speed, whose logarithm has the stated deviation, and stays in its walk."""
+    torch.manual_seed(0)
+    ramps = np.arange(300.0, dtype=np.float32)[:, None] + 1000 * np.arange(2, dtype=np.float32)[:, None, None]
+    np.savez(tmp_path / "mocap35.npz", **{part: np.repeat(ramps, 50, 2) for part in ("train", "val", "test")})
+    data = Mocap(root=str(tmp_path), steps=1, window=120, speed=0.1, batch_size=4000)
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    y = batch.y[..., 0].double()
+    steps, frames = y.diff(dim=1), y % 1000
+    torch.testing.assert_close(steps, steps[:, :1].expand_as(steps), rtol=0, atol=5e-4)
+    assert float(steps[:, 0].log().std()) == pytest.approx(0.1, rel=0.05)
+    assert 0 <= float(frames.min()) < 1
+    assert 298 < float(frames.max()) <= 299
+    assert float((y[:, 0] > 500).double().mean()) == pytest.approx(0.5, abs=0.05)
+    assert batch.seen.any(-1).sum(1).tolist() == [3] * 4000
+    tight = Mocap(root=str(tmp_path), steps=1, window=299, speed=1.0)
+    tight.setup("fit")
+    (batch,) = tight.train_dataloader()
+    assert float((batch.y[..., 0] % 1000).max()) <= 299
+    with pytest.raises(of.SettingError, match=r"Mocap: speed=0\.1 is that of windows; give window, such as 200, too"):
+        Mocap(root=str(tmp_path), speed=0.1)
+
+
 def test_published_mocap(shared: Path) -> None:
     """The published split has 16, 3 and 4 walks of 300 frames."""
     data = Mocap(root=str(shared / "data" / "mocap"))

@@ -221,7 +221,7 @@ def test_baselines_are_measured_beside_the_model(tmp_path: Path) -> None:
     assert found["test/outcome_rmse_linear"] < 0.2 < found["test/outcome_rmse_constant"]
     assert all("outcome" in name or name == "test/loss" for name in found)
     (axes,) = task.test_figures()["outcomes"].axes
-    assert axes.get_title().startswith(f"{len(test.t)} samples, $R^2$ = ")
+    assert axes.get_title().startswith(f"{len(test.t)} series, $R^2$ = ")
 
 
 @pytest.mark.parametrize("names", ["rating", ["rating", "twice"]])
@@ -296,6 +296,25 @@ def test_a_table_of_values_has_those_of_whole_series_too(name: str, tmp_path: Pa
         np.testing.assert_allclose(first["rating"], units.restored(task.regress(batch))[:, 0], rtol=1e-5)
     of_each = frame.unique("id", keep="first", maintain_order=True)
     assert found.select("id", "rating_true").unique(maintain_order=True)["rating_true"].equals(of_each["rating"])
+
+
+@pytest.mark.parametrize("name", ["latent_ode", "latent_sde"])
+def test_errors_are_those_of_what_is_predicted(name: str, tmp_path: Path) -> None:
+    """In a test, of classes and outcomes, in the units of the batch and of the file: no random draw has a part in them."""
+    data = data_of(table(), label="kind", split=Split(0.3, 0.3))
+    readout = Readout(classifier=Perceptron(()), regressor=Perceptron(()))
+    task = made(name, readout, dim=1, num_classes=2)
+    del task.log
+    runner = trainer(tmp_path)
+    runner.fit(task, data)
+    (found,) = runner.test(task, datamodule=data, verbose=False)
+    batch, units = data.test, data.known.target
+    assert units is not None
+    assert batch.outcome is not None
+    errors = task.regress(batch).detach() - batch.outcome
+    assert found["test/outcome_mse"] == pytest.approx(float(errors.square().mean()), rel=1e-4)
+    assert found["test/outcome_mae"] == pytest.approx(units.scale[0] * float(errors.abs().mean()), rel=1e-4)
+    assert {"test/outcome_mae_constant", "test/outcome_mae_linear"} <= set(found)
 
 
 # Messages

@@ -253,6 +253,25 @@ def test_a_whole_file_is_predicted_in_its_order() -> None:
         torch.testing.assert_close(data.known.restored(found), values()[:count], rtol=1e-5, atol=1e-5)
 
 
+def test_targets_of_a_file_to_predict_need_not_be_known() -> None:
+    """Neither one nor several: its table has the predictions, in the file's units, and the truth where the file has it."""
+    columns = numbers() | {"twice": [2 * each for each in numbers()["target"]]}
+    for targets in (["target"], ["target", "twice"]):
+        data = Table(columns, columns=["a", "b"], target=targets)
+        data.setup("fit")
+        for later, truth in ((columns, [f"{name}_true" for name in targets]), (chosen("ab", 7), [])):
+            other = Table(later, columns=["a", "b"], target=targets)
+            other.adopt(data.known)
+            other.setup("predict")
+            (x,) = (
+                torch.cat([batch[0] if isinstance(batch, list | tuple) else batch])
+                for batch in other.predict_dataloader()
+            )
+            assert x.shape[1] == 2
+            table = other.table([torch.zeros(len(x), len(targets))])
+            assert table.columns == ["row", *targets, *truth]
+
+
 def test_a_later_file_is_read_like_the_first(tmp_path: Path) -> None:
     """Rebuilt by its spec with another path, a table has the columns and classes of the first, whatever is in the file."""
     spec = Table(numbers(), label="kind", ignore=["target", "day"]).spec
