@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from odeflow.engine.equation.equation import StochasticField, wrapped
 from odeflow.engine.equation.field import (
@@ -106,6 +107,11 @@ def solve(
     _check_kinds(y0, solver, gradient, events)
     check_pair(field, solver, noise)
     times = checked_times(t)
+    if forward_ad.unpack_dual(times).tangent is not None:
+        raise GradientError(
+            "derivatives in forward mode, as by jvp and jacfwd, do not reach the times of a solve: use reverse mode, "
+            "such as torch.func.jacrev or torch.autograd.grad"
+        )
     if times.dim() == 2:
         _check_own_times(times, y0, solver)
     params = None if params is None else _listed(params)
@@ -141,6 +147,11 @@ def solve(
         _name_the_cause(error, packing, known)
         raise
     except RuntimeError as problem:
+        if transformed() and "requires_grad_" in str(problem):
+            raise SettingError(
+                f"{type(solver).__name__} differentiates its field by autograd, which torch.func does not transform: "
+                "use an explicit solver such as Dopri5, or torch.autograd"
+            ) from problem
         reason = dependence(solver) if transformed() and "vmap" in str(problem) else None
         if reason is None:
             raise
@@ -268,7 +279,7 @@ def _solve(
 
 
 def _wanted(field: object, gradient: Gradient, params: Sequence[Tensor] | None) -> tuple[Tensor, ...]:
-    """The parameters that require a gradient.
+    """The parameters that require a gradient, each once.
 
     Raises:
         GradientError: The parameters are unknown.
@@ -282,7 +293,7 @@ def _wanted(field: object, gradient: Gradient, params: Sequence[Tensor] | None) 
                 f"the field is a {type(field).__name__}, so {name} cannot know which tensors inside it want gradients. "
                 "Pass params=(…), which may be empty, make the field an nn.Module, or use gradient=Backprop()"
             )
-    return tuple(param for param in params or () if param.requires_grad)
+    return tuple({id(param): param for param in params or () if param.requires_grad}.values())
 
 
 def _listed(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
@@ -313,6 +324,7 @@ def checked_times(t: Tensor | Sequence[float]) -> Tensor:
 
     Raises:
         SettingError: They are not finite and strictly monotone.
+        StateError: They are of no sample.
     """
     try:
         if isinstance(t, Tensor):
@@ -327,6 +339,8 @@ def checked_times(t: Tensor | Sequence[float]) -> Tensor:
         raise SettingError(f"t must hold at least two times, (T,); its shape is {tuple(times.shape)}")
     if not times.is_floating_point():
         times = times.double()
+    if not len(times):
+        raise StateError(f"a state needs at least one sample; the times are of none, {tuple(times.shape)}")
     steps = np.diff(np.array(times.tolist(), dtype=float))
     least, most = steps.min(-1), steps.max(-1)
     up, down = (least > 0) & (most < math.inf), (most < 0) & (least > -math.inf)

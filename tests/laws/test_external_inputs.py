@@ -350,3 +350,36 @@ def test_what_is_refused() -> None:
         final(flow, wrong)
     with pytest.raises(of.SettingError, match="strictly increasing"):
         flow.trajectory(Y0, [0.0, 0.0], context=path)
+
+
+class _Doubled(of.Dynamics):
+    """dy/dt = −y + u² with an encoder and a constant of its own, from which an input may be computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 2
+        self.u, self.encoder = nn.Parameter(torch.tensor([[0.3]], dtype=D)), nn.Linear(1, 1, dtype=D)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return torch.cat((-y[:, :1] + y[:, 1:].square(), torch.zeros_like(y[:, 1:])), 1)
+
+
+def test_inputs_of_the_dynamics_own() -> None:
+    """A parameter of the dynamics that is the input has its gradient once; what it computes is refused in words."""
+    y0 = torch.ones(3, 1, dtype=D)
+    found = {}
+    for gradient in (of.Backprop(), of.Checkpointed(), of.Reversible()):
+        torch.manual_seed(0)
+        field = _Doubled()
+        flow = of.Flow(field, Dopri5(1e-9, 1e-9), gradient)
+        flow.trajectory(y0, [0.0, 1.0], context=field.u).y[-1].sum().backward()
+        assert field.u.grad is not None
+        found[gradient] = float(field.u.grad)
+        for context in (field.u + y0, field.encoder(y0)):
+            if isinstance(gradient, of.Backprop):
+                flow.trajectory(y0, [0.0, 1.0], context=context).y[-1].sum().backward()
+            else:
+                with pytest.raises(of.GradientError, match="compute the context by a module outside of"):
+                    flow.trajectory(y0, [0.0, 1.0], context=context)
+    wanted = 3 * 2 * 0.3 * (1 - math.exp(-1))
+    assert list(found.values()) == pytest.approx([wanted] * 3, rel=1e-7)

@@ -1,8 +1,10 @@
 """Laws of gradients beside those of odeflow.testing: finite differences, memory, statistics, options."""
 
 import itertools
+import math
 from collections.abc import Callable
 from math import comb
+from typing import Literal
 
 import pytest
 import torch
@@ -432,3 +434,55 @@ def test_the_adjoint_integrates_gradients_of_parameters(name: str, gradient: of.
     end.backward()
     assert w.grad is not None
     assert float(w.grad) == pytest.approx(-0.644217687, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_a_tensor_counts_once(name: str) -> None:
+    """Tensors that occur several times in `params`, or are the times, too, have their gradient once."""
+    gradient = look_up("gradient", name)()
+    y0 = torch.tensor([[1.0], [0.5]], dtype=D)
+    w, t = (torch.tensor(each, dtype=D, requires_grad=True) for each in (0.7, [0.0, 1.5]))
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return -w * y
+
+    y = of.solve(field, y0, t, solver=dopri5(), gradient=gradient, params=[w, w, t]).y[-1].sum()
+    found, value = torch.autograd.grad(y, (w, t)), y.item()
+    assert float(found[0]) == pytest.approx(-1.5 * value, rel=1e-6)
+    assert found[1].tolist() == pytest.approx([0.7 * value, -0.7 * value], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_a_tensor_beside_what_it_was_computed_from_is_refused(name: str) -> None:
+    """A backward pass of its own would follow one into the other; siblings of one origin are none of each other."""
+    gradient, y0 = look_up("gradient", name)(), torch.ones(2, 1, dtype=D)
+    w = torch.tensor(0.7, dtype=D, requires_grad=True)
+    twice, a, b = 2 * w, *(torch.stack((w, 3 * w)) + 0).unbind()
+
+    def end(field: Callable[[Tensor, Tensor], Tensor], gradient: of.Gradient, *params: Tensor) -> Tensor:
+        return of.solve(field, y0, [0.0, 1.0], solver=dopri5(), gradient=gradient, params=params).y[-1].sum()
+
+    with pytest.raises(of.GradientError, match="with respect to a tensor and what it was computed from"):
+        end(lambda t, y: -w * y * twice, gradient, w, twice)
+    for params, field in (((twice,), lambda t, y: -twice * y), ((a, b), lambda t, y: -a * b * y)):
+        (found,) = torch.autograd.grad(end(field, gradient, *params), w, retain_graph=True)
+        (wanted,) = torch.autograd.grad(end(field, of.Backprop(), *params), w, retain_graph=True)
+        assert float(found) == pytest.approx(float(wanted), rel=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["seminorm", "full"])
+def test_the_adjoint_keeps_the_dtype_of_the_state(norm: Literal["seminorm", "full"]) -> None:
+    """A field of float32 with a parameter of float64 is called with states of float32, and each gradient has its dtype."""
+    w, v = torch.tensor(0.7, dtype=D, requires_grad=True), torch.tensor(0.3, requires_grad=True)
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        assert y.dtype == torch.float32
+        return (-w * y).float() + v
+
+    solution = of.solve(
+        field, torch.ones(2, 1), [0.0, 1.0], solver=dopri5(1e-5), gradient=of.Adjoint(norm=norm), params=(w, v)
+    )
+    found = torch.autograd.grad(solution.y[-1].sum(), (w, v))
+    assert [each.dtype for each in found] == [D, torch.float32]
+    decay = math.exp(-0.7)
+    assert float(found[1]) == pytest.approx(2 * (1 - decay) / 0.7, rel=1e-3)

@@ -195,6 +195,74 @@ def test_jacobians_are_found_in_blocks() -> None:
         assert torch.allclose(linear.factors(0.1).solve(residual).reshape(-1), wanted)
 
 
+def scales(rate: float, omega: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """A fast decay beside a rotation at the rate ω, of which it is independent."""
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return torch.stack((-rate * (y[:, 0] - 1), omega * y[:, 2], -omega * y[:, 1]), 1)
+
+    return field
+
+
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize(("dtype", "rate"), [(D, 1e6), (D, 1e12), (torch.float32, 1e6)])
+def test_weak_couplings_beside_fast_rates_are_seen(dtype: torch.dtype, rate: float, graph: bool) -> None:
+    """However fast one number changes, two others that depend on each other are in one block."""
+    weak = scales(rate, torch.tensor(1e-3, dtype=dtype))
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return weak(t, y) if graph else weak(t, y).detach()
+
+    generator = torch.Generator().manual_seed(0)
+    for count in (1, 2, 300):  # a single block, more numbers than samples, and the reverse
+        y = torch.randn(count, 3, dtype=dtype, generator=generator)
+        linear = Jacobian().at(field, 0.0, y)
+        assert linear.blocks.shape == (count, 3, 3)
+        rotation = linear.blocks[:, 1:, 1:]
+        assert torch.allclose(rotation.diagonal(dim1=1, dim2=2), torch.zeros(()).to(y))
+        assert (rotation[:, [0, 1], [1, 0]] != 0).all()
+
+
+def test_couplings_that_begin_later_are_seen() -> None:
+    """Samples that depend on each other from some time on, of which at first nothing is to be seen."""
+    jacobian = Jacobian()
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return -y + 1e-9 * (t > 0.5) * y.roll(1, 0)
+
+    y = torch.randn(8, 2, dtype=D, generator=torch.Generator().manual_seed(0))
+    assert jacobian.at(field, 0.0, y).blocks.shape[1:] in {(2, 2), (8, 8)}
+    shapes = [jacobian.at(field, 1.0, y).blocks.shape for _ in range(6)]
+    assert shapes[-1] == (2, 8, 8)
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("name", ["Kvaerno3", "Kvaerno5", "Rodas4"])
+def test_gradients_beside_fast_rates(name: str, per_sample: bool) -> None:
+    """The derivative by a slow rate is that of the solution, whatever a fast number, or another sample, does."""
+    if per_sample and name == "Kvaerno3":
+        pytest.skip("takes thousands of steps at this tolerance")
+    omega = torch.tensor(1.3, dtype=D, requires_grad=True)
+    tolerance = 1e-5 if name == "Kvaerno3" else 1e-7
+    solver = look_up("solver", name)(tolerance, tolerance, per_sample=per_sample)
+    y0 = torch.tensor([[1.0, 1.0, 0.2], [0.0, 0.5, -0.3]], dtype=D)
+    rates = torch.tensor([1e6, 1.0], dtype=D)
+    seen: list[int] = []
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        rate = rates[:, None] if len(y) == 2 else rates[1:, None]
+        seen.append(len(y))
+        return torch.cat((-rate * (y[:, :1] - 1), omega * y[:, 2:], -omega * y[:, 1:2]), 1)
+
+    solution = of.solve(field, y0, [0.0, 2.0], solver=solver, params=(omega,))
+    turned = 2 * omega.detach()
+    for row, (_, a, b) in enumerate(y0.tolist()):
+        (found,) = torch.autograd.grad(solution.y[-1, row, 1], omega, retain_graph=True)
+        wanted = 2 * (-a * turned.sin() + b * turned.cos())
+        assert float(found) == pytest.approx(float(wanted), abs=100 * tolerance)
+    assert solution.stats.accepted < 200
+
+
 def test_a_field_without_graph_is_differentiated_by_differences() -> None:
     """A field that detaches its value has a Jacobian all the same."""
     y = torch.randn(5, 2, dtype=D)

@@ -1,5 +1,6 @@
 """Laws of flows under functions of torch that record or transform operations: compile, export, trace, func, meta."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 import odeflow as of
 from choice import few
 from odeflow_dynamics import MLP
-from odeflow_solvers import RK4, AdamsBashforth, Dopri5, Kvaerno5, Leapfrog, Rodas4
+from odeflow_solvers import RK4, AdamsBashforth, Dopri5, Kvaerno3, Kvaerno5, Leapfrog, Rodas4
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.trace.* is deprecated:DeprecationWarning"),
@@ -201,6 +202,47 @@ def test_vmap_maps_fixed_steps():
     adaptive = of.Flow(MLP(2), Dopri5())
     with pytest.raises(of.SettingError, match=f"vmap maps fixed steps: the {ADAPTIVE}, or call the flow on the whole"):
         torch.func.vmap(lambda y0: adaptive(y0[None]))(y0)
+
+
+def test_vmap_maps_symplectic_steps():
+    """As it maps others of a fixed number; whether the field is separable is not verified there."""
+
+    def spring(t: Tensor, y: Tensor) -> Tensor:
+        q, p = y.chunk(2, -1)
+        return torch.cat((p, -q.sin()), -1)
+
+    def end(y0: Tensor) -> Tensor:
+        return of.solve(spring, y0[None], [0.0, 1.0], solver=Leapfrog(num_steps=5), params=()).y[-1, 0]
+
+    y0 = torch.randn(4, 2)
+    torch.testing.assert_close(torch.func.vmap(end)(y0), torch.stack([end(each) for each in y0]))
+
+
+def test_forward_mode_does_not_reach_the_times():
+    """It is an error that names the reverse mode, and not a derivative of zero."""
+
+    def end(t: Tensor) -> Tensor:
+        return of.solve(lambda t, y: -y, torch.ones(1, 1), t, solver=Dopri5(), gradient=of.Backprop(), params=()).y
+
+    t, ahead = torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0])
+    with pytest.raises(of.GradientError, match=r"do not reach the times of a solve: use reverse mode, such as"):
+        torch.func.jvp(end, (t,), (ahead,))
+    with pytest.raises(of.GradientError, match="do not reach the times"):
+        torch.func.jacfwd(end)(t)
+    slope = torch.func.jacrev(end)(t)[-1, 0, 0]
+    torch.testing.assert_close(slope, torch.tensor([1.0, -1.0]) * math.exp(-1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", [Kvaerno3(), Rodas4()], ids=str)
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev])
+def test_implicit_solves_are_not_transformed(transform, solver):
+    """Their stages use autograd themselves, which the message says."""
+
+    def end(y0: Tensor) -> Tensor:
+        return of.solve(lambda t, y: -y, y0, [0.0, 1.0], solver=solver, gradient=of.Backprop(), params=()).y[-1].sum()
+
+    with pytest.raises(of.SettingError, match=r"torch\.func does not transform: use an explicit solver"):
+        transform(end)(torch.ones(2, 1))
 
 
 @pytest.mark.parametrize("gradient", [of.Adjoint(), of.Reversible(), of.Checkpointed(every=2)])

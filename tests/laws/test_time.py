@@ -228,6 +228,12 @@ def test_too_many_fixed_steps_are_refused(name: str) -> None:
         cls(num_steps=10**12)
 
 
+def test_times_of_no_sample_are_refused() -> None:
+    """An empty batch with times of its own has no time from which to start."""
+    with pytest.raises(of.StateError, match=r"at least one sample; the times are of none, \(0, 3\)"):
+        of.solve(lambda t, y: -y, torch.zeros(0, 2), torch.zeros(0, 3), solver=Dopri5(per_sample=True), params=())
+
+
 @pytest.mark.parametrize("gradient", [of.Backprop(), of.Checkpointed(), of.Adjoint()], ids=str)
 def test_times_may_depend_on_parameters_of_the_field(gradient: of.Gradient) -> None:
     """Where the last time was computed from a parameter, that dependence counts once: y = exp(a · 2a), dy/da = 4a y."""

@@ -145,13 +145,14 @@ def _backward_full(
         sides = (
             torch.zeros_like(param) if value is None else value for param, value in zip(params, integrand, strict=True)
         )
-        return packing.pack((slope, change, *sides))
+        return packing.pack((slope, change, *(side.to(slope) for side in sides)))
 
     def jump(number: int, packed: Tensor) -> Tensor:
         row = -1 - number
         _, adjoint, *sides = packing.unpack(packed)
         return packing.pack((y[row], adjoint + grad_y[row], *sides))
 
-    start = packing.pack((y[-1], grad_y[-1], *(torch.zeros_like(param) for param in params)))
+    start = packing.pack((y[-1], grad_y[-1], *(y.new_zeros(param.shape) for param in params)))
     _, adjoint, *grads = packing.unpack(equation.solve(augmented, start, t, Observer(jump=jump)))
-    return adjoint + grad_y[0], [grad if present else None for grad, present in zip(grads, used, strict=True)]
+    of_params = [grad.to(param) if each else None for grad, param, each in zip(grads, params, used, strict=True)]
+    return adjoint + grad_y[0], of_params

@@ -12,7 +12,7 @@ from torch import Tensor
 from odeflow.engine.equation.equation import Equation
 from odeflow.engine.equation.state import Field
 from odeflow.engine.gradients.backward import with_backward
-from odeflow.engine.gradients.history import without_history
+from odeflow.engine.gradients.history import is_nested, without_history
 from odeflow.engine.gradients.reversible_heun import is_reversible_heun
 from odeflow.engine.gradients.times import follow, move_rows, moved, on_fixed_clock
 from odeflow.engine.loop.adaptive import Adaptive
@@ -130,6 +130,12 @@ class Gradient(Plugin, ABC):
                 "while it is evaluated: apply fully_shard to the whole model as one unit, not to the field; or use "
                 "Backprop and fixed steps"
             )
+        if self.needs_params and is_nested(params):
+            raise GradientError(
+                f"{type(self).__name__} cannot differentiate with respect to a tensor and what it was computed from, "
+                "such as a context and parameters of the dynamics that gave it: compute the context by a module "
+                "outside of the dynamics, pass one of them in params, or use gradient=Backprop()"
+            )
         for feature, uses in USES.items():
             if feature in self.unsupported and uses(solver, field, t, mesh):
                 came = f" (got {type(solver).__name__})" if "solvers" in feature else ""
@@ -176,7 +182,8 @@ class Gradient(Plugin, ABC):
         jumps = solver.jump_ts
 
         def run(t: Tensor, y0: Tensor) -> Solution:
-            return self.differentiate(solver, on_fixed_clock(field, t, jumps), y0, t.detach(), (t, *params), mesh)
+            others = (param for param in params if param is not t)
+            return self.differentiate(solver, on_fixed_clock(field, t, jumps), y0, t.detach(), (t, *others), mesh)
 
         rows = run(t, y0) if t.is_leaf or not self.needs_params else without_history(run, t, y0, params)
         solution = replace(rows, t=t).select_outputs(mesh, partial(moved, t, jumps))

@@ -1,4 +1,4 @@
-"""without_history: a solve at times that were computed from its own parameters."""
+"""Tensors of a solve that were computed from others of it, which a backward pass that reruns the solve would follow."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -52,3 +52,20 @@ class _WithoutHistory(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         options: dict[str, Any] = {"allow_unused": True, "retain_graph": True, "create_graph": torch.is_grad_enabled()}
         return None, None, *torch.autograd.grad(ctx.rows, ctx.inputs, grad_outputs[0], **options)
+
+
+def is_nested(params: Sequence[Tensor]) -> bool:
+    """Whether one of several tensors was computed from another one."""
+    inner = [each for each in params if each.grad_fn is not None]
+    leaves, results = {id(each) for each in params if each.is_leaf}, {each.grad_fn for each in inner}
+    seen: set[Any] = set()
+    ahead = [node for each in results if each is not None for node, _ in each.next_functions]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        if node in results or id(getattr(node, "variable", None)) in leaves:
+            return True
+        seen.add(node)
+        ahead += [before for before, _ in node.next_functions]
+    return False

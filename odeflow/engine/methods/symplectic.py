@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from odeflow.engine.equation.field import recorder
+from odeflow.engine.equation.field import recorder, transformed
 from odeflow.engine.equation.state import Field
 from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.step.carried import MemoryStages
@@ -41,7 +41,7 @@ class SymplecticStages(MemoryStages):
         super().__init__(order, field, quadrature)
         self.weights = weights
         self.force: Tensor | None = None  # at the start of the step
-        self.checked = checked or recorder() is not None  # what is recorded cannot depend on values
+        self.checked = checked or recorder() is not None or transformed()  # there nothing may depend on values
 
     @property
     def traced(self) -> Callable[[Field], "SymplecticStages"]:
