@@ -96,7 +96,9 @@ class Jacobian:
                 basis, probes = _basis(y, dim), self._probes(noise, dim)
                 directions = torch.cat((basis, probes))
                 self._count(field, len(directions))
-                if slope.requires_grad:
+                if not len(directions):
+                    lines = directions  # an empty state
+                elif slope.requires_grad:
                     lines = torch.stack([_row(slope, state, direction) for direction in directions])
                 else:
                     lines = _differences(field, t, y, slope, directions)
