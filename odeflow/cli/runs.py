@@ -16,7 +16,7 @@ from odeflow.errors import OdeflowError
 
 Rows = list[dict[str, str]]
 """A table: the text of each cell by the name of its column, which is the same in all rows."""
-MOST = 60
+WIDTH = 60
 """Length of options in a table; the other formats have all of them."""
 
 
@@ -139,7 +139,7 @@ def _metric(name: str, run: RunRecord) -> str:
 
 def _shortened(text: str) -> str:
     """The text, cut at a length that leaves room for the other columns of a table."""
-    return text if len(text) <= MOST else f"{text[: MOST - 1]}…"
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
 
 
 def _options(changes: dict[str, str]) -> str:

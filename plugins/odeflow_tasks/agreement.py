@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchmetrics import CatMetric
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from odeflow_tasks.drawing import BASELINE, PREDICTION, limits, numbers
 from odeflow_tasks.file_units import FileUnits
@@ -13,7 +14,7 @@ MOST_TARGETS, MOST_POINTS = 4, 2000
 """Maximum numbers of panels and of points in each."""
 
 
-class Agreement(CatMetric):
+class Agreement(Metric):
     """Collects the predictions and targets of a test, in all processes.
 
     Args:
@@ -21,17 +22,26 @@ class Agreement(CatMetric):
         what: What has them, in the plural.
     """
 
+    pairs: list[Tensor]
+
     def __init__(self, count: int, what: str) -> None:
         super().__init__()
         self.count, self.what = count, what
+        self.add_state("pairs", [], dist_reduce_fx="cat")
 
     def update(self, prediction: Tensor, targets: Tensor) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Adds predictions and targets, (B, k) each, in the units of batches."""
-        super().update(torch.stack((prediction, targets), 1).flatten())  # a process without any has shape (0,)
+        self.pairs.append(torch.stack((prediction, targets), 1).flatten())  # a process without any has shape (0,)
+
+    def compute(self) -> Tensor:
+        """(N, 2, k), all predictions and targets."""
+        whole = dim_zero_cat(self.pairs) if len(self.pairs) else torch.empty(0)
+        return whole.view(-1, 2, self.count)
 
     def figure(self, file: FileUnits) -> Figure:
         """Predictions over targets in the file's units, with the coefficient of determination R² of all."""
-        pairs = torch.as_tensor(self.compute()).view(-1, 2, self.count)
+        pairs = self.compute()
+        pairs = pairs[pairs.isfinite().all(-1).all(-1)]
         predicted, true = (numbers(file.targets(pairs[:, number])) for number in range(2))
         shown = min(self.count, MOST_TARGETS)
         figure = Figure(figsize=(4.4 * shown, 4.7), layout="constrained")

@@ -49,6 +49,17 @@ def test_without_a_spread_there_is_no_r2(count: int, title: str) -> None:
     assert axes.get_xlabel() == "target, true"
 
 
+def test_what_is_not_finite_is_left_out() -> None:
+    """With its target, so that all others keep theirs."""
+    metric = Agreement(2, "samples")
+    metric.update(
+        torch.tensor([[1.0, 2.0], [torch.nan, 3.0], [5.0, 6.0]]), torch.tensor([[1.5, 2.5], [0.0, 0.0], [5.5, 6.5]])
+    )
+    axes = metric.figure(FileUnits(of.Units())).axes
+    assert [line.get_xdata().tolist() for line in (each.lines[1] for each in axes)] == [[1.5, 5.5], [2.5, 6.5]]
+    assert [line.get_ydata().tolist() for line in (each.lines[1] for each in axes)] == [[1.0, 5.0], [2.0, 6.0]]
+
+
 def test_a_test_is_shown_alone() -> None:
     """A second test replaces the points of the first; validation adds none."""
     torch.manual_seed(0)
