@@ -34,8 +34,6 @@ CONTRACTS = {
     "data": "odeflow.training.data:DataModule",
 }
 """The contract of each of odeflow's own kinds, imported on first use."""
-MOST_NAMES = 100
-"""Number of names up to which a message lists all of them beside the closest one."""
 
 UNBUILDABLE = (
     ArithmeticError,
@@ -403,7 +401,7 @@ def missing(path: str) -> str:
 
 
 def unknown(what: str, name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
-    """The message for an unknown name: the closest match and all known names, unless these would hide it.
+    """The message for an unknown name: the closest match and all known names.
 
     Args:
         what: What the name is to be of.
@@ -414,8 +412,6 @@ def unknown(what: str, name: str, known: Iterable[str], others: Iterable[str] = 
     names = list(known)
     lowered = {candidate.lower(): candidate for candidate in (*others, *names)}
     near = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    if near and len(names) > MOST_NAMES:
-        return f"no {what} named {name!r}. Did you mean {lowered[near[0]]}?"
     hint = f" Did you mean {lowered[near[0]]}?" if near else ""
     return f"no {what} named {name!r}.{hint}  available: {', '.join(names) or 'none'}"
 

@@ -133,7 +133,7 @@ def test_series_are_drawn_in_rows(done, brief, dates):
     Path("own.csv").write_text("\n".join(["name,when,level", *rows]))
     done(
         "fit -c own/series --data.path own.csv --data.series name --data.time when --data.columns [level] "
-        f"--model.dynamics.hidden 4 --model.most_times 6 {brief}"
+        f"--model.dynamics.hidden [4] --model.most_times 6 {brief}"
     )
     ckpt_path = next(Path("runs/own/series/version_0/checkpoints").glob("*.ckpt"))
     out = done(f"sample --ckpt_path {ckpt_path} --count 2 --output drawn.csv").out
