@@ -61,8 +61,10 @@ class Jacobian:
     If the slices of the state along a dimension are independent, as samples usually are, one backward pass gives a row
     of the Jacobian of every block. Independence is verified: a random direction that is zero in some of the slices must
     have a product that is exactly zero there, for however weakly slices are coupled, Newton's iteration and gradients
-    need the true Jacobian. At first each slice is parted from each other one by a direction, later by one of
-    these in turn. The first two dimensions are tried; otherwise the whole state is one block.
+    need the true Jacobian. At first each slice is parted from each other one by a direction. Later one of these and its
+    complement, in turn, are enough, since their sum must have the product of the blocks up to rounding: a coupling that
+    begins later is seen at once if it is strong. The first two dimensions are tried; otherwise the whole state is one
+    block.
 
     A field without a graph, such as that of an adjoint equation, is differentiated by finite differences.
 
@@ -102,15 +104,15 @@ class Jacobian:
                     lines = torch.stack([_row(slope, state, direction) for direction in directions])
                 else:
                     lines = _differences(field, t, y, slope, directions)
-                if not bool(((lines[len(basis) :].abs() > 0) & (probes == 0)).any()):  # nan is no coupling
+                blocks = _blocks(lines[: len(basis)], dim)
+                if dim is None or _independent(blocks, probes, lines[len(basis) :], dim):
                     self.number += 1
-                    blocks = _blocks(lines[: len(basis)], dim)
                     return Linearisation(blocks if slope.requires_grad else blocks.mT, dim)
                 del self.dims[0]
                 self.number = 0
 
     def _probes(self, noise: Tensor, dim: int | None) -> Tensor:
-        """(k, *state), the noise within some slices along a dimension, and zero in the others."""
+        """(2k, *state), the noise within some slices along a dimension and zero in the others, and k complements."""
         if dim is None:
             return noise.new_empty(0, *noise.shape)
         masks = _separating(noise.shape[dim], noise.device)
@@ -118,7 +120,8 @@ class Jacobian:
             masks = masks[self.number % len(masks)][None]
         shape = [1] * noise.dim()
         shape[dim] = noise.shape[dim]
-        return noise * masks.view(len(masks), *shape)
+        masks = masks.view(len(masks), *shape)
+        return noise * torch.cat((masks, ~masks))
 
     def by_time(self, field: Field, t: float, y: Tensor, h: float, window: tuple[float, float] | None = None) -> Tensor:
         """(*state), ∂f/∂t at (t, y).
@@ -175,11 +178,23 @@ def _blocks(lines: Tensor, dim: int | None) -> Tensor:
     return parts.reshape(*parts.shape[:2], parts.shape[2:].numel())
 
 
-def _separating(count: int, device: torch.device) -> Tensor:
-    """(k, count), bool: masks of which for each two of `count` slices, in either order, one has the first alone.
+def _independent(blocks: Tensor, probes: Tensor, products: Tensor, dim: int) -> bool:
+    """Whether the products of all probes, (2k, *state), are those of the blocks. A nan is no contradiction."""
+    half = len(probes) // 2
+    if not half:
+        return True
+    leaks = (products.abs() > 0) & (probes == 0)
+    parts, wanted = (each[0] + each[half] for each in (probes, products))
+    parts, wanted = (each.movedim(dim, 0).reshape(len(blocks), 1, blocks.shape[1]) for each in (parts, wanted))
+    found = parts @ blocks
+    strong = (found - wanted).norm() > torch.finfo(wanted.dtype).eps ** (1 / 3) * found.norm().maximum(wanted.norm())
+    return not bool(leaks.any() | strong)
 
-    They are the bits of the slices' numbers, and their complements.
+
+def _separating(count: int, device: torch.device) -> Tensor:
+    """(k, count), bool: masks by which, and by whose complements, each of `count` slices is parted from each other one.
+
+    They are the bits of the slices' numbers.
     """
     bits = torch.arange(max(count - 1, 0).bit_length(), device=device)
-    digits = (torch.arange(count, device=device) >> bits[:, None]) % 2 == 1
-    return torch.cat((digits, ~digits))
+    return (torch.arange(count, device=device) >> bits[:, None]) % 2 == 1
