@@ -313,17 +313,19 @@ def _compiled(function: Code, inputs: Sequence[Tensor]) -> Code:
     """
     from torch import _inductor  # takes seconds to import
 
-    options: dict[str, Any] = {}
-    if inputs[0].device.type == "cpu":
-        from odeflow.engine.loop.passes import SmallFields  # imports it
+    with torch.no_grad():
+        graph = traced(function, *inputs)
+        if inputs[0].device.type != "cpu":
+            return cast(Code, _inductor.compile(graph, list(inputs)))
+        from odeflow.engine.loop.passes import SmallFields, kept_buffers  # imports it
 
-        options = {
+        options: dict[str, Any] = {
             "cpp_wrapper": True,
             "cpp.enable_floating_point_contract_flag": "fast",  # fused multiply–add
-            "post_grad_custom_pre_pass": SmallFields(),
+            "post_grad_custom_post_pass": SmallFields(),
         }
-    with torch.no_grad():
-        return cast(Code, _inductor.compile(traced(function, *inputs), list(inputs), options))
+        with kept_buffers():
+            return cast(Code, _inductor.compile(graph, list(inputs), options))
 
 
 def _compiled_pass(function: Code, inputs: Sequence[Tensor]) -> Code:

@@ -1,16 +1,24 @@
-"""Rewrites of compiled code that make small fields fast on a CPU."""
+"""What makes compiled code of small fields fast on a CPU: rewrites of its graph, and loops that keep their buffers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from math import prod
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch._inductor import inductor_prims
+from torch._inductor.codegen import common
+from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+from torch._inductor.graph import SubgraphLowering
 from torch.fx import Graph, Node
 
 aten = torch.ops.aten
+KEPT = 2**17  # bytes of a buffer up to which a loop keeps it
 SMALL = 2**15  # multiplications of a product up to which a fused loop beats the call of a library
+THIN = 4  # terms of the sums of a product up to which this is so whatever the number of sums
 LANES = 8  # columns from which on vector instructions go over them
 LIMIT = 7.9  # beyond this |x| tanh is ±1 in float32
 ABOVE = (0.9999999943622309, 0.1345066269974041, 0.0035790422870437735, 2.20240861283524e-05, 1.5429177775501355e-08)
@@ -20,7 +28,11 @@ error: 5.7e-9, and 3.3e-7 (three units in the last place) once evaluated in floa
 
 
 class SmallFields(CustomGraphPass):
-    """Small matrix products become sums that fuse with their neighbours, and tanh in float32 a rational function."""
+    """Matrix products in the form that is fastest for their sizes, and tanh in float32 as a rational function.
+
+    Small products become sums that fuse with their neighbours, narrow ones are computed the other way round, and
+    additions are left to the neighbours.
+    """
 
     def uuid(self) -> bytes:
         """The key of compiled code in the cache on disk."""
@@ -80,24 +92,47 @@ def _transposed(matrix: Node) -> Node | None:
     return cast(Node, matrix.args[0]) if matrix.target == aten.permute.default else None
 
 
+def _by_columns(matrix: Node) -> bool:
+    """Whether a matrix is in memory by columns."""
+    return matrix.meta["val"].stride(0) == 1
+
+
 def _product(node: Node, add: _Builder) -> Node | None:
-    """A matrix product, or one with an addition, as a sum of products."""
+    """A matrix product, or one with an addition, in the form that is fastest for its sizes."""
     *bias, left, right = node.args
     assert isinstance(left, Node)
     assert isinstance(right, Node)
     sizes = (*left.meta["val"].shape, right.meta["val"].shape[1])
-    if node.kwargs or not all(isinstance(size, int) for size in sizes) or sizes[0] * sizes[1] * sizes[2] > SMALL:
+    if node.kwargs or not all(isinstance(size, int) for size in sizes):
         return None
-    turned = sizes[2] < LANES <= sizes[0] and _transposed(left) is not None
+    fused = prod(sizes) <= SMALL or sizes[1] <= THIN
+    total = _sum_of_products(left, right, add) if fused else _library_product(left, right, add)
+    return add(aten.add.Tensor, total, bias[0]) if bias else total
+
+
+def _sum_of_products(left: Node, right: Node, add: _Builder) -> Node:
+    """A matrix product as a sum that fuses with its neighbours."""
+    rows, columns = len(left.meta["val"]), right.meta["val"].shape[1]
+    turned = columns < LANES <= rows and _transposed(left) is not None
     if turned:
         left, right = add.transposed(right), add.transposed(left)
     left = add.stored_once(left)
     # the fused loop goes over many columns, and otherwise over what is summed
-    right = add.rows(right) if turned or sizes[2] >= LANES else add.stored_once(right)
+    right = add.rows(right) if turned or columns >= LANES else add.stored_once(right)
     products = add(aten.mul.Tensor, add(aten.unsqueeze.default, left, 2), add(aten.unsqueeze.default, right, 0))
     total = add(aten.sum.dim_IntList, products, [1])
-    total = add.transposed(total) if turned else total
-    return add(aten.add.Tensor, total, bias[0]) if bias else total
+    return add.transposed(total) if turned else total
+
+
+def _library_product(left: Node, right: Node, add: _Builder) -> Node:
+    """A matrix product by a library, which is slow where there are few columns, and not where there are few rows."""
+    if right.meta["val"].shape[1] < LANES <= len(left.meta["val"]):
+        first, second = add.transposed(right), add.transposed(left)
+        if _by_columns(first) and _by_columns(second):  # the slowest form of all
+            first = add.rows(first)
+        turned = add.transposed(add(aten.mm.default, first, second))
+        return add(inductor_prims.force_stride_order, turned, (turned.meta["val"].shape[1], 1))
+    return add(aten.mm.default, left, right)
 
 
 def _tanh(node: Node, add: _Builder) -> Node | None:
@@ -121,3 +156,58 @@ REWRITES: dict[Any, Callable[[Node, _Builder], Node | None]] = {
     aten.addmm.default: _product,
     aten.tanh.default: _tanh,
 }
+
+
+class KeptBuffers(CppWrapperCpu):
+    """C++ code whose loops allocate a small buffer in their first pass and use it in all others and in later calls.
+
+    Allocations take twice as long as the arithmetic of a step over a small state. Each thread has its own buffers.
+    """
+
+    @staticmethod
+    def create(
+        is_subgraph: bool, subgraph_name: str | None, parent_wrapper: Any, partition_signatures: Any = None
+    ) -> "KeptBuffers":
+        """The generator of a program."""
+        return KeptBuffers()
+
+    def make_allocation(
+        self,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        shape: Sequence[Any],
+        stride: Sequence[Any],
+        allocation_shape: Sequence[Any] | None = None,
+        is_pinned: bool = False,
+    ) -> str:
+        """The declaration of a buffer, after the lines that allocate it."""
+        graph = self.get_codegened_graph()
+        inner = isinstance(graph, SubgraphLowering) and name not in graph.get_output_names()
+        plain = device.type == "cpu" and allocation_shape in (None, shape)
+        known = self.is_statically_known_list_of_ints(shape)
+        if not (inner and plain and known and prod(map(int, shape)) * dtype.itemsize <= KEPT):
+            return super().make_allocation(name, device, dtype, shape, stride, allocation_shape, is_pinned)
+        add_line = self.wrapper_call.writeline
+        sizes, strides = (
+            self.codegen_int_array_var(self.codegen_shape_tuple(each), add_line, known_statically=True, graph=graph)
+            for each in (shape, stride)
+        )
+        form = f"{len(shape)}, {sizes}, {strides}, {self.codegen_dtype(dtype)}, {self.codegen_device(device)}"
+        add_line(f"static thread_local AtenTensorHandle {name}_kept = nullptr;")
+        add_line(f"if (!{name}_kept) AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided({form}, &{name}_kept));")
+        add_line(f"AtenTensorHandle {name}_handle;")
+        add_line(f"AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_assign_tensors_out({name}_kept, &{name}_handle));")
+        return f"RAIIAtenTensorHandle {name}({name}_handle);"
+
+
+@contextmanager
+def kept_buffers() -> Generator[None]:
+    """Code that is compiled meanwhile for the CPU has `KeptBuffers`."""
+    common.init_backend_registration()
+    usual = common.device_codegens["cpu"]
+    common.device_codegens["cpu"] = replace(usual, cpp_wrapper_codegen=KeptBuffers)
+    try:
+        yield
+    finally:
+        common.device_codegens["cpu"] = usual
