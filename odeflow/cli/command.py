@@ -206,12 +206,20 @@ class Command(LightningCLI):
                 file=sys.stderr,
             )
 
+    def _validate_within_the_run(self) -> None:
+        """Lets a run that is shorter than the recipe's interval between validations end with one."""
+        trainer = self._get(self.config, "trainer")
+        epochs, every = trainer.get("max_epochs"), trainer.get("check_val_every_n_epoch")
+        if self.subcommand == "fit" and epochs and every and 0 < epochs < every:
+            trainer.check_val_every_n_epoch = epochs
+
     def instantiate_classes(self) -> None:
         """As LightningCLI, but reports a constructor's error without the parser's surrounding text.
 
         Raises:
             OdeflowError: The constructor of a plugin raised an error.
         """
+        self._validate_within_the_run()
         try:
             super().instantiate_classes()
         except (MisconfigurationException, *registry.UNBUILDABLE) as problem:

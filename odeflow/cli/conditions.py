@@ -9,7 +9,7 @@ from odeflow.training.units import Units
 
 
 def read_conditions(path: str | None, size: int, units: Units) -> Tensor | None:
-    """(N, size), the conditions in a file, in the units of batches; None if the model has none.
+    """(N, size), the conditions in a file, in its units, float64; None if the model has none.
 
     Args:
         path: The file, with a column of each name of the units.
@@ -35,10 +35,20 @@ def read_conditions(path: str | None, size: int, units: Units) -> Tensor | None:
         table = pl.read_csv(file) if file.suffix == ".csv" else pl.read_parquet(file)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as problem:
         raise SettingError(f"--conditions: {path} cannot be read: {str(problem).partition(chr(10))[0]}") from problem
+    wanted = f"--conditions: {path} must have the columns {', '.join(names)}, of numbers"
+    lost = [name for name in names if name not in table.columns]
+    if lost:
+        raise SettingError(f"{wanted}; it has no {lost[0]!r}, only {', '.join(table.columns)}")
+    if not len(table):
+        raise SettingError(f"{wanted}; it has no row")
     try:
-        rows = table.select(pl.col(names).cast(pl.Float64)).to_torch()
+        rows = table.select(pl.col(names).cast(pl.Float64))
     except pl.exceptions.PolarsError as problem:
-        raise SettingError(f"--conditions: {path} must have the columns {', '.join(names)}, of numbers") from problem
-    if not bool(rows.isfinite().all()) or not len(rows):
-        raise SettingError(f"--conditions: {path} must have a row at least, and no empty cell")
-    return units.standardised(rows).float()
+        raise SettingError(f"{wanted}; {str(problem).partition(chr(10))[0]}") from problem
+    for name in names:
+        wrong = (~rows[name].is_finite().fill_null(False)).arg_true()
+        if len(wrong):
+            raise SettingError(
+                f"{wanted}, and no empty cell; in row {wrong[0] + 1} there is no finite number in {name!r}"
+            )
+    return rows.to_torch()

@@ -75,15 +75,16 @@ def sample(words: list[str]) -> int:
         print(f"{told}, in the units of the file that it was trained on")  # noqa: T201
         return 0
     units = task.units or Units()
-    conditions = None if given.conditions else task.usual_conditions(given.count or 1000)
+    conditions, of_conditions = None if given.conditions else task.usual_conditions(given.count or 1000), Units()
     if conditions is None:
-        conditions = read_conditions(given.conditions, task.num_conditions, units.condition or Units())
+        of_conditions = units.condition or Units()
+        conditions = read_conditions(given.conditions, task.num_conditions, of_conditions)
         if conditions is not None:
             conditions = conditions.repeat_interleave(given.count or 1, dim=0)
     count = (given.count or 1000) if conditions is None else len(conditions)
-    drawn = _drawn(task, count, conditions)
+    drawn = _drawn(task, count, None if conditions is None else of_conditions.standardised(conditions).float())
     if conditions is not None:
-        drawn["condition"] = (units.condition or Units()).restored(conditions).numpy()
+        drawn["condition"] = conditions.numpy()
     if output.suffix == ".npz":
         arrays: dict[str, Any] = {**drawn, "seed": given.seed}
         with replacing(output) as part:

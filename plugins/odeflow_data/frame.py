@@ -14,7 +14,7 @@ from odeflow_data import source, times
 from odeflow_data.archive import LARGEST, reading
 from odeflow_data.memory import available_memory
 from odeflow_data.names import listed, nearest
-from odeflow_data.source import FORMATS, MISSING, TEXT, given
+from odeflow_data.source import FORMATS, MISSING, POINT, TEXT, given
 from odeflow_data.times import Times
 
 
@@ -40,6 +40,7 @@ class Frame:
         origin: Where it comes from, for messages.
         skipped: Number of rows of the origin before these.
         text: The same columns as they are in the origin, for messages; None if `columns` are that.
+        points: The columns of numbers with a point in a file with decimal commas, which may be either.
 
     Example:
         >>> frame = Frame.of({"x": [1.0, None], "kind": ["b", "a"]})
@@ -50,8 +51,15 @@ class Frame:
         ('a', 'b')
     """
 
-    def __init__(self, columns: pl.LazyFrame, origin: str, skipped: int = 0, text: pl.LazyFrame | None = None) -> None:
-        self.origin, self.skipped = origin, skipped
+    def __init__(
+        self,
+        columns: pl.LazyFrame,
+        origin: str,
+        skipped: int = 0,
+        text: pl.LazyFrame | None = None,
+        points: frozenset[str] = frozenset(),
+    ) -> None:
+        self.origin, self.skipped, self.points = origin, skipped, points
         self._columns, self._text = columns, text
         with reading(origin, f"Wanted is {FORMATS}"):
             self._types = columns.collect_schema()
@@ -67,7 +75,7 @@ class Frame:
             SettingError: `key` names no array of the file.
         """
         found = source.opened(given, key)
-        return cls(found.columns, found.origin, text=found.text)
+        return cls(found.columns, found.origin, text=found.text, points=found.points)
 
     @property
     def names(self) -> list[str]:
@@ -114,6 +122,12 @@ class Frame:
                     f"{self.origin}: column {name!r} must hold numbers; its type is {kind}. Leave it out by ignore, or "
                     "name it as time if it is one"
                 )
+            if name in self.points:
+                row, value = self._first(name, pl.col(name).str.contains(POINT)) or (1, "")
+                raise of.DataError(
+                    f"{self.origin} has decimal commas, and {value!r} with a point in row {row} of column {name!r}: it "
+                    "may be of thousands or decimal. Write all numbers with commas, and thousands without points"
+                )
         cells = [
             given(pl.col(name).cast(pl.String)) if self.is_text(name) else pl.col(name).cast(pl.Float64)
             for name in names
@@ -159,10 +173,14 @@ class Frame:
             raise of.SettingError(f"time_unit must be one of {', '.join(times.SECONDS)}; got {unit!r}")
         kind = self._types[name]
         column = self._collected([pl.col(name)], [name]).get_column(name)
+        if self.is_text(name):  # as numbers, which those with leading zeros are
+            values = column.cast(pl.String).cast(pl.Float64, strict=False)
+            column, kind = (values, values.dtype) if values.null_count() == column.null_count() else (column, kind)
         if kind.is_numeric():
             self.numbers([name])  # refuses infinite ones
         elif not kind.is_temporal():
-            row, value = self._first(name, pl.lit(True)) or (1, "")
+            no_date = pl.col(name).str.contains(r"^\s*\d+[-/:.]\d").not_()
+            row, value = self._first(name, no_date) or self._first(name, pl.lit(True)) or (1, "")
             raise of.DataError(
                 f"{self.origin}: column {name!r} must hold times, as numbers or as dates like 2024-05-31 or "
                 f"2024-05-31 18:00; its type is {kind}, and row {row} holds {value!r}"
@@ -177,48 +195,55 @@ class Frame:
 
     def as_times(self, name: str, values: NDArray[np.float64], unit: str) -> pl.Series:
         """Numbers as times of a column's type, the inverse of `times`, inside or outside the file's."""
-        return times.restored(values, self._types[name], unit).alias(name)
+        kind = pl.Float64() if self.is_text(name) else self._types[name]
+        return times.restored(values, kind, unit).alias(name)
 
     def as_ids(self, name: str, values: Sequence[str]) -> pl.Series:
         """Names of `classes` as values of the column's type, numbers or text."""
         ids, kind = pl.Series(name, values, dtype=pl.String), self._types[name]
         return ids.cast(kind) if kind.is_numeric() else ids
 
-    def classes(self, name: str, known: Sequence[str] | None = None) -> Classes:
+    def empty(self, name: str) -> NDArray[np.bool_]:
+        """(N,), whether the cells of a column are empty."""
+        return self._collected([pl.col(name).is_null()], [name]).get_column(name).to_numpy()
+
+    def classes(self, name: str, known: Sequence[str] | None = None, rows: NDArray[np.int64] | None = None) -> Classes:
         """A column of classes, named by text or whole numbers.
 
         Args:
             name: The column.
             known: The names of the classes by number; by default those in the column, in order.
+            rows: (N,), which rows, from 0 on; by default all.
 
         Raises:
             DataError: A cell is empty, holds a fraction, or a class that is none of those that are known.
         """
         column = self._collected([pl.col(name)], [name]).get_column(name)
+        places = np.arange(len(column)) if rows is None else rows
+        column = column[places]
         lost = column.is_null().arg_true().to_numpy()
         if len(lost):
-            raise of.DataError(f"{self.origin}: the class in column {name!r} is missing in {self._rows(lost)}")
+            raise of.DataError(f"{self.origin}: the class in column {name!r} is missing in {self._rows(places[lost])}")
         if column.dtype.is_float():
             split = (column != column.round()).arg_true().to_numpy()
             if len(split):
+                row, value = self.row(int(places[split[0]])), column[int(split[0])]
                 raise of.DataError(
-                    f"{self.origin}: column {name!r} must hold classes or ids, as text or whole numbers; row "
-                    f"{self.row(split[0])} holds {column[int(split[0])]:g}. To predict numbers name it as target"
+                    f"{self.origin}: column {name!r} must hold classes or ids, as text or whole numbers; row {row} "
+                    f"holds {value:g}. To predict numbers name it as target"
                 )
             column = column.cast(pl.Int64)
         found = column.unique().sort().cast(pl.String).to_list()
         names = tuple(cast(list[str], found) if known is None else known)
+        text = column.cast(pl.String)
         if known is not None and not set(found) <= set(names):
-            text = column.cast(pl.String)
-            row = int(text.is_in(names).not_().arg_true()[0])
+            place = int(text.is_in(names).not_().arg_true()[0])
             raise of.DataError(
-                f"{self.origin}: column {name!r} holds the class {text[row]!r} in row {self.row(row)}, which was not "
-                f"there in training; the classes are {listed(names)}"
+                f"{self.origin}: column {name!r} holds the class {text[place]!r} in row "
+                f"{self.row(int(places[place]))}, which was not there in training; the classes are {listed(names)}"
             )
         number = {each: code for code, each in enumerate(names)}
-        return Classes(
-            column.cast(pl.String).replace_strict(number, return_dtype=pl.Int64).to_numpy(writable=True), names
-        )
+        return Classes(text.replace_strict(number, return_dtype=pl.Int64).to_numpy(writable=True), names)
 
     def _collected(self, expressions: list[pl.Expr], names: Sequence[str]) -> pl.DataFrame:
         """The columns, in memory.
@@ -243,16 +268,21 @@ class Frame:
         with self._explained(names):
             for table in self._columns.select(names).collect_batches(chunk_size=size, maintain_order=True):
                 if len(table):
-                    yield Frame(table.lazy(), self.origin, skipped)
+                    yield Frame(table.lazy(), self.origin, skipped, points=self.points)
                 skipped += len(table)
         if not skipped:
             raise of.DataError(f"{self.origin} has no rows, only the columns {listed(self.names)}")
 
     def class_names(self, name: str) -> tuple[str, ...]:
-        """The names of the classes in a column, in order, of which no more than the names are in memory."""
+        """The names of the classes in a column, in order, of which no more than the names are in memory.
+
+        Raises:
+            DataError: No cell has one, or a cell holds a fraction.
+        """
         with self._readable():
-            found = self._columns.select(pl.col(name).unique()).collect(engine="streaming").get_column(name)
-        if not len(found) or found.null_count() or (found.dtype.is_float() and (found != found.round()).any()):
+            cells = self._columns.select(pl.col(name).drop_nulls().unique()).collect(engine="streaming")
+        found = cells.get_column(name)
+        if not len(found) or (found.dtype.is_float() and (found != found.round()).any()):
             return self.classes(name).names  # raises, and says where
         found = found.cast(pl.Int64) if found.dtype.is_float() else found
         return tuple(found.sort().cast(pl.String).to_list())

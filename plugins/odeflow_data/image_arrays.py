@@ -23,8 +23,9 @@ WANTED = (
 class ImageArrays(ImageSource):
     """Arrays of images, all of one form.
 
-    Images are (N, H, W), (N, H, W, C) or (N, C, H, W), where the channels are fewer than the pixels of a side. Bytes
-    remain bytes; other numbers become single precision.
+    Images are (N, H, W), (N, H, W, C) or (N, C, H, W), where the channels are fewer than the pixels of a side. Whole
+    numbers from 0 to 255 are bytes, in whatever type they come, those to 65,535 are divided by that, and other numbers
+    become single precision as they are.
 
     Args:
         arrays: `images` and `labels`, or these for each part, as `train_images`; labels may be missing. An array alone
@@ -100,8 +101,23 @@ class ImageArrays(ImageSource):
             )
         if images.dtype != np.uint8:
             require_finite(Path(self.origin), name, images, WANTED)
-            images = images.astype(np.float32)
+            images = self._in_units(images, name)
         return torch.from_numpy(np.ascontiguousarray(images))
+
+    def _in_units(self, images: NDArray[Any], name: str) -> NDArray[Any]:
+        """Bytes, or numbers in single precision."""
+        low, high = images.min(), images.max()
+        whole = images.dtype.kind in "iu" or (images.dtype.kind == "f" and high > 1 and bool((images % 1 == 0).all()))
+        if whole and low >= 0 and high <= 255:
+            return images.astype(np.uint8)
+        if images.dtype.kind not in "iu":
+            return images.astype(np.float32)
+        if low < 0 or high > 65_535:
+            raise of.DataError(
+                f"{self.origin}: {name} are whole numbers from {low} to {high}. Wanted are 0 to 255 or 0 to 65,535, or "
+                "floating-point numbers in units of your own"
+            )
+        return images.astype(np.float32) / 65_535
 
     def _labels(self, held: Mapping[str, NDArray[Any]], prefix: str, count: int) -> list[str] | None:
         """The name of each image's class; None without labels."""

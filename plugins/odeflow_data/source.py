@@ -23,7 +23,13 @@ FORMATS = "CSV (.csv, .tsv, .txt, also gzipped), Parquet (.parquet) or NumPy (.n
 EXAMPLES = Path(__file__).parent / "examples"
 """Small files that come with odeflow, read as `example:NAME`; `SOURCES.md` beside them says where they are from."""
 INFERRED = 10_000
-"""Number of rows by which the type of a column is found."""
+"""Number of rows by which dates in a Parquet file are found, and decimal commas and codes in a file of text."""
+NUMBER = re.compile(r"\s*\"?[+-]?(\d[\d.]*)?,\d+([eE][+-]?\d+)?\"?\s*")
+"""A number with a decimal comma."""
+POINT = r"^\s*[+-]?\d*\.\d[\d.]*\s*$"
+"""A number with points."""
+CODE = r"^\s*[+-]?0\d+\s*$"
+"""A whole number with leading zeros, which is a name."""
 
 
 class Source(NamedTuple):
@@ -33,11 +39,13 @@ class Source(NamedTuple):
         columns: The table; a file is scanned, not read.
         origin: Where it comes from, for messages.
         text: The same columns as they are there, those of a file of text as text.
+        points: The columns of numbers with a point in a file with decimal commas.
     """
 
     columns: pl.LazyFrame
     origin: str
     text: pl.LazyFrame
+    points: frozenset[str] = frozenset()
 
 
 def opened(source: Any, key: str | None = None) -> Source:
@@ -102,22 +110,41 @@ def _of_text(path: Path, kind: str) -> Source:
             check_unzipped(path)
         else:
             head = _head(path)
-        separator = "\t" if kind == ".tsv" else _separator(head[0] if head else ",")
-        comma = separator == ";" and any(re.search(r"\d,\d", line) for line in head[1:])
+        separator = "\t" if kind == ".tsv" else _separator(head)
+        comma = separator == ";" and any(NUMBER.fullmatch(cell) for line in head[1:] for cell in line.split(separator))
         options: dict[str, Any] = {"separator": separator, "decimal_comma": comma, "null_values": MISSING}
-        columns = pl.scan_csv(path, infer_schema_length=INFERRED, try_parse_dates=True, **options)
-        return Source(columns, str(path), pl.scan_csv(path, infer_schema=False, **options))
+        text = pl.scan_csv(path, infer_schema=False, **options)
+        options |= {"infer_schema_length": None, "try_parse_dates": True}
+        kinds = pl.scan_csv(path, **options).collect_schema()
+        codes = _matching(text.head(INFERRED), [name for name, kind in kinds.items() if kind.is_integer()], CODE)
+        points = _matching(text, list(kinds), POINT) if comma else []
+        columns = pl.scan_csv(path, schema_overrides=dict.fromkeys(codes, pl.String), **options)
+        return Source(columns, str(path), text, frozenset(points))
+
+
+def _matching(text: pl.LazyFrame, names: list[str], pattern: str) -> list[str]:
+    """The columns in which a cell matches a pattern."""
+    if not names:
+        return []
+    found = text.select(pl.col(names).str.contains(pattern).any()).collect(engine="streaming")
+    return [name for name in names if found[name][0]]
 
 
 def _head(path: Path) -> list[str]:
     """The first lines of a text file."""
     with path.open(encoding="utf-8-sig", errors="replace") as stream:
-        return [line.rstrip("\n") for line in itertools.islice(stream, 20)]
+        return [line.rstrip("\n") for line in itertools.islice(stream, INFERRED)]
 
 
-def _separator(header: str) -> str:
-    """What separates the columns: the most frequent of comma, semicolon and tab in the header."""
-    return max(",;\t", key=header.count)
+def _separator(head: list[str]) -> str:
+    """What separates the columns: the most frequent of comma, semicolon and tab in the header.
+
+    Those that are in each of the first lines equally often come first, so that names may contain others.
+    """
+    header = head[0] if head else ","
+    lines = [line for line in head[:20] if line.strip()]
+    even = [each for each in ",;\t" if each in header and len({line.count(each) for line in lines}) == 1]
+    return max(even or ",;\t", key=header.count)
 
 
 def _loaded(path: Path) -> NDArray[Any]:

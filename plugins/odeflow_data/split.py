@@ -199,7 +199,9 @@ class Split(of.OptionGroup):
         ]
         sizes += [] if counts[1] else [f"validation repeats the training {what}"]
         how = self.by or order
-        if not any(counts[1:]):
+        if not any(
+            count for count, name in zip(counts, PARTS, strict=True) if name != "train" and name not in self.files
+        ):
             return ", ".join(sizes)
         kept = f", by groups of {self.group}" if self.group else ""
         return f"{', '.join(sizes)}, split {f'by {how}' if how else f'at random by seed {self.seed}'}{kept}"

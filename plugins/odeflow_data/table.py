@@ -198,21 +198,22 @@ class Table(OwnData):
         for columns, option in ((names, "columns"), (self.condition, "condition"), (self.target, "target")):
             frame.require(columns if known or option != "target" else [], option)
         table = frame.numbers([*names, *beside])
-        empty = np.isnan(table)
+        empty, labels = np.isnan(table), several(self.label) if known else []
+        frame.require(labels, "label")
+        empty = np.column_stack([empty, *(frame.empty(name) for name in labels)])
         if empty.any() and self.read.missing == "refuse":
             row, column = np.argwhere(empty)[0]
-            count, name = int(empty.any(axis=1).sum()), [*names, *beside][column]
+            count, name = int(empty.any(axis=1).sum()), [*names, *beside, *labels][column]
             raise of.DataError(
                 f"{frame.origin}: {count:,} of {len(table):,} rows have empty cells, the first in row "
                 f"{frame.row(row)}, column {name!r}. Leave these rows out by --data.read.missing drop, or the column "
                 "by --data.ignore"
             )
-        kept = ~empty.any(axis=1)
+        (kept,) = np.nonzero(~empty.any(axis=1))
         label = None
-        if known and self.label is not None:
-            frame.require([self.label], "label")
-            label = torch.from_numpy(frame.classes(self.label, self.known.classes or self.class_names).codes[kept])
-        values, places = torch.from_numpy(table[kept]), frame.skipped + np.flatnonzero(kept)
+        if labels:
+            label = torch.from_numpy(frame.classes(labels[0], self.known.classes or self.class_names, kept).codes)
+        values, places = torch.from_numpy(table[kept]), frame.skipped + kept
         return Part(values[:, : len(names)], values[:, len(names) :], label, torch.from_numpy(places))
 
     def _parts(self) -> list[Part]:

@@ -121,4 +121,7 @@ def _check_known(option: str, given: Mapping[str, Any], known: Sequence[str]) ->
     """Rejects options of parameters that do not exist."""
     stray = [name for name in given if name not in known]
     if stray:
-        raise of.SettingError(f"Equations: {option} of {stray[0]}, but the parameters are {', '.join(known)}")
+        raise of.SettingError(
+            f"Equations: {option} of {stray[0]}, but the parameters are {', '.join(known)}. "
+            f"Name {option} of yours, or set {option}: {{}} where a recipe has others"
+        )

@@ -1,6 +1,7 @@
 """Density: maximum-likelihood training of a continuous normalizing flow."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from odeflow_tasks.batch import floating, inputs, labels, pair
 from odeflow_tasks.chain import Chain
 from odeflow_tasks.dequantisation import Dequantisation
 from odeflow_tasks.file_units import FileUnits
-from odeflow_tasks.fitted_baselines import densities
+from odeflow_tasks.fitted_baselines import densities, dependent_column
 from odeflow_tasks.standard_error import StandardError
 
 SHAPE = "a density needs a state of its input's shape"
@@ -287,8 +288,21 @@ class Density(of.Task):
 
     def fit_baselines(self, part: Any) -> dict[str, of.Baseline]:
         """The Gaussian of maximum likelihood, for vectors without levels."""
-        vectors = len(self.shape) == 1 and self.dequantisation.levels is None
-        return densities(self._data_of(part), self._condition_of(part)) if vectors else {}
+        if len(self.shape) > 1 or self.dequantisation.levels is not None:
+            return {}
+        x, condition = self._data_of(part), self._condition_of(part)
+        place = dependent_column(x, condition)
+        if place is None:
+            return densities(x, condition)
+        if not self.noise:
+            names = self.units.features if self.units is not None else ()
+            warnings.warn(
+                f"column {names[place] if names else place + 1} follows from those before it in all {len(x):,} "
+                "training rows, which lie in a plane: a density grows there without bound, and its training fails. "
+                "Leave the column out, or set --model.noise",
+                stacklevel=2,
+            )
+        return {}
 
     def log_baselines(self, batch: Any, stage: str) -> None:
         """Logs the mean of −log p of the baselines: the Gaussian, and a fitted base without the flows."""

@@ -81,14 +81,34 @@ def densities(x: Tensor, condition: Tensor | None = None) -> dict[str, of.Baseli
         x: (N, d), the data.
         condition: (N, c), the conditions, if any.
     """
+    if dependent_column(x, condition) is not None:
+        return {}
+    mean, covariance = _moments(x, condition)
+    return {"gaussian": partial(_gaussian, mean, torch.linalg.cholesky(covariance))}
+
+
+def dependent_column(x: Tensor, condition: Tensor | None = None) -> int | None:
+    """The first column that is a linear function of those before it and of the condition, up to 1e-6 of its variance.
+
+    Args:
+        x: (N, d), the data.
+        condition: (N, c), the conditions, if any.
+    """
+    _, covariance = _moments(x, condition)
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if bool(failed):
+        return int(failed) - 1
+    rest = factor.diagonal().square() / covariance.diagonal()  # of the variance, left by the columns before
+    (found,) = (rest <= 1e-6).nonzero(as_tuple=True)
+    return int(found[0]) if len(found) else None
+
+
+def _moments(x: Tensor, condition: Tensor | None) -> tuple[of.Baseline, Tensor]:
+    """The mean, a function of the condition, and the covariance (d, d) around it, in float64."""
     features = x.new_zeros(len(x), 0) if condition is None else condition
     mean = regressions(features, x)["linear"]
     rest = x.double() - mean(features.double())
-    covariance = rest.T @ rest / len(x)
-    factor, failed = torch.linalg.cholesky_ex(covariance)
-    share = factor.diagonal().square() / covariance.diagonal()  # of the variance, left by the columns before
-    singular = bool(failed) or not bool((share > 1e-6).all())
-    return {} if singular else {"gaussian": partial(_gaussian, mean, factor)}
+    return mean, rest.T @ rest / len(x)
 
 
 def _constant(value: Tensor, x: Tensor) -> Tensor:

@@ -42,18 +42,20 @@ def test_files_name_the_conditions(done: Any, refused: Any) -> None:
     drawn = pl.read_csv("drawn.csv")
     assert "15 samples are in drawn.csv, as a, b, u, v, log_prob" in told
     for name in "ab":
-        np.testing.assert_allclose(drawn[name], np.repeat(conditions[name], 3), rtol=1e-4)
+        np.testing.assert_array_equal(drawn[name], np.repeat(conditions[name], 3))
     assert drawn["u"].n_unique() == 15
 
     sample = f"sample --ckpt_path {CHECKPOINT} --output drawn.csv"
     assert "the density depends on a, b: give a file with these columns by --conditions" in refused(sample)
     conditions.drop("a").write_csv("lacking.csv")
-    assert "lacking.csv must have the columns a, b, of numbers" in refused(f"{sample} --conditions lacking.csv")
+    assert "lacking.csv must have the columns a, b, of numbers; it has no 'a', only b" in refused(
+        f"{sample} --conditions lacking.csv"
+    )
     assert "an existing file" in refused(f"{sample} --conditions nothing.csv")
     Path("broken.parquet").write_bytes(b"PAR1 and nothing else")
     assert "broken.parquet cannot be read: " in refused(f"{sample} --conditions broken.parquet")
     conditions.with_columns(a=None).write_csv("empty.csv")
-    assert "no empty cell" in refused(f"{sample} --conditions empty.csv")
+    assert "no empty cell; in row 1 there is no finite number in 'a'" in refused(f"{sample} --conditions empty.csv")
 
 
 def test_a_density_without_conditions_takes_none(done: Any, refused: Any) -> None:

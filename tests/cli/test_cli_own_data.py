@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -478,3 +479,22 @@ def test_parameters_of_equations_are_written_with_their_errors(done, newest):
     torch.testing.assert_close(
         table["product"].to_torch()[:8], table["x"][0] - table["x"].to_torch()[:8], rtol=1e-3, atol=1e-4
     )
+
+
+def test_short_runs_validate_and_processes_tell_their_rows(done: Any, started: Any, tmp_path: Path) -> None:
+    """A run that is shorter than its recipe's interval ends with a validation; two processes say what they predicted."""
+    written("rows.csv", table(23, 0))
+    words = f"--data.path rows.csv --data.ignore [kind] {QUIET}"
+    done(f"fit -c own/density {words} --trainer.max_epochs 1")
+    folder = Path("runs/own/density/version_0")
+    assert (folder / "checkpoints/best.ckpt").is_file()
+    spread = "--data.batch_size 5 --trainer.devices 2 --trainer.accelerator cpu --trainer.strategy ddp"
+    predict = f"predict --ckpt_path {folder}/checkpoints/best.ckpt --data.path rows.csv"
+    outcome = started(sys.executable, "-m", "odeflow", *predict.split(), *spread.split(), folder=tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    done(predict)
+    whole = torch.cat(torch.load(folder / "predict/version_1/predictions.pt"))
+    for number in (0, 1):
+        part = torch.load(folder / f"predict/version_0/predictions_{number}.pt")
+        assert part["rows"] == list(range(number, 23, 2))
+        torch.testing.assert_close(torch.cat(part["predictions"]), whole[part["rows"]], rtol=1e-3, atol=1e-3)

@@ -16,7 +16,7 @@ from odeflow_data.split import Split
 from odeflow_dynamics import MLP
 from odeflow_solvers import RK4
 from odeflow_tasks import Chain, Classification, Density, FlatStem, Regression
-from odeflow_tasks.fitted_baselines import MOST_COLUMNS, classifications, densities, regressions
+from odeflow_tasks.fitted_baselines import MOST_COLUMNS, classifications, densities, dependent_column, regressions
 from odeflow_tasks.standard_error import StandardError
 
 X = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
@@ -64,6 +64,8 @@ def test_the_gaussian_is_that_of_maximum_likelihood() -> None:
     wanted = multivariate_normal(X.mean(0).numpy(), covariance).logpdf(NEW.numpy())
     np.testing.assert_allclose(found(NEW).numpy(), wanted, rtol=1e-5)
     assert densities(torch.cat([X, X[:, :1]], 1)) == {}
+    assert dependent_column(torch.cat([X, X[:, :1]], 1)) == X.shape[1]
+    assert dependent_column(X) is None
 
 
 def measured(task: of.Task, data: of.DataModule, folder: Path) -> dict[str, float]:

@@ -246,8 +246,46 @@ def test_a_time_below_those_that_are_looked_at_is_told(tmp_path: Path) -> None:
     table.write_csv(tmp_path / "x.csv")
     table.write_parquet(tmp_path / "x.parquet")
     for file in ("x.csv", "x.parquet"):
-        with pytest.raises(of.DataError, match=r"cannot be read: .*soon"):
+        with pytest.raises(of.DataError, match=r"soon"):
             Frame.of(tmp_path / file).times("t", "days")
+
+
+def test_types_are_of_all_rows(tmp_path: Path) -> None:
+    """A fraction, or text, that comes after thousands of whole numbers changes the type of its column."""
+    late = ["1"] * 20_000
+    pl.DataFrame({"a": [*late, "0.5"], "kind": [*late, "other"]}).write_csv(tmp_path / "x.csv")
+    frame = Frame.of(tmp_path / "x.csv")
+    assert frame.numbers(["a"])[-1, 0] == 0.5
+    assert frame.classes("kind").names == frame.class_names("kind") == ("1", "other")
+
+
+def test_whole_numbers_with_leading_zeros_are_names(tmp_path: Path) -> None:
+    """Codes remain as they are written, and may still be numbers or times."""
+    (tmp_path / "x.csv").write_text("code,id\n01,007\n1,7\n02,010\n")
+    frame = Frame.of(tmp_path / "x.csv")
+    assert frame.classes("code").names == ("01", "02", "1")
+    assert frame.as_ids("id", frame.classes("id").names).to_list() == ["007", "010", "7"]
+    assert frame.column("code", np.arange(3)).to_list() == ["01", "1", "02"]
+    np.testing.assert_array_equal(frame.numbers(["code"])[:, 0], [1, 1, 2])
+    np.testing.assert_array_equal(frame.times("id", "days").values, [7, 7, 10])
+    assert frame.as_times("id", np.array([8.0]), "days").to_list() == [8]
+
+
+def test_points_beside_decimal_commas(tmp_path: Path) -> None:
+    """2.156 in a file with decimal commas may be two thousand or two: it is refused, where its column is read."""
+    (tmp_path / "x.csv").write_text("price;area;note\n" + "950;227;3,5 rooms\n" * 30 + "2.156;227,8;none\n")
+    frame = Frame.of(tmp_path / "x.csv")
+    assert frame.numbers(["area"])[-1, 0] == 227.8
+    with pytest.raises(of.DataError, match=r"decimal commas, and '2.156' with a point in row 31 of column 'price'"):
+        frame.numbers(["price"])
+    (tmp_path / "x.csv").write_text("price;note\n2.5;3,5 rooms\n")
+    assert Frame.of(tmp_path / "x.csv").numbers(["price"])[0, 0] == 2.5
+
+
+def test_names_with_the_other_separator(tmp_path: Path) -> None:
+    """The columns are separated by what is in all lines equally often."""
+    (tmp_path / "x.csv").write_text("Temp, oil;RPM, mean, max\n1;2\n3;4\n")
+    assert Frame.of(tmp_path / "x.csv").names == ["Temp, oil", "RPM, mean, max"]
 
 
 def test_nan_is_an_empty_cell_of_classes(tmp_path: Path) -> None:

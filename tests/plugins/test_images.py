@@ -341,14 +341,39 @@ def test_a_constant_channel_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(30, 7, 8), (30, 7, 8, 3), (30, 3, 7, 8), (30, 1, 7, 8), (30, 12, 20, 30)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64, np.int32, bool])
 def test_arrays_of_any_layout(shape: tuple[int, ...], dtype: Any, tmp_path: Path) -> None:
-    """Grey or with channels first or last, bytes or numbers: batches have the channels first."""
+    """Grey or with channels first or last, bytes in any type or truth values: batches have the channels first."""
     array = (noise(0, shape) // (128 if dtype is bool else 1)).astype(dtype)
     np.savez(tmp_path / "x.npz", images=array, labels=np.arange(30) % 2)
     data = ready(tmp_path / "x.npz", "predict", standardise=False)
     first = array[:, None] if array.ndim == 3 else np.moveaxis(array, -1, 1) if shape[-1] == 3 else array
-    wanted = torch.from_numpy(np.ascontiguousarray(first)).float() / (255 if dtype is np.uint8 else 1)
+    wanted = torch.from_numpy(np.ascontiguousarray(first)).float() / (1 if dtype is bool else 255)
     assert data.shape == tuple(wanted.shape[1:])
     torch.testing.assert_close(torch.cat(list(data.predict_dataloader())), wanted)
+
+
+@pytest.mark.parametrize(
+    ("change", "low", "high"),
+    [
+        (lambda array: array.astype(np.uint16) * 257, 0, 1),
+        (lambda array: array / 255, 0, 1),
+        (lambda array: array / 2.5, 0, 102),
+        (lambda array: array / 255.0 * 2 - 1, -1, 1),
+    ],
+)
+def test_numbers_that_are_no_bytes(change: Any, low: float, high: float) -> None:
+    """Whole numbers of 16 bits lie between 0 and 1, others are as they are."""
+    array = noise(0, (30, 7, 8))
+    array[0, 0, :2] = 0, 255
+    data = ready({"images": change(array)}, "predict", standardise=False)
+    found = torch.cat(list(data.predict_dataloader()))
+    scaled = torch.from_numpy(array[:, None]).float() / 255
+    torch.testing.assert_close(found, low + (high - low) * scaled)
+
+
+def test_whole_numbers_of_no_pixels() -> None:
+    """Whole numbers below 0 or beyond 16 bits are refused."""
+    with pytest.raises(of.DataError, match=r"images are whole numbers from -\d+ to \d+. Wanted are 0 to 255"):
+        ready({"images": noise(0, (30, 7, 8)).astype(int) - 100}, "predict")
 
 
 @pytest.mark.parametrize(

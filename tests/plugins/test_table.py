@@ -142,6 +142,18 @@ def test_rows_with_empty_cells_are_left_out_on_request() -> None:
         density(columns)
 
 
+def test_rows_without_a_class_are_left_out_on_request() -> None:
+    """As rows with another empty cell; without leave the error names the row."""
+    columns = numbers()
+    columns["kind"] = np.where(np.isin(np.arange(40), (3, 17)), None, columns["kind"])
+    data = ready(columns, label="kind", ignore=["target", "day"], read=Reading(missing="drop"))
+    rows = torch.cat([data.train.row, data.val.row, data.test.row])
+    assert sorted(rows.tolist()) == [row for row in range(40) if row not in (3, 17)]
+    assert data.num_classes == 2
+    with pytest.raises(of.DataError, match=r"2 of 40 rows have empty cells, the first in row 4, column 'kind'"):
+        ready(columns, label="kind", ignore=["target", "day"])
+
+
 # Units
 
 

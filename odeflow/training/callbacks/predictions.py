@@ -28,7 +28,8 @@ class Predictions(BasePredictionWriter):
     """Writes predictions, in the units of the data file even if batches are standardised.
 
     By default the list of batch predictions goes to `predictions.pt` in the run's folder, which `torch.load` returns;
-    several processes write one file each. With `output` one table is written instead, see `DataModule.table`. Loggers
+    of several processes each writes its own, `predictions_<number>.pt`, with the places of its rows in the data, from 0
+    on, as {"rows": …, "predictions": …}. With `output` one table is written instead, see `DataModule.table`. Loggers
     that take tables get the first rows of one.
 
     Args:
@@ -77,9 +78,12 @@ class Predictions(BasePredictionWriter):
             return
         if trainer.world_size == 1 and any(not isinstance(logger, CSVLogger) for logger in trainer.loggers):
             _log(trainer, _table(data, restored))
-        name = "predictions.pt" if trainer.world_size == 1 else f"predictions_{trainer.global_rank}.pt"
+        name, saved = "predictions.pt", restored
+        if trainer.world_size > 1:
+            rows = [int(index) for batches in batch_indices for batch in batches for index in batch]
+            name, saved = f"predictions_{trainer.global_rank}.pt", {"rows": rows, "predictions": restored}
         with replacing(run_folder(trainer) / name) as part:
-            torch.save(restored, part)
+            torch.save(saved, part)
 
 
 def _log(trainer: Trainer, table: "pl.DataFrame | None") -> None:
