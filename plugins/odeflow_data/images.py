@@ -274,7 +274,7 @@ class Images(OwnData):
                 f"Images cannot write predictions of shape {tuple(values.shape)} as a table; expected (images,) or "
                 f"(images, {len(self._names)} classes). Leave out --output to write predictions.pt"
             )
-        if labels is not None and set(labels) <= set(self._names):
+        if labels is not None and set(labels) & set(self._names):
             columns[unused("class_true", columns)] = list(labels[:count])
         return pl.DataFrame({unused(self.source.column, columns): list(self.source.names[:count])} | columns)
 

@@ -108,6 +108,9 @@ def test_predictions_name_files_and_classes(done: Any) -> None:
     assert found["path"] == ["dog/00.png", "dog/01.png"]
     assert found["class_true"] == ["dog", "dog"]
     assert set(found["class"]) <= {"cat", "dog"}
+    folder("mixed", {"dog": 1, "hen": 1})
+    done(f"{words} --data.path mixed --output mixed.csv")
+    assert read("mixed.csv")["class_true"] == ["dog", "hen"]
     done(f"{words} --data.path new/dog --output flat.csv")
     flat = read("flat.csv")
     assert list(flat) == ["path", "class", "probability_cat", "probability_dog"]
