@@ -1,7 +1,8 @@
 """The parts of a field: the tensors that its values depend on, and a key of everything else."""
 
 import copy
-from collections.abc import Callable, Hashable, Mapping
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
@@ -73,7 +74,7 @@ class _Walk:
             self.modules.append(value)
             return self.module(value)
         if isinstance(value, PLAIN):
-            return value
+            return _plain(value)
         if isinstance(value, tuple | list):
             return type(value), *map(self.part, cast(tuple[object, ...], value))
         if isinstance(value, dict):
@@ -97,7 +98,7 @@ class _Walk:
             return number
         self.seen[id(value)] = len(self.tensors)
         self.tensors.append(value)
-        return value.shape, value.stride(), value.dtype, value.device, value.requires_grad
+        return *_form(value), value.requires_grad
 
     def module(self, module: nn.Module) -> Hashable:
         """The key of a module: classes, modes, parameters, buffers and attributes of all submodules."""
@@ -120,8 +121,8 @@ class _Walk:
     def attribute(self, value: object) -> Hashable:
         """The key of an attribute of a module: its value if that is plain, otherwise its address and attributes."""
         if isinstance(value, PLAIN):
-            return value
-        if isinstance(value, tuple | list):
+            return _plain(value)
+        if isinstance(value, tuple | list | deque):
             return type(value), *map(self.attribute, cast(tuple[object, ...], value))
         if isinstance(value, dict):
             entries = cast(dict[Hashable, object], value).items()
@@ -136,14 +137,41 @@ class _Walk:
                     "a tensor that requires a gradient is neither a parameter nor a buffer of its module"
                 )
             self.held.append(value)
-            return id(value)
+            return id(value), *_form(value)
+        if isinstance(value, MethodType):
+            owner = value.__self__  # a module's own attributes are in the key
+            return value.__func__, id(owner) if isinstance(owner, nn.Module) else self.attribute(owner)
         self.held.append(value)
         if id(value) in self.entered or isinstance(value, type | ModuleType):
             return id(value)
         self.entered.add(id(value))
-        cells = value.__closure__ or () if isinstance(value, FunctionType) else ()
-        inner = getattr(value, "__dict__", {})
-        return id(value), self.attribute(dict(inner)), *(self.attribute(cell.cell_contents) for cell in cells)
+        return id(value), *(self.attribute(each) for each in _inside(value))
+
+
+def _plain(value: object) -> Hashable:
+    """The key of a plain value, which tells 1 from True and 1.0, and 0.0 from -0.0."""
+    return type(value), value.hex() if isinstance(value, float) else value
+
+
+def _form(value: Tensor) -> tuple[Hashable, ...]:
+    """What code for a tensor depends on, besides its values."""
+    return value.shape, value.stride(), value.dtype, value.device, value.is_neg(), value.is_conj()
+
+
+def _inside(value: object) -> list[object]:
+    """What an object consists of: attributes, slots, arguments, and what a function has from where it was made."""
+    found: list[object] = [dict(getattr(value, "__dict__", {}))]
+    if isinstance(value, FunctionType):
+        found += [value.__defaults__, value.__kwdefaults__, *(cell.cell_contents for cell in value.__closure__ or ())]
+    if isinstance(value, partial):
+        inner = cast("partial[Any]", value)
+        found += [inner.func, inner.args, inner.keywords]
+    slots = (name for kind in type(value).__mro__ for name in _listed(getattr(kind, "__slots__", ())))
+    return found + [getattr(value, name) for name in slots if hasattr(value, name) and not name.startswith("__")]
+
+
+def _listed(slots: str | Iterable[str]) -> Iterable[str]:
+    return (slots,) if isinstance(slots, str) else slots
 
 
 class Replaced(nn.Module):

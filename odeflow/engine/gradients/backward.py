@@ -33,7 +33,8 @@ def with_backward(
         y0: (*state), the state at the first time.
         params: The other tensors to differentiate with respect to.
         saved: Tensors for the backward pass, which autograd frees once it has run.
-        again: (y₀, *params) ↦ y by plain autograd, for second derivatives. Without it they are an error.
+        again: (y₀, *params) ↦ y by plain autograd, for second derivatives and several gradients at once. Without it
+            they are an error.
     """
     return replace(solution, y=_WithBackward.apply(solution, backward, again, saved, y0, *params))
 
@@ -58,12 +59,15 @@ class _WithBackward(torch.autograd.Function):
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
         saved, inputs = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
-        if torch.is_grad_enabled() and ctx.again is not None:
+        batched = is_legacy_batchedtensor(grad_outputs[0])
+        if ctx.again is not None and (batched or torch.is_grad_enabled()):
             needed = [each for each in inputs if each.requires_grad]
-            options = {"create_graph": True, "allow_unused": True}
-            found = iter(torch.autograd.grad(ctx.again(*inputs), needed, grad_outputs, **options))
+            options = {"create_graph": torch.is_grad_enabled(), "allow_unused": True}
+            with torch.enable_grad():
+                y = ctx.again(*inputs)
+            found = iter(torch.autograd.grad(y, needed, grad_outputs, **options))
             return *(None,) * 4, *(next(found) if each.requires_grad else None for each in inputs)
-        if is_legacy_batchedtensor(grad_outputs[0]):
+        if batched:
             raise GradientError(
                 "this gradient was computed by a backward pass of its own, which takes one gradient at a time. For "
                 "several at once, as with vectorize=True or is_grads_batched=True, use gradient=Backprop()"

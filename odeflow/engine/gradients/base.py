@@ -168,8 +168,14 @@ class Gradient(Plugin, ABC):
             return self.differentiate(solver, field, y0, t, params, mesh).y
 
         tensors, run.tensors = run.tensors, []
-        backward = partial(run.pulled, params)
-        return with_backward(run.solution, backward, y0, params, *tensors, again=None if self.needs_params else again)
+        # autograd refuses a backward pass after a change of what was saved, as of what it records itself
+        watched = () if self.needs_params else run.parts.tensors
+
+        def backward(grad_y: Tensor, *saved: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+            return run.pulled(params, grad_y, *saved[: len(tensors)])
+
+        again_ = None if self.needs_params else again
+        return with_backward(run.solution, backward, y0, params, *tensors, *watched, again=again_)
 
     def compiles(self, mesh: Mesh | None) -> bool:
         """Whether, as far as its options go, the backward pass of a compiled solve may replace an `exact` gradient."""

@@ -1,8 +1,10 @@
 """Compiled solves: whole solves as programs, made once for fields and states of the same form."""
 
 import math
+import threading
 import warnings
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, cast
@@ -10,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from odeflow.engine.equation.clock import DTYPE
 from odeflow.engine.equation.field import SameNoise, full_precision, transformed
@@ -29,8 +32,11 @@ KEPT = 32  # maximum number of programs of a solver
 FORMS = 8  # maximum number of programs of a module, for shapes of the state and attributes
 ROOM = 128  # maximum number of steps on a tape
 LEAST = 8  # minimum number
+CHECKED = 3  # steps whose derivative is compared with that of the field
 BYTES = 2**25  # of a tape
 Code = Callable[..., tuple[Tensor, ...]]
+MAKING = threading.RLock()
+"""Held while a program is made: tracing and compiling change what all threads share."""
 
 
 class CompiledSolves:
@@ -80,17 +86,21 @@ class CompiledSolves:
             if y0.dtype in HALF:
                 raise CompileError(f"the state is in {y0.dtype}")
             parts = parts_of(field.field)
+            if forward_ad._current_level >= 0:  # pyright: ignore[reportPrivateUsage]
+                raise CompileError("it is differentiated in forward mode")
             method = _method(tableau, control, len(t) > 2 or mesh is not None)
-            key = parts.key, method, y0.shape, y0.dtype, y0.device
-            if key not in self.programs:
-                self._make_room(parts)
-                self.programs[key] = Program(method, field.field, parts, y0)
-            program = self.programs[key]
-            if program is None:
-                return None
-            if differentiated:
-                program.differentiable(field.field, parts, float(t[0]), y0)
-            return program.run(control, field.field, parts, y0, t, mesh)
+            key = parts.key, method, y0.shape, y0.dtype, y0.device, torch.get_default_dtype()
+            program = self.programs.get(key)
+            with nullcontext() if program is not None and program.made(differentiated) else MAKING:
+                if key not in self.programs:
+                    self._make_room(parts)
+                    self.programs[key] = Program(method, field.field, parts, y0)
+                program = self.programs[key]
+                if program is None:
+                    return None
+                if differentiated:
+                    program.differentiable(field.field, parts, float(t[0]), y0)
+                return program.run(control, field.field, parts, y0, t, mesh)
         except CompileError as problem:
             reason = str(problem)
         except OdeflowError:
@@ -186,6 +196,10 @@ class Program:
         steps = BYTES // max(1, like.numel() * like.element_size() * (1 + method.rows * self.stages))
         self.room = max(LEAST, min(steps, ROOM))
 
+    def made(self, differentiated: bool) -> bool:
+        """Whether all that a solve needs is compiled and verified."""
+        return self.forward is not None and self.verified and (self.pull is not None or not differentiated)
+
     def differentiable(self, field: Field, parts: Parts, t0: float, like: Tensor) -> None:
         """Makes the backward pass, if there is none yet.
 
@@ -254,27 +268,29 @@ class Program:
             self.verified = True
 
     def _check_pull(self, pull: Pull, field: Field, parts: Parts, t0: float, like: Tensor) -> None:
-        """Compares the derivative of a step from (t0, like) with that of the field itself.
+        """Compares the derivative of a few steps from (t0, like) with that of the field itself.
 
         Raises:
             CompileError: They differ.
         """
-        states, clock = (
-            like.detach().expand(self.room + 1, *like.shape).clone(),
-            like.new_zeros(self.room, 4, dtype=DTYPE),
-        )
-        clock[0, :2] = clock.new_tensor((t0, 1e-2))
-        part = Part(states, clock, 1)
+        h, timed = 1e-2, _timed(field)
+        times = torch.tensor([t0 + number * h for number in range(CHECKED)], dtype=DTYPE, device=like.device)
+        clock = like.new_zeros(self.room, 4, dtype=DTYPE)
+        clock[:CHECKED, 0], clock[:CHECKED, 1] = times, h
         grad = torch.linspace(0.5, 1, like.numel(), dtype=like.dtype, device=like.device).view_as(like)
+        with torch.enable_grad(), full_precision(like):
+            states = [like.detach().requires_grad_()]
+            for t in times:
+                slope = timed(t, states[-1])
+                states.append(stages(self.method, timed, t, clock[0, 1], states[-1], slope)[0])
+            leaves = [states[0], *(parts.tensors[number] for number in pull.used)]
+            wanted = torch.autograd.grad(states[-1], leaves, grad, allow_unused=True, materialize_grads=True)
+        tape = like.new_zeros(self.room + 1, *like.shape)
+        tape[: CHECKED + 1] = torch.stack(states).detach()
         rows = None
         if self.method.rows:
             rows = like.new_zeros((self.room + 1, *like.shape)), like.new_zeros((self.room, self.stages, *like.shape))
-        found = self.pulled(grad, part, rows, {}, parts)
-        with torch.enable_grad(), full_precision(like):
-            y, timed, t, h = like.detach().requires_grad_(), _timed(field), clock[0, 0], clock[0, 1]
-            y1, _ = stages(self.method, timed, t, h, y, timed(t, y))
-            leaves = [y, *(parts.tensors[number] for number in pull.used)]
-            wanted = torch.autograd.grad(y1, leaves, grad, allow_unused=True, materialize_grads=True)
+        found = self.pulled(grad, Part(tape, clock, CHECKED), rows, {}, parts)
         _check(found[0] - grad, wanted[0] - grad, grad, "derivative")
         for number, other in zip(pull.used, wanted[1:], strict=True):
             _check(found[1][number], other, other, "derivative")

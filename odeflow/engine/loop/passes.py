@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, cast
 
@@ -11,8 +11,11 @@ from torch import Tensor
 from torch._inductor import inductor_prims
 from torch._inductor.codegen import common
 from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
+from torch._inductor.codegen.wrapper import WrapperLine
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch._inductor.graph import SubgraphLowering
+from torch._inductor.ir import ShapeAsConstantBuffer
+from torch._inductor.utils import IndentedBuffer
 from torch.fx import Graph, Node
 
 aten = torch.ops.aten
@@ -89,7 +92,10 @@ class _Builder:
 
 def _transposed(matrix: Node) -> Node | None:
     """The matrix of which this is the transpose, if it is one."""
-    return cast(Node, matrix.args[0]) if matrix.target == aten.permute.default else None
+    if matrix.target != aten.permute.default:
+        return None
+    base, order = cast(tuple[Node, list[int]], matrix.args)
+    return base if order[0] % 2 else None  # the other order of two dimensions changes nothing
 
 
 def _by_columns(matrix: Node) -> bool:
@@ -158,11 +164,37 @@ REWRITES: dict[Any, Callable[[Node, _Builder], Node | None]] = {
 }
 
 
+@dataclass
+class OwnOutput(WrapperLine):
+    """A line behind a subgraph: its output is copied unless it was allocated anew.
+
+    Attributes:
+        wrapper: The generator.
+        inner: The output's name in the subgraph.
+        outer: Its name outside.
+    """
+
+    wrapper: "KeptBuffers"
+    inner: str
+    outer: str
+
+    def codegen(self, code: IndentedBuffer) -> None:
+        """Writes the line."""
+        if self.inner not in self.wrapper.fresh:
+            copied = f"AtenTensorHandle own; AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_clone({self.outer}, &own));"
+            code.writeline(f"{{ {copied} {self.outer} = RAIIAtenTensorHandle(own); }}")
+
+
 class KeptBuffers(CppWrapperCpu):
     """C++ code whose loops allocate a small buffer in their first pass and use it in all others and in later calls.
 
-    Allocations take twice as long as the arithmetic of a step over a small state. Each thread has its own buffers.
+    Allocations take twice as long as the arithmetic of a step over a small state. Each thread has its own buffers. What
+    a pass returns is in none of them.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fresh: set[str] = set()  # buffers that are allocated in each pass
 
     @staticmethod
     def create(
@@ -187,6 +219,7 @@ class KeptBuffers(CppWrapperCpu):
         plain = device.type == "cpu" and allocation_shape in (None, shape)
         known = self.is_statically_known_list_of_ints(shape)
         if not (inner and plain and known and prod(map(int, shape)) * dtype.itemsize <= KEPT):
+            self.fresh.add(name)
             return super().make_allocation(name, device, dtype, shape, stride, allocation_shape, is_pinned)
         add_line = self.wrapper_call.writeline
         sizes, strides = (
@@ -194,11 +227,20 @@ class KeptBuffers(CppWrapperCpu):
             for each in (shape, stride)
         )
         form = f"{len(shape)}, {sizes}, {strides}, {self.codegen_dtype(dtype)}, {self.codegen_device(device)}"
-        add_line(f"static thread_local AtenTensorHandle {name}_kept = nullptr;")
-        add_line(f"if (!{name}_kept) AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided({form}, &{name}_kept));")
+        add_line(f"static thread_local RAIIAtenTensorHandle {name}_kept;")
         add_line(f"AtenTensorHandle {name}_handle;")
+        add_line(f"if (!{name}_kept.get()) {{")
+        add_line(f"AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided({form}, &{name}_handle));")
+        add_line(f"{name}_kept = RAIIAtenTensorHandle({name}_handle); }}")
         add_line(f"AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_assign_tensors_out({name}_kept, &{name}_handle));")
         return f"RAIIAtenTensorHandle {name}({name}_handle);"
+
+    def codegen_subgraph_suffix(self, subgraph: Any, outer_inputs: list[str], outer_outputs: list[str]) -> None:
+        """Hands the outputs of a subgraph to those outside."""
+        super().codegen_subgraph_suffix(subgraph, outer_inputs, outer_outputs)
+        for inner, outer in zip(subgraph.graph.graph_outputs, outer_outputs, strict=True):
+            if not isinstance(inner, ShapeAsConstantBuffer):
+                self.writeline(OwnOutput(self, inner.get_name(), outer))
 
 
 @contextmanager

@@ -531,13 +531,20 @@ def _checked(module: GraphModule) -> Graph:
         schema: Any = getattr(node.target, "_schema", None)
         if schema is None:
             continue
-        if torch.Tag.nondeterministic_seeded in node.target.tags:
+        if torch.Tag.nondeterministic_seeded in node.target.tags and _draws(node, schema):
             raise CompileError("it draws random numbers")
         for value, argument in zip(node.args, schema.arguments, strict=False):
             if argument.alias_info is not None and argument.alias_info.is_write and _is_input(value):
                 raise CompileError("it changes one of its tensors")
     module.recompile()
     return Graph(module, tuple(constants))
+
+
+def _draws(node: Any, schema: Any) -> bool:
+    """Whether an operation that may draw random numbers does; attention without dropout does not."""
+    given = {argument.name: value for argument, value in zip(schema.arguments, node.args, strict=False)} | node.kwargs
+    rates = [given.get(each.name, each.default_value) for each in schema.arguments if each.name == "dropout_p"]
+    return rates != [0.0]
 
 
 def _is_input(node: Any) -> bool:
