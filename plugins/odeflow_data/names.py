@@ -15,3 +15,8 @@ def nearest(name: str, names: Sequence[str]) -> str:
     lowered = {each.lower(): each for each in names}
     near = get_close_matches(name.lower(), lowered, n=1)
     return f" Did you mean {lowered[near[0]]!r}?" if near else ""
+
+
+def amount(count: int, what: str) -> str:
+    """A number of things, whose name in the plural ends with an s."""
+    return f"{count:,} {what[:-1] if count == 1 else what}"

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 import odeflow as of
-from odeflow_data.names import listed
+from odeflow_data.names import amount, listed
 from odeflow_data.own_data import OwnData, by_name, classified, joined, several, suffix, unused
 from odeflow_data.reading import Reading
 from odeflow_data.seen import Seen
@@ -372,7 +372,8 @@ class SeriesTable(OwnData, SeriesData):
         """The series of each part, their lengths, columns and units, in one line."""
         lengths, missing = whole.lengths, np.isnan(whole.y).mean()
         facts = [f"{self.frame.origin}: {self.split.summary(counts, 'series')}"]
-        facts += [f"{lengths.min()} to {lengths.max()} times each, {self.dim} columns: {listed(self.features)}"]
+        times = f"{lengths.min()} to " if lengths.min() < lengths.max() else ""
+        facts += [f"{times}{lengths.max()} times each, {amount(self.dim, 'columns')}: {listed(self.features)}"]
         facts += [f"{100 * missing:.3g} % of the cells empty"] if missing else []
         facts += whole.order
         clock = whole.clock or "the file's numbers"

@@ -132,8 +132,14 @@ def _matching(text: pl.LazyFrame, names: list[str], pattern: str) -> list[str]:
 
 def _head(path: Path) -> list[str]:
     """The first lines of a text file."""
-    with path.open(encoding="utf-8-sig", errors="replace") as stream:
-        return [line.rstrip("\n") for line in itertools.islice(stream, INFERRED)]
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            return [line.rstrip("\n") for line in itertools.islice(stream, INFERRED)]
+    except UnicodeDecodeError as problem:
+        byte = problem.object[problem.start]
+        raise of.DataError(
+            f"{path} is no text in UTF-8, which has no byte {byte:#x} there. Save it as UTF-8"
+        ) from problem
 
 
 def _separator(head: list[str]) -> str:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 import odeflow as of
 from odeflow_data.memory import available_memory
-from odeflow_data.names import listed
+from odeflow_data.names import amount, listed
 from odeflow_data.own_data import OwnData, classified, joined, several, unused
 from odeflow_data.reading import Reading
 from odeflow_data.rows import batches
@@ -258,7 +258,7 @@ class Table(OwnData):
         """The parts, their sizes and origin, the columns and their roles, and the units, in one line."""
         facts = [
             f"{self.frame.origin}: {self.split.summary(counts, 'rows')}",
-            f"{self.dim} columns: {listed(self.features)}",
+            f"{amount(self.dim, 'columns')}: {listed(self.features)}",
         ]
         facts += [f"target: {listed(self.target)}"] if self.target else []
         facts += [f"condition: {listed(self.condition)}"] if self.condition else []

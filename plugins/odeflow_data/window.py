@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import odeflow as of
-from odeflow_data.names import listed
+from odeflow_data.names import amount, listed
 from odeflow_data.own_data import OwnData, by_name, joined, several, suffix, unused
 from odeflow_data.reading import Reading
 from odeflow_data.rows import whole_batches
@@ -207,7 +207,7 @@ class Window(OwnData):
         facts += [f"each of {self.history} rows seen and {self.horizon} forecast"]
         clock = whole.clock or "the file's numbers"
         facts += [f"{len(whole.t):,} rows{each}, {whole.t.min():g} to {whole.t.max():g} in {clock}"]
-        facts += [f"{self.dim} columns: {listed(self.features)}"]
+        facts += [f"{amount(self.dim, 'columns')}: {listed(self.features)}"]
         missing = np.isnan(whole.y).mean()
         facts += [f"{100 * missing:.3g} % of the cells empty"] if missing else []
         facts += whole.order

@@ -288,6 +288,14 @@ def test_names_with_the_other_separator(tmp_path: Path) -> None:
     assert Frame.of(tmp_path / "x.csv").names == ["Temp, oil", "RPM, mean, max"]
 
 
+@pytest.mark.parametrize(("encoding", "byte"), [("utf-16", "0xff"), ("latin-1", "0xe4")])
+def test_text_in_other_encodings(encoding: str, byte: str, tmp_path: Path) -> None:
+    """It is refused, with the byte that shows it and what to do."""
+    (tmp_path / "x.csv").write_text("länge,y\n1,2\n", encoding=encoding)
+    with pytest.raises(of.DataError, match=f"no text in UTF-8, which has no byte {byte} there. Save it as UTF-8"):
+        Frame.of(tmp_path / "x.csv")
+
+
 def test_nan_is_an_empty_cell_of_classes(tmp_path: Path) -> None:
     """A class that is NaN in a Parquet file is missing, as an empty cell of a CSV file is."""
     pl.DataFrame({"c": [1.0, float("nan")]}).write_parquet(tmp_path / "x.parquet")
