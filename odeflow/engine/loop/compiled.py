@@ -4,7 +4,6 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, cast
@@ -91,7 +90,9 @@ class CompiledSolves:
             method = _method(tableau, control, len(t) > 2 or mesh is not None)
             key = parts.key, method, y0.shape, y0.dtype, y0.device, torch.get_default_dtype()
             program = self.programs.get(key)
-            with nullcontext() if program is not None and program.made(differentiated) else MAKING:
+            if program is not None and program.made(differentiated):
+                return program.run(control, field.field, parts, y0, t, mesh)
+            with MAKING:
                 if key not in self.programs:
                     self._make_room(parts)
                     self.programs[key] = Program(method, field.field, parts, y0)
