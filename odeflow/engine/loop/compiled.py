@@ -84,7 +84,8 @@ class CompiledSolves:
                 raise CompileError("events are located between steps")
             if y0.dtype in HALF:
                 raise CompileError(f"the state is in {y0.dtype}")
-            parts = parts_of(field.field)
+            with MAKING:  # while a program is made, the modules of its field have other tensors
+                parts = parts_of(field.field)
             if forward_ad._current_level >= 0:  # pyright: ignore[reportPrivateUsage]
                 raise CompileError("it is differentiated in forward mode")
             method = _method(tableau, control, len(t) > 2 or mesh is not None)
