@@ -174,8 +174,8 @@ class Gradient(Plugin, ABC):
         def backward(grad_y: Tensor, *saved: Tensor) -> tuple[Tensor, list[Tensor | None]]:
             return run.pulled(params, grad_y, *saved[: len(tensors)])
 
-        again_ = None if self.needs_params else again
-        return with_backward(run.solution, backward, y0, params, *tensors, *watched, again=again_)
+        retry = None if self.needs_params else again
+        return with_backward(run.solution, backward, y0, params, *tensors, *watched, again=retry)
 
     def compiles(self, mesh: Mesh | None) -> bool:
         """Whether, as far as its options go, the backward pass of a compiled solve may replace an `exact` gradient."""
