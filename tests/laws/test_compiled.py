@@ -454,7 +454,7 @@ def test_statistics_are_those_of_uncompiled_solves(calls: list[str]) -> None:
 
 
 def test_tuple_states_and_images(calls: list[str]) -> None:
-    """A state of several tensors, and one of images, are compiled too, once for all solves."""
+    """A state of several tensors, and one of images, are compiled too, once for all solves; attention is, too."""
 
     class Pendulum(nn.Module):
         def forward(self, t: Tensor, y: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -468,9 +468,9 @@ def test_tuple_states_and_images(calls: list[str]) -> None:
         count = len(calls)
         flow(state)
         assert len(calls) == count
-        field, image = ConvNet(4), torch.randn(2, 4, 5, 5)
-        compiled = of.Flow(field, RK4(num_steps=2, compile=True))(image)
-        assert torch.allclose(compiled, of.Flow(field, RK4(num_steps=2))(image), atol=1e-5)
+        for field, y in ((ConvNet(4), torch.randn(2, 4, 5, 5)), (Attending(), torch.randn(4, 3))):
+            compiled = of.Flow(field, RK4(num_steps=2, compile=True))(y)
+            assert torch.allclose(compiled, of.Flow(field, RK4(num_steps=2))(y), atol=1e-5)
 
 
 def test_autocast(calls: list[str]) -> None:
@@ -508,6 +508,25 @@ class Counting(nn.Module):
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         self.calls += 1
         return -y
+
+
+class Spectral(nn.Module):
+    """A field of complex numbers."""
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return torch.fft.irfft(torch.fft.rfft(y) * 1j, n=3)
+
+
+class Attending(nn.Module):
+    """A field with attention, without dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Linear(3, 3)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        keys = self.weight(y)[None, None]
+        return nn.functional.scaled_dot_product_attention(keys, keys, keys)[0, 0]
 
 
 class Writing(nn.Module):
@@ -552,6 +571,7 @@ REFUSED = [
     (Writing, "it changes one of its tensors"),
     (Hidden, "a tensor that requires a gradient is neither a parameter nor a buffer"),
     (Noisy, "it draws random numbers"),
+    (Spectral, "it computes with complex numbers"),
     (lambda: nn.Sequential(hooked()), "hooks"),
 ]
 

@@ -512,7 +512,8 @@ def _checked(module: GraphModule) -> Graph:
     """The graph.
 
     Raises:
-        CompileError: It draws random numbers, changes its inputs, or uses a tensor with a gradient that is no input.
+        CompileError: It draws random numbers, computes with complex ones, changes its inputs, or uses a tensor with a
+            gradient that is no input.
     """
     constants: list[Tensor] = []
     last = [node for node in module.graph.nodes if node.op == "placeholder"][-1]
@@ -521,7 +522,9 @@ def _checked(module: GraphModule) -> Graph:
             value = getattr(module, node.target)
             if isinstance(value, Tensor):
                 if value.requires_grad:
-                    raise CompileError("it uses a tensor that requires a gradient and is none of its parameters")
+                    raise CompileError(
+                        "a tensor in it, as of a checkpoint, has a gradient and is none of its parameters"
+                    )
                 with module.graph.inserting_after(last):
                     last = module.graph.placeholder(node.name)
                 constants.append(value)
@@ -531,6 +534,8 @@ def _checked(module: GraphModule) -> Graph:
         schema: Any = getattr(node.target, "_schema", None)
         if schema is None:
             continue
+        if isinstance(made := node.meta.get("val"), Tensor) and made.is_complex():
+            raise CompileError("it computes with complex numbers")
         if torch.Tag.nondeterministic_seeded in node.target.tags and _draws(node, schema):
             raise CompileError("it draws random numbers")
         for value, argument in zip(node.args, schema.arguments, strict=False):
