@@ -41,6 +41,7 @@ class Frame:
         skipped: Number of rows of the origin before these.
         text: The same columns as they are in the origin, for messages; None if `columns` are that.
         points: The columns of numbers with a point in a file with decimal commas, which may be either.
+        codes: The columns of whole numbers with leading zeros, which are names as well as numbers.
 
     Example:
         >>> frame = Frame.of({"x": [1.0, None], "kind": ["b", "a"]})
@@ -58,8 +59,9 @@ class Frame:
         skipped: int = 0,
         text: pl.LazyFrame | None = None,
         points: frozenset[str] = frozenset(),
+        codes: frozenset[str] = frozenset(),
     ) -> None:
-        self.origin, self.skipped, self.points = origin, skipped, points
+        self.origin, self.skipped, self.points, self.codes = origin, skipped, points, codes
         self._columns, self._text = columns, text
         with reading(origin, f"Wanted is {FORMATS}"):
             self._types = columns.collect_schema()
@@ -75,7 +77,7 @@ class Frame:
             SettingError: `key` names no array of the file.
         """
         found = source.opened(given, key)
-        return cls(found.columns, found.origin, text=found.text, points=found.points)
+        return cls(found.columns, found.origin, text=found.text, points=found.points, codes=found.codes)
 
     @property
     def names(self) -> list[str]:
@@ -100,8 +102,8 @@ class Frame:
                 )
 
     def is_text(self, name: str) -> bool:
-        """Whether a column holds text."""
-        return isinstance(self._types[name], TEXT)
+        """Whether a column holds text that is no number."""
+        return isinstance(self._types[name], TEXT) and name not in self.codes
 
     def column(self, name: str, rows: NDArray[np.int64]) -> pl.Series:
         """The cells of a column as they are, in these rows, (N,)."""
@@ -173,9 +175,8 @@ class Frame:
             raise of.SettingError(f"time_unit must be one of {', '.join(times.SECONDS)}; got {unit!r}")
         kind = self._types[name]
         column = self._collected([pl.col(name)], [name]).get_column(name)
-        if self.is_text(name):  # as numbers, which those with leading zeros are
-            values = column.cast(pl.String).cast(pl.Float64, strict=False)
-            column, kind = (values, values.dtype) if values.null_count() == column.null_count() else (column, kind)
+        if name in self.codes:
+            column, kind = column.cast(pl.Int64), pl.Int64()
         if kind.is_numeric():
             self.numbers([name])  # refuses infinite ones
         elif not kind.is_temporal():
@@ -195,7 +196,7 @@ class Frame:
 
     def as_times(self, name: str, values: NDArray[np.float64], unit: str) -> pl.Series:
         """Numbers as times of a column's type, the inverse of `times`, inside or outside the file's."""
-        kind = pl.Float64() if self.is_text(name) else self._types[name]
+        kind = pl.Int64() if name in self.codes else self._types[name]
         return times.restored(values, kind, unit).alias(name)
 
     def as_ids(self, name: str, values: Sequence[str]) -> pl.Series:
@@ -268,7 +269,7 @@ class Frame:
         with self._explained(names):
             for table in self._columns.select(names).collect_batches(chunk_size=size, maintain_order=True):
                 if len(table):
-                    yield Frame(table.lazy(), self.origin, skipped, points=self.points)
+                    yield Frame(table.lazy(), self.origin, skipped, points=self.points, codes=self.codes)
                 skipped += len(table)
         if not skipped:
             raise of.DataError(f"{self.origin} has no rows, only the columns {listed(self.names)}")

@@ -1,6 +1,7 @@
 """Source: a file, a data frame or arrays as columns."""
 
 import contextlib
+import gzip
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -40,12 +41,14 @@ class Source(NamedTuple):
         origin: Where it comes from, for messages.
         text: The same columns as they are there, those of a file of text as text.
         points: The columns of numbers with a point in a file with decimal commas.
+        codes: The columns of whole numbers with leading zeros, which are text.
     """
 
     columns: pl.LazyFrame
     origin: str
     text: pl.LazyFrame
     points: frozenset[str] = frozenset()
+    codes: frozenset[str] = frozenset()
 
 
 def opened(source: Any, key: str | None = None) -> Source:
@@ -105,11 +108,9 @@ def _example(name: str) -> Path:
 
 def _of_text(path: Path, kind: str) -> Source:
     with reading(path, f"Wanted is {FORMATS}"):
-        head: list[str] = []
         if path.suffix == ".gz":
             check_unzipped(path)
-        else:
-            head = _head(path)
+        head = _head(path)
         separator = "\t" if kind == ".tsv" else _separator(head)
         comma = separator == ";" and any(NUMBER.fullmatch(cell) for line in head[1:] for cell in line.split(separator))
         options: dict[str, Any] = {"separator": separator, "decimal_comma": comma, "null_values": MISSING}
@@ -119,7 +120,7 @@ def _of_text(path: Path, kind: str) -> Source:
         codes = _matching(text.head(INFERRED), [name for name, kind in kinds.items() if kind.is_integer()], CODE)
         points = _matching(text, list(kinds), POINT) if comma else []
         columns = pl.scan_csv(path, schema_overrides=dict.fromkeys(codes, pl.String), **options)
-        return Source(columns, str(path), text, frozenset(points))
+        return Source(columns, str(path), text, frozenset(points), frozenset(codes))
 
 
 def _matching(text: pl.LazyFrame, names: list[str], pattern: str) -> list[str]:
@@ -133,7 +134,7 @@ def _matching(text: pl.LazyFrame, names: list[str], pattern: str) -> list[str]:
 def _head(path: Path) -> list[str]:
     """The first lines of a text file."""
     try:
-        with path.open(encoding="utf-8-sig") as stream:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as stream:
             return [line.rstrip("\n") for line in itertools.islice(stream, INFERRED)]
     except UnicodeDecodeError as problem:
         byte = problem.object[problem.start]

@@ -269,6 +269,13 @@ def test_whole_numbers_with_leading_zeros_are_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frame.numbers(["code"])[:, 0], [1, 1, 2])
     np.testing.assert_array_equal(frame.times("id", "days").values, [7, 7, 10])
     assert frame.as_times("id", np.array([8.0]), "days").to_list() == [8]
+    assert not frame.is_text("id")  # parts may be divided in its order
+
+
+def test_gzipped_text_is_read_as_text(tmp_path: Path) -> None:
+    """Semicolons and decimal commas are found there, too."""
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"a;b\n1,5;2\n3;4,5\n"))
+    np.testing.assert_array_equal(Frame.of(tmp_path / "x.csv.gz").numbers(["a", "b"]), [[1.5, 2], [3, 4.5]])
 
 
 def test_points_beside_decimal_commas(tmp_path: Path) -> None:
