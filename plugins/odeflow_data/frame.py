@@ -1,20 +1,21 @@
 """Frame: named columns of a file, a data frame or arrays, turned into numbers, times and classes."""
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import polars as pl
+from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 import odeflow as of
 from odeflow_data import source, times
 from odeflow_data.archive import LARGEST, reading
 from odeflow_data.memory import available_memory
-from odeflow_data.names import listed, nearest
-from odeflow_data.source import FORMATS, MISSING, POINT, TEXT, given
+from odeflow_data.names import UNNAMED, listed, nearest
+from odeflow_data.source import FORMATS, POINT, TEXT, given
 from odeflow_data.times import Times
 
 
@@ -83,6 +84,17 @@ class Frame:
     def names(self) -> list[str]:
         """The names of all columns."""
         return self._types.names()
+
+    def others(self, taken: Collection[str]) -> list[str]:
+        """The columns that are none of these, without those that have no name in the header, which it says."""
+        others = [name for name in self.names if name not in taken]
+        unnamed = [name for name in others if UNNAMED.fullmatch(name)]
+        if unnamed:
+            rank_zero_info(
+                f"{self.origin}: left out is {listed(unnamed)}, without a name in the header, as pandas writes an "
+                "index; name the columns to read it"
+            )
+        return [name for name in others if name not in unnamed]
 
     def require(self, names: Sequence[str], option: str) -> None:
         """Raises unless there are such columns.
@@ -310,9 +322,8 @@ class Frame:
 
     def _refuse_text(self, name: str) -> None:
         """Raises if a cell of a column holds text that is no number, and says which."""
-        cells = pl.col(name)
-        wrong = cells.cast(pl.Float64, strict=False).is_null() & cells.is_in(MISSING).not_()
-        found = self._first(name, cells.is_not_null() & wrong)
+        cells = given(pl.col(name))
+        found = self._first(name, cells.is_not_null() & cells.cast(pl.Float64, strict=False).is_null())
         if found is not None:
             raise of.DataError(
                 f"{self.origin}: column {name!r} must hold numbers; row {found[0]} holds {found[1]!r}. Leave the "

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
 
 import odeflow as of
+from odeflow_data.names import listed
 from odeflow_data.reading import Reading
 from odeflow_data.split import PARTS, Split
 
@@ -104,6 +105,12 @@ class OwnData(of.DataModule, ABC):
             self.settle(read=dict(vars(self.read)))
         self.class_names = tuple(self.read.classes or ())
         self.num_classes = len(self.class_names)
+        alike = Counter(name.casefold() for name in self.class_names)
+        if len(alike) < self.num_classes:
+            same = [name for name in self.class_names if alike[name.casefold()] > 1]
+            rank_zero_warn(
+                f"{self.frame.origin}: classes of column {label!r} differ by their case only: {listed(same)}"
+            )
         if self.num_classes == 1:
             raise of.DataError(f"{self.frame.origin}: column {label!r} holds one class only, {self.class_names[0]}")
 
@@ -168,8 +175,8 @@ class OwnData(of.DataModule, ABC):
             )
 
     def _others(self, taken: Sequence[str]) -> list[str]:
-        """The columns that are none of these."""
-        found = [name for name in self.frame.names if name not in taken]
+        """The columns that are none of these, without those that have no name."""
+        found = self.frame.others(taken)
         if not found:
             raise of.DataError(
                 f"{self.frame.origin}: no column is left for columns; it has {', '.join(self.frame.names)}. Name some "

@@ -1,13 +1,14 @@
 """Source: a file, a data frame or arrays as columns."""
 
 import contextlib
+import csv
 import gzip
 import itertools
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TextIO, cast
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 import odeflow as of
 from odeflow_data.archive import check_unpacked, check_unzipped, reading
-from odeflow_data.names import nearest
+from odeflow_data.names import header_names, nearest
 
 TEXT = (pl.String, pl.Categorical, pl.Enum)
 MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "?"]
@@ -31,6 +32,8 @@ POINT = r"^\s*[+-]?\d*\.\d[\d.]*\s*$"
 """A number with points."""
 CODE = r"^\s*[+-]?0\d+\s*$"
 """A whole number with leading zeros, which is a name."""
+BLANKS = r"^\s|\s$"
+"""Text with blanks around it, as behind separators."""
 
 
 class Source(NamedTuple):
@@ -114,13 +117,26 @@ def _of_text(path: Path, kind: str) -> Source:
         separator = "\t" if kind == ".tsv" else _separator(head)
         comma = separator == ";" and any(NUMBER.fullmatch(cell) for line in head[1:] for cell in line.split(separator))
         options: dict[str, Any] = {"separator": separator, "decimal_comma": comma, "null_values": MISSING}
-        text = pl.scan_csv(path, infer_schema=False, **options)
-        options |= {"infer_schema_length": None, "try_parse_dates": True}
-        kinds = pl.scan_csv(path, **options).collect_schema()
-        codes = _matching(text.head(INFERRED), [name for name, kind in kinds.items() if kind.is_integer()], CODE)
-        points = _matching(text, list(kinds), POINT) if comma else []
-        columns = pl.scan_csv(path, schema_overrides=dict.fromkeys(codes, pl.String), **options)
-        return Source(columns, str(path), text, frozenset(points), frozenset(codes))
+        header = next(filter(None, csv.reader(head, delimiter=separator)), [])
+        options["new_columns"] = names = header_names(path, header)
+        try:
+            return _of_rows(path, options)
+        except pl.exceptions.ComputeError:
+            _check_lengths(path, separator, len(names))
+            raise
+
+
+def _of_rows(path: Path, options: dict[str, Any]) -> Source:
+    """The table in a file of text, read with these options of polars."""
+    text = pl.scan_csv(path, infer_schema=False, **options)
+    options = options | {"infer_schema_length": None, "try_parse_dates": True}
+    kinds = pl.scan_csv(path, **options).collect_schema()
+    codes = _matching(text.head(INFERRED), [name for name, kind in kinds.items() if kind.is_integer()], CODE)
+    blank = _matching(text, [name for name, kind in kinds.items() if isinstance(kind, TEXT)], BLANKS)
+    points = _matching(text, list(kinds), POINT) if options["decimal_comma"] else []
+    columns = pl.scan_csv(path, schema_overrides=dict.fromkeys(codes, pl.String), **options)
+    columns = columns.with_columns([_stripped(text, name) for name in blank])
+    return Source(columns, str(path), text, frozenset(points), frozenset(codes))
 
 
 def _matching(text: pl.LazyFrame, names: list[str], pattern: str) -> list[str]:
@@ -131,10 +147,36 @@ def _matching(text: pl.LazyFrame, names: list[str], pattern: str) -> list[str]:
     return [name for name in names if found[name][0]]
 
 
+def _stripped(text: pl.LazyFrame, name: str) -> pl.Expr:
+    """How a column is read whose cells have blanks around them: as numbers, dates or text without these."""
+    cells = given(pl.col(name))
+    other = cells.is_not_null() & (cells.cast(pl.Float64, strict=False).is_null() | cells.str.contains(CODE))
+    if not text.select(other.any()).collect(engine="streaming").item():
+        return cells.cast(pl.Float64)
+    return next(iter(_dates(text.select(cells).head(INFERRED).collect().get_column(name))), cells)
+
+
+def _check_lengths(path: Path, separator: str, count: int) -> None:
+    """Raises if a row has more cells than the header."""
+    with _lines(path) as stream:
+        for row, cells in enumerate(csv.reader(stream, delimiter=separator)):
+            if len(cells) > count:
+                raise of.DataError(
+                    f"{path}: row {row} has {len(cells)} cells, and the header {count}. Name every column in the "
+                    f"header, leave out separators behind the last cell, and put text that has a {separator!r} in "
+                    "quotes"
+                )
+
+
+def _lines(path: Path) -> TextIO:
+    """A text file, opened for reading."""
+    return cast(TextIO, (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig"))
+
+
 def _head(path: Path) -> list[str]:
     """The first lines of a text file."""
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as stream:
+        with _lines(path) as stream:
             return [line.rstrip("\n") for line in itertools.islice(stream, INFERRED)]
     except UnicodeDecodeError as problem:
         byte = problem.object[problem.start]
@@ -183,7 +225,8 @@ def _of_object(source: Any) -> pl.DataFrame:
         if isinstance(source, Mapping):
             return _of_arrays(dict(cast(Mapping[Any, Any], source)))
         if type(source).__module__.partition(".")[0] == "pandas":  # without pyarrow it exports nothing
-            return _of_arrays({name: source[name].to_numpy() for name in source.columns})
+            names = header_names(described(source), list(source.columns))
+            return _of_arrays({name: source[own].to_numpy() for name, own in zip(names, source.columns, strict=True)})
         if hasattr(source, "__arrow_c_stream__"):
             return pl.DataFrame(source)
         return _of_arrays({"x": np.asarray(source)}, named=False)
@@ -223,7 +266,8 @@ def _dates(text: pl.Series) -> list[pl.Expr]:
 
 
 def given(cells: pl.Expr) -> pl.Expr:
-    """Text, without that which stands for no value."""
+    """Text without blanks around it, and without that which stands for no value."""
+    cells = cells.str.strip_chars()
     return pl.when(cells.is_in(MISSING).not_()).then(cells)
 
 

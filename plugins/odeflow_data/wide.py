@@ -35,7 +35,7 @@ class Unpivoted(Frame):
     ) -> None:
         wide.require([time], "time")
         wide.require(columns or (), "columns")
-        chosen = columns or [name for name in wide.names if name not in (time, *ignore)]
+        chosen = columns or wide.others([time, *ignore])
         if any(wide.is_text(name) for name in chosen):  # a misspelt name may be why
             wide.require(ignore, "ignore")
         values = wide.numbers(chosen)

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import logging
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from odeflow_data import source as sources
 from odeflow_data.frame import Frame
 from odeflow_data.memory import available_memory
 from odeflow_data.times import SECONDS
+from odeflow_data.wide import Unpivoted
 
 ROWS: dict[str, list[Any]] = {
     "day": ["2024-02-28", "2024-02-29", "2024-03-01"],
@@ -117,13 +119,15 @@ def test_pandas_is_read_column_by_column(monkeypatch: pytest.MonkeyPatch) -> Non
             return self.values
 
     class DataFrame:
-        columns = ("x", "kind")
+        columns = ("x", "kind", 0)
 
-        def __getitem__(self, name: str) -> Column:
-            return Column({"x": np.array([1, np.nan]), "kind": np.array(["u", None], object)}[name])
+        def __getitem__(self, name: str | int) -> Column:
+            columns = {"x": np.array([1, np.nan]), "kind": np.array(["u", None], object), 0: np.arange(2)}
+            return Column(columns[name])
 
     monkeypatch.setattr(DataFrame, "__module__", "pandas.core.frame")
     frame = Frame.of(DataFrame())
+    assert frame.names == ["x", "kind", "0"]
     np.testing.assert_array_equal(frame.numbers(["x"]), [[1], [np.nan]])
     with pytest.raises(of.DataError, match="the class in column 'kind' is missing in row 2"):
         frame.classes("kind")
@@ -289,6 +293,46 @@ def test_points_beside_decimal_commas(tmp_path: Path) -> None:
     assert Frame.of(tmp_path / "x.csv").numbers(["price"])[0, 0] == 2.5
 
 
+def test_columns_without_a_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """So pandas writes its index, and a separator behind the last cell makes one: they are read by name alone."""
+    (tmp_path / "x.csv").write_text(",NA,b,\n0,1.5,2,\n1,2.5,3,\n")
+    frame = Frame.of(tmp_path / "x.csv")
+    assert frame.names == ["Unnamed: 0", "NA", "b", "Unnamed: 3"]
+    with caplog.at_level(logging.INFO):
+        assert frame.others(["b"]) == ["NA"]
+    assert "left out is Unnamed: 0, Unnamed: 3, without a name in the header" in caplog.text
+    np.testing.assert_array_equal(frame.times("Unnamed: 0", "days").values, [0, 1])
+    wide = Unpivoted(frame, "b")
+    assert wide.classes("series").names == ("NA",)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,b, a\n1,2,3\n")
+    with pytest.raises(of.DataError, match="columns 1 and 3 have the same name, 'a'"):
+        Frame.of(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_blanks_beside_separators(tmp_path: Path, ending: str) -> None:
+    """They are no part of names, classes, numbers and dates."""
+    rows = [
+        "n, x, day, id, kind",
+        "1, 1.5, 2024-05-31, 007, yes",
+        "2, NA, 2024-06-01, 010,yes ",
+        "3,-2.5 ,2024-06-02 , 7 , no",
+    ]
+    (tmp_path / "x.csv").write_text(ending.join(rows), newline="")
+    frame = Frame.of(tmp_path / "x.csv")
+    assert frame.names == ["n", "x", "day", "id", "kind"]
+    np.testing.assert_array_equal(frame.numbers(["n", "x"]), [[1, 1.5], [2, np.nan], [3, -2.5]])
+    np.testing.assert_array_equal(frame.times("day", "days").values, [19874, 19875, 19876])
+    assert frame.classes("kind").names == ("no", "yes")
+    assert frame.classes("id").names == ("007", "010", "7")
+    (tmp_path / "x.csv").write_text("a, b\n1, 2\n3, four\n")
+    with pytest.raises(of.DataError, match="column 'b' must hold numbers; row 2 holds ' four'"):
+        Frame.of(tmp_path / "x.csv").numbers(["b"])
+
+
 def test_names_with_the_other_separator(tmp_path: Path) -> None:
     """The columns are separated by what is in all lines equally often."""
     (tmp_path / "x.csv").write_text("Temp, oil;RPM, mean, max\n1;2\n3;4\n")
@@ -355,7 +399,7 @@ def test_known_classes_keep_their_numbers() -> None:
         ("a,b\nx,\ny,1\n", lambda frame: frame.classes("b"), "the class in column 'b' is missing in row 1"),
         ("a\n1\n0.5\n", lambda frame: frame.classes("a"), "row 2 holds 0.5. To predict numbers name it as target"),
         ("a\nx\nz\n", lambda frame: frame.classes("a", ["x", "y"]), "the class 'z' in row 2, which was not there in training"),
-        ("a,b\n1,2\n1,2,3\n", lambda frame: frame.numbers(["a", "b"]), "cannot be read: found more fields"),
+        ("a,b\n1,2\n1,2,3\n", lambda frame: frame.numbers(["a", "b"]), "row 2 has 3 cells, and the header 2. Name every"),
         ("", lambda frame: frame, "cannot be read: empty CSV"),
     ],
 )  # fmt: skip

@@ -44,6 +44,11 @@ def made(name: str, source: Any = None, **options: Any) -> OwnData:
     return cls(whole if source is None else source, **(own | options))  # pyright: ignore[reportCallIssue]
 
 
+def test_classes_that_differ_in_case_are_told() -> None:
+    with pytest.warns(UserWarning, match="classes of column 'kind' differ by their case only: Yes, yes"):
+        Table({"a": [1, 2, 3], "kind": ["yes", "Yes", "no"]}, label="kind")
+
+
 @pytest.mark.parametrize(("name", "option"), [(name, option) for name, each in OPTIONS.items() for option in each])
 def test_columns_that_options_name_exist(name: str, option: str) -> None:
     """A column that the file lacks is an error with the nearest one and all that there are, whichever option names it."""
