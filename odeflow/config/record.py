@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_type_hints
 
 from odeflow.config import slurm
+from odeflow.config.holding import abandoned
 from odeflow.plugin.spec import mapping, sequence
 from odeflow.plugin.structure import mismatch
 
@@ -37,12 +38,14 @@ class RunRecord:
         versions: The versions of odeflow, torch, Lightning and Python.
         commit: The Git commit of the working directory, with a "+" if tracked files had changed; "" without one.
         machine: Processor architecture and number of its cores, as "x86_64, 16 cores".
+        host: The name of the machine in its network.
         device: The device, as "cpu" or "NVIDIA H200".
         processes: Number of processes.
         job: The job of SLURM; None outside of one.
         started: When it began, in ISO 8601, UTC.
         seconds: How long it took so far.
-        status: "running", "finished", "interrupted" or "failed"; a run that was killed remains "running".
+        status: "running", "finished", "interrupted", "failed", or "killed": read on its host, a record says so of a run
+            whose process is gone. On other machines it remains "running".
         epochs: Number of finished epochs.
         steps: Number of optimizer steps.
         monitor: The metric by which the best checkpoint is chosen.
@@ -62,6 +65,7 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict[str, str])
     commit: str = ""
     machine: str = ""
+    host: str = ""
     device: str = ""
     processes: int = 1
     job: str | None = None
@@ -95,6 +99,7 @@ class RunRecord:
             versions={name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
             commit=_commit(),
             machine=f"{platform.machine()}, {os.cpu_count()} cores",
+            host=platform.node(),
             job=slurm.job(),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -109,7 +114,9 @@ class RunRecord:
             known = {name: _printable(value) for name, value in known.items() if name != "folder"}
             if any(mismatch(value, types[name]) for name, value in known.items()):
                 return None
-            return cls(**known, folder=folder)
+            record = cls(**known, folder=folder)
+            here = record.status == "running" and record.host == platform.node()
+            return replace(record, status="killed") if here and abandoned(folder) else record
         except (OSError, ValueError, TypeError, RecursionError):
             return None
 

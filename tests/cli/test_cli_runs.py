@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +16,12 @@ import torch
 
 from odeflow.cli.grid import parts
 from odeflow.cli.runs import at, differences, print_rows, summary
+from odeflow.config.holding import abandoned
 from odeflow.config.record import RunRecord
+from odeflow.training.callbacks import RunRecorder
 
 QUIET = "--trainer.enable_progress_bar false --trainer.enable_model_summary false"
+FIRST = Path("runs/digits/ode_net/version_0")
 
 
 def record(run: Path) -> dict:
@@ -83,6 +87,32 @@ def test_a_failed_run_says_so(refused, small):
     """A run that ends by an error is marked as failed."""
     refused(f"fit {small} --optimizer.lr 1e30")
     assert record(Path("runs/digits/ode_net/version_0"))["status"] == "failed"
+
+
+def test_a_killed_run_is_told(digits_run, tmp_path):
+    """A run of this machine is running as long as its process lives; of others nothing is known."""
+    code = "import sys, time; from pathlib import Path; from odeflow.config.holding import Hold\n"
+    code += "hold = Hold(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    run = tmp_path / "run"
+    with subprocess.Popen((sys.executable, "-c", code, run), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        running = record(digits_run) | {"status": "running"}
+        (run / "run.json").write_text(json.dumps(running))
+        assert RunRecord.read(run).status == "running"
+        process.kill()
+    assert RunRecord.read(run).status == "killed"
+    (run / "run.json").write_text(json.dumps(running | {"host": "another"}))
+    assert RunRecord.read(run).status == "running"
+
+
+def test_a_run_holds_its_folder(done, small, monkeypatch):
+    """While it trains it is not abandoned; afterwards it is."""
+    seen = []
+    write = RunRecorder._write
+    monkeypatch.setattr(RunRecorder, "_write", lambda *given: (write(*given), seen.append(abandoned(FIRST))))
+    done(f"fit {small}")
+    assert seen[0] is False
+    assert abandoned(FIRST)
 
 
 def test_the_list_tells_runs_apart(done, runs):

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from odeflow.config.holding import Hold
 from odeflow.config.record import NAME, RunRecord
 from odeflow.errors import OdeflowError
 from odeflow.training.callbacks.run_folder import run_folder
@@ -31,6 +32,7 @@ class RunRecorder(Callback):
 
     def __init__(self, record: RunRecord) -> None:
         self.record, self.began = record, time.monotonic()
+        self.hold: Hold | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         tracked = [logger for logger in trainer.loggers if not isinstance(logger, CSVLogger)]
@@ -38,6 +40,8 @@ class RunRecorder(Callback):
         device = trainer.strategy.root_device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         self.record = replace(self.record, device=name, processes=trainer.world_size, trackers=trackers)
+        if trainer.is_global_zero and self.hold is None:
+            self.hold = Hold(run_folder(trainer))
         self._write(trainer, "running")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -45,12 +49,14 @@ class RunRecorder(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._write(trainer, "finished")
+        self._release()
         rank_zero_info(_said(self.record, run_folder(trainer)))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         interrupted = not isinstance(exception, Exception)
         with suppress(OdeflowError):  # the disk may be full, which the exception says
             self._write(trainer, "interrupted" if interrupted else "failed")
+        self._release()
         if interrupted:
             folder = run_folder(trainer)
             last = folder / "checkpoints" / "last.ckpt"
@@ -83,6 +89,10 @@ class RunRecorder(Callback):
                     best_path=f"{path.parent.name}/{path.name}",
                 )
         return now
+
+    def _release(self) -> None:
+        if self.hold is not None:
+            self.hold.release()
 
     def _write(self, trainer: Trainer, status: str) -> None:
         """Updates the record and its file."""
