@@ -51,8 +51,8 @@ def prepared(command: str, request: Request) -> dict[str, Any]:
     asked = request.ckpt_path
     config = request.configuration(command, checkpoint.specs)
     request.settle_nulls(config)
-    for wrong in request.damaged:
-        print(f"note: {wrong}. The one before is used", file=sys.stderr)  # noqa: T201
+    for note in (*request.replaced, *(f"{wrong}. The one before is used" for wrong in request.damaged)):
+        print(f"note: {note}", file=sys.stderr)  # noqa: T201
     if request.ckpt_path != asked:
         print(f"checkpoint: {request.ckpt_path}", file=sys.stderr)  # noqa: T201
     _follow_moved(config.get("model"))

@@ -87,6 +87,20 @@ class Request:
         request.options = _classes_first(request.options, lambda option: option[0])
         return request
 
+    @property
+    def replaced(self) -> list[str]:
+        """What is to be said of options that are given again with another value, which replaces the first."""
+        values: dict[str, list[str]] = {}
+        for name, value in self.options:
+            if not name.endswith(recipes.APPENDS):
+                values.setdefault(name, []).append(str(value))
+        return [
+            f"--{name} is given as {' and '.join(given)}: the last one counts. Several values are one list, as in "
+            f"--{name} [{','.join(given)}]"
+            for name, given in values.items()
+            if len(set(given)) > 1
+        ]
+
     def choose(self, name: str, value: object) -> None:
         """Adds an option, as if it had been typed."""
         self.words.append(f"--{name}={value}")

@@ -66,6 +66,28 @@ def test_requests_leave_the_words_alone():
     assert request.words == ["--model.solver=RK4", "--trainer.max_epochs=3", "stray"]
 
 
+def test_an_option_that_is_typed_again_is_told():
+    """The last value counts, as in scripts that append options; a list is one value, and what is appended is none."""
+    twice = Request.of(
+        [
+            "--data.target=a",
+            "--data.batch_size",
+            "2",
+            "--data.target",
+            "b",
+            "--data.batch_size",
+            "2",
+            "--x+",
+            "1",
+            "--x+",
+            "2",
+        ]
+    )
+    (note,) = twice.replaced
+    assert note.startswith("--data.target is given as a and b: the last one counts")
+    assert note.endswith("--data.target [a,b]")
+
+
 def test_options_beside_a_class_are_explained(refused):
     """{class_path: RK4, step_size: .5} is answered by how to write it, not by "Solver is abstract"."""
     Path("flat.yaml").write_text("model: {init_args: {solver: {class_path: RK4, step_size: .5}}}")
