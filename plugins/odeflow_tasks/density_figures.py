@@ -183,8 +183,8 @@ def marginals(drawn: Tensor, x: Tensor, names: Sequence[str]) -> Figure:
             for values, colour, label in ((data, TRUTH, "data"), (sampled, PREDICTION, "samples")):
                 if row == column:
                     bins = np.linspace(*spans[column], min(40, 5 + len(x) // 8))
-                    style: dict[str, Any] = {"density": True, "histtype": "step", "color": colour, "label": label}
-                    axes.hist(values[:, row], bins, **style)
+                    shares = np.full(len(values), 1 / (len(values) * (bins[1] - bins[0])))  # also of those outside
+                    axes.hist(values[:, row], bins, weights=shares, histtype="step", color=colour, label=label)
                 else:
                     axes.scatter(values[:, column], values[:, row], s=size, linewidths=0, color=colour, alpha=0.6)
             axes.set(xlim=spans[column])
