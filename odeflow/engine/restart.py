@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.equation.state import State
-from odeflow.engine.output.event import Crossings, Event
+from odeflow.engine.output.event import Crossings, Event, same_event_time
 from odeflow.engine.output.interpolant import Interpolant
 from odeflow.engine.output.legs import Legs, choose
 from odeflow.engine.output.solution import Solution, SolveError, Stats
@@ -26,8 +26,6 @@ Leg = Callable[..., Solution[Any]]
 MOST_RESTARTS = 1000
 REST = 1e-3
 """Share of the interval that samples which have reached its end repeat while others go on."""
-SAME_TIME = 64.0
-"""Times that differ by so many roundings of the state's dtype are the same."""
 
 
 def restarted(leg: Leg, y0: State, t: Tensor, events: Sequence[Event], dense: bool) -> Solution[Any]:
@@ -52,19 +50,23 @@ def restarted(leg: Leg, y0: State, t: Tensor, events: Sequence[Event], dense: bo
         solution = _solved(leg, len(legs), state, torch.cat((start, rest)), event=stopping, dense=dense)
         legs.append(solution)
         spans.append(torch.stack((start, solution.t[-1:])))
-        met = [event for event, each in zip(events, solution.events, strict=True) if _stops(event) and len(each.t)]
-        inner = slice(1, -1 if met and met[0].then is not None else None)
-        times.append(solution.t[inner])
-        rows.append(_map(partial(_part, inner), solution.y))
-        if not met or met[0].then is None:
-            ended = bool(met)
+        numbers = [number for number, each in enumerate(solution.events) if _stops(events[number]) and len(each.t)]
+        met = [events[number] for number in numbers]
+        ended = any(event.then is None for event in met)
+        if ended or not met:
+            times.append(solution.t[1:])
+            rows.append(_map(partial(_part, slice(1, None)), solution.y))
             break
-        start, rest = solution.t[-1:], rest[len(solution.t) - 2 :]
-        state = _mapped(met[0], start[0], _map(_last, solution.y))
+        start, state = solution.t[-1:], _map(_last, solution.y)
+        for event in met:
+            state = _mapped(event, start[0], state)
+        before = int((sign * (start - rest) > near).sum())
         now = (sign * (rest - start)).detach() <= near
         times.append(rest[now])
-        rows.extend([_map(_row, state)] * int(now.sum()))
+        rows += _map(partial(_part, slice(1, 1 + before)), solution.y), *[_map(_row, state)] * int(now.sum() - before)
         rest = rest[~now]
+        met = [torch.tensor(number in numbers) for number in range(len(events))]
+        stopping = [_from_zero(*each, start) for each in zip(_stopping(events), met, strict=True)]
     found = tuple(map(_joined, zip(*(each.events for each in legs), strict=True)))
     whole = Solution(torch.cat(times), _cat(rows), _AllStats([each.stats for each in legs]), found)
     if _requires(events) and not ended:
@@ -97,7 +99,8 @@ def each_restarted(leg: Leg, y0: State, t: Tensor, events: Sequence[Event], dens
         spans.append(torch.stack((solve.span()[:, 0], solution.t[:, -1])))
         taken.append(solve.active)
         found.append(tuple(_restricted(each, solve.active) for each in solution.events))
-        solve.advance(solution, events)
+        met = solve.advance(solution, events)
+        stopping = [_from_zero(*each, solve.start) for each in zip(_stopping(events), met, strict=True)]
     stats = _AllStats([each.stats for each in legs])
     rows: Any = solve.rows
     whole = Solution(solve.times(), rows, stats, tuple(map(_joined_by_sample, zip(*found, strict=True))))
@@ -129,26 +132,34 @@ class _Samples:
         end = self.t[:, -1]
         return torch.stack((self.start.where(self.active, end - REST * (end - self.t[:, 0]).detach()), end), 1)
 
-    def advance(self, solution: Solution[Any], events: Sequence[Event]) -> None:
-        """Notes the rows of a leg, and restarts the samples that one of the events asks to."""
+    def advance(self, solution: Solution[Any], events: Sequence[Event]) -> list[Tensor]:
+        """Notes the rows of a leg, and restarts the samples that one of the events asks to.
+
+        Returns:
+            For each event the samples, (B,), that it restarts.
+        """
         stop, last = solution.t[:, -1], _map(_last, solution.y)
         ends = self.span()[:, 0].detach(), stop.detach()
         inside = solution(self.t.clamp(torch.minimum(*ends)[:, None], torch.maximum(*ends)[:, None]))
         self._note(self.active, ends[0], inside)
         again, after = torch.zeros_like(self.active), last
-        for event, met in zip(events, solution.events, strict=True):
+        restarting = [torch.zeros_like(again) for _ in events]
+        for number, (event, met) in enumerate(zip(events, solution.events, strict=True)):
             assert met.count is not None
             here = self.active & (met.count > 0)
             if not _stops(event) or not bool(here.any()):
                 continue
             if event.then is not None:
-                after, again = choose(here, _mapped(event, stop, last), after), again | here
+                after, again = choose(here, _mapped(event, stop, after), after), again | here
+                restarting[number] = here
             else:
                 self.final, self.ended = stop.where(here, self.final), self.ended | here
                 self._note(here, ends[1], self._at_all_times(last))
+        again &= ~self.ended
         self._note(again, ends[1], self._at_all_times(after))
         self.active = again & (self.sign * (self.t[:, -1] - stop).detach() > self.near)
         self.start, self.state = stop, choose(self.active, after, _map(Tensor.detach, last))
+        return restarting
 
     def times(self) -> Tensor:
         """(B, T), the times, up to the end of each sample."""
@@ -175,6 +186,22 @@ def _legs(legs: Sequence[Solution[Any]], spans: Sequence[Tensor], taken: Sequenc
 def _stopping(events: Sequence[Event]) -> tuple[Event, ...]:
     """The events of a leg, which ends at those that end or restart the solve."""
     return tuple(replace(event, terminal=_stops(event), required=False, then=None) for event in events)
+
+
+def _from_zero(event: Event, met: Tensor, start: Tensor) -> Event:
+    """The event of a leg, which is zero at its start where it has restarted the solve.
+
+    Args:
+        event: The event.
+        met: () or (B,), whether it has.
+        start: (1,) or (B,), the time of the start.
+    """
+
+    def fn(t: Tensor, y: Any) -> Tensor:
+        begins = (t == start.detach().view(t.shape).to(t)) & met.to(t.device)
+        return event.fn(t, y).masked_fill(begins, 0.0)
+
+    return replace(event, fn=fn) if bool(met.any()) else event
 
 
 def _stops(event: Event) -> bool:
@@ -209,8 +236,7 @@ def _solved(leg: Leg, restarts: int, y0: State, t: Tensor, **options: Any) -> So
 
 def _near(y0: State, t: Tensor) -> float:
     """Distance below which times are the same."""
-    dtype = (y0[0] if isinstance(y0, tuple) else y0).dtype
-    return SAME_TIME * torch.finfo(dtype).eps * float(t.detach().abs().max())
+    return same_event_time((y0[0] if isinstance(y0, tuple) else y0).dtype, t)
 
 
 def _mapped(event: Event, t: Tensor, y: State) -> State:

@@ -33,7 +33,7 @@ from odeflow.engine.loop.integrate import run
 from odeflow.engine.loop.recording import dependence, obstacle
 from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.methods.stochastic_equation import check_pair, check_stochastic, stochastic_equation
-from odeflow.engine.output.event import Event
+from odeflow.engine.output.event import Event, same_event_time
 from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution, SolveError
 from odeflow.engine.output.termination import at_events
@@ -131,7 +131,7 @@ def solve(
             f"{type(solver).__name__} is a black box: no dense output or events. Give the times that you need in t, or "
             "use a solver of odeflow"
         )
-    watch = Watch(events, view, solver.per_sample) if events else None
+    watch = Watch(events, view, solver.per_sample, same_event_time(start.dtype, times)) if events else None
     mesh = Mesh(dense, watch) if dense or events else None
     try:
         with full_precision(start):
@@ -152,7 +152,7 @@ def solve(
                 f"{type(solver).__name__} differentiates its field by autograd, which torch.func does not transform: "
                 "use an explicit solver such as Dopri5, or torch.autograd"
             ) from problem
-        reason = dependence(solver) if transformed() and "vmap" in str(problem) else None
+        reason = dependence(solver) if "vmap" in str(problem) else None
         if reason is None:
             raise
         raise SettingError(

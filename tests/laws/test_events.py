@@ -165,6 +165,40 @@ def test_zero_at_the_start_is_not_met() -> None:
     assert float(solution.t[-1]) == pytest.approx(math.pi, abs=1e-7)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_small_value_at_the_start_is_met(dtype: torch.dtype) -> None:
+    """Only what would be met within a rounding of the times was zero at the start, however long the first step is."""
+    for start in (1e-4, 1e-7):
+        y0 = torch.full((1, 1), start, dtype=dtype)
+        event = of.Event(lambda t, y: y[0, 0], required=False)
+        falling = of.solve(
+            lambda t, y: -torch.ones_like(y), y0, [0.0, 3.0], solver=RK4(num_steps=10), params=(), event=event
+        )
+        met = start if start > 64 * torch.finfo(dtype).eps * 3 else 3
+        assert float(falling.t[-1]) == pytest.approx(met, rel=1e-5)
+
+
+@pytest.mark.parametrize("solver", [Dopri5(), RK4(num_steps=30), Dopri5(per_sample=True)], ids=str)
+def test_values_that_are_no_number_are_refused(solver: of.Solver) -> None:
+    """A value that is nan has no sign: it is an error at the start, and at the end of a step."""
+    for fn, when in ((lambda t, y: (t - 5).sqrt() + y[:, 0], 0), (lambda t, y: (y[:, 0] - 0.5).log() + 50, r"[0-3]")):
+        event = of.Event(fn, terminal=False)
+        with pytest.raises(of.SettingError, match=rf"the value of event 0 of sample 0 is nan at t = {when}"):
+            of.solve(
+                lambda t, y: -torch.ones_like(y), torch.ones(1, 1), [0.0, 3.0], solver=solver, event=event, params=()
+            )
+
+
+@pytest.mark.parametrize("solver", [Dopri5(), RK4(num_steps=7), Dopri5(per_sample=True)], ids=str)
+def test_events_at_one_time_all_occur(solver: of.Solver) -> None:
+    """What happens at the time of the end is noted, in whatever order the events are given."""
+    end, noted = (of.Event(lambda t, y: y[:, 0].sum() * 0 + t - 1, terminal=terminal) for terminal in (True, False))
+    for events in ([end, noted], [noted, end]):
+        found = of.solve(rotation, START[None].float(), [0.0, 2.0], solver=solver, event=events, params=())
+        assert [each.t.numel() for each in found.events] == [1, 1]
+        assert float(found.t.flatten()[-1]) == pytest.approx(1, abs=1e-6)
+
+
 def test_events_never_met() -> None:
     """That is an error which carries the solution, unless it is said to be none; an event that is not terminal may fail."""
     event = of.Event(lambda t, y: y[0] - 2)

@@ -3,12 +3,14 @@
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from math import comb
 from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 import odeflow as of
 from equations import loss_of
@@ -17,8 +19,10 @@ from odeflow.engine.gradients.reversible import _PairStages
 from odeflow.engine.loop.integrate import run
 from odeflow.engine.tape import Observer
 from odeflow.plugin.registry import look_up, plugins
+from odeflow_solvers import Kvaerno5, Rodas4
 
 D = torch.float64
+SPAN = torch.tensor([0.0, 1.0], dtype=D)
 GRADIENTS = [name for name in plugins("gradient") if name != "Backprop"]
 
 
@@ -192,9 +196,87 @@ def test_second_derivatives(pendulum: nn.Module) -> None:
 
     assert torch.autograd.gradgradcheck(end, (y0,))
     for name in GRADIENTS:
-        (first,) = torch.autograd.grad(end(y0, look_up("gradient", name)()).sin().sum(), y0, create_graph=True)
-        with pytest.raises(of.GradientError, match=r"cannot be differentiated again\. .* use gradient=Backprop\(\)"):
-            first.sum().backward()
+        gradient = look_up("gradient", name)()
+        (first,) = torch.autograd.grad(end(y0, gradient).sin().sum(), y0, create_graph=True)
+        for again in (
+            lambda first=first: first.sum().backward(),
+            lambda first=first: torch.autograd.grad(first.sum(), y0),
+            lambda first=first: torch.autograd.grad(first.sum(), pendulum.inner.weight),
+            lambda g=gradient: torch.autograd.functional.hessian(lambda y: end(y, g).sum(), y0),
+            lambda g=gradient: torch.autograd.functional.hvp(lambda y: end(y, g).sum(), y0, y0),
+            lambda g=gradient: torch.autograd.functional.hessian(partial(_by_times, pendulum, y0, g), SPAN),
+        ):
+            with pytest.raises(
+                of.GradientError, match=r"cannot be differentiated again\. .* use gradient=Backprop\(\)"
+            ):
+                again()
+
+
+def _by_times(field: nn.Module, y0: Tensor, gradient: of.Gradient, t: Tensor) -> Tensor:
+    return of.solve(field, y0.detach(), t, solver=dopri5(1e-6), params=(), gradient=gradient).y[-1].sum()
+
+
+def test_a_gradient_in_a_loss_is_no_constant(pendulum: nn.Module) -> None:
+    """A step of an inner loop, w − η ∂L/∂w, differentiated by w: wrong without ∂²L/∂w², which is refused."""
+    w = torch.tensor(0.5, dtype=D, requires_grad=True)
+    for name in ("Backprop", *GRADIENTS):
+        gradient = look_up("gradient", name)()
+        y = of.solve(
+            lambda t, y: -w * y, torch.ones(1, 1, dtype=D), [0.0, 1.0], solver=rk4(20), gradient=gradient, params=[w]
+        ).y[-1]
+        (inner,) = torch.autograd.grad(y.sum() ** 2, w, create_graph=True)
+        if name == "Backprop":
+            assert float(torch.autograd.grad(w - 0.1 * inner, w)[0]) == pytest.approx(1 - 0.4 / math.e, rel=1e-6)
+        else:
+            with pytest.raises(of.GradientError, match="cannot be differentiated again"):
+                torch.autograd.grad(w - 0.1 * inner, w)
+
+
+@pytest.mark.parametrize("name", plugins("gradient"))
+def test_dual_tensors(name: str, pendulum: nn.Module) -> None:
+    """In forward mode `Backprop` has the derivative of reverse mode; gradients with a backward pass of their own refuse."""
+    y0, direction = torch.randn(2, 2, 3, dtype=D)
+    with forward_ad.dual_level():
+        dual, gradient = forward_ad.make_dual(y0, direction), look_up("gradient", name)()
+        if name == "Backprop":
+            y = of.solve(pendulum, dual, [0.0, 1.0], solver=rk4(4), gradient=gradient).y[-1]
+            tangent = forward_ad.unpack_dual(y).tangent
+            wanted = torch.autograd.functional.jvp(
+                lambda y: of.solve(pendulum, y, [0.0, 1.0], solver=rk4(4), gradient=gradient).y[-1], y0, direction
+            )[1]
+            torch.testing.assert_close(tangent, wanted)
+        else:
+            with pytest.raises(of.GradientError, match=r"none in forward mode, .* use gradient=Backprop\(\)"):
+                of.solve(pendulum, dual, [0.0, 1.0], solver=rk4(4), gradient=gradient)
+
+
+@pytest.mark.parametrize("solver", [Kvaerno5(1e-8, 1e-8), Rodas4(1e-8, 1e-8)], ids=str)
+def test_dual_tensors_in_stiff_solvers(solver: of.Solver) -> None:
+    """The tangent of an implicit method is that of the solution; a Rosenbrock method refuses."""
+
+    def solved(rate: Tensor) -> Tensor:
+        y0 = torch.ones(1, 1, dtype=D)
+        return of.solve(lambda t, y: -rate * y**2, y0, [0.0, 1.0], solver=solver, params=()).y[-1]
+
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad), forward_ad.dual_level():
+            dual = forward_ad.make_dual(torch.ones((), dtype=D), torch.ones((), dtype=D))
+            if isinstance(solver, Rodas4):
+                with pytest.raises(of.GradientError, match="Rosenbrock methods cannot be differentiated in forward"):
+                    solved(dual)
+            else:
+                assert float(forward_ad.unpack_dual(solved(dual)).tangent) == pytest.approx(-0.25, abs=1e-5)
+
+
+def test_implicit_steps_take_one_gradient_at_a_time() -> None:
+    def end(y0: Tensor) -> Tensor:
+        gradient = of.Backprop()
+        return of.solve(lambda t, y: -y, y0, [0.0, 1.0], solver=Kvaerno5(), params=(), gradient=gradient).y[-1]
+
+    with pytest.raises(of.GradientError, match="implicit steps take one gradient at a time"):
+        torch.autograd.functional.jacobian(end, torch.ones(2, 2), vectorize=True)
+    with pytest.raises(of.SettingError, match=r"vmap maps fixed steps: the operations of Kvaerno5 depend on values"):
+        torch.autograd.functional.jacobian(end, torch.ones(2, 2), vectorize=True, strategy="forward-mode")
 
 
 @pytest.mark.parametrize("name", plugins("gradient"))

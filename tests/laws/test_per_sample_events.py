@@ -171,7 +171,7 @@ def test_several_events_in_one_step() -> None:
         [0, 1, 1],
         [0, 1, 1],
         [0, 0, 0],
-        [0, 0, 0],  # a tie goes by the order of the events
+        [0, 1, 1],  # at the time of the end
     ]
     assert solution.t[:, -1].tolist() == pytest.approx([math.pi / 3, 1.5, 1.5], abs=0.05)
 

@@ -1,6 +1,9 @@
 """Laws of events that restart a solve: closed forms and their derivatives, joint and per sample, and what is refused."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -73,6 +76,40 @@ def test_rows_are_on_the_arcs(per_sample: bool) -> None:
         wanted = (1.0 if not number else 0.0) + launch * since - G * since**2 / 2
         assert float(position) == pytest.approx(float(wanted), abs=1e-8)
         assert float(speed) == pytest.approx(float(launch - G * since), abs=1e-7)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("solver", [Dopri5(), RK4(num_steps=23), Dopri5(per_sample=True)], ids=str)
+def test_requested_times_of_events_hold_what_is_after(solver: of.Solver, dtype: torch.dtype) -> None:
+    """So they do whether the event is located a rounding before or behind the requested time."""
+    t = [0.0, 0.1, 0.3, 0.7, 1.0, 1.7]
+    for late in (0.0, 1.0, -1.0):
+        due = [time * (1 + late * torch.finfo(dtype).eps) for time in t[1:5]]
+        doses = [of.Event(lambda t, y, due=due: t - due + 0 * y[:, 0], then=lambda t, y: y + 1) for due in due]
+        events = doses if solver.per_sample else [replace(each, fn=partial(_first, each.fn)) for each in doses]
+        y0 = torch.zeros(1, 1, dtype=dtype)
+        found = of.solve(lambda t, y: 0 * y, y0, t, solver=solver, event=events, params=(), dense=True)
+        assert found.y[:, 0, 0].tolist() == pytest.approx([0, 1, 2, 3, 4, 4])
+        assert [float(found(each)) for each in t] == pytest.approx([0, 1, 2, 3, 4, 4])
+
+
+def _first(fn: Callable[..., Tensor], t: Tensor, y: Tensor) -> Tensor:
+    return fn(t, y)[0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("solver", [Dopri5(), RK4(num_steps=7), Dopri5(per_sample=True)], ids=str)
+def test_maps_of_simultaneous_events_are_applied_in_order(solver: of.Solver) -> None:
+    """Neither is lost; an end at the same time is before them."""
+    due = of.Event(lambda t, y: t - 1 + 0 * y[:, 0].sum(), then=lambda t, y: y + 1)
+    double, end = replace(due, then=lambda t, y: 2 * y), replace(due, then=None, required=False)
+    y0 = torch.zeros(1, 1, dtype=D)
+    for events, last in (([due, double], 2), ([double, due], 1), ([due, end], 0)):
+        found = of.solve(lambda t, y: 0 * y, y0, [0.0, 2.0], solver=solver, event=events, params=())
+        assert float(found.y[-1]) == last
+        assert [each.t.numel() for each in found.events] == [1, 1]
+        assert float(found.t.flatten()[-1]) == pytest.approx(1 if end in events else 2)
 
 
 @torch.no_grad()

@@ -3,8 +3,8 @@
 import gc
 import math
 from collections.abc import Callable
-from functools import cache
-from itertools import pairwise
+from functools import cache, partial
+from itertools import pairwise, permutations
 from typing import Any
 
 import pytest
@@ -528,6 +528,11 @@ def test_wrong_pairs_are_refused(solver: of.Solver, noise: Any, calculus: Any, m
         of.solve(Field(noise, calculus), torch.zeros(2, 2, dtype=D), [0.0, 1.0], solver=solver)
 
 
+def _of_another(entry: int, other: int, t: Tensor, y: Tensor) -> Tensor:
+    """A diffusion, one entry of which is another entry of the state."""
+    return torch.stack([y[:, other if number == entry else number] for number in range(y.shape[1])], 1)
+
+
 def test_false_claims_about_noise_are_refused() -> None:
     """Noise declared additive must not depend on the state; diagonal noise of order 1 must commute."""
     y0 = torch.ones(3, 2)
@@ -535,6 +540,12 @@ def test_false_claims_about_noise_are_refused() -> None:
         of.solve(
             of.SDE(lambda t, y: y, lambda t, y: y, "additive"), y0, [0.0, 1.0], solver=ShARK(num_steps=2), params=()
         )
+    for entry, other in permutations(range(3), 2):  # whichever entry depends on whichever other one
+        depends = partial(_of_another, entry, other)
+        with pytest.raises(of.SettingError, match="needs diagonal noise that commutes"):
+            of.solve(
+                of.SDE(lambda t, y: y, depends, "diagonal"), torch.ones(1, 3), [0.0, 1.0], solver=Milstein(num_steps=2)
+            )
     mixed = of.SDE(lambda t, y: y, lambda t, y: y.flip(-1), "diagonal", "stratonovich")
     with pytest.raises(
         of.SettingError, match=r"Milstein needs diagonal noise that commutes, .* Use fixed steps of Sto"

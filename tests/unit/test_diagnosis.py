@@ -106,6 +106,17 @@ def test_enough_is_the_loosest_tolerance_that_keeps_the_error() -> None:
     assert f"Tighten the tolerance: rtol = {found.enough:.0e} is enough" in str(found)
 
 
+@pytest.mark.parametrize("options", [{}, {"per_sample": True}])
+def test_rounding_is_not_stiffness(options: dict[str, bool]) -> None:
+    """Where steps are so small that the stages differ by rounding alone, nothing is said of the eigenvalues."""
+    y0 = torch.tensor([[0.0, 1.0]])
+    turn = lambda t, y: torch.stack([y[:, 1], -y[:, 0]], 1)  # noqa: E731
+    small = of.solve(turn, y0, [0.0, 0.1], solver=Dopri5(1e-4, 1e-4, max_step=1e-3, **options), params=())
+    assert small.stats.stiffness is None
+    large = of.solve(turn, y0, [0.0, 5.0], solver=Dopri5(1e-5, 1e-5, **options), params=()).stats
+    assert large.stiffness == pytest.approx(5 / large.accepted, rel=0.2)
+
+
 def test_a_stiff_problem_is_called_so() -> None:
     """Where stability bounds the steps the report names implicit solvers, and that backward integration is unstable."""
     flow, y0 = of.Flow(Relaxing(300.0).double(), Dopri5(1e-3, 1e-3)), torch.ones(1, 2, dtype=torch.float64)

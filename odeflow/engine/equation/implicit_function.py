@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor  # pyright: ignore
 
 from odeflow.errors import GradientError
 
@@ -37,5 +38,10 @@ class _Attach(torch.autograd.Function):
             raise GradientError(
                 "implicit steps can be differentiated once, and create_graph=True asks for more. "
                 "For second derivatives use an explicit solver such as Dopri5"
+            )
+        if is_legacy_batchedtensor(grad_outputs[0]):
+            raise GradientError(
+                "implicit steps take one gradient at a time: for several at once, as with vectorize=True or "
+                "is_grads_batched=True, use an explicit solver such as Dopri5"
             )
         return ctx.solve_transposed(grad_outputs[0]), None, None

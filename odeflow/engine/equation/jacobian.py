@@ -115,7 +115,7 @@ class Jacobian:
         """(2k, *state), the noise within some slices along a dimension and zero in the others, and k complements."""
         if dim is None:
             return noise.new_empty(0, *noise.shape)
-        masks = _separating(noise.shape[dim], noise.device)
+        masks = separating(noise.shape[dim], noise.device)
         if self.number and len(masks):
             masks = masks[self.number % len(masks)][None]
         shape = [1] * noise.dim()
@@ -191,7 +191,7 @@ def _independent(blocks: Tensor, probes: Tensor, products: Tensor, dim: int) -> 
     return not bool(leaks.any() | strong)
 
 
-def _separating(count: int, device: torch.device) -> Tensor:
+def separating(count: int, device: torch.device) -> Tensor:
     """(k, count), bool: masks by which, and by whose complements, each of `count` slices is parted from each other one.
 
     They are the bits of the slices' numbers.

@@ -129,5 +129,10 @@ def check_dtype(state: Tensor) -> None:
     Raises:
         StateError: The dtype is not floating point.
     """
+    if state.is_complex():
+        raise StateError(
+            f"the state must be floating point; got {state.dtype}. Solve for its real and imaginary parts, as "
+            "torch.view_as_real(y0)"
+        )
     if not state.is_floating_point():
         raise StateError(f"the state must be floating point; got {state.dtype}. Convert it, e.g. y0.float()")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor  # pyright: ignore
+from torch.autograd import forward_ad
 
 from odeflow.engine.output.solution import Solution
 from odeflow.errors import GradientError
@@ -35,7 +36,17 @@ def with_backward(
         saved: Tensors for the backward pass, which autograd frees once it has run.
         again: (y₀, *params) ↦ y by plain autograd, for second derivatives and several gradients at once. Without it
             they are an error.
+
+    Raises:
+        GradientError: The solution is to be differentiated in forward mode.
     """
+    if forward_ad._current_level >= 0 and any(  # pyright: ignore[reportPrivateUsage]
+        forward_ad.unpack_dual(each).tangent is not None for each in (y0, *params)
+    ):
+        raise GradientError(
+            "this gradient has a backward pass of its own, and none in forward mode, as by dual tensors: use "
+            "gradient=Backprop()"
+        )
     return replace(solution, y=_WithBackward.apply(solution, backward, again, saved, y0, *params))
 
 
@@ -51,7 +62,7 @@ class _WithBackward(torch.autograd.Function):
         *params: Tensor,
     ) -> Tensor:
         ctx.run, ctx.again, ctx.count = backward, again, len(saved)
-        ctx.save_for_backward(*saved, *(() if again is None else (y0, *params)))
+        ctx.save_for_backward(*saved, y0, *params)
         return solution.y.detach()  # no graph on `solution` itself, which `backward` may hold
 
     @staticmethod
@@ -74,25 +85,37 @@ class _WithBackward(torch.autograd.Function):
             )
         with torch.no_grad():
             adjoint, grads = ctx.run(*grad_outputs, *saved)
-        results: list[Tensor | None] = [adjoint, *grads]
-        if torch.is_grad_enabled():
-            present = [result for result in results if result is not None]
-            refusing = iter(_Refusal.apply(torch.zeros((), requires_grad=True), *present))
-            results = [None if result is None else next(refusing) for result in results]
-        return *(None,) * 4, *results
+        return *(None,) * 4, *final((adjoint, *grads), *inputs, *grad_outputs)
+
+
+def final(grads: Sequence[Tensor | None], *origins: Tensor) -> Sequence[Tensor | None]:
+    """The gradients of a backward pass without a graph, which cannot be differentiated again.
+
+    Args:
+        grads: The gradients.
+        origins: What they depend on: asked for a derivative by any of these, autograd is refused.
+    """
+    if not torch.is_grad_enabled():
+        return grads
+    present = [grad for grad in grads if grad is not None]
+    refusing = iter(_Refusal.apply(len(present), *present, *origins))
+    return [None if grad is None else next(refusing) for grad in grads]
 
 
 class _Refusal(torch.autograd.Function):
-    """The identity, whose differentiation raises an error."""
+    """The identity on results, whose differentiation by what they depend on raises an error, unless it is by none."""
 
     @staticmethod
-    def forward(ctx: Any, wanting: Tensor, *results: Tensor) -> tuple[Tensor, ...]:
-        return tuple(result.view_as(result) for result in results)
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(result.view_as(result) for result in tensors[:count])
 
     @staticmethod
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
+        wanted = torch.is_grad_enabled() or any(map(is_legacy_batchedtensor, grad_outputs))
+        if not wanted and not any(bool(grad.any()) for grad in grad_outputs):
+            return (None,) * len(ctx.needs_input_grad)
         raise GradientError(
             "this gradient was computed by a backward pass of its own and cannot be differentiated again. "
             "For second derivatives use gradient=Backprop(), which is what odeint of odeflow.compat.torchdiffeq does"

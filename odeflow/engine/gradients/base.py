@@ -188,8 +188,8 @@ class Gradient(Plugin, ABC):
         jumps = solver.jump_ts
 
         def run(t: Tensor, y0: Tensor) -> Solution:
-            others = (param for param in params if param is not t)
-            return self.differentiate(solver, on_fixed_clock(field, t, jumps), y0, t.detach(), (t, *others), mesh)
+            ends, others = t[..., [0, -1]], (param for param in params if param is not t)
+            return self.differentiate(solver, on_fixed_clock(field, ends, jumps), y0, t.detach(), (ends, *others), mesh)
 
         rows = run(t, y0) if t.is_leaf or not self.needs_params else without_history(run, t, y0, params)
         solution = replace(rows, t=t).select_outputs(mesh, partial(moved, t, jumps))

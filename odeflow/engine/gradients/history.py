@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odeflow.engine.gradients.backward import final
 from odeflow.engine.output.solution import Solution
 
 
@@ -44,14 +45,16 @@ class _WithoutHistory(torch.autograd.Function):
             solution = run(*leaves)
         found.append(replace(solution, y=solution.y.detach()))
         ctx.rows, ctx.inputs = solution.y, (*leaves, *params)
+        ctx.save_for_backward(t, y0, *params)
         return solution.y.detach()
 
     @staticmethod
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
-        options: dict[str, Any] = {"allow_unused": True, "retain_graph": True, "create_graph": torch.is_grad_enabled()}
-        return None, None, *torch.autograd.grad(ctx.rows, ctx.inputs, grad_outputs[0], **options)
+        with torch.no_grad():
+            found = torch.autograd.grad(ctx.rows, ctx.inputs, grad_outputs[0], retain_graph=True, allow_unused=True)
+        return None, None, *final(found, *ctx.saved_tensors, *grad_outputs)
 
 
 def is_nested(params: Sequence[Tensor]) -> bool:

@@ -22,6 +22,7 @@ aten = torch.ops.aten
 KEPT = 2**17  # bytes of a buffer up to which a loop keeps it
 SMALL = 2**15  # multiplications of a product up to which a fused loop beats the call of a library
 THIN = 4  # terms of the sums of a product up to which this is so whatever the number of sums
+SHORT = 128  # terms up to which this is so for the sums of few columns, which are products of rows
 LANES = 8  # columns from which on vector instructions go over them
 LIMIT = 7.9  # beyond this |x| tanh is ±1 in float32
 ABOVE = (0.9999999943622309, 0.1345066269974041, 0.0035790422870437735, 2.20240861283524e-05, 1.5429177775501355e-08)
@@ -111,9 +112,15 @@ def _product(node: Node, add: _Builder) -> Node | None:
     sizes = (*left.meta["val"].shape, right.meta["val"].shape[1])
     if node.kwargs or not all(isinstance(size, int) for size in sizes):
         return None
-    fused = prod(sizes) <= SMALL or sizes[1] <= THIN
+    fused = prod(sizes) <= SMALL or sizes[1] <= THIN or (_narrow(left, right) and sizes[1] <= SHORT)
     total = _sum_of_products(left, right, add) if fused else _library_product(left, right, add)
     return add(aten.add.Tensor, total, bias[0]) if bias else total
+
+
+def _narrow(left: Node, right: Node) -> bool:
+    """Whether a product has few columns, and its sums go along the rows of the left factor."""
+    few = right.meta["val"].shape[1] < LANES <= len(left.meta["val"])
+    return few and _transposed(left) is None
 
 
 def _sum_of_products(left: Node, right: Node, add: _Builder) -> Node:
@@ -124,7 +131,12 @@ def _sum_of_products(left: Node, right: Node, add: _Builder) -> Node:
         left, right = add.transposed(right), add.transposed(left)
     left = add.stored_once(left)
     # the fused loop goes over many columns, and otherwise over what is summed
-    right = add.rows(right) if turned or columns >= LANES else add.stored_once(right)
+    if turned or columns >= LANES:
+        right = add.rows(right)
+    elif _narrow(left, right):
+        right = add.transposed(add.rows(add.transposed(right)))
+    else:
+        right = add.stored_once(right)
     products = add(aten.mul.Tensor, add(aten.unsqueeze.default, left, 2), add(aten.unsqueeze.default, right, 0))
     total = add(aten.sum.dim_IntList, products, [1])
     return add.transposed(total) if turned else total

@@ -18,6 +18,7 @@ from odeflow.engine.loop.adaptive import SMALLEST_PART, STIFFNESS_EVERY
 from odeflow.engine.loop.control import SMALLEST_STEP
 from odeflow.engine.loop.controller import Controller
 from odeflow.engine.loop.step_size import first_size, next_size, step_end
+from odeflow.engine.step.stages import roundings
 
 Tensors = tuple[Tensor, ...]
 Weights = Sequence[float]
@@ -296,7 +297,8 @@ class Loop:
         stiffness = now.stiffness
         if method.stiffness is not None:
             due = ok & ((now.accepted + 1) % STIFFNESS_EVERY == 0)
-            stiffness = stiffness + torch.where(due, _stiffness(method.stiffness, slopes), 0.0)
+            least = roundings(y) * y.square().sum().sqrt().double() / step.abs()
+            stiffness = stiffness + torch.where(due, _stiffness(method.stiffness, slopes, least), 0.0)
         after = now._replace(t=t1, h=h, stiffness=stiffness, **dict(zip(("past", "before"), past, strict=False)))
         return after, y1, slopes, ok
 
@@ -405,10 +407,10 @@ def _scale(given: Settings, size: Tensor) -> Tensor:
     return given.atol.to(size) + given.rtol.to(size) * size
 
 
-def _stiffness(weights: tuple[Weights, Weights], slopes: Sequence[Tensor]) -> Tensor:
-    """h|λ| from the last two stages, as by `ExplicitStages.stiffness`."""
-    of_slopes, of_stages = (combined(each, slopes).square().sum().double() for each in weights)
-    return torch.where(of_stages > 0, (of_slopes / of_stages).sqrt(), 0.0)
+def _stiffness(weights: tuple[Weights, Weights], slopes: Sequence[Tensor], least: Tensor) -> Tensor:
+    """h|λ| from the last two stages, as by `ExplicitStages.stiffness`; 0 where these differ by less than `least`."""
+    of_slopes, of_stages = (combined(each, slopes).square().sum().double().sqrt() for each in weights)
+    return torch.where(of_stages > least, of_slopes / of_stages, 0.0)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from odeflow.engine.equation.forward_mode import along
 from odeflow.engine.equation.implicit_function import attach
@@ -174,6 +175,11 @@ class RosenbrockStages(MemoryStages):
             state = _sum(y, row, parts)
             slope = self.evaluate(t + tableau.nodes[number] * h, state) if number else self.first_slope(t, y)
             value = weight * _sum(slope, [each / h for each in slopes], parts)
+            if not number and forward_ad.unpack_dual(value).tangent is not None:
+                raise GradientError(
+                    "Rosenbrock methods cannot be differentiated in forward mode, as by dual tensors: use reverse "
+                    "mode, or an implicit Runge–Kutta solver such as Kvaerno5"
+                )
             time_step = weight * h * tableau.time_weights[number]
             part = factors.solve((value + time_step * change).detach())
             if torch.is_grad_enabled():

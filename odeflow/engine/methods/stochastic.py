@@ -16,6 +16,7 @@ from odeflow.engine.equation.equation import (
     StochasticField,
     first_leaf,
 )
+from odeflow.engine.equation.jacobian import separating
 from odeflow.engine.equation.state import Field, State
 from odeflow.engine.loop.adaptive import Adaptive
 from odeflow.engine.loop.control import StepControl
@@ -232,19 +233,25 @@ def _depends(field: StochasticField, t: float, y0: State, others: bool) -> bool:
     size = like.shape[1:].numel()
     if (others and size < 2) or not like.numel():
         return False
-    moved = torch.ones_like(like)
+    moves = torch.ones(1, size, dtype=torch.bool, device=like.device)
     if others:
-        moved = (torch.arange(size, device=like.device) % 2).to(like).view(1, *like.shape[1:]).expand_as(like)
-    found: list[Tensor] = []
+        masks = separating(size, like.device)
+        moves = torch.cat((masks, ~masks))
+
+    def diffusion(shift: Tensor) -> Tensor:
+        state = like + shift
+        return field.diffusion(like.new_full((), t), (state, *y0[1:]) if isinstance(y0, tuple) else state)
+
     with torch.no_grad():
-        for shift in (torch.zeros_like(like), 0.1 * moved * (1 + like.abs())):
-            state = like + shift
-            whole = (state, *y0[1:]) if isinstance(y0, tuple) else state
-            found.append(field.diffusion(like.new_full((), t), whole))
-        difference = (found[1] - found[0]).abs()
-    if others:
-        difference = difference * (1 - moved)
-    return bool(difference.max() > 100 * torch.finfo(like.dtype).eps * found[0].abs().max())
+        still = diffusion(torch.zeros_like(like))
+        slack = 100 * torch.finfo(like.dtype).eps * still.abs().max()
+        count = len(like)
+        for first in range(0, len(moves), count):  # each sample moves other entries
+            moved = moves[(first + torch.arange(count)) % len(moves)].view_as(like)
+            difference = (diffusion(0.1 * moved * (1 + like.abs())) - still).abs()
+            if bool((difference * ~moved if others else difference).max() > slack):
+                return True
+    return False
 
 
 class _Still(Brownian):

@@ -10,14 +10,28 @@ from torch import Tensor
 from odeflow.engine.equation.state import S, State
 from odeflow.errors import SettingError
 
+SAME_TIME = 64.0
+"""Times that differ by so many roundings of the state's dtype are the same."""
+
+
+def same_event_time(dtype: torch.dtype, t: Tensor) -> float:
+    """The distance below which times of events, or an event's and a requested one, are the same.
+
+    Args:
+        dtype: That of the state.
+        t: The times of the solve.
+    """
+    return SAME_TIME * torch.finfo(dtype).eps * float(t.detach().abs().max())
+
 
 @dataclass(frozen=True)
 class Event:
     """A sign change of a function of time and state.
 
     Sign changes are detected at the ends of steps, so that two within one step are missed: reduce `max_step` if that
-    matters. An event function that is zero at the start, up to rounding, as after a restart at an event, does not
-    trigger there but at its next zero crossing.
+    matters. An event function that is zero at the start, up to rounding, does not trigger there but at its next zero
+    crossing; nor does an event that has just restarted the solve. Events at the same time, up to rounding, all occur:
+    the maps of those that restart are applied in the order in which the events are given.
 
     Attributes:
         fn: (t, y) ↦ (), or (B,), one value per sample; continuous and differentiable. t and y have the form that the

@@ -67,16 +67,15 @@ class Location:
         (rate,) = torch.autograd.grad(self.values(clock, dense.detach()).sum(), clock)
         return self.t - (value - value.detach()) / rate.where(self.found, 1)
 
-    def until(self, final: Tensor, sign: Tensor, ties: Tensor) -> "Location":
+    def until(self, final: Tensor, sign: Tensor, near: float) -> "Location":
         """The sign changes up to a final time.
 
         Args:
             final: (C,), the final times, multiplied by the direction.
             sign: (C,), the direction of the solve.
-            ties: (C,), whether sign changes at exactly the final time count.
+            near: The distance below which times are the same.
         """
-        ahead = sign * self.t
-        found = self.found & ((ahead < final) | ((ahead == final) & ties))
+        found = self.found & (sign * self.t <= final + near)
         count = int(found.sum(0).max())
         steps, which, t = self.steps[:count], self.which[:count], self.t[:count]
         return replace(self, steps=steps, which=which, found=found[:count], t=t)

@@ -33,7 +33,7 @@ def at_events(solution: Solution, watch: Watch) -> Solution:
     t_end, y_end = dense.end, by_clock(solution.y[-1:], len(sign))[0]
     crossings: list[Crossings] = []
     for number, each in enumerate(found):
-        own = each.until(final, sign, number <= by)
+        own = each.until(final, sign, watch.near)
         t = own.moving(dense)
         y = dense.at(t, own.steps)
         crossings.append(_crossings(own, t, y))

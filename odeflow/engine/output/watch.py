@@ -1,6 +1,5 @@
 """Watch: detects sign changes of events at the ends of steps."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,6 +17,7 @@ class Watch:
         events: The events.
         unpack: Packed state ↦ state in the form that events take.
         per_sample: Whether each sample has a clock: C = B clocks instead of one.
+        near: The distance below which times are the same.
 
     Attributes:
         values: The current values of the events, each () or (B,).
@@ -25,8 +25,10 @@ class Watch:
             the indices of the kept steps, (k,).
     """
 
-    def __init__(self, events: Sequence[Event], unpack: Callable[[Tensor], State], per_sample: bool) -> None:
-        self.events, self.unpack, self.per_sample = events, unpack, per_sample
+    def __init__(
+        self, events: Sequence[Event], unpack: Callable[[Tensor], State], per_sample: bool, near: float
+    ) -> None:
+        self.events, self.unpack, self.per_sample, self.near = events, unpack, per_sample, near
         self.values: list[Tensor] = []
         self.crossings: list[list[tuple[Tensor, Tensor]]] = []
         self._begun: Tensor | bool = False  # (C,), whether a clock has taken a step
@@ -63,9 +65,17 @@ class Watch:
         return value
 
     def start(self, t: Tensor, y: Tensor) -> None:
-        """Starts the solve at the times t, (C,), and the packed state y."""
-        self.crossings, self._begun = [[] for _ in self.events], False
+        """Starts the solve at the times t, (C,), and the packed state y.
+
+        Raises:
+            SettingError: The value of an event is nan.
+        """
+        self.crossings = [[] for _ in self.events]
         self.values = self._values(t, y)
+        for number, value in enumerate(self.values):
+            if bool(value.isnan().any()):
+                raise self._undefined(number, t)
+        self._start, self._begun = t, False
 
     def _values(self, t: Tensor, y: Tensor) -> list[Tensor]:
         with torch.no_grad():
@@ -83,18 +93,38 @@ class Watch:
 
         Returns:
             The events that changed sign, each with a mask of its values, () or (B,).
+
+        Raises:
+            SettingError: The value of an event is nan.
         """
         before, self.values = self.values, self._values(t, y)
         seen: list[tuple[Event, Tensor]] = []
-        for event, known, old, new in zip(self.events, self.crossings, before, self.values, strict=True):
-            crosses = (old.sign() * new.sign() <= 0) & (old != 0) & moved
+        for number, (event, old, new) in enumerate(zip(self.events, before, self.values, strict=True)):
+            crosses = (old.sign() * new.sign() <= 0) & (old != 0)
             if self._begun is not True:
-                crosses &= self._begun | (old.abs() > math.sqrt(torch.finfo(new.dtype).eps) * new.abs())
+                share = (self.near / (t - self._start).abs()).view(-1 if self.per_sample else ()).to(new)
+                crosses &= self._begun | (old.abs() > share * new.abs())  # otherwise it was zero at the start
             if event.direction:
                 crosses &= (new - old) * event.direction > 0
+            unknown = new.isnan()
+            crosses = (crosses | unknown) & moved
             which = crosses.flatten().nonzero().squeeze(1)
             if len(which):
-                known.append((which, torch.as_tensor(step, device=which.device).expand(old.numel())[which]))
+                if bool(unknown.flatten()[which].any()):
+                    raise self._undefined(number, t)
+                steps = torch.as_tensor(step, device=which.device).expand(old.numel())[which]
+                self.crossings[number].append((which, steps))
                 seen.append((event, crosses))
         self._begun = self._begun | moved
         return seen
+
+    def _undefined(self, number: int, t: Tensor) -> SettingError:
+        """The error that the value of an event is nan at the times t, (C,), of some clocks."""
+        value = self.values[number]
+        first = int(value.isnan().flatten().int().argmax())
+        where = float(t[first if self.per_sample else 0])
+        which = f" of sample {first}" if value.dim() else ""
+        return SettingError(
+            f"the value of event {number}{which} is nan at t = {where:g}: an event is a function that has "
+            "a value at all times and states which the solve passes through"
+        )

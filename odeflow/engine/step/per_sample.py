@@ -11,7 +11,7 @@ from torch import Tensor
 from odeflow.engine.equation.clock import TENSORS, Rescaled, column
 from odeflow.engine.equation.state import Field
 from odeflow.engine.output.mesh import nodes, weights_at
-from odeflow.engine.step.stages import Stages, ValueStages
+from odeflow.engine.step.stages import Stages, ValueStages, roundings
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ class SampleStages(Stages):
         if differences is None:
             return None
         of_slopes, of_stages = differences.view(2, len(self.h), -1).norm(dim=2).to(self.h)
-        return of_slopes / of_stages.where(of_stages > 0, torch.nan)
+        least = roundings(self.y) * self.inner.y.detach().flatten(1).norm(dim=1).to(self.h)
+        return of_slopes / of_stages.where(of_stages > least, torch.nan)
 
     def dense(self, theta: Points | Sequence[float]) -> Tensor:
         """(m, *state), the states of samples at points of their steps, by the values at the nodes of each step."""

@@ -46,8 +46,11 @@ class Stages(ABC):
         evaluations: Number of evaluations of the field so far.
         window: The times between which all stages evaluate the field, if it is discontinuous somewhere.
         arithmetic: That of decisions within a step: for all samples together, or for each of them.
+        y: (*state), the state at the start of the last step.
         carried: What the previous step left for the current one, each of shape (*state).
     """
+
+    y: Tensor
 
     ends_at_outputs = False
     """Whether a step ends at each output time, where no polynomial gives the state inside a step."""
@@ -165,6 +168,11 @@ class Stages(ABC):
         self.restore(())
 
 
+def roundings(y: Tensor) -> float:
+    """The smallest difference of two states within a step, relative to the state, that says something of the field."""
+    return 10 * torch.finfo(y.dtype).eps
+
+
 class ExplicitStages(Stages):
     """The stages of an explicit Runge–Kutta method: stage derivatives k and their combinations.
 
@@ -172,7 +180,12 @@ class ExplicitStages(Stages):
         tableau: The method.
         field: The vector field.
         quadrature: Takes the integrals of the field's side results, if there are any.
+
+    Attributes:
+        h: The size of the last step.
     """
+
+    h: float
 
     def __init__(self, tableau: Tableau, field: Field, quadrature: Quadrature | None = None) -> None:
         super().__init__(tableau.order, field, quadrature)
@@ -194,8 +207,8 @@ class ExplicitStages(Stages):
         differences = self.last_differences()
         if differences is None:
             return None
-        of_slopes, of_stages = differences.norm(dim=1).tolist()
-        return of_slopes / of_stages if of_stages > 0 else None
+        of_slopes, of_stages, size = torch.stack((*differences.norm(dim=1), self.y.detach().norm())).tolist()
+        return of_slopes / of_stages if of_stages * abs(self.h) > roundings(self.y) * size else None
 
     def last_differences(self) -> Tensor | None:
         slopes, weights = self.flat_slopes(), self.tableau.stiffness_weights
