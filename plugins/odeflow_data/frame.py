@@ -70,15 +70,21 @@ class Frame:
             raise of.DataError(f"{origin} has no columns")
 
     @classmethod
-    def of(cls, given: Any, key: str | None = None) -> "Frame":
+    def of(cls, given: Any, key: str | None = None, na_values: Sequence[float | str] = ()) -> "Frame":
         """The table in a file, a data frame of any library, or arrays, as `source.opened` takes them.
+
+        Args:
+            given: The table.
+            key: As of `source.opened`.
+            na_values: As of `source.emptied`.
 
         Raises:
             DataError: There is no such file, it cannot be read, or it is no table.
             SettingError: `key` names no array of the file.
         """
         found = source.opened(given, key)
-        return cls(found.columns, found.origin, text=found.text, points=found.points, codes=found.codes)
+        columns, text = (source.emptied(each, na_values) for each in (found.columns, found.text))
+        return cls(columns, found.origin, text=text, points=found.points, codes=found.codes)
 
     @property
     def names(self) -> list[str]:

@@ -118,7 +118,7 @@ class OwnData(of.DataModule, ABC):
         """The columns of a file, or of another source."""
         from odeflow_data.frame import Frame
 
-        return Frame.of(source, self.read.key)
+        return Frame.of(source, self.read.key, self.read.na_values)
 
     def settle(self, **options: Any) -> None:
         """Stores options inferred from the file as if they had been given."""

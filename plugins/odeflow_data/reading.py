@@ -13,6 +13,7 @@ class Reading(of.OptionGroup):
 
     Attributes:
         key: Name of the array in a `.npz` file that holds several.
+        na_values: Numbers and texts that stand for an empty cell, such as -999, besides the usual ones.
         missing: Treatment of a table's rows with an empty cell: "refuse" raises an error that names them, "drop" omits
             them. Empty cells of series are values that were not observed.
         duplicates: Treatment of rows of a series that have the same time: "refuse" raises an error that names them,
@@ -27,6 +28,7 @@ class Reading(of.OptionGroup):
     """
 
     key: str | None = None
+    na_values: Sequence[float | str] = ()
     missing: Literal["refuse", "drop"] = "refuse"
     duplicates: Literal["refuse", "mean"] = "refuse"
     time_unit: str = "days"

@@ -186,6 +186,7 @@ class SeriesTable(OwnData, SeriesData):
         return super().test_dataloader()
 
     def predict_dataloader(self) -> DataLoader[of.Series]:
+        self._require_resolved(self.frame, self.rows)  # in the model's units, which `setup` may not know yet
         return batches(self.predicted, self.batch_size)
 
     def table(self, predictions: Sequence[Any]) -> "pl.DataFrame":
@@ -335,6 +336,7 @@ class SeriesTable(OwnData, SeriesData):
 
     def _known_batch(self, frame: "Frame", whole: "Observations") -> of.Series:
         """As `_batch`, with the class and the outcomes of each series."""
+        self._require_resolved(frame, whole)
         outcomes = self._outcomes(frame, whole)
         if outcomes is not None:
             outcomes = (self.known.target or of.Units()).standardised(outcomes).float()
@@ -345,7 +347,6 @@ class SeriesTable(OwnData, SeriesData):
         units = self.known
         y = units.standardised(torch.from_numpy(whole.y)).numpy()
         t = (whole.t - units.origin) / units.unit
-        self._require_resolved(frame, whole, t)
         batch = padded(t, y, ~np.isnan(y), whole.offsets)
         if not self.inputs:
             return batch
@@ -357,8 +358,9 @@ class SeriesTable(OwnData, SeriesData):
             static=constant[starts] if self.static else None,
         )
 
-    def _require_resolved(self, frame: "Frame", whole: "Observations", t: NDArray[np.float64]) -> None:
-        """Raises where different times (M,) of a series are the same in batches."""
+    def _require_resolved(self, frame: "Frame", whole: "Observations") -> None:
+        """Raises where different times of a series are the same in batches."""
+        t = (whole.t - self.known.origin) / self.known.unit
         lost = np.flatnonzero((np.diff(t.astype(np.float32)) == 0) & (np.diff(whole.codes) == 0))
         if len(lost):
             row, remedy = lost[0], "Round the times, or count those of each series from its first one"

@@ -271,6 +271,25 @@ def given(cells: pl.Expr) -> pl.Expr:
     return pl.when(cells.is_in(MISSING).not_()).then(cells)
 
 
+def emptied(columns: pl.LazyFrame, na_values: Sequence[float | str]) -> pl.LazyFrame:
+    """A table with empty cells for values that stand for them.
+
+    Args:
+        columns: The table.
+        na_values: Numbers, of whatever type they are in the table, and texts.
+    """
+    texts = [str(each) for each in na_values]
+    numbers = [float(each) for each in na_values if re.fullmatch(r"\s*[+-]?[\d.]+([eE][+-]?\d+)?\s*", str(each))]
+    found: list[pl.Expr] = []
+    for name, kind in columns.collect_schema().items() if texts else ():
+        cells = pl.col(name)
+        if isinstance(kind, TEXT):
+            found.append(pl.when(cells.cast(pl.String).str.strip_chars().is_in(texts).not_()).then(cells))
+        elif kind.is_numeric() and numbers:
+            found.append(pl.when(cells.cast(pl.Float64).is_in(numbers).not_()).then(cells))
+    return columns.with_columns(found)
+
+
 def _of_arrays(arrays: dict[Any, Any], named: bool = True) -> pl.DataFrame:
     """Arrays (N,), and (N, 1) if they are named, are columns; an array (N, D) is the columns x0, x1, …."""
     columns: dict[str, Any] = {}

@@ -18,6 +18,8 @@ LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 def draw(batch: of.Series, t: Tensor, drawn: Tensor, file: FileUnits) -> Figure:
     """A panel for each of the liveliest features: quantiles of the samples as bands, those of the data as lines.
 
+    Data at times of each series' own are points.
+
     Args:
         batch: The data.
         t: (G,), the times of the samples.
@@ -50,6 +52,9 @@ def draw(batch: of.Series, t: Tensor, drawn: Tensor, file: FileUnits) -> Figure:
             for number, line in enumerate(numbers(found).T):
                 label = "5, 25, 50, 75, 95 % of the data" if number == 0 else None
                 axes.plot(file.times(times), line, "--", color=TRUTH, linewidth=0.9, label=label)
+        else:
+            style = {"color": TRUTH, "markersize": 1.5, "alpha": 0.5, "linestyle": "none"}
+            axes.plot(file.times(times[where[known]]), numbers(values[known]), ".", label="data", **style)
         axes.set(title=file.name(feature))
         file.label_times(axes)
     legend_above(figure, panels[0])

@@ -132,30 +132,37 @@ class TransitionLikelihood(of.Task):
         with torch.enable_grad():
             first = torch.autograd.grad(-self.log_prob(batch, SEED).sum(), raws, create_graph=True)
             rows = [torch.stack(torch.autograd.grad(each, raws, retain_graph=True)) for each in first]
-        information = torch.stack(rows).double().cpu()
-        return estimates.table(found, torch.linalg.pinv((information + information.T) / 2, hermitian=True))
+        information, slope = torch.stack(rows).double().cpu(), torch.stack(first).detach().double().cpu()
+        covariance = torch.linalg.pinv((information + information.T) / 2, hermitian=True)
+        return estimates.table(found, covariance, -covariance @ slope)
 
     def sample_count(self, batch: of.Series) -> int:
         """Number of transitions."""
         return int(_transitions(batch).sum())
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """(B, T, d), simulated paths from the first values, at the batch's times, which must be common."""
-        return self._simulated(self._checked(batch), 1)[1]
+        """(B, T, d), simulated paths from the first values, at the batch's times, which must begin together."""
+        batch = self._checked(batch)
+        if not _begin_together(batch):
+            raise of.DataError(
+                "TransitionLikelihood simulates paths that begin at one time: count the times of each from its first"
+            )
+        t, paths = self._simulated(batch, 1)
+        return paths[torch.arange(len(paths), device=t.device)[:, None], torch.searchsorted(t, batch.t.contiguous())]
 
     def _simulated(self, batch: of.Series, copies: int) -> tuple[Tensor, Tensor]:
-        """The times (T,) and paths (copies · B, T, d) from the first values."""
-        t = batch.t[0]
-        if not bool((batch.t == t).all()):
-            raise of.DataError("TransitionLikelihood simulates paths at times common to all series")
-        solver = EulerMaruyama(step_size=float(t.diff().min()) / self.substeps)
+        """The times of all series (T,), and paths (copies · B, T, d) from the first values at the first of them."""
+        t, gaps = batch.t.unique(), batch.t.diff(dim=1)
+        solver = EulerMaruyama(step_size=float(gaps[gaps > 0].median()) / self.substeps)
         flow = of.Flow(self.dynamics, solver)
         with torch.no_grad():
             return t, flow.trajectory(batch.y[:, 0].repeat(copies, 1), t).y.movedim(0, 1)
 
     def figures(self, batch: Any) -> dict[str, Figure]:
-        """Quantiles of simulated paths and of the data over time."""
+        """Quantiles of simulated paths and of the data over time, if all begin at one time."""
         batch = self._checked(batch)
+        if not _begin_together(batch):
+            return {}
         with torch.random.fork_rng([batch.t.device] if batch.t.is_cuda else []):
             torch.manual_seed(0)
             t, drawn = self._simulated(batch, 1 + marginal_figures.SAMPLES // len(batch.t))
@@ -166,6 +173,10 @@ class TransitionLikelihood(of.Task):
         batch = series(name, batch, self.dynamics.width)
         y = floating(name, "seen values", batch.y.where(batch.seen, 0), self)
         return batch._replace(t=batch.t.to(y), y=y)
+
+
+def _begin_together(batch: of.Series) -> bool:
+    return bool((batch.t[:, 0] == batch.t[0, 0]).all())
 
 
 def _transitions(batch: of.Series) -> Tensor:

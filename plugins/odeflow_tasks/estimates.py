@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.func import grad
 
+from odeflow_data.names import listed
 from odeflow_dynamics import Coefficient
 from odeflow_tasks.initial_states import InitialStates
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 NORMAL = 1.959964
 """Half the width of the interval of 95 % of the normal distribution."""
+FAR = 0.3
+"""Standard errors beyond which an estimate is not that of the largest likelihood."""
 SMALLEST = 1e-12
 """Smallest relative eigenvalue of the scaled information matrix of identifiable parameters."""
 
@@ -80,8 +84,10 @@ def _affine(shift: Tensor, scale: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda x: shift + scale * x
 
 
-def covariance(residuals: Tensor, jacobian: Tensor, column: Tensor | None) -> Tensor:
+def covariance(residuals: Tensor, jacobian: Tensor, column: Tensor | None) -> tuple[Tensor, Tensor]:
     """(P, P), the covariance of least squares estimates; inf for parameters that the observations do not determine.
+
+    And (P,), the Gauss–Newton step from them, which is 0 at the minimum.
 
     Args:
         residuals: (R,), in units of the assumed noise.
@@ -95,27 +101,40 @@ def covariance(residuals: Tensor, jacobian: Tensor, column: Tensor | None) -> Te
             rows = column == number
             std = (residuals[rows].square().mean() / degrees).sqrt() if degrees > 0 else residuals.new_tensor(torch.inf)
             jacobian = torch.where(rows[:, None], jacobian / std, jacobian)
+            residuals = torch.where(rows, residuals / std, residuals)
     norm = jacobian.norm(dim=0).clamp(min=torch.finfo(jacobian.dtype).tiny)
     values, vectors = torch.linalg.eigh((jacobian / norm).T @ (jacobian / norm))
     weak = values < SMALLEST * values[-1].clamp(min=torch.finfo(values.dtype).tiny)
     inverse = (vectors[:, ~weak] / values[~weak]) @ vectors[:, ~weak].T
     found = inverse / norm[:, None] / norm
+    step = -found @ (jacobian.T @ residuals)
     lost = (vectors[:, weak].abs() > 1e-3).any(dim=1)
     found[lost, :] = found[:, lost] = 0.0
     found[lost, lost] = torch.inf
-    return found
+    return found, step
 
 
-def table(found: Sequence[Estimate], covariance: Tensor | None) -> "pl.DataFrame":
+def table(found: Sequence[Estimate], covariance: Tensor | None = None, step: Tensor | None = None) -> "pl.DataFrame":
     """A row for each parameter: name, estimate, std_error, lower and upper, unit.
 
-    The interval of 95 % is symmetric in x, hence inside the bounds of the parameter.
+    The interval of 95 % is symmetric in x, hence inside the bounds of the parameter. Estimates that a step of Newton's
+    method would move by much of their standard error are named: they are not those of the maximum likelihood.
 
     Args:
         found: The P parameters.
         covariance: (P, P), the covariance of their x; None if it is unknown.
+        step: (P,), the step of Newton's method, if it is known.
     """
     import polars as pl
+
+    if covariance is not None and step is not None:
+        errors = step.abs() / covariance.diagonal().sqrt()
+        away = [f"{each.name} {float(by):.2g}" for each, by in zip(found, errors, strict=True) if not by <= FAR]
+        if away:
+            rank_zero_info(
+                "the fit has not ended: in standard errors, so far is the largest likelihood from the estimates: "
+                f"{listed(away)}. Train longer, or at a higher learning rate"
+            )
 
     rows: list[dict[str, Any]] = []
     for number, each in enumerate(found):

@@ -119,13 +119,23 @@ def _over_time(
             for edge in edges:
                 axes.axvline(edge, color="0.8", linewidth=0.8, zorder=0)
             known = (batch.target | batch.seen)[row, :, feature]
-            axes.set(ylim=limits(numbers(batch.y[row, :, feature][known]), 0.2))
+            values = numbers(batch.y[row, :, feature][known])
+            axes.set(ylim=limits(_with_curves(values, [numbers(each.y[row, :, feature]) for each in curves]), 0.2))
             if row == 0:
                 axes.set(title=file.name(feature))
             if row == rows - 1:
                 file.label_times(axes)
     legend_above(figure, panels[0, 0])
     return figure
+
+
+def _with_curves(values: np.ndarray, curves: Sequence[np.ndarray]) -> np.ndarray:
+    """The values and those of curves, these up to the range of the former beyond them."""
+    if not len(values):
+        return values
+    reach = np.ptp(values) + 1e-12
+    low, high = values.min() - reach, values.max() + reach
+    return np.concatenate([values, *(np.clip(curve[np.isfinite(curve)], low, high) for curve in curves)])
 
 
 def _draw_curve(axes: Any, curve: Curve, row: int, feature: int, colour: str, file: FileUnits) -> None:

@@ -349,12 +349,12 @@ class Trajectory(of.Task):
         others = [name for name, part in self.named_parameters() if part.requires_grad and name not in names]
         networks = any(not name.startswith("initial.") for name in others)
         if self.distance != "nll" or networks or not found:
-            return estimates.table(found, None)
+            return estimates.table(found)
         entries = [(each.tensor, each.number) for each in found]
         errors, jacobian = linearised(self, batch, entries, whole=True)
         compared = self._compared(batch).movedim(0, 1).nonzero()  # as residuals are ordered, (T, B, d)
         column = compared[:, -1] if self.estimates_noise else None
-        return estimates.table(found, estimates.covariance(errors, jacobian, column))
+        return estimates.table(found, *estimates.covariance(errors, jacobian, column))
 
     def tables(self) -> dict[str, "pl.DataFrame"]:
         named = self.fitted is not None and estimates.coefficients(self)

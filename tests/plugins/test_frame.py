@@ -333,6 +333,19 @@ def test_blanks_beside_separators(tmp_path: Path, ending: str) -> None:
         Frame.of(tmp_path / "x.csv").numbers(["b"])
 
 
+def test_values_that_stand_for_none(tmp_path: Path) -> None:
+    """Codes of missing values are empty cells in numbers of whatever type, in text and in messages."""
+    table = {"n": [1, -999, 3], "x": [1.5, 2.5, -999.0], "kind": ["a", "off", "b"], "y": ["1", "off", "2.5"]}
+    pl.DataFrame(table).write_csv(tmp_path / "x.csv")
+    for given in (table, tmp_path / "x.csv"):
+        frame = Frame.of(given, na_values=(-999, "off"))
+        wanted = [[1, 1.5, 1], [np.nan, 2.5, np.nan], [3, np.nan, 2.5]]
+        np.testing.assert_array_equal(frame.numbers(["n", "x", "y"]), wanted)
+        assert frame.empty("kind").tolist() == [False, True, False]
+        with pytest.raises(of.DataError, match="column 'y' must hold numbers; row 2 holds 'off'"):
+            Frame.of(given, na_values=[-999]).numbers(["y"])
+
+
 def test_names_with_the_other_separator(tmp_path: Path) -> None:
     """The columns are separated by what is in all lines equally often."""
     (tmp_path / "x.csv").write_text("Temp, oil;RPM, mean, max\n1;2\n3;4\n")

@@ -287,6 +287,15 @@ def test_times_that_single_precision_cannot_hold_are_refused() -> None:
     lost = r"70 steps of time vanish in float32, such as that from 1700000000 to 1700000001 in column 't'\. "
     with pytest.raises(of.DataError, match=lost + r"Subtract the first time, or set --data\.scale_time=true"):
         SeriesTable(table, "t", "id", scale_time=False).setup("fit")
+    again = SeriesTable(table, "t", "id")
+    again.setup("predict")  # before the units of the model are known
+    again.units = data.units
+    again.setup("predict")
+    (batch,) = again.predict_dataloader()
+    torch.testing.assert_close(batch.t, (torch.arange(8) / 7).expand(10, -1))
+    again.units = of.Units(features=("y",))
+    with pytest.raises(of.DataError, match=lost):
+        again.predict_dataloader()
     table["t"][:8] -= 1.7e9
     with pytest.raises(of.DataError, match=r"63 steps .* Round the times, or count those of each series from its"):
         SeriesTable(table, "t", "id").setup("fit")

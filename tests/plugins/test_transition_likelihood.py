@@ -1,5 +1,6 @@
 """Laws of the likelihood of transitions: it has the closed form where there is one, and finds coefficients by it."""
 
+import logging
 import math
 from typing import Any
 
@@ -11,6 +12,7 @@ import odeflow as of
 from odeflow.testing import check_data, check_dynamics
 from odeflow_dynamics import MLP
 from odeflow_sde import ExactPaths, GeometricBrownianMotion, NeuralSDE, OrnsteinUhlenbeck, TransitionLikelihood
+from odeflow_sde.transition_likelihood import SEED
 
 THETA, MU, SIGMA = 1.5, 0.5, 0.4
 
@@ -109,15 +111,53 @@ def test_geometric_brownian_motion() -> None:
     assert abs(found["mu"]["estimate"] - mu) < 3 * sigma / 400**0.5
 
 
+def test_simulated_paths_have_the_law_of_their_times() -> None:
+    """At times of each path's own the mean is that of the process there: µ + (y₀ − µ) e^{−θt}."""
+    torch.manual_seed(0)
+    model = TransitionLikelihood(OrnsteinUhlenbeck(theta=1.0, mu=2.0, sigma=0.1), 20, 2)
+    t = torch.tensor([[0.0, 0.5, 1.0], [0.0, 1.0, 3.0]]).repeat(400, 1)
+    y = torch.zeros(800, 3, 1)
+    drawn = model.predict_step(of.Series(t, y, torch.ones_like(y, dtype=torch.bool), torch.ones_like(y).bool()), 0)
+    for number in range(2):
+        wanted = 2 * (1 - torch.exp(-t[number]))
+        assert torch.allclose(drawn[number::2, :, 0].mean(0), wanted, atol=0.03)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_fit_that_has_not_ended_is_told(trained: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Estimates far from the largest likelihood, in their standard errors, are named; those at it are not."""
+    exact = paths(count=200, times=20)
+    model = TransitionLikelihood(OrnsteinUhlenbeck(theta=1.5, mu=0.5 if trained else 0.2, sigma=0.4), 4, 4)
+    if trained:
+        optimizer = torch.optim.LBFGS(model.parameters(), max_iter=40, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            value = -model.log_prob(exact, SEED).mean()
+            value.backward()
+            return value
+
+        optimizer.step(loss)
+    with caplog.at_level(logging.INFO):
+        model.parameters_table(exact)
+    assert ("the fit has not ended" in caplog.text) != trained
+    assert trained or "mu" in caplog.text
+
+
 def test_figures_and_predictions() -> None:
-    """Simulated paths start at the data and have their shape; uneven times are refused in words."""
+    """Simulated paths start at the data and have their shape, also at times of their own, which must begin together."""
     model, batch = TransitionLikelihood(OrnsteinUhlenbeck(), 2, 2), paths(count=5, times=4)
     drawn = model.predict_step(batch, 0)
     assert drawn.shape == (5, 4, 1)
     assert torch.equal(drawn[:, 0], batch.y[:, 0])
     assert set(model.figures(batch)) == {"marginals"}
-    with pytest.raises(of.DataError, match="common to all series"):
-        model.predict_step(batch._replace(t=batch.t + torch.arange(5)[:, None]), 0)
+    own = batch._replace(t=batch.t * torch.linspace(1, 2, 5)[:, None])
+    assert torch.equal(model.predict_step(own, 0)[:, 0], batch.y[:, 0])
+    assert set(model.figures(own)) == {"marginals"}
+    late = batch._replace(t=batch.t + torch.arange(5)[:, None])
+    assert not model.figures(late)
+    with pytest.raises(of.DataError, match="paths that begin at one time"):
+        model.predict_step(late, 0)
     with pytest.raises(of.DataError, match="no training batch yet"):
         model.parameters_table()
 
