@@ -7,7 +7,6 @@ times and events give the gradient of the whole.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -44,7 +43,7 @@ def restarted(leg: Leg, y0: State, t: Tensor, events: Sequence[Event], dense: bo
     stopping, near = _stopping(events), _near(y0, t)
     sign = (t[-1] - t[0]).detach().sign()
     start, state, rest = t[:1], y0, t[1:]
-    times, rows, legs, spans = [start], [_map(_row, y0)], list[Solution[Any]](), list[Tensor]()
+    times, rows, legs, spans = [start], [_at(y0, None)], list[Solution[Any]](), list[Tensor]()
     ended = False
     while len(rest):
         solution = _solved(leg, len(legs), state, torch.cat((start, rest)), event=stopping, dense=dense)
@@ -55,15 +54,15 @@ def restarted(leg: Leg, y0: State, t: Tensor, events: Sequence[Event], dense: bo
         ended = any(event.then is None for event in met)
         if ended or not met:
             times.append(solution.t[1:])
-            rows.append(_map(partial(_part, slice(1, None)), solution.y))
+            rows.append(_at(solution.y, slice(1, None)))
             break
-        start, state = solution.t[-1:], _map(_last, solution.y)
+        start, state = solution.t[-1:], _at(solution.y, -1)
         for event in met:
             state = _mapped(event, start[0], state)
         before = int((sign * (start - rest) > near).sum())
         now = (sign * (rest - start)).detach() <= near
         times.append(rest[now])
-        rows += _map(partial(_part, slice(1, 1 + before)), solution.y), *[_map(_row, state)] * int(now.sum() - before)
+        rows += _at(solution.y, slice(1, 1 + before)), *[_at(state, None)] * int(now.sum() - before)
         rest = rest[~now]
         met = [torch.tensor(number in numbers) for number in range(len(events))]
         stopping = [_from_zero(*each, start) for each in zip(_stopping(events), met, strict=True)]
@@ -138,7 +137,7 @@ class _Samples:
         Returns:
             For each event the samples, (B,), that it restarts.
         """
-        stop, last = solution.t[:, -1], _map(_last, solution.y)
+        stop, last = solution.t[:, -1], _at(solution.y, -1)
         ends = self.span()[:, 0].detach(), stop.detach()
         inside = solution(self.t.clamp(torch.minimum(*ends)[:, None], torch.maximum(*ends)[:, None]))
         self._note(self.active, ends[0], inside)
@@ -264,16 +263,9 @@ def _map(function: Callable[[Tensor], Tensor], state: State) -> State:
     return tuple(function(leaf) for leaf in state) if isinstance(state, tuple) else function(state)
 
 
-def _row(leaf: Tensor) -> Tensor:
-    return leaf[None]
-
-
-def _last(leaf: Tensor) -> Tensor:
-    return leaf[-1]
-
-
-def _part(rows: slice, leaf: Tensor) -> Tensor:
-    return leaf[rows]
+def _at(state: State, index: slice | int | None) -> State:
+    """The rows of all leaves at an index."""
+    return _map(lambda leaf: leaf[index], state)
 
 
 def _cat(parts: Sequence[Any], dim: int = 0) -> Any:

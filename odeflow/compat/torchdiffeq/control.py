@@ -165,9 +165,6 @@ class TolerantSteps(StepControl):
         self.next_size = self.size = self._bounded(size)
         return accepted
 
-    def forget_state(self) -> None:
-        """Nothing is remembered of it."""
-
 
 class GridSteps(StepControl):
     """Steps along a grid.
@@ -180,9 +177,6 @@ class GridSteps(StepControl):
         self.sign = math.copysign(1.0, grid[-1] - grid[0])
         self.grid = [self.sign * time for time in grid]
 
-    def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
-        """Nothing to prepare."""
-
     def propose(self, t: float, stop: float) -> float:
         place = self.sign * t
         number = bisect_right(self.grid, place)
@@ -194,9 +188,6 @@ class GridSteps(StepControl):
     def accepts(self, stages: Stages, y: Tensor, h: float, y1: Tensor) -> bool:
         """Always."""
         return True
-
-    def forget_state(self) -> None:
-        """Nothing is remembered of it."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odeflow.engine.equation.state import Field, check_shape
+from odeflow.engine.equation.state import Field, beside, check_shape
 from odeflow.errors import StateError
 
 DTYPE = torch.float64  # of times and step sizes
@@ -29,8 +29,8 @@ def same_step(h: float, t: float) -> float:
 
 
 def column(values: Tensor, y: Tensor) -> Tensor:
-    """(b,) ↦ (b, 1, …), broadcastable with states like y."""
-    return values.to(y).view(-1, *(1,) * (y.dim() - 1))
+    """Values over y's leading dimensions, such as (b,), of its dtype and broadcastable with it."""
+    return beside(values.to(y), y)
 
 
 @dataclass(frozen=True)

@@ -126,15 +126,14 @@ class Equation:
         """The drift at (t, y)."""
         return self.drift(t, y)
 
-    def map(self, wrap: Callable[[Field], Field]) -> "Equation":
-        """The equation with both fields wrapped."""
-        stacked = None if self.stacked is None else wrap(self.stacked)
-        return replace(self, drift=wrap(self.drift), diffusion=wrap(self.diffusion), stacked=stacked)
 
-
-def wrapped(field: Field, wrap: Callable[[Field], Field]) -> Field:
-    """A field, or both fields of a stochastic equation, in a wrapper."""
-    return field.map(wrap) if isinstance(field, Equation) else wrap(field)
+def wrapped(field: Field, wrap: Callable[[Field], Field], diffusion: bool = True) -> Field:
+    """A field, or drift and diffusion of a stochastic equation, in a wrapper; without `diffusion` the drift alone."""
+    if not isinstance(field, Equation):
+        return wrap(field)
+    stacked = None if field.stacked is None else wrap(field.stacked)
+    g = wrap(field.diffusion) if diffusion else field.diffusion
+    return replace(field, drift=wrap(field.drift), diffusion=g, stacked=stacked)
 
 
 def first_leaf(y0: State) -> Tensor:

@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 
-def along(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], directions: tuple[Tensor, ...]) -> Tensor:
-    """The derivative of a function along directions, (*value), with a graph if gradients are enabled.
+def along(
+    function: Callable[..., Tensor], inputs: tuple[Tensor, ...], directions: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """The value of a function and its derivative along directions, with a graph if gradients are enabled.
 
     It is that of `torch.func.jvp`, which is called where dual numbers do not nest: inside another forward mode, or for
     a function that uses one. Elsewhere dual numbers take its place, since each of its calls leaves cycles of
@@ -28,5 +30,6 @@ def along(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], direction
             duals = [forward_ad.make_dual(point, to) for point, to in zip(inputs, directions, strict=True)]
             value, tangent = forward_ad.unpack_dual(function(*duals))
     except (RuntimeError, NotImplementedError):
-        return torch.func.jvp(function, inputs, directions)[1]
-    return torch.zeros_like(value) if tangent is None else tangent
+        found = torch.func.jvp(function, inputs, directions)
+        return found[0], found[1]
+    return value, torch.zeros_like(value) if tangent is None else tangent

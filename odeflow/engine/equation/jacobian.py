@@ -137,7 +137,7 @@ class Jacobian:
 
         with torch.no_grad():
             with contextlib.suppress(RuntimeError, NotImplementedError):  # of an operation without forward mode
-                return along(by_clock, (clock,), (torch.ones_like(clock),)).to(y)
+                return along(by_clock, (clock,), (torch.ones_like(clock),))[1].to(y)
             eps = torch.finfo(y.dtype).eps
             step = max(eps ** (1 / 3) * abs(h), 4 * eps * abs(t))
             first, last = window or (-math.inf, math.inf)

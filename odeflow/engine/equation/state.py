@@ -107,6 +107,11 @@ def accumulate(totals: list[Tensor | None], values: Sequence[Tensor | None], wei
         torch._foreach_add_(old, new, alpha=weight)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
 
 
+def beside(values: Tensor, y: Tensor) -> Tensor:
+    """Values over y's leading dimensions, on its device, broadcastable with it."""
+    return values.to(y.device).reshape((*values.shape, *(1,) * (y.dim() - values.dim())))
+
+
 def check_shape(value: object, shape: torch.Size, where: str = "") -> None:
     """Rejects a value of the field whose shape differs from the state's: broadcasting would hide the mistake.
 

@@ -17,7 +17,6 @@ from odeflow.engine.output.mesh import Mesh
 from odeflow.engine.output.solution import Solution, Stats
 from odeflow.engine.solver import Solver
 from odeflow.engine.tape import Observer, Quadrature
-from odeflow.errors import SettingError
 
 
 class Adjoint(Gradient):
@@ -47,8 +46,6 @@ class Adjoint(Gradient):
     unsupported = frozenset({"dense output and events", "times of each sample's own, (B, T)", "stochastic equations"})
 
     def __init__(self, solver: Solver | None = None, norm: Literal["seminorm", "full"] = "seminorm") -> None:
-        if norm not in ("seminorm", "full"):
-            raise SettingError(f"Adjoint: norm must be 'seminorm' or 'full'; got {norm!r}")
         self.solver, self.norm = solver, norm
 
     def differentiate(

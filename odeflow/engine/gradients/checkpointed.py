@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from odeflow.engine.equation.equation import Equation
+from odeflow.engine.equation.equation import wrapped
 from odeflow.engine.equation.field import Counted, full_precision
 from odeflow.engine.equation.state import Field, accumulate
 from odeflow.engine.gradients.backward import with_backward
@@ -121,14 +121,6 @@ def _backward(
     return reversal.adjoint + grad_y[0], reversal.grads
 
 
-def _over_drift(field: Field, wrap: Callable[[Field], Field]) -> Field:
-    """A field in a wrapper; of a stochastic equation its drift, as solvers differentiate the diffusion forward."""
-    if not isinstance(field, Equation):
-        return wrap(field)
-    stacked = None if field.stacked is None else wrap(field.stacked)
-    return replace(field, drift=wrap(field.drift), stacked=stacked)
-
-
 def _evaluated_again(field: Field) -> Field:
     """The field, evaluated again in the backward pass instead of keeping its graph."""
     return partial(checkpoint, field, use_reentrant=False, preserve_rng_state=False)
@@ -147,8 +139,9 @@ class _Reversal:
     def __init__(self, field: Field, params: tuple[Tensor, ...], per_stage: bool, grad_y: Tensor) -> None:
         self.counters: list[Counted] = []
         self.params, self.grad_y = params, grad_y
-        self.field = _over_drift(field, self._counted)
-        self.traced = _over_drift(self.field, _evaluated_again) if per_stage else self.field
+        # the diffusion stays as it is, since solvers differentiate it forward
+        self.field = wrapped(field, self._counted, diffusion=False)
+        self.traced = wrapped(self.field, _evaluated_again, diffusion=False) if per_stage else self.field
         self.adjoint = torch.zeros_like(grad_y[0])
         self.grads: list[Tensor | None] = [None] * len(params)
 
@@ -190,11 +183,7 @@ def _reverse(
     Splits follow the binomial schedule: with s free states and each segment advanced at most r times, up to C(s + r, s)
     segments can be reversed.
     """
-    if len(segments) <= 1:
-        for segment in segments:
-            visit(segment, start)
-        return
-    if free < 1:
+    if free < 1 or len(segments) <= 1:
         for number in reversed(range(len(segments))):
             state = start
             for segment in segments[:number]:

@@ -10,7 +10,7 @@ from odeflow.engine.equation.field import full_precision
 from odeflow.engine.equation.state import Field, accumulate
 from odeflow.engine.gradients.backward import with_backward
 from odeflow.engine.gradients.base import Gradient
-from odeflow.engine.gradients.reversible_heun import is_reversible_heun, reversed_heun
+from odeflow.engine.gradients.reversible_heun import Spans, is_reversible_heun, reversed_heun
 from odeflow.engine.loop.adaptive import Adaptive
 from odeflow.engine.loop.integrate import run
 from odeflow.engine.methods.runge_kutta import RungeKutta
@@ -70,35 +70,15 @@ class Reversible(Gradient):
             assert isinstance(solver, StochasticSolver)
             return reversed_heun(solver, field, y0, t, params)
         assert isinstance(solver, RungeKutta)  # others are not supported
-        reached: list[int] = []  # the number of steps before each row except the first
-
-        def note(number: int, pair: Tensor) -> Tensor:
-            reached.append(len(stages.steps))
-            return pair
-
+        tape = Spans()
         with torch.no_grad():
             stages = _PairStages(solver.tableau, field, y0, self.coupling, judged=isinstance(solver.control, Adaptive))
             control = solver.step_control(float(t[0]), float(t[-1]))
-            solution = run(stages, control, torch.stack((y0, y0)), t, Observer(jump=note))
-        solution.stats.nfe_forward += stages.inner.evaluations
-        way = _Way(self.coupling, solver.tableau, field, params, solution.stats, stages.steps, reached)
+            solution = run(stages, control, torch.stack((y0, y0)), t, Observer(tape=tape))
+        solution.stats.nfe_forward = stages.inner.evaluations
+        way = _Way(self.coupling, solver.tableau, field, params, solution.stats, tape.steps)
         first = replace(solution, y=solution.y[:, 0].contiguous())
         return with_backward(first, way.backward, y0, params, solution.y[-1].clone())
-
-
-@dataclass(frozen=True)
-class _PairField:
-    """A field on pairs (2, *state).
-
-    Attributes:
-        field: The vector field on one state.
-    """
-
-    field: Field
-
-    def __call__(self, t: Tensor, pair: Tensor) -> Tensor:
-        slope = self.field(t, pair[1])
-        return torch.stack((slope, slope))
 
 
 class _PairStages(ExplicitStages):
@@ -112,15 +92,19 @@ class _PairStages(ExplicitStages):
         judged: Whether error estimates are needed.
     """
 
+    ends_at_outputs = True
+
     def __init__(self, tableau: Tableau, field: Field, like: Tensor, coupling: float, judged: bool) -> None:
         self.inner = stages_of(tableau, field, like)
-        super().__init__(tableau, _PairField(field))
+        super().__init__(tableau, field)
         self.coupling, self.judged = coupling, judged
-        self.steps: list[tuple[float, float]] = []  # (start, size) of accepted steps
+
+    def evaluate(self, t: float, y: Tensor) -> Tensor:
+        slope = self.inner.evaluate(t, y[1])
+        return torch.stack((slope, slope))
 
     def first_slope(self, t: float, y: Tensor) -> Tensor:
-        slope = self.inner.first_slope(t, y[1])
-        return torch.stack((slope, slope))
+        return self.evaluate(t, y)
 
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
         first, second = y
@@ -131,7 +115,6 @@ class _PairStages(ExplicitStages):
         self.estimate = inner.error() if self.judged else None
         inner.forget_slope()
         backward = inner.step(t + h, -h, end) - end
-        self.taken = (t, h)
         return torch.stack((end, second - backward))
 
     def error(self) -> Tensor:
@@ -144,12 +127,8 @@ class _PairStages(ExplicitStages):
     def last_slope(self) -> Tensor:
         raise GradientError("a reversible solve shares no stage derivative between its steps")
 
-    def keep(self) -> None:
-        """Nothing to copy."""
-
     def advance(self) -> None:
-        """Records the accepted step. Steps share no stage derivatives."""
-        self.steps.append(self.taken)
+        """Steps share no stage derivatives."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +141,7 @@ class _Way:
         field: The vector field on one state.
         params: The tensors to differentiate with respect to.
         stats: Statistics of the solve.
-        steps: (start, size) of each step.
-        reached: The number of steps before each row except the first.
+        steps: As of `Spans`.
     """
 
     coupling: float
@@ -171,8 +149,7 @@ class _Way:
     field: Field
     params: tuple[Tensor, ...]
     stats: Stats
-    steps: list[tuple[float, float]]
-    reached: list[int]
+    steps: list[tuple[float, float, int | None]]
 
     def backward(self, grad_y: Tensor, pair: Tensor) -> tuple[Tensor, list[Tensor | None]]:
         """(∂L/∂y₀, ∂L/∂θ), from the pair at the end."""
@@ -180,11 +157,10 @@ class _Way:
         coupling = self.coupling
         adjoint, adjoint_z = torch.zeros_like(y), torch.zeros_like(z)
         grads: list[Tensor | None] = [None] * len(self.params)
-        row = len(self.reached)
-        for number in reversed(range(len(self.steps))):
-            if row and self.reached[row - 1] == number + 1:
-                adjoint, row = adjoint + grad_y[row], row - 1
-            t, h = self.steps[number]
+        for t, end, row in reversed(self.steps):
+            if row is not None:
+                adjoint = adjoint + grad_y[row]
+            h = end - t
             increment, change = self._increment(t + h, -h, y, -adjoint_z, grads)
             z, adjoint = z + increment, adjoint + change
             increment, change = self._increment(t, h, z, adjoint, grads)

@@ -31,17 +31,17 @@ def reversed_heun(
     Source: Kidger et al. (2021), "Efficient and Accurate Gradients for Neural SDEs", algorithms 1 and 2.
     """
     with torch.no_grad():
-        stages, tape = solver.stages(field, y0, None), _Spans()
+        stages, tape = solver.stages(field, y0, None), Spans()
         assert isinstance(stages, ReversibleHeunStages)
         stages.ends_at_outputs, stages.carries = True, False  # the tape needs no states
-        control = solver.control_of(field, float(t[0]), float(t[-1]))
+        control = solver.step_control(float(t[0]), float(t[-1]), field)
         solution = run(stages, control, y0, t, Observer(tape=tape))
     assert stages.z is not None
     way = _Way(solver, field, params, solution.stats, tape.steps)
     return with_backward(solution, way.backward, y0, params, solution.y[-1].clone(), stages.z)
 
 
-class _Spans(Tape):
+class Spans(Tape):
     """A tape of times alone.
 
     Attributes:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from odeflow.engine.equation.clock import column
 from odeflow.engine.equation.field import full_precision
 from odeflow.engine.equation.state import Field
 
@@ -33,7 +34,7 @@ def on_fixed_clock(field: Field, t: Tensor, jump_ts: Sequence[float] = ()) -> Fi
         time = start + (tau - first) * rate
         if jump_ts:
             time = tau + (time - time.detach())  # exact, so as not to cross a discontinuity by rounding
-        return field(time.to(tau), y) * _beside(rate, y)
+        return field(time.to(tau), y) * column(rate, y)
 
     return on_clock
 
@@ -125,8 +126,8 @@ def move_rows(field: Field, t: Tensor, y: Tensor, jump_ts: Sequence[float] = (),
 
 def _midpoint(field: Field, t: Tensor, h: Tensor, y: Tensor) -> Tensor:
     """(m, *state), the rows after a step of the midpoint method. Arguments as of `follow`, with h the step sizes."""
-    half = _beside(h / 2, y) * _slopes(field, t, y)
-    return y + _beside(h, y) * _slopes(field, t + h / 2, y + half)
+    half = column(h / 2, y) * _slopes(field, t, y)
+    return y + column(h, y) * _slopes(field, t + h / 2, y + half)
 
 
 def follow(field: Field, t: Tensor, shift: Tensor, y: Tensor) -> Tensor:
@@ -174,8 +175,3 @@ def _slopes(field: Field, t: Tensor, y: Tensor) -> Tensor:
     """(m, *state), the field at the rows."""
     with full_precision(y):
         return torch.stack([field(time.to(row), row) for time, row in zip(t, y, strict=True)])
-
-
-def _beside(values: Tensor, y: Tensor) -> Tensor:
-    """Values over y's leading dimensions, broadcastable with y."""
-    return values.to(y).reshape((*values.shape, *(1,) * (y.dim() - values.dim())))

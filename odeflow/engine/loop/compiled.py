@@ -21,7 +21,7 @@ from odeflow.engine.loop.adaptive import HALF, ErrorControl, warn_of_rounding
 from odeflow.engine.loop.compiled_run import Part, Run
 from odeflow.engine.loop.control import StepControl
 from odeflow.engine.loop.fixed import FixedSteps
-from odeflow.engine.loop.program import Loop, Method, Numbers, Pull, stages, traced, traced_field, traced_pull
+from odeflow.engine.loop.program import Loop, Method, Numbers, Pull, stages, timed, traced, traced_field, traced_pull
 from odeflow.engine.loop.replay import ReplayedBackward, ReplayedForward, replays
 from odeflow.engine.output.mesh import Mesh, nodes
 from odeflow.engine.step.tableau import Tableau
@@ -152,23 +152,10 @@ def _name(field: Field) -> str:
 
 def _method(tableau: Tableau, control: StepControl, rows: bool) -> Method:
     """What the code depends on."""
-    count = tableau.stages - tableau.fsal
     controller, per_sample, shared = None, False, False
     if isinstance(control, ErrorControl):
         controller, per_sample, shared = control.controller, control.norm == "max_sample", control.shared
-    return Method(
-        tableau.a[:count],
-        tableau.b[:count],
-        tableau.c[:count],
-        tableau.error_weights or (),
-        tableau.stiffness_weights,
-        tableau.interpolation,
-        tableau.order,
-        controller,
-        per_sample,
-        shared,
-        rows,
-    )
+    return Method(tableau, controller, per_sample, shared, rows)
 
 
 class Program:
@@ -194,7 +181,7 @@ class Program:
         self.pull: Pull | None = None
         self.replayed = replays(like.device)
         self.verified = False  # whether its first step was compared with that of the field
-        self.stages = len(method.b) + 1  # with the one at the end of the step
+        self.stages = method.stages + 1  # with the one at the end of the step
         steps = BYTES // max(1, like.numel() * like.element_size() * (1 + method.rows * self.stages))
         self.room = max(LEAST, min(steps, ROOM))
 
@@ -220,7 +207,7 @@ class Program:
         Raises:
             CompileError: The compiler failed, or its code has other values than the field.
         """
-        run = Run(self, parts, t, y0.detach(), () if mesh is None else nodes(len(self.method.interpolation[0])))
+        run = Run(self, parts, t, y0.detach(), () if mesh is None else nodes(len(self.method.tableau.interpolation[0])))
         y, last = run.y0, float(run.times[-1])
         settings = torch.tensor(_settings(control, float(run.times[0]), last), dtype=DTYPE, device=y.device)
         numbers, first = y.new_zeros(len(Numbers._fields), dtype=DTYPE), torch.zeros_like(y)
@@ -265,7 +252,7 @@ class Program:
             t, h, y = part.clock[0, 0], part.clock[0, 1], part.y[0]
             found = part.y[1]
             with torch.no_grad():
-                wanted, _ = stages(self.method, _timed(field), t, h, y, _timed(field)(t, y))
+                wanted, _ = stages(self.method, timed(field), t, h, y, timed(field)(t, y))
             _check(found - y, wanted - y, y, "step")
             self.verified = True
 
@@ -275,7 +262,7 @@ class Program:
         Raises:
             CompileError: They differ.
         """
-        h, timed = 1e-2, _timed(field)
+        h, evaluate = 1e-2, timed(field)
         times = torch.tensor([t0 + number * h for number in range(CHECKED)], dtype=DTYPE, device=like.device)
         clock = like.new_zeros(self.room, 4, dtype=DTYPE)
         clock[:CHECKED, 0], clock[:CHECKED, 1] = times, h
@@ -283,8 +270,8 @@ class Program:
         with torch.enable_grad(), full_precision(like):
             states = [like.detach().requires_grad_()]
             for t in times:
-                slope = timed(t, states[-1])
-                states.append(stages(self.method, timed, t, clock[0, 1], states[-1], slope)[0])
+                slope = evaluate(t, states[-1])
+                states.append(stages(self.method, evaluate, t, clock[0, 1], states[-1], slope)[0])
             leaves = [states[0], *(parts.tensors[number] for number in pull.used)]
             wanted = torch.autograd.grad(states[-1], leaves, grad, allow_unused=True, materialize_grads=True)
         tape = like.new_zeros(self.room + 1, *like.shape)
@@ -317,11 +304,6 @@ class Program:
         with torch.no_grad(), full_precision(grad):
             self.backward(*inputs)
         return start, dict(zip(used, totals, strict=True))
-
-
-def _timed(field: Field) -> Field:
-    """The field of a time in float64."""
-    return lambda t, y: field(t.to(y), y)
 
 
 def _compiled(function: Code, inputs: Sequence[Tensor]) -> Code:

@@ -78,7 +78,7 @@ class PartRows:
             hit = np.concatenate((hit, np.zeros(len(clock) * len(theta), bool)))
             place = np.concatenate((place, np.tile(theta, len(clock))))
         (inside,) = np.nonzero(~hit)
-        coefficients = _coefficients(method.interpolation)
+        coefficients = _coefficients(method.tableau.interpolation)
         powers = np.vander(place[inside], len(coefficients) + 1, increasing=True)[:, 1:]
         weights = powers @ coefficients * sizes[steps[inside], None]
         states, inside, steps = (
@@ -180,9 +180,9 @@ class Run:
         attempts, accepted = int(end.attempts), int(end.accepted)
         clock, method = np.concatenate(self.clock), self.program.method
         sizes, adaptive = np.abs(clock[:, 1]), method.controller is not None
-        seen = accepted // STIFFNESS_EVERY if adaptive and method.stiffness else 0
+        seen = accepted // STIFFNESS_EVERY if adaptive and method.tableau.stiffness_weights else 0
         stats = Stats(
-            nfe_forward=(1 + adaptive) * len(self.tape) + len(method.b) * attempts,
+            nfe_forward=(1 + adaptive) * len(self.tape) + method.stages * attempts,
             accepted=accepted,
             rejected=attempts - accepted,
             smallest_step=float(sizes.min()),
@@ -231,6 +231,6 @@ class Run:
                 rows.pulled(grad_y[start:end], *of_rows)
                 grad, end = grad + of_rows[0][steps], start
             grad, grads = program.pulled(grad, Part(y, clock, steps), of_rows, grads, self.parts)
-            self.solution.stats.nfe_backward += steps * (len(program.method.b) + program.method.rows)
+            self.solution.stats.nfe_backward += steps * (program.method.stages + program.method.rows)
         numbers = {id(tensor): number for number, tensor in enumerate(self.parts.tensors)}
         return grad + grad_y[0], [grads.get(numbers.get(id(param), -1)) for param in params]

@@ -51,9 +51,9 @@ class StepControl(ABC):
     curious: bool = False
     exhausted: bool = False
 
-    @abstractmethod
     def start(self, stages: Stages, t: Any, y: Tensor, end: Any) -> None:
         """Prepares a solve from (t, y) to `end`."""
+        return
 
     @abstractmethod
     def propose(self, t: Any, stop: Any) -> Any:
@@ -71,9 +71,9 @@ class StepControl(ABC):
         """The error of a solve that is exhausted or underflows."""
         return SolveError(f"no further step is possible at t = {place.t:g}")
 
-    @abstractmethod
     def forget_state(self) -> None:
         """Discards everything stored about the state, which was replaced."""
+        return
 
     def narrow(self, keep: Tensor) -> None:
         """Goes on with a subset of the samples, if anything here belongs to single ones."""

@@ -106,9 +106,6 @@ class FixedSteps(StepControl):
                 "closer origin"
             )
 
-    def start(self, stages: Stages, t: float, y: Tensor, end: float) -> None:
-        """Nothing to prepare."""
-
     def propose(self, t: float, stop: float) -> float:
         """The next grid point, or `stop` if that is earlier or equal up to rounding."""
         sign = math.copysign(1.0, self.t1 - self.t0)
@@ -123,6 +120,3 @@ class FixedSteps(StepControl):
     def accepts(self, stages: Stages, y: Tensor, h: float, y1: Tensor) -> bool:
         """Always."""
         return True
-
-    def forget_state(self) -> None:
-        """Nothing is remembered."""

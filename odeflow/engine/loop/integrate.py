@@ -40,7 +40,8 @@ def run(
     recorder, tape, y = Recorder(t, y0, observer.mesh, clocks), observer.tape, y0
     if tape is not None and stages.carries:
         tape = MemoryTape(tape, stages)
-    take = stages.attempt if clocks.per_sample else stages.step
+    own = stages if isinstance(stages, SampleStages) else None
+    take = stages.step if own is None else own.attempt
     try:
         stages.window = clocks.window
         control.start(stages, clocks.t, y, clocks.last)
@@ -53,7 +54,7 @@ def run(
                 y = _narrowed(clocks, stages, control, y, tape)
             start, stages.window = clocks.t, clocks.window
             end = control.propose(start, clocks.stop)
-            h = end - start
+            h: Any = end - start
             y1 = take(start, h, y)
             accepted = control.accepts(stages, y, h, y1)
             moved = clocks.move(end, accepted, control.next_size)
@@ -63,9 +64,9 @@ def run(
             clocks.read(control.underflows(clocks.t), kept)
             if not moved:
                 continue
-            if clocks.per_sample:
+            if own is not None:
                 h = clocks.h
-                y1 = stages.accept(h, y1)
+                y1 = own.accept(h, y1)
             stages.add_quadrature(h)
             rows = recorder.step(stages, y1, kept)
             if tape is not None:

@@ -19,6 +19,7 @@ from odeflow.engine.loop.control import SMALLEST_STEP
 from odeflow.engine.loop.controller import Controller
 from odeflow.engine.loop.step_size import first_size, next_size, step_end
 from odeflow.engine.step.stages import roundings
+from odeflow.engine.step.tableau import Tableau
 
 Tensors = tuple[Tensor, ...]
 Weights = Sequence[float]
@@ -30,30 +31,23 @@ class Method:
     """What the code of a program depends on, besides the field and the state.
 
     Attributes:
-        a: Coefficients of the stages, without the one at the end of the step.
-        b: Weights.
-        c: Nodes.
-        error: Weights of the error estimate; empty without one.
-        stiffness: As `Tableau.stiffness_weights`.
-        interpolation: As `Tableau.interpolation`.
-        order: Order of the method.
+        tableau: The coefficients.
         controller: The step size controller; None for fixed steps.
         per_sample_norm: Whether the error is that of the worst sample.
         per_span: Whether the tolerances bound the error per unit of the span.
         rows: Whether there are outputs inside steps, from the stages.
     """
 
-    a: tuple[Weights, ...]
-    b: Weights
-    c: Weights
-    error: Weights
-    stiffness: tuple[Weights, Weights] | None
-    interpolation: tuple[Weights, ...]
-    order: float
+    tableau: Tableau
     controller: Controller | None
     per_sample_norm: bool
     per_span: bool
     rows: bool
+
+    @property
+    def stages(self) -> int:
+        """Number of stages, without the one at the end of the step."""
+        return self.tableau.stages - self.tableau.fsal
 
 
 class Settings(NamedTuple):
@@ -262,7 +256,7 @@ class Loop:
             ahead = size * sign
             return self._norm((evaluate(given.start + ahead, y + ahead.to(y) * first) - first) / scale)
 
-        h = first_size(TENSORS, size, speed, span, change, self.method.order)
+        h = first_size(TENSORS, size, speed, span, change, self.method.tableau.order)
         h = torch.where(given.first_step.isnan(), h, given.first_step)
         h = torch.minimum(torch.minimum(torch.maximum(h, given.min_step), span), given.max_step)
         return torch.where((size + speed).isfinite(), h, torch.nan) * sign, size
@@ -288,17 +282,17 @@ class Loop:
         step = t1 - now.t
         y1, slopes = stages(method, evaluate, now.t, step, y, first)
         slopes.append(evaluate(t1, y1))
-        scaled = combined(method.error, slopes) / _scale(given, torch.maximum(y.abs(), y1.abs()))
+        scaled = combined(method.tableau.error_weights or (), slopes) / _scale(given, torch.maximum(y.abs(), y1.abs()))
         error = self._norm(scaled) * (_span(given) if method.per_span else step.abs())
         ok = error <= 1
         past = (now.past, now.before)[: len(controller.unknown)]
         factor, past = controller.factor(error, cut, past)
         h = next_size(TENSORS, step.abs(), now.h.abs(), factor, ok, cut, given.max_step) * step.sign()
         stiffness = now.stiffness
-        if method.stiffness is not None:
+        if (weights := method.tableau.stiffness_weights) is not None:
             due = ok & ((now.accepted + 1) % STIFFNESS_EVERY == 0)
             least = roundings(y) * y.square().sum().sqrt().double() / step.abs()
-            stiffness = stiffness + torch.where(due, _stiffness(method.stiffness, slopes, least), 0.0)
+            stiffness = stiffness + torch.where(due, _stiffness(weights, slopes, least), 0.0)
         after = now._replace(t=t1, h=h, stiffness=stiffness, **dict(zip(("past", "before"), past, strict=False)))
         return after, y1, slopes, ok
 
@@ -377,11 +371,16 @@ def stages(
     method: Method, evaluate: Field, t: Tensor, h: Tensor, y: Tensor, first: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
     """(y₁, the stage derivatives k₁ …) of a step of size h from (t, y), both in float64, with k₁ given."""
-    slopes, size = [first], h.to(y)
-    for number in range(1, len(method.b)):
-        stage = y + size * combined(method.a[number], slopes)
-        slopes.append(evaluate(t + method.c[number] * h, stage))
-    return y + size * combined(method.b, slopes), slopes
+    slopes, size, tableau = [first], h.to(y), method.tableau
+    for number in range(1, method.stages):
+        stage = y + size * combined(tableau.a[number], slopes)
+        slopes.append(evaluate(t + tableau.c[number] * h, stage))
+    return y + size * combined(tableau.b, slopes), slopes
+
+
+def timed(field: Field) -> Field:
+    """The field of a time in float64."""
+    return lambda t, y: field(t.to(y), y)
 
 
 def combined(weights: Weights, slopes: Sequence[Tensor]) -> Tensor:
@@ -476,11 +475,7 @@ def traced_pull(method: Method, replaced: Replaced, parts: Parts, y: Tensor) -> 
         with torch.enable_grad():
             y = start.detach().requires_grad_()
             tensors = tuple(each.detach().requires_grad_(want) for each, want in zip(others, wants, strict=True))
-            field = replaced.over(tensors)
-
-            def evaluate(t: Tensor, y: Tensor) -> Tensor:
-                return field(t.to(y), y)
-
+            evaluate = timed(replaced.over(tensors))
             y1, slopes = stages(method, evaluate, t, h, y, evaluate(t, y))
             results, cotangents = [y1], [grads[0]]
             if method.rows:
@@ -494,7 +489,7 @@ def traced_pull(method: Method, replaced: Replaced, parts: Parts, y: Tensor) -> 
         return torch.zeros_like(y) if of_y is None else of_y, *known.values()
 
     time = torch.zeros((), dtype=DTYPE, device=y.device)
-    of_slopes = [y.new_zeros(len(method.b) + 1, *y.shape)] if method.rows else []
+    of_slopes = [y.new_zeros(method.stages + 1, *y.shape)] if method.rows else []
     graph = _checked(traced(pull, time, time + 1, y, y, *of_slopes, *parts.tensors))
     return Pull(graph, tuple(used))
 

@@ -112,7 +112,7 @@ class ReplayedForward:
 
     def __init__(self, loop: Loop, inputs: Tensors, compiling: Compiling) -> None:
         settings, numbers, first, states, clock, slopes, *tensors = inputs
-        stages = len(loop.method.b) + 1
+        stages = loop.method.stages + 1
         buffers = (
             torch.zeros_like(settings),
             torch.zeros_like(numbers),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from odeflow.engine.equation.clock import DTYPE, SAME_TIME, Truth, Window
+from odeflow.engine.equation.state import beside
 from odeflow.engine.loop.control import Place
 from odeflow.engine.loop.rows import NOTHING, Rows
 from odeflow.engine.output.event import Event
@@ -199,7 +200,7 @@ class SampleClocks:
         now, row, last = now[order], row[order], last[order]
         reached = torch.arange(len(rows), device=row.device)[:, None] < row
         t = t.to(now).where(reached.t(), now[:, None])
-        return t, rows.where(reached.view(*reached.shape, *(1,) * (rows.dim() - 2)), last)
+        return t, rows.where(beside(reached, rows), last)
 
 
 class Breaks:

@@ -188,7 +188,7 @@ class Stepper(Solver):
     def time_resolution(self, span: float) -> float:
         return self.control.time_resolution(span)
 
-    def step_control(self, t0: float, t1: float) -> StepControl:
+    def step_control(self, t0: float, t1: float, field: Field | None = None) -> StepControl:
         """The step size control of a solve from t0 to t1."""
         return self.control.steps(t0, t1, self.error_order or self.order)
 
@@ -221,15 +221,11 @@ class Stepper(Solver):
         t: Tensor,
         observer: Observer = UNOBSERVED,
     ) -> Solution:
-        stages, control = self.stages(field, y0, observer.quadrature), self.step_control(*_ends(t))
+        stages = self.stages(field, y0, observer.quadrature)
+        control = self.step_control(float(t[..., 0].min()), float(t[..., -1].max()), field)
         if self.per_sample and observer.quadrature is None and observer.jump is None:  # an adjoint is solved jointly
             stages = SampleStages(stages)
         return run(stages, control, y0, t, observer, self.jump_ts)
-
-
-def _ends(t: Tensor) -> tuple[float, float]:
-    """The first and the last time."""
-    return float(t[..., 0].min()), float(t[..., -1].max())
 
 
 SIGNATURE = inspect.signature(Stepper.__init__)

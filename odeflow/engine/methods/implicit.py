@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from odeflow.engine.equation.clock import TENSORS, Truth, column
+from odeflow.engine.equation.clock import TENSORS, Truth
 from odeflow.engine.equation.implicit_function import attach
 from odeflow.engine.equation.jacobian import Factors, Jacobian, Linearisation
-from odeflow.engine.equation.state import Field
+from odeflow.engine.equation.state import Field, beside
 from odeflow.engine.loop.fixed import Fixed
 from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.output.solution import SolveError
 from odeflow.engine.step.carried import MemoryStages
+from odeflow.engine.step.stages import polynomials, weighted_sum
 from odeflow.engine.step.tableau import Tableau
 from odeflow.engine.tape import Quadrature
 from odeflow.plugin.plugin import required
@@ -87,7 +88,7 @@ class ImplicitStages(MemoryStages):
         self.slopes, self.sides, self.converged = [], [], True
         factors: dict[float, Factors] = {}
         for number, row in enumerate(tableau.a):
-            time, base = t + tableau.c[number] * h, self._combine(y, row[:number])
+            time, base = t + tableau.c[number] * h, weighted_sum(y, row[:number], self.slopes, h)
             if len(row) == number:
                 slope = self.evaluate(time, base) if number else self.first_slope(t, y)
             else:
@@ -100,19 +101,11 @@ class ImplicitStages(MemoryStages):
                 slope = self._attached(time, base, weight, slope)
             self.slopes.append(slope)
             if self.quadrature is not None:
-                self.evaluate(time, self._combine(y, row))
+                self.evaluate(time, weighted_sum(y, row, self.slopes, h))
                 self.sides.append(self.quadrature.integrand)
         if tableau.stiffly_accurate:
             self.last = self.slopes[-1]
-        return self.finish(self._combine(y, tableau.b))
-
-    def _combine(self, y: Tensor, weights: Sequence[float]) -> Tensor:
-        """The sum y + h Σ w k."""
-        total = y
-        for weight, slope in zip(weights, self.slopes, strict=False):
-            if weight:
-                total = total.add(slope, alpha=self.h * weight)
-        return total
+        return self.finish(weighted_sum(y, tableau.b, self.slopes, h))
 
     def _linearise(self, t: float, y: Tensor) -> Linearisation:
         """The derivatives at the start of the step, reused by all attempts from there."""
@@ -166,7 +159,7 @@ class ImplicitStages(MemoryStages):
             size = abs(weight) * largest(change.abs() / scale)
             rate = size / last if number else 0.5
             moved = slope + change
-            slope = moved if active is True else moved.where(column(active, base).bool(), slope)
+            slope = moved if active is True else moved.where(beside(active, base), slope)
             finite = active & (size < math.inf)
             far = (size > 0.01) & ((number == 0) | ((size > 0.1) & ((rate >= 1) | (size * rate > 1 - rate))))
             active = finite & far
@@ -204,10 +197,8 @@ class ImplicitStages(MemoryStages):
     def dense(self, theta: Sequence[float]) -> Tensor:
         if self.tableau.quartic is None:
             return super().dense(theta)
-        powers = torch.tensor(theta, dtype=torch.float64)[:, None].expand(-1, 4).cumprod(1)
         slopes = torch.stack(self.slopes)
-        weights = (powers @ torch.tensor(self.tableau.quartic, dtype=torch.float64).t()).to(slopes)
-        return self.y + self.h * torch.tensordot(weights, slopes, 1)
+        return self.y + self.h * torch.tensordot(polynomials(self.tableau.quartic, theta, slopes), slopes, 1)
 
     def add_quadrature(self, h: float) -> None:
         if self.quadrature is not None:

@@ -12,7 +12,7 @@ from odeflow.engine.equation.state import Field
 from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.step.carried import MemoryStages
 from odeflow.engine.step.large import stages_of
-from odeflow.engine.step.stages import ExplicitStages
+from odeflow.engine.step.stages import ExplicitStages, polynomials
 from odeflow.engine.step.tableau import Tableau
 from odeflow.engine.tape import Quadrature
 from odeflow.errors import SettingError
@@ -106,10 +106,8 @@ class MultistepStages(MemoryStages):
 
     def _sum(self, theta: Sequence[float]) -> Tensor:
         """(m, *state), y + h Σ w(θ) k at each point θ."""
-        rows = torch.tensor(self.rows, dtype=torch.float64)
-        powers = torch.tensor(theta, dtype=torch.float64)[:, None].expand(-1, self.order).cumprod(1)
         terms = torch.stack(self.terms)
-        return self.y + self.h * torch.tensordot((powers @ rows.t()).to(terms), terms, 1)
+        return self.y + self.h * torch.tensordot(polynomials(self.rows, theta, terms), terms, 1)
 
     @property
     def degree(self) -> int:

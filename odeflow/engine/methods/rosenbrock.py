@@ -15,6 +15,7 @@ from odeflow.engine.equation.jacobian import Jacobian
 from odeflow.engine.equation.state import Field
 from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.step.carried import MemoryStages
+from odeflow.engine.step.stages import weighted_sum
 from odeflow.engine.step.tableau import TOLERANCE, Tree, check_coefficients, check_order, trees
 from odeflow.engine.tape import Quadrature
 from odeflow.errors import GradientError, TableauError
@@ -172,9 +173,9 @@ class RosenbrockStages(MemoryStages):
         self.evaluations += self.jacobian.evaluations - before
         parts = self.parts = []
         for number, (row, slopes) in enumerate(zip(tableau.a, tableau.c, strict=True)):
-            state = _sum(y, row, parts)
+            state = weighted_sum(y, row, parts)
             slope = self.evaluate(t + tableau.nodes[number] * h, state) if number else self.first_slope(t, y)
-            value = weight * _sum(slope, [each / h for each in slopes], parts)
+            value = weight * weighted_sum(slope, [each / h for each in slopes], parts)
             if not number and forward_ad.unpack_dual(value).tangent is not None:
                 raise GradientError(
                     "Rosenbrock methods cannot be differentiated in forward mode, as by dual tensors: use reverse "
@@ -186,7 +187,7 @@ class RosenbrockStages(MemoryStages):
                 value = value + self._along(clock, y, time_step, weight * part)
                 part = attach(value, part, lambda grad: factors.solve(grad, adjoint=True))
             parts.append(part)
-        return self.finish(_sum(y, tableau.m, parts))
+        return self.finish(weighted_sum(y, tableau.m, parts))
 
     def _along(self, t: float, y: Tensor, time_step: float, direction: Tensor) -> Tensor:
         """The derivative of the field along (time_step, direction), with a graph.
@@ -197,7 +198,7 @@ class RosenbrockStages(MemoryStages):
         clock = y.new_full((), t)
         self.evaluations += 1
         try:
-            return along(self.field, (clock, y), (torch.full_like(clock, time_step), direction)).to(y)
+            return along(self.field, (clock, y), (torch.full_like(clock, time_step), direction))[1].to(y)
         except (RuntimeError, NotImplementedError) as problem:
             raise GradientError(
                 "the gradient through a Rosenbrock method needs the field's derivative in forward mode, which failed:"
@@ -206,15 +207,7 @@ class RosenbrockStages(MemoryStages):
 
     def error(self) -> Tensor:
         with torch.no_grad():
-            return _sum(torch.zeros_like(self.y), self.tableau.error_weights, self.parts).reshape(-1) / self.h
-
-
-def _sum(start: Tensor, weights: Sequence[float], parts: Sequence[Tensor]) -> Tensor:
-    total = start
-    for weight, part in zip(weights, parts, strict=False):
-        if weight:
-            total = total.add(part, alpha=weight)
-    return total
+            return weighted_sum(torch.zeros_like(self.y), self.tableau.error_weights, self.parts).reshape(-1) / self.h
 
 
 class Rosenbrock(Stepper):

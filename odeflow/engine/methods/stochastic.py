@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from odeflow.engine.equation.equation import (
     Calculus,
@@ -16,17 +15,16 @@ from odeflow.engine.equation.equation import (
     StochasticField,
     first_leaf,
 )
+from odeflow.engine.equation.forward_mode import along
 from odeflow.engine.equation.jacobian import separating
 from odeflow.engine.equation.state import Field, State
 from odeflow.engine.loop.adaptive import Adaptive
 from odeflow.engine.loop.control import StepControl
 from odeflow.engine.loop.fixed import Fixed, FixedSteps
-from odeflow.engine.loop.integrate import run
 from odeflow.engine.loop.stepper import Stepper
 from odeflow.engine.methods.stochastic_control import StochasticControl
-from odeflow.engine.output.solution import Solution
 from odeflow.engine.step.carried import MemoryStages
-from odeflow.engine.tape import UNOBSERVED, Observer, Quadrature
+from odeflow.engine.tape import Quadrature
 from odeflow.errors import SettingError
 from odeflow.paths.brownian import Brownian
 from odeflow.paths.brownian_grid import BrownianGrid
@@ -111,9 +109,7 @@ class StochasticStages(MemoryStages):
 
     def diffuse_along(self, t: float, y: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
         """The diffusion at (t, y), and its derivative in a direction of the shape of y, by forward differentiation."""
-        with forward_ad.dual_level():
-            value, derivative = forward_ad.unpack_dual(self.diffuse(t, forward_ad.make_dual(y, direction)))
-        return value, torch.zeros_like(value) if derivative is None else derivative
+        return along(partial(self.diffuse, t), (y,), (direction,))
 
     def error(self) -> Tensor:
         with torch.no_grad():
@@ -205,14 +201,14 @@ class StochasticSolver(Stepper):
         control.slack = max(control.slack, SAME_POINT * span / count)
         return control
 
-    def control_of(self, field: Field, t0: float, t1: float) -> StepControl:
-        """The step size control of a solve from t0 to t1.
+    def step_control(self, t0: float, t1: float, field: Field | None = None) -> StepControl:
+        """As in `Stepper`.
 
         Raises:
             SettingError: The error estimate falls too slowly for `error_per="span"`.
         """
         if not isinstance(field, Equation):
-            return self.step_control(t0, t1)
+            return super().step_control(t0, t1)
         if isinstance(self.control, Fixed):
             return self._on_grid(t0, t1)
         if self.control.error_per == "span" and self.error_power <= 1:
@@ -221,10 +217,6 @@ class StochasticSolver(Stepper):
                 "size satisfies error_per='span'; use 'step'"
             )
         return StochasticControl(self.control, self.error_power - 1, t0, t1)
-
-    def integrate(self, field: Field, y0: Tensor, t: Tensor, observer: Observer = UNOBSERVED) -> Solution:
-        stages, control = self.stages(field, y0, observer.quadrature), self.control_of(field, float(t[0]), float(t[-1]))
-        return run(stages, control, y0, t, observer, self.jump_ts)
 
 
 def _depends(field: StochasticField, t: float, y0: State, others: bool) -> bool:

@@ -1,7 +1,5 @@
 """A stochastic equation for a solve: its checks, its noise and its form on one tensor."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -120,24 +118,13 @@ def stochastic_equation(
         assert packing is not None
         return field.diffusion(t, packing.unpack(y))
 
-    drift: Field = field if packing is None else PackedField(packing, field)
-    diffusion: Field = field.diffusion if packing is None else on_packed
-    stacked = _Stacked(field) if field.shares and packing is None and field.noise == "diagonal" else None
-    return Equation(drift, diffusion, field.noise, field.calculus, path, product_of(y0, matrix), stacked)
-
-
-@dataclass(frozen=True)
-class _Stacked:
-    """(2, *state), drift and diffusion in one tensor.
-
-    Attributes:
-        field: The equation.
-    """
-
-    field: StochasticField
-
-    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        f, g = self.field.both(t, y)
+    def both(t: Tensor, y: Tensor) -> Tensor:
+        f, g = field.both(t, y)
         check_shape(f, y.shape)
         check_shape(g, y.shape, " for the diffusion")
         return torch.stack((f, g))
+
+    drift: Field = field if packing is None else PackedField(packing, field)
+    diffusion: Field = field.diffusion if packing is None else on_packed
+    stacked = both if field.shares and packing is None and field.noise == "diagonal" else None
+    return Equation(drift, diffusion, field.noise, field.calculus, path, product_of(y0, matrix), stacked)

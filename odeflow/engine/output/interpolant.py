@@ -78,11 +78,6 @@ class Interpolant(DenseOutput):
     end: Tensor
 
     def states(self, t: Tensor) -> Tensor:
-        """(m, *state), the packed states at the times t, (m,), or (B, m) for per-sample clocks.
-
-        Raises:
-            SettingError: A time lies outside the interval, or t has the wrong shape.
-        """
         self.check_shape(t)
         own = t.to(self.steps.starts).expand(self.steps.clocks, -1)
         with full_precision(self.values):
@@ -142,10 +137,6 @@ class Interpolant(DenseOutput):
     def detach(self) -> "Interpolant":
         """The same without gradients."""
         return replace(self, steps=self.steps.moved(Tensor.detach), values=self.values.detach())
-
-    def until(self, end: Tensor) -> "Interpolant":
-        """The same truncated at earlier times, (C,)."""
-        return replace(self, end=end)
 
 
 def check_inside(t: Tensor, first: Tensor, end: Tensor, sign: Tensor, dtype: torch.dtype, per_sample: bool) -> None:

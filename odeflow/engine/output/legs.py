@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odeflow.engine.equation.state import State
+from odeflow.engine.equation.state import State, beside
 from odeflow.engine.output.interpolant import DenseOutput, Interpolant, check_inside
 
 
@@ -48,7 +48,7 @@ def choose(mask: Tensor, one: State, other: State) -> State:
     """The entries of one state where the mask, (B,), (T,) or (T, B), holds, else those of another."""
 
     def chosen(first: Tensor, second: Tensor) -> Tensor:
-        return first.where(mask.to(first.device).view(*mask.shape, *(1,) * (first.dim() - mask.dim())), second)
+        return first.where(beside(mask, first), second)
 
     if isinstance(one, tuple) and isinstance(other, tuple):
         return tuple(map(chosen, one, other))

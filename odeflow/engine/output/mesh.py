@@ -14,8 +14,6 @@ from odeflow.engine.output.watch import Watch
 @lru_cache(maxsize=32)
 def nodes(degree: int) -> tuple[float, ...]:
     """The Chebyshev points θ of a step, including 0 and 1, that determine a polynomial of this degree."""
-    if degree == 1:
-        return 0.0, 1.0
     return tuple((1 - math.cos(math.pi * number / degree)) / 2 for number in range(degree + 1))
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from odeflow.engine.equation.state import beside
 from odeflow.engine.output.event import Crossings
 from odeflow.engine.output.interpolant import Interpolant
 from odeflow.engine.output.location import Location
@@ -43,7 +44,7 @@ def at_events(solution: Solution, watch: Watch) -> Solution:
     unmet = final.isinf()
     if any(event.terminal for event in watch.events) and (watch.per_sample or not bool(unmet.all())):
         solution = _ended(solution, final, sign, t_end, y_end, watch.per_sample)
-        solution = replace(solution, interpolant=dense.until(t_end.detach()))
+        solution = replace(solution, interpolant=replace(dense, end=t_end.detach()))
     if any(event.terminal and event.required for event in watch.events) and bool(unmet.any()):
         raise never_met(replace(solution, interpolant=None), unmet if watch.per_sample else None)
     return replace(solution, events=tuple(crossings))
@@ -87,7 +88,7 @@ def _ended(solution: Solution, final: Tensor, sign: Tensor, t_end: Tensor, y_end
 def _crossings(found: Location, t: Tensor, y: Tensor) -> Crossings:
     """The public form of located events at times (K, C) with states (K, *state)."""
     if found.watch.per_sample:
-        mask = found.found.view(*t.shape, *(1,) * (y.dim() - 2))
+        mask = beside(found.found, y)
         crossings = Crossings(
             t.where(found.found, math.nan).t(), y.where(mask, math.nan).transpose(0, 1), count=found.found.sum(0)
         )

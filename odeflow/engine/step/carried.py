@@ -1,6 +1,5 @@
 """Steps that reuse values of earlier steps, and segments that carry these."""
 
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -94,11 +93,6 @@ class MemoryStages(Stages):
         self.y1 = y1
         return y1
 
-    @property
-    @abstractmethod
-    def traced(self) -> Callable[[Field], "MemoryStages"]:
-        """As in `Stages`."""
-
     def first_slope(self, t: float, y: Tensor) -> Tensor:
         if self.first is None:
             self.first = self.evaluate(t, y)
@@ -133,12 +127,6 @@ class MemoryStages(Stages):
             f"{type(self).__name__} does not estimate its error: implement `error`, or set the solver's "
             "error_order to None"
         )
-
-    def keep(self) -> None:
-        """Every step makes slopes of its own."""
-
-    def advance(self) -> None:
-        self.restore(self.carry())
 
 
 class MemoryTape(Tape):

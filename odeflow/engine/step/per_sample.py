@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from odeflow.engine.equation.clock import TENSORS, Rescaled, column
-from odeflow.engine.equation.state import Field
+from odeflow.engine.equation.state import Field, beside
 from odeflow.engine.output.mesh import nodes, weights_at
 from odeflow.engine.step.stages import Stages, ValueStages, roundings
 
@@ -77,7 +78,7 @@ class SampleStages(Stages):
             self.first = self.evaluate(t, y)
         return self.first
 
-    def step(self, t: Tensor, h: Tensor, y: Tensor) -> Tensor:
+    def step(self, t: Any, h: Any, y: Tensor) -> Tensor:
         self.t, self.h, self.y = t, h, y
         slope = self.first_slope(t, y)
         self.inner.field, self.inner.window = Rescaled(self.field, t, h, self.window), self.window and (0.0, math.inf)
@@ -85,14 +86,14 @@ class SampleStages(Stages):
         self.y1 = self.inner.step(0.0, 1.0, y)
         return self.y1
 
-    def attempt(self, t: Tensor, h: Tensor, y: Tensor) -> Tensor:
+    def attempt(self, t: Any, h: Any, y: Tensor) -> Tensor:
         with torch.no_grad():
             return self.step(t, h, y)
 
-    def accept(self, h: Tensor, y1: Tensor) -> Tensor:
+    def accept(self, h: Any, y1: Tensor) -> Tensor:
         self.h = h
         if not torch.is_grad_enabled():
-            return y1.where(column(h != 0, y1).bool(), self.y)
+            return y1.where(beside(h != 0, y1), self.y)
         self.again = again = self.traced(self.field)
         again.window, again.evaluations = self.window, self.evaluations
         again.restore(self.carried)
@@ -102,7 +103,7 @@ class SampleStages(Stages):
         """dy/dt at the ends of the steps, if known: that at the start for samples that stay there."""
         moved, first = self.h != 0, self.first
         assert first is not None
-        size, choice = column(self.h.where(moved, 1), first), column(moved, first).bool()
+        size, choice = column(self.h.where(moved, 1), first), beside(moved, first)
         return tuple((last / size).where(choice, first) for last in self.inner.carry())
 
     def restore(self, carried: tuple[Tensor, ...]) -> None:
@@ -125,7 +126,7 @@ class SampleStages(Stages):
         if differences is None:
             return None
         of_slopes, of_stages = differences.view(2, len(self.h), -1).norm(dim=2).to(self.h)
-        least = roundings(self.y) * self.inner.y.detach().flatten(1).norm(dim=1).to(self.h)
+        least = roundings(self.y) * self.inner.y.detach().view(len(self.h), -1).norm(dim=1).to(self.h)
         return of_slopes / of_stages.where(of_stages > least, torch.nan)
 
     def dense(self, theta: Points | Sequence[float]) -> Tensor:
@@ -140,9 +141,6 @@ class SampleStages(Stages):
 
     def last_slope(self) -> Tensor:
         return self.inner.last_slope()
-
-    def keep(self) -> None:
-        """Nothing: each step has new stage derivatives where they are kept."""
 
     def narrow(self, keep: Tensor, y: Tensor) -> None:
         """Goes on with a subset of the samples, whose states are y."""

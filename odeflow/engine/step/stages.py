@@ -24,6 +24,25 @@ def _vectors(rows: tuple[Any, ...], dtype: torch.dtype, device: torch.device) ->
         return [torch.tensor(row, dtype=dtype, device=device) for row in rows]
 
 
+def polynomials(rows: tuple[tuple[float, ...], ...], theta: Sequence[float], like: Tensor) -> Tensor:
+    """(m, n), the values of n polynomials without constant term at m points θ. Row i: the coefficients of θ, θ² …."""
+    if recorder():  # plain numbers: the tensors below would be kept as part of the recording
+        powers = [[place**power for power in range(1, len(rows[0]) + 1)] for place in theta]
+        return like.new_tensor([[sum(map(operator.mul, row, each)) for row in rows] for each in powers])
+    (coefficients,) = _vectors((rows,), torch.float64, torch.device("cpu"))
+    places = torch.tensor(theta, dtype=torch.float64)
+    return (places[:, None].expand(-1, coefficients.shape[1]).cumprod(1) @ coefficients.t()).to(like)
+
+
+def weighted_sum(y: Tensor, weights: Sequence[float], slopes: Sequence[Tensor], h: float = 1.0) -> Tensor:
+    """(*state), y + h Σ w k, by a chain of in-place additions, which save no tensors."""
+    total = None
+    for weight, slope in zip(weights, slopes, strict=False):
+        if weight:
+            total = y.add(slope, alpha=h * weight) if total is None else total.add_(slope, alpha=h * weight)
+    return y.clone() if total is None else total
+
+
 class Stages(ABC):
     """The stages of a step: the contract between a method and the integration loop.
 
@@ -46,10 +65,12 @@ class Stages(ABC):
         evaluations: Number of evaluations of the field so far.
         window: The times between which all stages evaluate the field, if it is discontinuous somewhere.
         arithmetic: That of decisions within a step: for all samples together, or for each of them.
-        y: (*state), the state at the start of the last step.
+        h: The size of the last step.
+        y: (*state), the state at its start.
         carried: What the previous step left for the current one, each of shape (*state).
     """
 
+    h: Any
     y: Tensor
 
     ends_at_outputs = False
@@ -112,14 +133,6 @@ class Stages(ABC):
     def step(self, t: Any, h: Any, y: Tensor) -> Tensor:
         """(*state), y₁, the state at t + h, after a step of size h from the state y at t. It must not change y."""
 
-    def attempt(self, t: Any, h: Any, y: Tensor) -> Tensor:
-        """As `step`, for a step that may be rejected."""
-        return self.step(t, h, y)
-
-    def accept(self, h: Any, y1: Tensor) -> Tensor:
-        """(*state), the state after an accepted attempt to y₁; h is 0 for samples that stay at its start."""
-        return y1
-
     @abstractmethod
     def error(self) -> Tensor:
         """(n,), the estimate of the local error divided by h, in a new tensor that may be overwritten."""
@@ -129,8 +142,15 @@ class Stages(ABC):
         """(m, *state), the states at the m points θ in [0, 1] of the step."""
 
     def stiffness(self) -> Number | None:
-        """h|λ| with λ the largest eigenvalue of ∂f/∂y, if the last step gives an estimate."""
-        return None
+        """h|λ| with λ the largest eigenvalue of ∂f/∂y, if the last step gives an estimate.
+
+        Source: Hairer & Wanner, Solving Ordinary Differential Equations II, IV.2, "Stiffness Detection".
+        """
+        differences = self.last_differences()
+        if differences is None:
+            return None
+        of_slopes, of_stages, size = torch.stack((*differences.norm(dim=1), self.y.detach().norm())).tolist()
+        return of_slopes / of_stages if of_stages * abs(self.h) > roundings(self.y) * size else None
 
     def last_differences(self) -> Tensor | None:
         """(2, n), two differences, of the field's values and of states divided by h, whose ratio is |λ|, if known."""
@@ -147,13 +167,13 @@ class Stages(ABC):
     def last_slope(self) -> Tensor:
         """(*state), f(t + h, y₁), evaluated unless already done."""
 
-    @abstractmethod
     def keep(self) -> None:
-        """Copies the stage derivatives, so that later steps do not overwrite them."""
+        """Copies the stage derivatives if later steps would overwrite them."""
+        return
 
-    @abstractmethod
     def advance(self) -> None:
         """Moves to the next step."""
+        self.restore(self.carry())
 
     def carry(self) -> tuple[Tensor, ...]:
         """What the step leaves for the next one: the vector-field value at its end, if evaluated."""
@@ -182,33 +202,27 @@ class ExplicitStages(Stages):
         quadrature: Takes the integrals of the field's side results, if there are any.
 
     Attributes:
-        h: The size of the last step.
+        t1: The time at the end of the last step.
+        y1: (*state), the state there.
+        slopes: The stage derivatives, the last one of which is at the end.
     """
 
     h: float
+    t1: float
+    y1: Tensor
 
     def __init__(self, tableau: Tableau, field: Field, quadrature: Quadrature | None = None) -> None:
         super().__init__(tableau.order, field, quadrature)
         self.tableau = tableau
         self.count = tableau.stages - tableau.fsal  # stages without the FSAL one
         self.sides: list[Sequence[Tensor | None]] = [()] * (self.count + 1)
+        self.slopes: list[Tensor] = []
         self.has_first = False
         self.has_last = False
 
     @property
     def degree(self) -> int:
         return len(self.tableau.interpolation[0])
-
-    def stiffness(self) -> Number | None:
-        """An estimate from the last two stages.
-
-        Source: Hairer & Wanner, Solving Ordinary Differential Equations II, IV.2, "Stiffness Detection".
-        """
-        differences = self.last_differences()
-        if differences is None:
-            return None
-        of_slopes, of_stages, size = torch.stack((*differences.norm(dim=1), self.y.detach().norm())).tolist()
-        return of_slopes / of_stages if of_stages * abs(self.h) > roundings(self.y) * size else None
 
     def last_differences(self) -> Tensor | None:
         slopes, weights = self.flat_slopes(), self.tableau.stiffness_weights
@@ -226,26 +240,31 @@ class ExplicitStages(Stages):
                 if weight:
                     self.quadrature.add(h * weight, side)
 
-    def _note_side(self, number: int) -> None:
-        if self.quadrature is not None:
-            self.sides[number] = self.quadrature.integrand
-
     @property
     def traced(self) -> Callable[[Field], Stages]:
         return partial(TracedStages, self.tableau)
 
+    def _store(self, number: int, t: float, y: Tensor) -> None:
+        """Evaluates the field at (t, y) as a stage derivative of this number."""
+        raise NotImplementedError
+
+    def first_slope(self, t: float, y: Tensor) -> Tensor:
+        if not self.has_first:
+            self._store(0, t, y)
+            self.has_first = True
+        return self.slopes[0]
+
+    def last_slope(self) -> Tensor:
+        if not self.has_last:
+            self._store(self.count, self.t1, self.y1)
+            self.has_last = True
+        return self.slopes[self.count]
+
+    def carry(self) -> tuple[Tensor, ...]:
+        return (self.slopes[self.count],) if self.has_last else ()
+
     def restore(self, carried: tuple[Tensor, ...]) -> None:
         self.has_first = bool(carried)
-
-    def dense_weights(self, theta: Sequence[float], like: Tensor) -> Tensor:
-        """(m, count + 1), weights w of y(t + θh) = y + h Σ w k, where the last k is f at the end of the step."""
-        rows = self.tableau.interpolation
-        if recorder():  # plain numbers: the tensors below would be kept as part of the recording
-            powers = [[place**power for power in range(1, self.degree + 1)] for place in theta]
-            return like.new_tensor([[sum(map(operator.mul, row, each)) for row in rows] for each in powers])
-        (coefficients,) = _vectors((rows,), torch.float64, torch.device("cpu"))
-        places = torch.tensor(theta, dtype=torch.float64)
-        return (places[:, None].expand(-1, coefficients.shape[1]).cumprod(1) @ coefficients.t()).to(like)
 
 
 class ValueStages(ExplicitStages):
@@ -268,19 +287,14 @@ class ValueStages(ExplicitStages):
         """Makes room for the stage derivatives of states like this one."""
         self.shape, self.t1, self.y1 = like.shape, 0.0, like
         slopes = like.new_empty((self.count + 1, *like.shape))
-        self.rows = slopes.unbind()
-        self.slopes = slopes.view(self.count + 1, -1)
-        self.columns = [self.slopes[:number].t() for number in range(self.count + 2)]
+        self.slopes = list(slopes.unbind())
+        self.matrix = slopes.view(self.count + 1, -1)
+        self.columns = [self.matrix[:number].t() for number in range(self.count + 2)]
 
-    def _evaluate_into(self, number: int, t: float, y: Tensor) -> None:
-        self.rows[number].copy_(self.evaluate(t, y))
-        self._note_side(number)
-
-    def first_slope(self, t: float, y: Tensor) -> Tensor:
-        if not self.has_first:
-            self._evaluate_into(0, t, y)
-            self.has_first = True
-        return self.rows[0]
+    def _store(self, number: int, t: float, y: Tensor) -> None:
+        self.slopes[number].copy_(self.evaluate(t, y))
+        if self.quadrature is not None:
+            self.sides[number] = self.quadrature.integrand
 
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
         self.first_slope(t, y)
@@ -288,61 +302,45 @@ class ValueStages(ExplicitStages):
         flat, c = y.view(-1), self.tableau.c
         for number in range(1, self.count):
             stage = torch.addmv(flat, self.columns[number], self.a[number], alpha=h)
-            self._evaluate_into(number, t + c[number] * h, stage.view_as(y))
+            self._store(number, t + c[number] * h, stage.view_as(y))
         self.t, self.h, self.y = t, h, y
         self.t1, self.y1 = t + h, torch.addmv(flat, self.columns[self.count], self.b, alpha=h).view_as(y)
         return self.y1
-
-    def last_slope(self) -> Tensor:
-        if not self.has_last:
-            self._evaluate_into(self.count, self.t1, self.y1)
-            self.has_last = True
-        return self.rows[self.count]
 
     def error(self) -> Tensor:
         if self.tableau.fsal:
             self.last_slope()
         weights = self.tableau.error_weights or ()
-        vector = _vectors((weights,), self.slopes.dtype, self.slopes.device)[0]
+        vector = _vectors((weights,), self.matrix.dtype, self.matrix.device)[0]
         return torch.mv(self.columns[len(weights)], vector)
 
     def dense(self, theta: Sequence[float]) -> Tensor:
         self.last_slope()
-        weights = self.dense_weights(theta, self.slopes)
-        rows = torch.addmm(self.y.view(1, -1), weights, self.slopes, alpha=self.h)
+        weights = polynomials(self.tableau.interpolation, theta, self.matrix)
+        rows = torch.addmm(self.y.view(1, -1), weights, self.matrix, alpha=self.h)
         return rows.view(len(theta), *self.shape)
 
     def flat_slopes(self) -> Tensor | None:
-        return self.slopes
+        return self.matrix
 
     def keep(self) -> None:
-        self.slopes = self.slopes.clone()
-
-    def carry(self) -> tuple[Tensor, ...]:
-        return (self.rows[self.count],) if self.has_last else ()
+        self.matrix = self.matrix.clone()
 
     def restore(self, carried: tuple[Tensor, ...]) -> None:
         super().restore(carried)
         for slope in carried:
-            self.rows[0].copy_(slope)
+            self.slopes[0].copy_(slope)
 
     def advance(self) -> None:
-        self.restore(self.carry())
+        super().advance()
         self.sides[0] = self.sides[self.count]
 
 
 class TracedStages(ExplicitStages):
     """Stages with autograd: combinations are chains of in-place additions, which save no tensors."""
 
-    def __init__(self, tableau: Tableau, field: Field) -> None:
-        super().__init__(tableau, field)
-        self.slopes: list[Tensor] = []
-
-    def first_slope(self, t: float, y: Tensor) -> Tensor:
-        if not self.has_first:
-            self.slopes = [self.evaluate(t, y)]
-            self.has_first = True
-        return self.slopes[0]
+    def _store(self, number: int, t: float, y: Tensor) -> None:
+        self.slopes[number:] = [self.evaluate(t, y)]
 
     def step(self, t: float, h: float, y: Tensor) -> Tensor:
         slopes = self.slopes = [self.first_slope(t, y)]
@@ -355,18 +353,7 @@ class TracedStages(ExplicitStages):
         return self.y1
 
     def _combine(self, y: Tensor, weights: Sequence[float], h: float) -> Tensor:
-        """The sum y + h Σ w k."""
-        total = None
-        for weight, slope in zip(weights, self.slopes, strict=False):
-            if weight:
-                total = y.add(slope, alpha=h * weight) if total is None else total.add_(slope, alpha=h * weight)
-        return y.clone() if total is None else total
-
-    def last_slope(self) -> Tensor:
-        if not self.has_last:
-            self.slopes.append(self.evaluate(self.t1, self.y1))
-            self.has_last = True
-        return self.slopes[self.count]
+        return weighted_sum(y, weights, self.slopes, h)
 
     def error(self) -> Tensor:
         if self.tableau.fsal:
@@ -379,7 +366,7 @@ class TracedStages(ExplicitStages):
     def dense(self, theta: Sequence[float]) -> Tensor:
         self.last_slope()
         slopes = torch.stack(self.slopes)
-        weights = self.dense_weights(theta, slopes)
+        weights = polynomials(self.tableau.interpolation, theta, slopes)
         rows = torch.addmm(self.y.reshape(1, -1), weights, slopes.view(len(self.slopes), -1), alpha=self.h)
         return rows.view(len(theta), *self.y.shape)
 
@@ -389,12 +376,6 @@ class TracedStages(ExplicitStages):
     def keep(self) -> None:
         self.slopes = list(self.slopes)
 
-    def carry(self) -> tuple[Tensor, ...]:
-        return (self.slopes[self.count],) if self.has_last else ()
-
     def restore(self, carried: tuple[Tensor, ...]) -> None:
         super().restore(carried)
         self.slopes = list(carried)
-
-    def advance(self) -> None:
-        self.restore(self.carry())
