@@ -64,8 +64,8 @@ def restarted(leg: Leg, y0: State, t: Tensor, events: Sequence[Event], dense: bo
         times.append(rest[now])
         rows += _at(solution.y, slice(1, 1 + before)), *[_at(state, None)] * int(now.sum() - before)
         rest = rest[~now]
-        met = [torch.tensor(number in numbers) for number in range(len(events))]
-        stopping = [_from_zero(*each, start) for each in zip(_stopping(events), met, strict=True)]
+        restarting = [torch.tensor(number in numbers) for number in range(len(events))]
+        stopping = [_from_zero(*each, start) for each in zip(_stopping(events), restarting, strict=True)]
     found = tuple(map(_joined, zip(*(each.events for each in legs), strict=True)))
     whole = Solution(torch.cat(times), _cat(rows), _AllStats([each.stats for each in legs]), found)
     if _requires(events) and not ended:
@@ -98,8 +98,8 @@ def each_restarted(leg: Leg, y0: State, t: Tensor, events: Sequence[Event], dens
         spans.append(torch.stack((solve.span()[:, 0], solution.t[:, -1])))
         taken.append(solve.active)
         found.append(tuple(_restricted(each, solve.active) for each in solution.events))
-        met = solve.advance(solution, events)
-        stopping = [_from_zero(*each, solve.start) for each in zip(_stopping(events), met, strict=True)]
+        restarting = solve.advance(solution, events)
+        stopping = [_from_zero(*each, solve.start) for each in zip(_stopping(events), restarting, strict=True)]
     stats = _AllStats([each.stats for each in legs])
     rows: Any = solve.rows
     whole = Solution(solve.times(), rows, stats, tuple(map(_joined_by_sample, zip(*found, strict=True))))

@@ -98,7 +98,8 @@ class HutchPlusPlus(Divergence):
 
     With Q an orthonormal basis of the image of K random vectors, tr J = tr QᵀJQ + tr PJP with P = 1 − QQᵀ. If few
     directions dominate the trace, the error falls as 1/K rather than 1/√K; it vanishes for K ≥ n. Each evaluation
-    costs 3K products.
+    costs 3K products. The gradient is an unbiased estimate of the trace's: it holds the subspace constant, so that it
+    is not that of the estimate.
 
     Source: Meyer et al. (2021), "Hutch++: Optimal Stochastic Trace Estimation", algorithm 1.
 

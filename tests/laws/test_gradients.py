@@ -233,6 +233,17 @@ def test_a_gradient_in_a_loss_is_no_constant(pendulum: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("name", plugins("gradient"))
+def test_weights_that_were_changed_are_noticed(name: str, pendulum: nn.Module) -> None:
+    """A backward pass after an optimizer's step would be that of other weights."""
+    y0 = torch.randn(2, 3, dtype=D)
+    y = of.solve(pendulum, y0, [0.0, 1.0], solver=rk4(4), gradient=look_up("gradient", name)()).y[-1]
+    with torch.no_grad():
+        pendulum.inner.weight.mul_(2.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("name", plugins("gradient"))
 def test_dual_tensors(name: str, pendulum: nn.Module) -> None:
     """In forward mode `Backprop` has the derivative of reverse mode; gradients with a backward pass of their own refuse."""
     y0, direction = torch.randn(2, 2, 3, dtype=D)

@@ -26,7 +26,8 @@ def with_backward(
 ) -> Solution:
     """The solution with a graph to y₀ and the parameters, given by a custom backward pass.
 
-    The backward pass runs without autograd. Second derivatives raise an error that says what to do instead.
+    The backward pass runs without autograd. Second derivatives raise an error that says what to do instead, and so does
+    a backward pass after y₀ or a parameter was changed in place, as by an optimizer.
 
     Args:
         solution: All rows, computed without autograd.
