@@ -2,6 +2,7 @@ import contextlib
 import csv
 import io
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Callable, Sequence
@@ -104,7 +105,7 @@ def refused() -> Callable[[str | Sequence[str]], str]:
     def run(words: str | Sequence[str]) -> str:
         outcome = _run(words)
         assert outcome.status == 2, outcome
-        assert outcome.err.startswith("error: "), outcome.err
+        assert re.match(r"(note: .*\n)*error: ", outcome.err), outcome.err
         assert len(outcome.err.splitlines()) <= 4, outcome.err
         assert "Traceback" not in outcome.err
         return outcome.err
