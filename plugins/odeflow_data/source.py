@@ -279,7 +279,7 @@ def emptied(columns: pl.LazyFrame, na_values: Sequence[float | str]) -> pl.LazyF
         na_values: Numbers, of whatever type they are in the table, and texts.
     """
     texts = [str(each) for each in na_values]
-    numbers = [float(each) for each in na_values if re.fullmatch(r"\s*[+-]?[\d.]+([eE][+-]?\d+)?\s*", str(each))]
+    numbers = [float(each) for each in na_values if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", str(each))]
     found: list[pl.Expr] = []
     for name, kind in columns.collect_schema().items() if texts else ():
         cells = pl.col(name)

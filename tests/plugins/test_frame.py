@@ -335,14 +335,14 @@ def test_blanks_beside_separators(tmp_path: Path, ending: str) -> None:
 
 def test_values_that_stand_for_none(tmp_path: Path) -> None:
     """Codes of missing values are empty cells in numbers of whatever type, in text and in messages."""
-    table = {"n": [1, -999, 3], "x": [1.5, 2.5, -999.0], "kind": ["a", "off", "b"], "y": ["1", "off", "2.5"]}
+    table = {"n": [1, -999, 3], "x": [1.5, 2.5, -999.0], "kind": ["a", "off", "b"], "y": ["1", ".", "2.5"]}
     pl.DataFrame(table).write_csv(tmp_path / "x.csv")
     for given in (table, tmp_path / "x.csv"):
-        frame = Frame.of(given, na_values=(-999, "off"))
+        frame = Frame.of(given, na_values=(-999, "off", "."))
         wanted = [[1, 1.5, 1], [np.nan, 2.5, np.nan], [3, np.nan, 2.5]]
         np.testing.assert_array_equal(frame.numbers(["n", "x", "y"]), wanted)
         assert frame.empty("kind").tolist() == [False, True, False]
-        with pytest.raises(of.DataError, match="column 'y' must hold numbers; row 2 holds 'off'"):
+        with pytest.raises(of.DataError, match="column 'y' must hold numbers; row 2 holds '\\.'"):
             Frame.of(given, na_values=[-999]).numbers(["y"])
 
 
